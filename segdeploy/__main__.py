@@ -1,0 +1,5 @@
+import sys
+
+from segdeploy.cli import main
+
+sys.exit(main())

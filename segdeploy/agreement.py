@@ -1,0 +1,66 @@
+"""How far two answers to the same frames differ: in the logits, in the pixels, per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`logits_error` is the largest |Δlogit| as a share of the reference logits' range, over all samples."""
+
+    samples: int
+    pixels: int
+    equal_pixels: int
+    logits_error: float | None
+
+    @property
+    def pixel_agreement(self) -> float:
+        return self.equal_pixels / self.pixels
+
+    def __str__(self) -> str:
+        words = f"{self.pixel_agreement:.4%} of {self.pixels:,} pixels equal over {self.samples} inputs"
+        if self.logits_error is not None:
+            words += f", largest logits error {self.logits_error:.1e} of their range"
+        return words
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "samples": self.samples,
+            "pixels": self.pixels,
+            "pixel_agreement": self.pixel_agreement,
+            "logits_error": self.logits_error,
+        }
+
+
+def compare_labels(reference: NDArray[Any], candidate: NDArray[Any]) -> Agreement:
+    if reference.shape != candidate.shape:
+        raise ValueError(f"label maps of different shapes: {reference.shape} and {candidate.shape}")
+    equal = int(np.count_nonzero(reference == candidate))
+    return Agreement(len(reference), reference.size, equal, None)
+
+
+def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """Largest difference as a share of the reference's range; infinite where the candidate is not finite."""
+    if reference.shape != candidate.shape:
+        raise ValueError(f"logits of different shapes: {reference.shape} and {candidate.shape}")
+    if not np.isfinite(candidate).all():
+        return float("inf")
+    spread = float(reference.max() - reference.min())
+    return float(np.abs(reference - candidate).max()) / max(spread, 1e-30)
+
+
+def total(agreements: Iterable[Agreement]) -> Agreement:
+    every = list(agreements)
+    errors = [one.logits_error for one in every if one.logits_error is not None]
+    return Agreement(
+        sum(one.samples for one in every),
+        sum(one.pixels for one in every),
+        sum(one.equal_pixels for one in every),
+        max(errors) if errors else None,
+    )

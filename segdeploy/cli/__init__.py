@@ -1,0 +1,54 @@
+"""The command line: one thin file per verb. Only this folder prints, reads argv or chooses an exit status.
+
+A verb's module has `describe(parser)` and `execute(arguments)`; what it runs is imported inside `execute`, so that
+`segdeploy --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from segdeploy import __version__
+from segdeploy.cli import demo, export, inspect, models, run
+from segdeploy.errors import SegdeployError
+
+VERBS = {
+    "models": (models, "list the model cards and what each needs"),
+    "export": (export, "turn a checkpoint into an ONNX graph, compared with PyTorch"),
+    "run": (run, "segment images with a model"),
+    "inspect": (inspect, "say what an .onnx is, where it comes from and how well it agrees"),
+    "demo": (demo, "go the whole way on the bundled model and made scenes"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="segdeploy",
+        description="From a segmentation checkpoint to a proven engine and a running camera stream.",
+    )
+    top.add_argument("--version", action="version", version=f"segdeploy {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (module, summary) in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        module.describe(verb)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    module, _ = VERBS[arguments.verb]
+    try:
+        status: int = module.execute(arguments)
+        return status
+    except SegdeployError as error:
+        print(f"segdeploy: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("segdeploy: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

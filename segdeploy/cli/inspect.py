@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from segdeploy.record import read_record
+    from segdeploy.sessions import open_session
+    from segdeploy.signature import describe as tensor
+
+    with open_session(arguments.file) as session:
+        signature = session.signature
+    record = read_record(arguments.file)
+    facts = {
+        "file": str(arguments.file),
+        "card": signature.card,
+        "interface": signature.interface,
+        "input": tensor(signature.input),
+        "output": tensor(signature.output),
+        "size": str(signature.size),
+        "batch": "dynamic" if signature.batch is None else signature.batch,
+        "mean": signature.mean,
+        "scale": signature.scale,
+        "classes": signature.labels.names,
+    }
+    if arguments.json:
+        print(json.dumps(facts | {"record": None if record is None else asdict(record)}, indent=1))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:>10}  {', '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    if record is None:
+        print(f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known")
+        return 0
+    print(f"{'made from':>10}  {record.source['checkpoint']} ({record.source['licence']})")
+    print(f"{'nodes':>10}  {record.cost['nodes']}, opset {record.opset}, {record.precision}")
+    seen = record.agreement
+    error = (
+        ""
+        if seen["logits_error"] is None
+        else f", largest logits error {seen['logits_error']:.1e} of their range"
+    )
+    print(
+        f"{'agreement':>10}  {seen['pixel_agreement']:.4%} of {seen['pixels']:,} pixels equal to {seen['with']}{error}"
+    )
+    return 0

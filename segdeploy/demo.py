@@ -1,0 +1,87 @@
+"""The whole way on the bundled model and made scenes: what a new user sees first, and a check that all of it works.
+
+The bundled SegFormer-B0 was trained on made scenes and knows nothing else (models/demo-b0/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segdeploy import scenes
+from segdeploy.card import read_card
+from segdeploy.errors import OutputError
+from segdeploy.evaluate.confusion import Confusion
+from segdeploy.export import Exported, export_onnx
+from segdeploy.files import make_folder, replacing
+from segdeploy.image import Frame
+from segdeploy.segmentation import write_image
+from segdeploy.sessions import open_session, segment_many
+from segdeploy.shipped import folder
+
+CARD = "segformer-b0-demo"
+HELD_OUT = 900_000_000  # seeds from here on were never trained on
+CLIP_FPS = 20.0
+
+
+@dataclass(frozen=True)
+class Demo:
+    exported: Exported
+    images: int
+    miou: float
+    pixel_accuracy: float
+    sheet: Path  # image | truth | answer, a row a scene
+    clip: Path
+
+
+def run_demo(
+    output: Path,
+    *,
+    images: int = 12,
+    clip_frames: int = 60,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Demo:
+    make_folder(output)
+    progress("exporting the bundled SegFormer-B0 and comparing it with PyTorch")
+    exported = export_onnx(folder("models") / "demo-b0", card=CARD, interface="frames", output=output)
+    size = read_card(CARD).size
+    made = [scenes.make_scene(HELD_OUT + index, size.height, size.width) for index in range(images)]
+    with open_session(exported.path) as session:
+        progress(f"segmenting {images} made scenes")
+        answers = list(segment_many(session, [scene.image for scene in made]))
+        confusion = Confusion(session.signature.classes)
+        for scene, answer in zip(made, answers, strict=True):
+            confusion.add(scene.labels, answer.labels)
+        rows = []
+        palette = session.signature.labels.palette()
+        for scene, answer in list(zip(made, answers, strict=True))[:4]:
+            overlay = answer.overlay(scene.image, legend=False)
+            rows.append(np.hstack([scene.image, palette[scene.labels], overlay]))
+        sheet = output / "scenes.png"
+        write_image(sheet, np.vstack(rows))
+        progress(f"segmenting a clip of {clip_frames} frames")
+        clip = output / "clip.mp4"
+        street = scenes.make_clip(HELD_OUT, clip_frames, size.height, size.width)
+        frames = [scene.image for scene in street]
+        overlays = [
+            answer.overlay(frame) for frame, answer in zip(frames, segment_many(session, frames), strict=True)
+        ]
+        write_clip(clip, overlays)
+    return Demo(exported, images, confusion.miou, confusion.pixel_accuracy, sheet, clip)
+
+
+def write_clip(path: Path, frames: list[Frame]) -> None:
+    height, width = frames[0].shape[:2]
+    with replacing(path) as part:
+        named = part.with_suffix(".mp4")  # the container is chosen by the suffix
+        writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, (width, height))
+        if not writer.isOpened():
+            raise OutputError(f"{path} cannot be written: this OpenCV has no mp4v encoder")
+        for frame in frames:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
+        named.replace(part)

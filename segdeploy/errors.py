@@ -1,0 +1,58 @@
+"""Every error a user can cause, so that one `except SegdeployError` tells a bad request from a bug.
+
+    SegdeployError
+    ├── RequestError       a value that was asked for makes no sense (a size, a flag, an empty folder)
+    ├── CardError          a model card that does not exist or does not hold
+    ├── CheckpointError    a checkpoint that cannot be read as the network it should be
+    ├── MissingExtra       a package that this step needs is not installed
+    ├── GraphError         an ONNX file that cannot be read, or whose signature is not understood
+    ├── ExportDisagrees    an exported graph that answers differently from the network it came from
+    ├── ImageError         an image that cannot be decoded
+    └── OutputError        a result that cannot be written
+
+A message says what was found, what was expected and what to do, in one or two plain sentences.
+Only `segdeploy.cli` catches, prints and exits.
+"""
+
+from __future__ import annotations
+
+
+class SegdeployError(Exception):
+    """Root of the errors above. Anything else that escapes is a bug and keeps its traceback."""
+
+
+class RequestError(SegdeployError):
+    pass
+
+
+class CardError(SegdeployError):
+    pass
+
+
+class CheckpointError(SegdeployError):
+    pass
+
+
+class MissingExtra(SegdeployError):
+    """A step needs `package`, which comes with `pip install segdeploy[extra]`."""
+
+    def __init__(self, package: str, extra: str, step: str) -> None:
+        super().__init__(f"{step} needs {package}, which is not installed: pip install 'segdeploy[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class GraphError(SegdeployError):
+    pass
+
+
+class ExportDisagrees(SegdeployError):
+    pass
+
+
+class ImageError(SegdeployError):
+    pass
+
+
+class OutputError(SegdeployError):
+    pass

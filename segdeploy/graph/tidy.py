@@ -1,0 +1,165 @@
+"""From the exporter's graph to ours: names a person can read, any batch size, the lowest opset, nothing of the tracer.
+
+The network is traced at batch 1 and fixed height and width, so every shape in the graph is a plain number; the
+batch is then opened up by the only two kinds of node that mention it: Reshape and Resize.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from segdeploy.errors import GraphError
+
+LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 reads up to it
+_SCOPES = "pkg.torch.onnx.name_scopes"
+# Attributes of Resize-18 that 17 does not have; at these values they change nothing.
+_NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
+
+
+def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None) -> ModelProto:
+    """`model` traced at batch 1, cleaned in place and set to `batch` (None: any)."""
+    model = onnx.shape_inference.infer_shapes(model)
+    resize_by_scales(model)
+    open_batch(model)
+    name_nodes(model, input_name, output_name)
+    lower_opset(model)
+    forget_tracer(model)
+    set_batch(model, batch)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    graph = model.graph
+    known = {item.name: tuple(item.dims) for item in graph.initializer}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
+    return known
+
+
+def constants(model: ModelProto) -> dict[str, np.ndarray]:
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
+def resize_by_scales(model: ModelProto) -> None:
+    """Resize to `sizes` names the batch; by `scales` it does not. The scale is the quotient that `sizes` implies."""
+    known = shapes(model)
+    for node in nodes_of(model, "Resize"):
+        before, after = known[node.input[0]], known[node.output[0]]
+        scales = np.ones(len(before), np.float32)
+        for axis, (source, target) in enumerate(zip(before, after, strict=True)):
+            if axis:
+                scales[axis] = scale_reaching(source, target)
+        name = f"{node.output[0]}.scales"
+        model.graph.initializer.append(numpy_helper.from_array(scales, name))
+        del node.input[1:]
+        node.input.extend(["", name])
+        for attribute in list(node.attribute):
+            if attribute.name in _NEW_IN_RESIZE_18 and (attribute.i or attribute.s or 0) in (
+                _NEW_IN_RESIZE_18[attribute.name],
+                0,
+            ):
+                node.attribute.remove(attribute)
+
+
+def scale_reaching(source: int, target: int) -> np.float32:
+    """target/source in float32, raised by an ulp where its product would fall just short of `target`."""
+    scale = np.float32(target / source)
+    while int(np.floor(np.float32(source) * scale)) < target:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return scale
+
+
+def open_batch(model: ModelProto) -> None:
+    """Reshapes copy the batch from their input (0) instead of naming it (1)."""
+    known, values = shapes(model), constants(model)
+    opened: dict[str, str] = {}
+    for node in nodes_of(model, "Reshape"):
+        source, target = known[node.input[0]], values[node.input[1]]
+        if source[0] != 1 or target[0] != 1:
+            raise GraphError(f"{node.name} reshapes across the batch: {source} to {target.tolist()}")
+        if node.input[1] not in opened:
+            opened[node.input[1]] = f"shape.{len(opened)}"
+            copied = target.copy()
+            copied[0] = 0
+            model.graph.initializer.append(numpy_helper.from_array(copied, opened[node.input[1]]))
+        node.input[1] = opened[node.input[1]]
+        del node.attribute[:]  # allowzero=1 would read our 0 as an empty batch
+    used = {name for node in model.graph.node for name in node.input}
+    for item in [item for item in model.graph.initializer if item.name not in used]:
+        model.graph.initializer.remove(item)
+
+
+def set_batch(model: ModelProto, batch: int | None) -> None:
+    for value in [*model.graph.input, *model.graph.output]:
+        side = value.type.tensor_type.shape.dim[0]
+        if batch is None:
+            side.dim_param = "batch"
+        else:
+            side.dim_value = batch
+
+
+def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
+    """`stages.0.blocks.1.ffn.expand/Conv` instead of `node_conv2d_6`; a tensor has the name of its node."""
+    graph = model.graph
+    renamed = {graph.input[0].name: input_name, graph.output[0].name: output_name}
+    taken: Counter[str] = Counter()
+    for node in graph.node:
+        name = f"{scope_of(node)}/{node.op_type}".lstrip("/")
+        taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}.{taken[name]}"
+        node.name = name
+        renamed.setdefault(node.output[0], name)
+    for item in graph.initializer:
+        renamed.setdefault(item.name, item.name)
+        item.name = renamed[item.name]
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    graph.input[0].name, graph.output[0].name = input_name, output_name
+
+
+def scope_of(node: NodeProto) -> str:
+    for item in node.metadata_props:
+        if item.key == _SCOPES:
+            scopes = ast.literal_eval(item.value)
+            return str(scopes[-2]) if len(scopes) > 1 else ""
+    return ""
+
+
+def lower_opset(model: ModelProto) -> None:
+    """Say opset 17 where no node needs more."""
+    opset = next(item for item in model.opset_import if item.domain == "")
+    if all(same_in_both(node.op_type, LOWEST_OPSET, opset.version) for node in model.graph.node):
+        opset.version = LOWEST_OPSET
+        model.ir_version = 8
+
+
+def same_in_both(op_type: str, older: int, newer: int) -> bool:
+    if op_type == "Resize":
+        return True  # resize_by_scales has left nothing in it that 17 does not know
+    return bool(
+        onnx.defs.get_schema(op_type, older).since_version
+        == onnx.defs.get_schema(op_type, newer).since_version
+    )
+
+
+def forget_tracer(model: ModelProto) -> None:
+    """Drop stack traces (with the exporting machine's paths), inferred shapes and doc strings."""
+    graph = model.graph
+    graph.name = "segdeploy"
+    del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:], model.functions[:]
+    for part in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def nodes_of(model: ModelProto, op_type: str) -> Iterator[NodeProto]:
+    return (node for node in model.graph.node if node.op_type == op_type)

@@ -1,0 +1,164 @@
+"""Frame to network input and labels back to the frame: both directions of one geometry, side by side.
+
+Two resize kernels, because they differ and the difference is measurable: `linear` is OpenCV's and nvinfer's (four
+neighbours, no antialiasing), `pillow` is what Hugging Face's image processors do (a triangle filter as wide as the
+reduction, rounded to uint8 after each axis, across before down; Pillow 13 goes down before across where a frame grows
+in width and shrinks in height, which moves single values by one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import ImageError, RequestError
+from segdeploy.size import Size
+
+Frame = NDArray[np.uint8]  # H×W×3 RGB
+LabelMap = NDArray[np.uint8]  # H×W
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+FITS = ("stretch", "letterbox")
+KERNELS = ("linear", "pillow")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the frame lies in the input: `content` rows and columns at `top`, `left`; the rest is padding."""
+
+    frame: Size
+    content: Size
+    top: int
+    left: int
+
+
+def read_frame(path: Path) -> Frame:
+    """8-bit RGB, upright: grey, alpha, 16-bit, CMYK and EXIF rotation are resolved while decoding."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if decoded is None:
+        raise ImageError(
+            f"{path} is not an image that can be decoded; expected one of {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") -> tuple[Frame, Geometry]:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+        raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
+    height, width = frame.shape[:2]
+    if how == "stretch":
+        geometry = Geometry(Size(height, width), size, 0, 0)
+        return resize(frame, size, kernel), geometry
+    if how != "letterbox":
+        raise RequestError(f"{how!r} is not a way to fit a frame; known: {', '.join(FITS)}")
+    shrink = min(size.height / height, size.width / width)
+    content = Size(max(1, round(height * shrink)), max(1, round(width * shrink)))
+    geometry = Geometry(
+        Size(height, width),
+        content,
+        (size.height - content.height) // 2,
+        (size.width - content.width) // 2,
+    )
+    canvas = np.zeros((size.height, size.width, 3), np.uint8)
+    canvas[_inside(geometry)] = resize(frame, content, kernel)
+    return canvas, geometry
+
+
+def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:
+    """Labels of the input back at the frame's own size: nearest, pixel centres aligned."""
+    inner = labels[_inside(geometry)]
+    if inner.shape == (geometry.frame.height, geometry.frame.width):
+        return inner
+    rows = _nearest(geometry.frame.height, geometry.content.height)
+    columns = _nearest(geometry.frame.width, geometry.content.width)
+    return inner[rows].take(columns, axis=1)
+
+
+def unfit_logits(logits: NDArray[np.float32], size: Size, geometry: Geometry) -> LabelMap:
+    """Labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, arg-max after."""
+    if geometry.content != size:
+        whole = np.stack([cv2.resize(plane, (size.width, size.height)) for plane in logits])
+        logits = whole[(slice(None), *_inside(geometry))]
+    target = (geometry.frame.width, geometry.frame.height)
+    best = cv2.resize(logits[0], target)
+    labels = np.zeros(best.shape, np.uint8)
+    for index, plane in enumerate(logits[1:], start=1):  # one plane at a time: never C×H×W floats
+        raised = cv2.resize(plane, target)
+        labels[raised > best] = index
+        np.maximum(best, raised, out=best)
+    return labels
+
+
+def normalise(
+    frames: NDArray[np.uint8], mean: tuple[float, ...], scale: tuple[float, ...]
+) -> NDArray[np.float32]:  # N×H×W×3 -> N×3×H×W
+    """scale·(rgb − mean), written straight into the one float array that the graph will read."""
+    batch, height, width, _ = frames.shape
+    pixels = np.empty((batch, 3, height, width), np.float32)
+    for channel in range(3):
+        plane = pixels[:, channel]
+        np.subtract(frames[..., channel], np.float32(mean[channel]), out=plane)
+        plane *= np.float32(scale[channel])
+    return pixels
+
+
+def resize(frame: Frame, size: Size, kernel: str = "linear") -> Frame:
+    if frame.shape[:2] == (size.height, size.width):
+        return frame
+    if kernel == "linear":
+        resized = cv2.resize(frame, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(resized, np.uint8)
+    if kernel != "pillow":
+        raise RequestError(f"{kernel!r} is not a resize kernel; known: {', '.join(KERNELS)}")
+    columns = _triangle(frame.shape[1], size.width)
+    rows = _triangle(frame.shape[0], size.height)
+    across = _weigh(frame.transpose(1, 0, 2), *columns).transpose(1, 0, 2)
+    return np.ascontiguousarray(_weigh(across, *rows))
+
+
+_FIXED_POINT_BITS = 22  # Pillow's precision for 8-bit images: 32 − 8 − 2
+
+
+@lru_cache(maxsize=16)
+def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Taps and fixed-point weights, target×taps, of Pillow's bilinear filter along one axis."""
+    ratio = source / target
+    reach = max(ratio, 1.0)
+    centres = (np.arange(target) + 0.5) * ratio
+    first = np.maximum((centres - reach + 0.5).astype(np.intp), 0)
+    last = np.minimum((centres + reach + 0.5).astype(np.intp), source)
+    taps = first[:, None] + np.arange((last - first).max())
+    weights = np.maximum(1 - np.abs((taps + 0.5 - centres[:, None]) / reach), 0)
+    weights[taps >= last[:, None]] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    fixed = np.floor(weights * (1 << _FIXED_POINT_BITS) + 0.5).astype(np.int64)
+    return np.minimum(taps, source - 1), fixed
+
+
+def _weigh(lines: NDArray[np.uint8], taps: NDArray[np.intp], weights: NDArray[np.int64]) -> NDArray[np.uint8]:
+    total = np.full((len(taps), *lines.shape[1:]), 1 << (_FIXED_POINT_BITS - 1), np.int64)
+    for tap in range(taps.shape[1]):
+        total += lines[taps[:, tap]] * weights[:, tap, None, None]
+    rounded: NDArray[np.uint8] = np.clip(total >> _FIXED_POINT_BITS, 0, 255).astype(np.uint8)
+    return rounded
+
+
+def _inside(geometry: Geometry) -> tuple[slice, slice]:
+    return (
+        slice(geometry.top, geometry.top + geometry.content.height),
+        slice(geometry.left, geometry.left + geometry.content.width),
+    )
+
+
+@lru_cache(maxsize=64)
+def _nearest(target: int, source: int) -> NDArray[np.intp]:
+    return ((np.arange(target) * 2 + 1) * source // (target * 2)).astype(np.intp)

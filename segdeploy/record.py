@@ -1,0 +1,64 @@
+"""The sidecar of every artefact: `x.onnx.json` says what `x.onnx` was made from, how, and how well it agrees.
+
+A sidecar and not a header inside the file, because trtexec and DeepStream must be able to read the file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segdeploy import __version__
+from segdeploy.errors import GraphError
+from segdeploy.files import write_text
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    artifact: str  # file name
+    digest: str  # sha256 of the file
+    card: str
+    interface: str
+    size: str  # HxW
+    batch: int | None  # None: any
+    precision: str
+    opset: int
+    normalisation: dict[str, list[float]]  # mean and scale of the graph's input, std of the checkpoint
+    resize: str
+    classes: list[str]
+    source: dict[str, Any]  # checkpoint, layout, revision, digest of the weights
+    agreement: dict[str, Any]  # with the step before
+    cost: dict[str, int] = field(default_factory=dict)  # how many nodes of each kind
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    schema: int = SCHEMA
+    segdeploy: str = __version__
+
+    def write(self, folder: Path) -> Path:
+        path = record_path(folder / self.artifact)
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        return path
+
+
+def record_path(artifact: Path) -> Path:
+    return artifact.with_name(artifact.name + ".json")
+
+
+def read_record(artifact: Path) -> ArtifactRecord | None:
+    """The record beside `artifact`, or None where there is none."""
+    path = record_path(artifact)
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text())
+        if facts.get("schema") != SCHEMA:
+            raise GraphError(
+                f"{path} has schema {facts.get('schema')!r}, this version of segdeploy reads {SCHEMA}; export again"
+            )
+        return ArtifactRecord(**facts)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GraphError(f"{path} is not a record that can be read ({error}); export again") from error

@@ -1,0 +1,76 @@
+"""ONNX Runtime: the backend that is everywhere, and the one every exported graph is proven on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.signature import Signature, TensorFacts, read_signature
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingExtra("onnxruntime", "cpu", "running an .onnx") from error
+
+_DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
+
+
+class OrtSession:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        options = quiet_options()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise GraphError(f"{path} cannot be loaded by ONNX Runtime: {first_line}") from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        inputs = [facts(argument) for argument in self._session.get_inputs()]
+        outputs = [facts(argument) for argument in self._session.get_outputs()]
+        self.signature: Signature = read_signature(metadata, inputs, outputs, path.name)
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        expected = self.signature.batch
+        if expected is not None and len(inputs) != expected:
+            raise RequestError(
+                f"this graph takes batches of {expected}, got {len(inputs)}; export it with --batch"
+            )
+        answers = self._session.run([self.signature.output.name], {self.signature.input.name: inputs})
+        return np.asarray(answers[0])
+
+    def close(self) -> None:
+        del self._session
+
+    def __enter__(self) -> OrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def run_bytes(model: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
+    """The first output of a serialised graph; for looking into a graph, not for serving one."""
+    session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: inputs})[0])
+
+
+def quiet_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    return options
+
+
+def facts(argument: Any) -> TensorFacts:
+    name = argument.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(side if isinstance(side, int) else None for side in argument.shape)
+    return TensorFacts(argument.name, _DTYPES.get(name, name), shape)

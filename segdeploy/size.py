@@ -1,0 +1,32 @@
+"""Height and width, in that order, everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segdeploy.errors import RequestError
+
+SMALLEST, LARGEST = 64, 16384
+
+
+@dataclass(frozen=True)
+class Size:
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """`512x1024` is height x width; sides of 64 to 16384."""
+        height, cross, width = text.lower().partition("x")
+        if not (cross and height.isdecimal() and width.isdecimal()):
+            raise RequestError(f"{text!r} is not a size; expected HEIGHTxWIDTH, as in 512x1024")
+        size = cls(int(height), int(width))
+        for side in (size.height, size.width):
+            if not SMALLEST <= side <= LARGEST:
+                raise RequestError(
+                    f"the size {text} has a side of {side}; a side is {SMALLEST} to {LARGEST} pixels"
+                )
+        return size
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"

@@ -1,0 +1,1 @@
+"""Frames from somewhere, through a session, to somewhere."""

@@ -1,0 +1,77 @@
+"""Image files through a session: a bad file among good ones is reported and the rest is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdeploy.errors import ImageError, RequestError
+from segdeploy.files import make_folder
+from segdeploy.image import IMAGE_SUFFIXES, Frame, read_frame
+from segdeploy.segmentation import Segmentation
+from segdeploy.sessions import Session, segment_batch
+
+
+@dataclass(frozen=True)
+class Done:
+    """One image: either its segmentation and what was written, or what was wrong with it."""
+
+    path: Path
+    segmentation: Segmentation | None
+    written: tuple[Path, ...] = ()
+    error: ImageError | None = None
+
+
+def find_images(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise RequestError(f"there is no file or folder {source}")
+    found = sorted(
+        path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not found:
+        raise RequestError(f"the folder {source} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def segment_files(
+    session: Session,
+    source: Path,
+    output: Path,
+    *,
+    alpha: float = 0.55,
+    legend: bool = True,
+    how: str = "stretch",
+    kernel: str = "linear",
+) -> Iterator[Done]:
+    """Each image of `source` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`."""
+    root = source if source.is_dir() else source.parent
+    make_folder(output)
+    batch: list[tuple[Path, Frame]] = []
+    paths = find_images(source)
+    for path in paths:
+        try:
+            batch.append((path, read_frame(path)))
+        except ImageError as error:
+            yield Done(path, None, error=error)
+        if batch and (len(batch) == (session.signature.batch or 1) or path == paths[-1]):
+            frames = [frame for _, frame in batch]
+            results = segment_batch(session, frames, how, kernel)
+            for (done, frame), result in zip(batch, results, strict=True):
+                stem = output / done.relative_to(root).parent / done.stem
+                yield Done(done, result, write_results(result, frame, stem, alpha, legend))
+            batch = []
+
+
+def write_results(
+    result: Segmentation, frame: Frame, stem: Path, alpha: float, legend: bool
+) -> tuple[Path, ...]:
+    overlay, colours, ids = (
+        stem.with_name(f"{stem.name}.{kind}.png") for kind in ("overlay", "colours", "ids")
+    )
+    result.write_overlay(overlay, frame, alpha, legend)
+    result.write_colours(colours)
+    result.write_ids(ids)
+    return overlay, colours, ids
