@@ -178,7 +178,7 @@ class Canvas:
     def box(
         self, low: tuple[float, float, float], high: tuple[float, float, float], colour: Array, label: int
     ) -> None:
-        """The three faces of a box that a camera between the kerbs can see: inner side, top and near end."""  # noqa: E501
+        """The three faces of a box that a camera between the kerbs can see: inner side, top and near end."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         if y1 < EYE:
             self.paint(flat(x0, x1, z0, z1, y1), colour * 1.12 + 8, label)
@@ -266,7 +266,10 @@ def crown(pattern: Array) -> tuple[Array, list[Array]]:
     rim = np.stack([np.cos(turn), np.sin(turn), 0 * turn], -1) * (0.8 + 0.4 * pattern[:30, None])
     layers = []
     for start, rise in ((30, -0.1), (70, 0.2), (110, 0.4)):
-        angle, reach = pattern[start : start + 20] * 2 * np.pi, np.sqrt(pattern[start + 20 :][:20]) * 0.72
+        angle = (
+            np.arange(20) * 2.4 + start + pattern[start : start + 20] * 0.3
+        )  # a sunflower's seeds do not overlap
+        reach = np.sqrt((np.arange(20) + 0.5) / 20) * 0.74
         up = np.sin(angle) * reach * (1 - rise / 2) + rise / 2
         places = np.stack([np.cos(angle) * reach, up, 0 * up], -1)
         layers.append(places[:, None] + CIRCLE * 0.12)
