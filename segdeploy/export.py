@@ -147,7 +147,7 @@ class WithInterface(nn.Module):
             if self.interface == "logits":
                 return logits
             return upsampled(logits, given.shape[-2:]).argmax(1, keepdim=True)
-        pixels = given.permute(0, 3, 1, 2).float() - self.mean
+        pixels = given.float().permute(0, 3, 1, 2) - self.mean  # TensorRT computes with uint8 only to cast it
         return upsampled(self.network(pixels), pixels.shape[-2:]).argmax(1).to(torch.uint8)
 
 

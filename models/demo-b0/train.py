@@ -10,17 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segdeploy.families.segformer import AllMlpHead, Segformer, SegformerConfig
@@ -178,7 +178,8 @@ def write(network: Segformer, facts: dict[str, object]) -> None:
     temporary = HERE / "model.safetensors.part"
     weights = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, temporary, metadata={"format": "pt"})
-    os.replace(temporary, HERE / "model.safetensors")  # noqa: PTH105
+    temporary.chmod(0o644)
+    temporary.replace(HERE / "model.safetensors")
     documents = {"config": hub_config(), "preprocessor_config": preprocessor_config(), "training": facts}
     for name, document in documents.items():
         (HERE / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -190,54 +191,18 @@ def class_weights(labels: Tensor) -> Tensor:
     return (weights / (weights * counts / counts.sum()).sum()).float()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=2400)
-    parser.add_argument("--crops", type=int, default=4000, help="steps on eight 128x256 crops")
-    parser.add_argument("--full", type=int, default=3000, help="steps on four whole scenes")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--state", type=Path, help="where to keep the weights and the optimiser every few minutes"
-    )
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    began = time.monotonic()
+def train(network: Segformer, facts: dict, args: argparse.Namespace) -> None:
     images, labels = draw(range(TRAIN_SEED, TRAIN_SEED + args.scenes), args.workers)
     watched = draw(WATCH_SEEDS, args.workers)
-    print(f"{args.scenes} scenes drawn in {time.monotonic() - began:.0f} s", flush=True)
-
-    network = Segformer(SegformerConfig.from_hub(hub_config()))
-    initialise(network)
+    steps, began, best = args.crops + args.full, time.monotonic(), 0.0
     optimiser = torch.optim.AdamW(network.parameters(), args.rate, weight_decay=0.01)
-    steps = args.crops + args.full
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, args.rate, total_steps=steps, pct_start=0.06, cycle_momentum=False, final_div_factor=40
     )
     weights = class_weights(labels[:400])
-    facts: dict[str, object] = {
-        "command": f"python models/demo-b0/train.py --seed {args.seed} --scenes {args.scenes}"
-        f" --crops {args.crops} --full {args.full} --rate {args.rate}",
-        "seed": args.seed,
-        "steps": {"crops": args.crops, "full": args.full},
-        "batch": {"crops": 8, "full": 4},
-        "crop": CROP,
-        "size": SIZE,
-        "training_seeds": [TRAIN_SEED, TRAIN_SEED + args.scenes - 1],
-        "torch": torch.__version__,
-        "machine": f"CPU, {torch.get_num_threads()} threads, bfloat16 autocast",
-    }
-    best = 0.0
     rng = np.random.default_rng(args.seed)
     for step, (some, truth) in enumerate(batches(images, labels, args.crops, args.full, rng), 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = logits_of(network, pixels_of(some))
-        stride = 4 if step <= args.crops else 2
-        if stride == 2:
-            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
-        target = truth[:, stride // 2 :: stride, stride // 2 :: stride].long()
-        loss = F.cross_entropy(logits.float(), target, weights, ignore_index=255)
+        loss = loss_of(network, some, truth, weights, stride=4 if step <= args.crops else 2)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -245,22 +210,63 @@ def main() -> None:
         schedule.step()
         if step % 100 == 0:
             print(f"step {step}  loss {loss.item():.3f}  {time.monotonic() - began:.0f} s", flush=True)
-        if step % 750 == 0 or step == steps:
+        if step % 600 == 0 or step == steps:
             settle_batch_norm(network, images)
             result = score(network, *watched)
             print(f"watched at {step}: {json.dumps(result)}", flush=True)
             if result["miou"] > best:
                 best = result["miou"]
-                write(network, facts | {"kept_step": step, "watched": {"seeds": len(WATCH_SEEDS)} | result})
+                write(network, facts | {"kept_step": step, "watched": {"scenes": len(WATCH_SEEDS)} | result})
             if args.state:
                 torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict()}, args.state)
-    finish(network, facts, began)
 
 
-def finish(network: Segformer, facts: dict[str, object], began: float) -> None:
+def loss_of(network: Segformer, images: Tensor, truth: Tensor, weights: Tensor, stride: int) -> Tensor:
+    """Cross-entropy on every `stride`-th pixel, with the logits upsampled to that grid."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = logits_of(network, pixels_of(images))
+    if stride < 4:
+        logits = F.interpolate(logits, scale_factor=4 / stride, mode="bilinear", align_corners=False)
+    target = truth[:, stride // 2 :: stride, stride // 2 :: stride].long()
+    return F.cross_entropy(logits.float(), target, weights, ignore_index=255)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=2400, help="scenes to train on")
+    parser.add_argument("--crops", type=int, default=3600, help="steps on eight crops of 128x256")
+    parser.add_argument("--full", type=int, default=2600, help="steps on four whole scenes")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
+    parser.add_argument(
+        "--state", type=Path, help="where to keep the weights and the optimiser every few minutes"
+    )
+    args = parser.parse_args()
+    began = time.monotonic()
+    torch.manual_seed(args.seed)
+    network = Segformer(SegformerConfig.from_hub(hub_config()))
+    initialise(network)
+    facts = {
+        "command": f"python models/demo-b0/train.py --seed {args.seed} --scenes {args.scenes}"
+        f" --crops {args.crops} --full {args.full} --rate {args.rate}",
+        "seed": args.seed,
+        "steps": {"crops": args.crops, "full": args.full},
+        "batch": {"crops": 8, "full": 4},
+        "size": {"crops": CROP, "full": SIZE},
+        "optimiser": f"AdamW, peak rate {args.rate}, one cycle",
+        "training_seeds": [TRAIN_SEED, TRAIN_SEED + args.scenes - 1],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "machine": f"CPU, {torch.get_num_threads()} threads, bfloat16 autocast",
+    }
+    train(network, facts, args)
+    finish(network, began)
+
+
+def finish(network: Segformer, began: float) -> None:
     """Scores the file as it was kept, on scenes that nothing above has looked at."""
-    from safetensors.torch import load_file
-
     network.load_state_dict(load_file(HERE / "model.safetensors"))
     kept = json.loads((HERE / "training.json").read_text(encoding="utf-8"))
     result = score(network, *draw(HELD_OUT_SEEDS, 2))

@@ -69,9 +69,12 @@ def resize_by_scales(model: ModelProto) -> None:
 
 
 def scale_reaching(source: int, target: int) -> np.float32:
-    """target/source in float32, raised by an ulp where its product would fall just short of `target`."""
+    """target/source in float32, raised by an ulp where its product would fall just short of `target`.
+
+    The product is taken in float64: runtimes differ in the type they use, and what reaches `target` there does in float32.
+    """
     scale = np.float32(target / source)
-    while int(np.floor(np.float32(source) * scale)) < target:
+    while source * float(scale) < target:
         scale = np.nextafter(scale, np.float32(np.inf))
     return scale
 
