@@ -1,0 +1,150 @@
+"""The plain network against transformers', the deployed one against the plain one, and each rewrite on its own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, randomise
+from torch import nn
+
+from segdeploy import families
+from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.families.segformer import (
+    AllMlpHead,
+    Attention,
+    Block,
+    DeployedAttention,
+    DeployedBlock,
+    DeployedFFN,
+    DeployedHead,
+    DeployedSegformer,
+    DeployedStage,
+    Encoder,
+    MixFFN,
+    Segformer,
+    SegformerConfig,
+    bare,
+)
+
+# hidden sizes, depths, decoder size, and a size that is no multiple of 32
+PUBLIC = {
+    "b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256, (97, 131)),
+    "b1": ((64, 128, 320, 512), (2, 2, 2, 2), 256, (64, 200)),
+    "b2": ((64, 128, 320, 512), (3, 4, 6, 3), 768, (130, 66)),
+    "b3": ((64, 128, 320, 512), (3, 4, 18, 3), 768, (96, 96)),
+    "b4": ((64, 128, 320, 512), (3, 8, 27, 3), 768, (75, 161)),
+    "b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768, (99, 65)),
+}
+EXACT = {"rtol": 1e-4, "atol": 2e-5}
+
+
+@pytest.fixture(autouse=True)
+def _inference():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def upsampled_labels(logits, size):
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)
+
+
+@pytest.mark.parametrize("variant", PUBLIC)
+def test_networks_answer_as_transformers_does(variant, tmp_path):
+    import transformers
+
+    hidden, depths, decoder, size = PUBLIC[variant]
+    config = transformers.SegformerConfig(
+        hidden_sizes=hidden,
+        depths=depths,
+        decoder_hidden_size=decoder,
+        num_attention_heads=(1, 2, 5, 8),
+        num_labels=19,
+    )
+    oracle = randomise(transformers.SegformerForSemanticSegmentation(config)).eval()
+    oracle.save_pretrained(tmp_path)
+    networks = families.build(read_checkpoint(tmp_path))
+    pixels = torch.randn(3, 3, *size)
+    expected = oracle(pixel_values=pixels).logits
+    spread = (expected.max() - expected.min()).item()
+    plain, deployed = networks.plain(pixels), networks.deployed(pixels)
+    assert (plain - expected).abs().max().item() <= 1e-4 * spread
+    assert (deployed - expected).abs().max().item() <= 1e-4 * spread
+    equal = upsampled_labels(deployed, size) == upsampled_labels(expected, size)
+    assert equal.float().mean().item() >= 0.9999
+
+
+@pytest.mark.parametrize(("heads", "sr_ratio"), [(1, 4), (4, 2), (2, 1)])
+def test_attention_takes_in_norm_scale_and_biases(heads, sr_ratio):
+    norm, attention = randomise(nn.LayerNorm(16)), randomise(Attention(16, heads, sr_ratio, 1e-5))
+    tokens = torch.randn(2, 8, 12, 16)
+    expected = attention(norm(tokens))
+    answer = DeployedAttention(norm, attention)(bare(norm)(tokens).flatten(1, 2), 8, 12)
+    torch.testing.assert_close(answer, expected.flatten(1, 2), **EXACT)
+
+
+def test_attention_has_no_key_bias():
+    deployed = DeployedAttention(nn.LayerNorm(16), Attention(16, 2, 1, 1e-5))
+    assert deployed.key.bias is None
+    assert deployed.value.bias is None
+
+
+def test_ffn_takes_in_its_norm():
+    norm, mlp = randomise(nn.LayerNorm(16)), randomise(MixFFN(16, 64))
+    tokens = torch.randn(2, 7, 9, 16)
+    answer = DeployedFFN(norm, mlp)(bare(norm)(tokens).flatten(1, 2), 7, 9)
+    torch.testing.assert_close(answer, mlp(norm(tokens)).flatten(1, 2), **EXACT)
+
+
+def tiny_config(**changes):
+    return SegformerConfig.from_hub({**TINY, "id2label": dict.fromkeys(range(5), "")} | changes)
+
+
+def test_block_and_stage():
+    config = tiny_config(depths=[2, 1, 1, 1])
+    block = randomise(Block(config, 0))
+    tokens = torch.randn(3, 8, 16, 8)
+    answer = DeployedBlock(block)(tokens.flatten(1, 2), 8, 16)
+    torch.testing.assert_close(answer, block(tokens).flatten(1, 2), **EXACT)
+    encoder = randomise(Encoder(config))
+    maps = torch.randn(3, 3, 70, 66)
+    stage = DeployedStage(encoder.patch_embeddings[0], encoder.block[0], encoder.layer_norm[0])
+    torch.testing.assert_close(stage(maps), encoder(maps)[0], **EXACT)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu"])
+def test_head_is_one_matrix_per_stage(activation):
+    config = tiny_config(head_activation=activation)
+    head = randomise(AllMlpHead(config)).eval()
+    stages = [
+        torch.randn(2, size, *side)
+        for size, side in zip(config.hidden_sizes, [(17, 23), (9, 12), (5, 6), (3, 3)], strict=True)
+    ]
+    deployed = DeployedHead(head)
+    torch.testing.assert_close(deployed(stages), head(stages), **EXACT)
+    matrices = [parts for parts in deployed.modules() if isinstance(parts, nn.Conv2d)]
+    assert len(matrices) == (9 if activation == "relu" else 5)
+
+
+def test_scaling_the_input_leaves_the_plain_network_alone():
+    plain = randomise(Segformer(tiny_config())).eval()
+    before = plain.segformer.encoder.patch_embeddings[0].proj.weight.clone()
+    factors = torch.tensor([0.5, 2.0, 3.0])
+    deployed = DeployedSegformer(plain).eval()
+    pixels = torch.randn(1, 3, 64, 96)
+    deployed.scale_input(factors)
+    answer = deployed(pixels / factors[:, None, None])
+    torch.testing.assert_close(answer, plain(pixels), **EXACT)
+    assert torch.equal(plain.segformer.encoder.patch_embeddings[0].proj.weight, before)
+
+
+def test_eps_comes_from_the_config():
+    network = Segformer(tiny_config(eps={"patch_embed": 1e-2, "block": 1e-3, "sr": 1e-4, "stage": 1e-5}))
+    encoder = network.segformer.encoder
+    block = encoder.block[0][0]
+    norms = encoder.patch_embeddings[0].layer_norm, block.layer_norm_1, block.layer_norm_2
+    norms += block.attention.self.layer_norm, encoder.layer_norm[0]
+    assert [norm.eps for norm in norms] == [1e-2, 1e-3, 1e-3, 1e-4, 1e-5]
+    deployed = DeployedSegformer(network).stages[0]
+    block = deployed.blocks[0]
+    norms = deployed.embed_norm, block.norm1, block.norm2, block.attention.reduced_norm, deployed.norm
+    assert [norm.eps for norm in norms] == [1e-2, 1e-3, 1e-3, 1e-4, 1e-5]
