@@ -123,7 +123,7 @@ def head(parts: AllMlpHead, stages: list[Tensor]) -> Tensor:
 
 
 def logits_of(network: Segformer, pixels: Tensor) -> Tensor:
-    return head(network.decode_head, network.segformer["encoder"](pixels))
+    return head(network.decode_head, network.segformer.encoder(pixels))
 
 
 def batches(

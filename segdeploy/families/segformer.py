@@ -361,7 +361,7 @@ class DeployedBlock(nn.Module):
 class DeployedStage(nn.Module):
     def __init__(self, embed: PatchEmbedding, blocks: Iterable[Block], norm: nn.LayerNorm) -> None:
         super().__init__()
-        self.embed = copy.deepcopy(embed.proj)  # `scale_input` must not reach the plain network
+        self.embed = embed.proj
         self.embed_norm = embed.layer_norm
         self.blocks = module_list(DeployedBlock(block) for block in blocks)
         self.norm = norm  # keeps its affine: the next stage's embedding pads with zeros after it
@@ -418,6 +418,7 @@ class DeployedHead(nn.Module):
 class DeployedSegformer(nn.Module):
     def __init__(self, plain: Segformer) -> None:
         super().__init__()
+        plain = copy.deepcopy(plain)  # nothing done to this network reaches the one it is compared with
         encoder = plain.segformer.encoder
         self.stages = module_list(
             DeployedStage(embed, cast("Iterable[Block]", blocks), norm)

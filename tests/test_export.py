@@ -1,0 +1,238 @@
+"""What an exported file promises, that it keeps it, and that a graph which disagrees never leaves the house."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CLASSES, TINY, write_checkpoint
+
+from segdeploy import __version__, export, families
+from segdeploy.card import read_card
+from segdeploy.errors import CardError, CheckpointError, ExportDisagrees, OutputError, RequestError
+from segdeploy.export import export_onnx
+from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.files import digest_of
+from segdeploy.record import read_record
+from segdeploy.size import Size
+
+MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
+ONE_SCALE = np.float32(0.01735207357279195)
+
+
+def frames_of(count, height, width):
+    return np.random.default_rng(3).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def reference(folder, frames):
+    """The checkpoint's own way: per-channel std, plain network, upsampled logits."""
+    pixels = torch.from_numpy((frames - MEAN) / STD).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        logits = families.build(read_checkpoint(folder)).plain(pixels)
+        labels = F.interpolate(logits, frames.shape[1:3], mode="bilinear", align_corners=False).argmax(1)
+    return logits.numpy(), labels.numpy()
+
+
+def run(path, inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+def as_nvinfer(frames):
+    return np.ascontiguousarray((ONE_SCALE * (frames - MEAN)).transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
+@pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
+def test_each_interface_answers_for_every_slot(interface, batch, tiny, graphs):
+    frames = frames_of(batch or 2, 96, 160)
+    logits, labels = reference(tiny, frames)
+    answer = run(graphs(interface, batch), frames if interface == "frames" else as_nvinfer(frames))
+    if interface == "logits":
+        assert answer.shape == (len(frames), 5, 24, 40)
+        np.testing.assert_allclose(answer, logits, atol=1e-4 * np.ptp(logits))
+    else:
+        expected = labels[:, None] if interface == "nvinfer" else labels
+        assert answer.shape == expected.shape
+        assert answer.dtype == (np.int64 if interface == "nvinfer" else np.uint8)
+        assert np.mean(answer == expected) >= 0.9999
+
+
+@pytest.mark.parametrize("size", ["64x64", "75x131", "200x328", "97x64"])
+def test_sizes_need_not_be_multiples_of_anything(size, tiny, tmp_path):
+    exported = export_onnx(tiny, size=Size.parse(size), interface="frames", batch=None, output=tmp_path)
+    frames = frames_of(2, *map(int, size.split("x")))
+    assert np.mean(run(exported.path, frames) == reference(tiny, frames)[1]) >= 0.9999
+
+
+def test_the_file_says_what_it_is(tiny, graphs):
+    path = graphs("nvinfer")
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
+    facts = {item.key: item.value for item in model.metadata_props}
+    weights = facts.pop("segdeploy.weights")
+    assert weights == read_checkpoint(tiny).digest
+    assert json.loads(facts.pop("segdeploy.mean")) == pytest.approx(MEAN)
+    assert json.loads(facts.pop("segdeploy.scale")) == pytest.approx([ONE_SCALE] * 3)
+    assert json.loads(facts.pop("segdeploy.classes")) == list(CLASSES)
+    assert len(json.loads(facts.pop("segdeploy.colours"))) == 5
+    assert facts == {
+        "segdeploy.interface": "nvinfer",
+        "segdeploy.card": "tiny",
+        "segdeploy.labels": "tiny",
+        "segdeploy.resize": "pillow",
+        "segdeploy.precision": "fp32",
+        "segdeploy.version": __version__,
+    }
+    assert (model.producer_name, model.producer_version) == ("segdeploy", __version__)
+
+
+def test_the_record_says_where_it_is_from_and_how_well_it_agrees(tiny, graphs):
+    path = graphs("frames")
+    record = read_record(path)
+    assert record is not None
+    assert record.artifact == path.name
+    assert record.digest == digest_of(path)
+    assert (record.card, record.interface, record.size, record.batch) == ("tiny", "frames", "96x160", 1)
+    assert record.normalisation["std"] == pytest.approx(STD)
+    assert record.normalisation["input_scale"] == [1, 1, 1]
+    assert record.source["layout"] == "hub"
+    assert record.source["weights"] == read_checkpoint(tiny).digest
+    assert record.agreement["pixel_agreement"] >= 0.9999
+    assert record.agreement["logits_error"] <= 1e-4
+    assert record.agreement["pixels"] == 2 * 96 * 160
+    assert record.cost["nodes"] == len(onnx.load(path).graph.node)
+
+
+def test_nothing_of_the_exporting_machine_is_in_the_file(tiny, graphs):
+    content = graphs("logits").read_bytes()
+    for trace in (b"site-packages", b"/home", b"torch/nn", b".py", str(tiny.parent).encode()):
+        assert trace not in content
+
+
+def test_names_are_the_layers(graphs):
+    graph = onnx.load(graphs("logits")).graph
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    assert "network.stages.1.blocks.1.attention.query/MatMul" in names
+    assert all(node.output[0] in (node.name, "logits") for node in graph.node if len(node.output) == 1)
+
+
+def test_the_graph_has_the_forms_that_runtimes_fuse(graphs):
+    nodes = onnx.load(graphs("logits")).graph.node
+    kinds = [node.op_type for node in nodes]
+    blocks, stages, reductions = 5, 4, 4
+    assert kinds.count("LayerNormalization") == 2 * blocks + 2 * stages + reductions
+    assert kinds.count("Softmax") == blocks
+    assert "BatchNormalization" not in kinds
+    assert set(kinds) <= {
+        *("Conv", "MatMul", "Add", "Mul", "Div", "Erf", "Relu", "Softmax", "LayerNormalization"),
+        *("Transpose", "Reshape", "Resize", "Gemm", "Gelu"),
+    }
+    made_by = {name: node for node in nodes for name in node.output}
+    for node in nodes:
+        if node.op_type == "Softmax":  # nothing between the product and its softmax: the scale is in the query
+            assert made_by[node.input[0]].op_type == "MatMul"
+
+
+def test_the_name_of_the_file(tiny, tmp_path):
+    assert export_onnx(tiny, output=tmp_path / "new").path == tmp_path / "new" / "tiny.96x160.nvinfer.onnx"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "tiny.96x160.nvinfer.onnx",
+        "tiny.96x160.nvinfer.onnx.json",
+    ]
+
+
+def spoil_head(network):
+    with torch.no_grad():
+        network.head.classifier.bias[0] += 0.5
+    return network
+
+
+def spoil_one_slot(answers):
+    answers = answers.copy()
+    answers[-1] = 0
+    return answers
+
+
+def test_a_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeypatch):
+    build = families.build
+
+    def spoilt(checkpoint):
+        networks = build(checkpoint)
+        return families.Networks(networks.plain, spoil_head(networks.deployed))
+
+    monkeypatch.setattr(families, "build", spoilt)
+    with pytest.raises(ExportDisagrees, match=r"disagrees with PyTorch: \d.*'tiny' allows 99\.99% and 1e-03"):
+        export_onnx(tiny, output=tmp_path, interface="logits")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("batch", [3, None])
+def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
+    run = export.OrtSession.run
+    monkeypatch.setattr(export.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs)))
+    with pytest.raises(ExportDisagrees):
+        export_onnx(tiny, output=tmp_path, batch=batch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_file_survives_a_failed_export(tiny, tmp_path, monkeypatch):
+    path = export_onnx(tiny, output=tmp_path).path
+    before = digest_of(path), (tmp_path / f"{path.name}.json").read_text()
+    monkeypatch.setattr(export.OrtSession, "run", lambda self, inputs: np.zeros((1, 1, 96, 160), np.int64))
+    with pytest.raises(ExportDisagrees):
+        export_onnx(tiny, output=tmp_path)
+    assert (digest_of(path), (tmp_path / f"{path.name}.json").read_text()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_card_of_other_classes(tiny, tmp_path):
+    with pytest.raises(CardError, match=r"predicts 5 classes, the card 'segformer-b0-demo' has 19"):
+        export_onnx(tiny, card="segformer-b0-demo", output=tmp_path)
+
+
+def test_a_card_gives_the_labels(tmp_path):
+    numbered = [f"LABEL_{index}" for index in range(19)]
+    folder = write_checkpoint(tmp_path / "numbered", TINY, numbered)
+    exported = export_onnx(folder, card="segformer-b0-demo", size=Size(64, 64), output=tmp_path / "out")
+    assert exported.record.classes == list(read_card("segformer-b0-demo").labels.names)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"interface": "uint8"}, RequestError, "'uint8' is not an interface; known: nvinfer, frames, logits"),
+        ({"batch": 0}, RequestError, "a batch of 0"),
+        ({"batch": 5000}, RequestError, "a batch of 5000"),
+        ({"card": "segformer-b9"}, CardError, "no card is called 'segformer-b9'"),
+    ],
+)
+def test_requests_that_make_no_sense(wrong, error, words, tiny, tmp_path):
+    with pytest.raises(error, match=words):
+        export_onnx(tiny, output=tmp_path, **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no file or folder"):
+        export_onnx(tmp_path / "gone.pth")
+
+
+def test_an_output_that_is_a_file(tiny, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        export_onnx(tiny, output=tmp_path / "out")
+
+
+def test_a_full_disk_is_refused_before_writing(tiny, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OutputError, match="has 0.0 MB free and the graph needs"):
+        export_onnx(tiny, output=tmp_path)
+    assert list(tmp_path.iterdir()) == []
