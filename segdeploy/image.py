@@ -129,7 +129,7 @@ _FIXED_POINT_BITS = 22  # Pillow's precision for 8-bit images: 32 − 8 − 2
 
 
 @lru_cache(maxsize=16)
-def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Taps and fixed-point weights, target×taps, of Pillow's bilinear filter along one axis."""
     ratio = source / target
     reach = max(ratio, 1.0)
@@ -140,16 +140,17 @@ def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.in
     weights = np.maximum(1 - np.abs((taps + 0.5 - centres[:, None]) / reach), 0)
     weights[taps >= last[:, None]] = 0
     weights /= weights.sum(axis=1, keepdims=True)
-    fixed = np.floor(weights * (1 << _FIXED_POINT_BITS) + 0.5).astype(np.int64)
+    fixed = np.floor(weights * (1 << _FIXED_POINT_BITS) + 0.5).astype(np.int32)
     return np.minimum(taps, source - 1), fixed
 
 
-def _weigh(lines: NDArray[np.uint8], taps: NDArray[np.intp], weights: NDArray[np.int64]) -> NDArray[np.uint8]:
-    total = np.full((len(taps), *lines.shape[1:]), 1 << (_FIXED_POINT_BITS - 1), np.int64)
+def _weigh(lines: NDArray[np.uint8], taps: NDArray[np.intp], weights: NDArray[np.int32]) -> NDArray[np.uint8]:
+    # 255·2²² and the rounding stay below 2³¹: no weight is negative and they sum to one.
+    total = np.full((len(taps), *lines.shape[1:]), 1 << (_FIXED_POINT_BITS - 1), np.int32)
     for tap in range(taps.shape[1]):
         total += lines[taps[:, tap]] * weights[:, tap, None, None]
-    rounded: NDArray[np.uint8] = np.clip(total >> _FIXED_POINT_BITS, 0, 255).astype(np.uint8)
-    return rounded
+    total >>= _FIXED_POINT_BITS
+    return total.astype(np.uint8)
 
 
 def _inside(geometry: Geometry) -> tuple[slice, slice]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -12,6 +15,10 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import CardError
 from segdeploy.shipped import folder
+
+SUFFIXES = (".yaml", ".yml")
+MOST_CLASSES = 255  # of the 256 values of a label pixel, 255 is `ignore`
+BY_COUNT = {19: "cityscapes", 150: "ade20k"}
 
 
 @dataclass(frozen=True)
@@ -29,26 +36,76 @@ class Labels:
         return table
 
     def lookup_from_ids(self) -> NDArray[np.uint8]:
-        """256 entries from the data set's ids to class indices, `ignore` for every other id."""
+        """256 entries from the data set's ids to class indices, `ignore` for every other id.
+
+        ADE20K's "reduce labels" (0 is no class, 1 to 150 are) is in its ids, so nothing has to be reduced after this.
+        """
         table = np.full(256, self.ignore, np.uint8)
         for index, identity in enumerate(self.ids or range(len(self.names))):
             table[identity] = index
         return table
 
 
-def read_labels(name: str) -> Labels:
+def known_labels() -> list[str]:
+    return sorted(path.stem for path in (folder("models") / "labels").glob("*.yaml"))
+
+
+def read_labels(name: str, beside: Path | None = None) -> Labels:
+    """The shipped labels called `name`, or those of a .yaml of the user's own, which lies in the folder `beside`."""
+    if name.endswith(SUFFIXES):
+        path = (beside or Path()) / Path(name).expanduser()
+        return parse_labels(path.stem, read_yaml(path), path)
+    if name not in known_labels():
+        raise CardError(f"no labels are called {name!r}; known: {', '.join(known_labels())}, or a .yaml file")
+    return _shipped_labels(name)
+
+
+@cache  # 150 classes take PyYAML 40 ms, and six cards share them
+def _shipped_labels(name: str) -> Labels:
     path = folder("models") / "labels" / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise CardError(f"no labels are called {name!r}; known: {known}")
-    classes = yaml.safe_load(path.read_text())["classes"]
-    ids = tuple(entry["id"] for entry in classes) if "id" in classes[0] else None
+    return parse_labels(name, read_yaml(path), path)
+
+
+def parse_labels(name: str, facts: Any, path: Path) -> Labels:
+    classes = facts.get("classes") if isinstance(facts, dict) else None
+    if not isinstance(classes, list) or not 1 <= len(classes) <= MOST_CLASSES:
+        raise CardError(f"{path.name} has no list `classes` of 1 to {MOST_CLASSES} classes")
+    for index, entry in enumerate(classes):
+        if not (
+            isinstance(entry, dict)
+            and {"name", "colour"} <= entry.keys() <= {"name", "colour", "id"}
+            and isinstance(entry["name"], str)
+            and isinstance(entry["colour"], list)
+            and len(entry["colour"]) == 3
+            and all(_is_byte(value) for value in (*entry["colour"], entry.get("id", 0)))
+        ):
+            raise CardError(
+                f"{path.name}: class {index} is {entry!r}; expected {{name: road, colour: [128, 64, 128]}}, and an id "
+                "of 0 to 255 where the data set's label files have another than the class's index"
+            )
+    given = [entry["id"] for entry in classes if "id" in entry]
+    if given and (len(given) != len(classes) or len(set(given)) != len(given)):
+        raise CardError(f"{path.name}: ids are for all classes or for none, and no two are the same")
     return Labels(
         name,
         tuple(entry["name"] for entry in classes),
         tuple((r, g, b) for r, g, b in (entry["colour"] for entry in classes)),
-        ids,
+        tuple(given) or None,
     )
+
+
+def labels_of(names: Sequence[str], name: str) -> Labels:
+    """The shipped labels of exactly these classes, or else generated ones.
+
+    Placeholders (LABEL_0, LABEL_1, …) say nothing but their number: 19 are taken for Cityscapes and 150 for ADE20K,
+    because that is what the .pth files of mmsegmentation and NVlabs, which often name no classes, were trained on.
+    """
+    if list(names) == [f"LABEL_{index}" for index in range(len(names))] and len(names) in BY_COUNT:
+        return read_labels(BY_COUNT[len(names)])
+    for known in map(read_labels, known_labels()):
+        if known.names == tuple(names):
+            return known
+    return generated_labels(names, name)
 
 
 def generated_labels(names: Sequence[str], name: str = "unnamed") -> Labels:
@@ -59,3 +116,21 @@ def generated_labels(names: Sequence[str], name: str = "unnamed") -> Labels:
         red, green, blue = (round(255 * channel) for channel in channels)
         colours.append((red, green, blue))
     return Labels(name, tuple(names), tuple(colours), None)
+
+
+def read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path.name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise CardError(f"{path.name} is not YAML{where}: {reason}") from error
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255

@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from segdeploy.errors import GraphError
+from numpy.typing import NDArray
+
+from segdeploy.errors import GraphError, RequestError
 from segdeploy.labels import Labels, generated_labels
 from segdeploy.size import Size
 
@@ -48,6 +50,15 @@ class Signature:
     @property
     def classes(self) -> int:
         return len(self.labels.names)
+
+    def demand_input(self, inputs: NDArray[Any]) -> None:
+        """Refuse an array that is not a batch of this graph's input."""
+        fits = len(inputs.shape) == len(self.input.shape) and all(
+            side in (None, given) for side, given in zip(self.input.shape, inputs.shape, strict=True)
+        )
+        if not fits or inputs.dtype != self.input.dtype:
+            given = describe(TensorFacts(self.input.name, str(inputs.dtype), inputs.shape))
+            raise RequestError(f"this graph takes {describe(self.input)}, got {given}")
 
     def metadata(self) -> dict[str, str]:
         facts = {

@@ -136,7 +136,9 @@ def test_the_graph_has_the_forms_that_runtimes_fuse(graphs):
     }
     made_by = {name: node for node in nodes for name in node.output}
     for node in nodes:
-        if node.op_type == "Softmax":  # nothing between the product and its softmax: the scale is in the query
+        if (
+            node.op_type == "Softmax"
+        ):  # nothing between the product and its softmax: the scale is in the query
             assert made_by[node.input[0]].op_type == "MatMul"
 
 

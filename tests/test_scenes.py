@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
+from segdeploy.errors import OutputError
 from segdeploy.scenes import make_clip, make_scene, write_cityscapes
 
 
@@ -57,7 +58,7 @@ def test_a_clip_starts_with_the_scene_and_moves_smoothly() -> None:
 
 
 def test_a_clip_goes_on_past_its_first_chunks() -> None:
-    *_, late = make_clip(2, 400, 64, 128)
+    *_, late = make_clip(2, 200, 64, 128)
     assert len(np.unique(late.labels)) >= 10
 
 
@@ -79,3 +80,9 @@ def test_cityscapes_files_read_back(tmp_path: Path) -> None:
     assert pairs <= {*enumerate(scenes.LABEL_IDS), (scenes.VOID, 0)}
     assert (scenes.ROAD, 7) in pairs
     assert (scenes.SKY, 23) in pairs
+
+
+def test_an_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "gtFine").write_text("in the way")
+    with pytest.raises(OutputError, match="gtFine"):
+        write_cityscapes(tmp_path, 1, seed=30, height=64, width=128)

@@ -13,7 +13,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth of mmsegmentation or NVlabs",
     )
     parser.add_argument(
-        "--card", metavar="NAME", help="a card of `segdeploy models` (default: found by itself)"
+        "--card",
+        metavar="NAME",
+        help="a card of `segdeploy models`, or your own .yaml (default: found by itself)",
     )
     parser.add_argument("--size", metavar="HxW", help="height x width of the input (default: the card's)")
     parser.add_argument(

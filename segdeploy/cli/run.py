@@ -15,7 +15,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-legend", action="store_true", help="leave the legend out of the overlay")
     parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
-    parser.add_argument("--resize", default="linear", help="linear (default, as nvinfer does) or pillow")
+    parser.add_argument(
+        "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
         "--json", action="store_true", help="print the areas per class as JSON, a line an image"
@@ -34,7 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None and arguments.threads < 1:
         raise RequestError(f"--threads {arguments.threads} is less than 1")
     for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
-        if value not in known:
+        if value is not None and value not in known:
             raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
     total = len(find_images(arguments.source))
     failed = 0

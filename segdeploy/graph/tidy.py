@@ -71,7 +71,7 @@ def resize_by_scales(model: ModelProto) -> None:
 def scale_reaching(source: int, target: int) -> np.float32:
     """target/source in float32, raised by an ulp where its product would fall just short of `target`.
 
-    The product is taken in float64: runtimes differ in the type they use, and what reaches `target` there does in float32.
+    The product is taken in float64: runtimes differ in its type, and what reaches `target` there does in float32.
     """
     scale = np.float32(target / source)
     while source * float(scale) < target:

@@ -48,13 +48,17 @@ def open_session(path: str | Path, threads: int | None = None) -> Session:
     return OrtSession(path, threads=threads)
 
 
-def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str = "linear") -> Segmentation:
-    """One H×W×3 uint8 RGB frame to its labels, at the frame's own size."""
+def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str | None = None) -> Segmentation:
+    """One H×W×3 uint8 RGB frame to its labels, at the frame's own size.
+
+    `kernel` resizes the frame; None takes the one that the model was trained behind. `linear` is the fastest, and what
+    DeepStream does.
+    """
     return next(segment_many(session, [frame], how, kernel))
 
 
 def segment_many(
-    session: Session, frames: Iterable[Frame], how: str = "stretch", kernel: str = "linear"
+    session: Session, frames: Iterable[Frame], how: str = "stretch", kernel: str | None = None
 ) -> Iterator[Segmentation]:
     """Frames of any sizes, in batches as large as the graph was exported for (any batch: one by one)."""
     waiting: list[Frame] = []
@@ -68,7 +72,7 @@ def segment_many(
 
 
 def segment_batch(
-    session: Session, frames: list[Frame], how: str = "stretch", kernel: str = "linear"
+    session: Session, frames: list[Frame], how: str = "stretch", kernel: str | None = None
 ) -> list[Segmentation]:
     """At most one batch; a graph of a fixed larger batch gets black frames for the rest."""
     signature = session.signature
@@ -76,7 +80,7 @@ def segment_batch(
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
     geometries = []
     for slot, frame in enumerate(frames):
-        fitted[slot], geometry = image.fit(frame, signature.size, how, kernel)
+        fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
     answers = session.run(prepared(signature, fitted))
     results = []

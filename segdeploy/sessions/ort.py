@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.errors import GraphError, MissingExtra
 from segdeploy.signature import Signature, TensorFacts, read_signature
 
 try:
@@ -37,11 +37,7 @@ class OrtSession:
         self.signature: Signature = read_signature(metadata, inputs, outputs, path.name)
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        expected = self.signature.batch
-        if expected is not None and len(inputs) != expected:
-            raise RequestError(
-                f"this graph takes batches of {expected}, got {len(inputs)}; export it with --batch"
-            )
+        self.signature.demand_input(inputs)
         answers = self._session.run([self.signature.output.name], {self.signature.input.name: inputs})
         return np.asarray(answers[0])
 

@@ -44,7 +44,7 @@ def segment_files(
     alpha: float = 0.55,
     legend: bool = True,
     how: str = "stretch",
-    kernel: str = "linear",
+    kernel: str | None = None,
 ) -> Iterator[Done]:
     """Each image of `source` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`."""
     root = source if source.is_dir() else source.parent

@@ -1,0 +1,405 @@
+"""Cards: the shipped ones by value, the user's own, those made from a checkpoint, and every way one can be wrong."""
+
+import json
+
+import pytest
+import yaml
+
+from segdeploy import image
+from segdeploy.card import KERNELS, ModelCard, card_for_checkpoint, card_from_config, known_cards, read_card
+from segdeploy.errors import CardError
+from segdeploy.labels import read_labels
+from segdeploy.shipped import folder
+from segdeploy.size import Size
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+PIXELS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+CITYSCAPES, ADE20K = (read_labels(name).names for name in ("cityscapes", "ade20k"))
+B0_CITYSCAPES = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
+
+
+def config_of(names, **more):
+    return {"model_type": "segformer", "id2label": {str(i): name for i, name in enumerate(names)}, **more}
+
+
+def sized(height, width):
+    return {**PIXELS, "size": {"height": height, "width": width}}
+
+
+# ---- shipped ---------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_cards():
+    cityscapes = [f"segformer-b{size}-cityscapes" for size in range(6)]
+    smaller = [f"segformer-b0-cityscapes-{side}" for side in ("512x1024", "640x1280", "768x768")]
+    ade = [f"segformer-b{size}-ade" for size in range(6)]
+    assert known_cards() == sorted([*cityscapes, *smaller, *ade, "segformer-b0-demo"])
+
+
+@pytest.mark.parametrize("name", known_cards())
+def test_a_shipped_card_agrees_with_its_name(name):
+    card = read_card(name)
+    assert (card.name, card.family, card.mean, card.std) == (name, "segformer", MEAN, STD)
+    assert card.reduce_labels == (card.labels.name == "ade20k")
+    assert (card.published_miou is None) == (card.miou_source == "")
+    if name != "segformer-b0-demo":
+        variant, data = name.split("-")[1:3]
+        height, width = str(card.size).split("x")
+        assert card.checkpoint == f"nvidia/segformer-{variant}-finetuned-{data}-{height}-{width}"
+        assert card.labels.name == {"ade": "ade20k", "cityscapes": "cityscapes"}[data]
+        assert card.resize == "pillow"
+        assert "non-commercial" in card.licence
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "miou"),
+    [
+        ("segformer-b0-cityscapes", Size(1024, 1024), 76.2),
+        ("segformer-b5-cityscapes", Size(1024, 1024), 82.4),
+        ("segformer-b0-cityscapes-512x1024", Size(512, 1024), 71.9),
+        ("segformer-b0-cityscapes-640x1280", Size(640, 1280), 73.7),
+        ("segformer-b0-cityscapes-768x768", Size(768, 768), 75.3),
+        ("segformer-b0-ade", Size(512, 512), 37.4),
+        ("segformer-b4-ade", Size(512, 512), 50.3),
+        ("segformer-b5-ade", Size(640, 640), 51.0),
+        ("segformer-b0-demo", Size(256, 512), None),
+    ],
+)
+def test_facts_of_shipped_cards(name, size, miou):
+    card = read_card(name)
+    assert (card.size, card.published_miou) == (size, miou)
+
+
+def test_one_card_in_full():
+    assert read_card("segformer-b2-ade") == ModelCard(
+        "segformer-b2-ade",
+        "segformer",
+        "nvidia/segformer-b2-finetuned-ade-512-512",
+        Size(512, 512),
+        MEAN,
+        STD,
+        read_labels("ade20k"),
+        True,
+        "pillow",
+        "NVIDIA Source Code License for SegFormer (non-commercial, research or evaluation only)",
+        46.5,
+        "SegFormer paper (arXiv:2105.15203), Table 1a, single scale, whole images, short side 512",
+        0.9999,
+        1e-3,
+        (),
+    )
+
+
+def test_a_card_and_an_image_know_the_same_kernels():
+    assert KERNELS == image.KERNELS
+
+
+@pytest.mark.parametrize("name", ["segformer-b9", "../models/segformer-b0-demo", ""])
+def test_an_unknown_card_is_named(name):
+    with pytest.raises(CardError) as refused:
+        read_card(name)
+    message = str(refused.value)
+    assert message.startswith(
+        f"no card is called {name!r}; known: segformer-b0-ade, segformer-b0-cityscapes, "
+    )
+    assert message.endswith(", segformer-b5-cityscapes, or a .yaml file")
+
+
+# ---- the user's own --------------------------------------------------------------------------------------------
+
+OWN = {
+    "family": "segformer",
+    "checkpoint": "harbour",
+    "size": "512x1024",
+    "mean": list(MEAN),
+    "std": list(STD),
+    "labels": "cityscapes",
+    "reduce_labels": False,
+    "resize": "linear",
+    "licence": "Apache-2.0",
+}
+
+
+def written(path, facts):
+    path.write_text(yaml.safe_dump(facts, allow_unicode=True), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+def test_a_card_of_the_users_own(tmp_path, suffix):
+    more = {
+        "published_miou": 71,
+        "miou_source": "Häfen 2024",
+        "keep_fp32": ["head"],
+        "max_logits_error": 0.01,
+    }
+    card = read_card(written(tmp_path / f"My harbour.{suffix}", OWN | more))
+    assert (card.name, card.size, card.labels.name) == ("my-harbour", Size(512, 1024), "cityscapes")
+    assert (card.published_miou, card.miou_source, card.keep_fp32) == (71, "Häfen 2024", ("head",))
+    assert (card.max_logits_error, card.min_pixel_agreement) == (0.01, 0.9999)
+
+
+def test_a_card_of_the_users_own_may_bring_its_labels(tmp_path):
+    classes = [{"name": "quay", "colour": [1, 2, 3]}, {"name": "water", "colour": [4, 5, 6]}]
+    written(tmp_path / "harbour-labels.yaml", {"classes": classes})
+    card = read_card(written(tmp_path / "harbour.yaml", OWN | {"labels": "harbour-labels.yaml"}))
+    assert card.labels.names == ("quay", "water")
+
+
+def test_the_example_of_the_readme_is_a_card(tmp_path):
+    text = (folder("models") / "README.md").read_text(encoding="utf-8")
+    card, labels = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    (tmp_path / "my-model.yaml").write_text(card, encoding="utf-8")
+    (tmp_path / "harbour.yaml").write_text(labels, encoding="utf-8")
+    assert read_card(str(tmp_path / "my-model.yaml")).labels.names == ("quay", "water")
+
+
+def test_a_card_file_that_is_not_there(tmp_path):
+    path = tmp_path / "absent.yaml"
+    with pytest.raises(CardError) as refused:
+        read_card(str(path))
+    assert str(refused.value) == (
+        f"there is no card file {path}; give the path of one, or the name of a shipped card, without a suffix"
+    )
+
+
+@pytest.mark.parametrize("key", list(OWN))
+def test_a_missing_key_is_named(tmp_path, key):
+    path = written(tmp_path / "own.yaml", {name: value for name, value in OWN.items() if name != key})
+    with pytest.raises(CardError) as refused:
+        read_card(path)
+    assert str(refused.value) == f"own.yaml lacks {key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("licenses", "MIT", "'licenses' is not a key of a card; known: family, checkpoint, size, "),
+        (1, 2, "1 is not a key of a card"),
+        ("family", "", "family is ''; expected text"),
+        ("checkpoint", 5, "checkpoint is 5; expected text"),
+        ("licence", None, "licence is None; expected text"),
+        ("size", 512, "size is 512; expected text"),
+        ("size", "512", "'512' is not a size; expected HEIGHTxWIDTH"),
+        ("size", "0x512", "the size 0x512 has a side of 0"),
+        ("mean", 0.5, "mean is 0.5; expected a list"),
+        ("mean", [1, 2], "mean is [1, 2]; expected three numbers: red, green, blue"),
+        ("mean", [1, 2, "3"], "mean is [1, 2, '3']; expected three numbers"),
+        ("mean", [True, 2, 3], "mean is [True, 2, 3]; expected three numbers"),
+        ("mean", [1, 2, float("nan")], "mean is [1, 2, nan]; expected three numbers"),
+        ("mean", [1, 2, 10**400], "expected three numbers"),
+        ("mean", [1, 2, 256], "mean is [1, 2, 256]; expected 0 to 255"),
+        ("std", [0, 1, 1], "std is [0, 1, 1]; expected more than 0.5, for pixels of 0 to 255"),
+        ("std", [-1, 1, 1], "std is [-1, 1, 1]; expected more than 0.5"),
+        ("std", [0.229, 0.224, 0.225], "for pixels of 0 to 255 (0.225 of 0 to 1 is 57.375)"),
+        ("labels", "camvid", "no labels are called 'camvid'; known: ade20k, cityscapes"),
+        ("labels", "absent.yaml", "absent.yaml cannot be read"),
+        ("reduce_labels", "no", "reduce_labels is 'no'; expected true or false"),
+        ("reduce_labels", 1, "reduce_labels is 1; expected true or false"),
+        ("resize", "nearest", "resize is 'nearest'; known: linear, pillow"),
+        ("published_miou", "76", "published_miou is '76'; expected a number"),
+        ("published_miou", True, "published_miou is True; expected a number"),
+        ("published_miou", 101, "published_miou is 101; expected per cent, 0 to 100"),
+        ("published_miou", -1, "published_miou is -1; expected per cent"),
+        ("published_miou", float("inf"), "published_miou is inf; expected a number"),
+        ("miou_source", 5, "miou_source is 5; expected text"),
+        ("min_pixel_agreement", 0, "min_pixel_agreement is 0; expected a share, as in 0.9999"),
+        ("min_pixel_agreement", 99.9, "min_pixel_agreement is 99.9; expected a share"),
+        ("max_logits_error", 0, "max_logits_error is 0; expected more than 0"),
+        ("max_logits_error", "1e-3", "max_logits_error is '1e-3'; expected a number, as in 0.001"),
+        ("keep_fp32", "head", "keep_fp32 is 'head'; expected a list"),
+        ("keep_fp32", ["head", 1], "keep_fp32 is ['head', 1]; expected a list of node names"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, key, value, message):
+    path = written(tmp_path / "own.yaml", OWN | {key: value})
+    with pytest.raises(CardError) as refused:
+        read_card(path)
+    assert str(refused.value).startswith("own.yaml: ")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "own.yaml holds no keys; a card starts with family, checkpoint, size"),
+        (b"- family\n", "own.yaml holds no keys"),
+        (b"family: segformer\nsize: [1\n", "own.yaml is not YAML in line 3: expected ',' or ']'"),
+        (b"family: a: b\n", "own.yaml is not YAML in line 1: mapping values are not allowed here"),
+        (
+            b"family: !!python/name:os.system\n",
+            "own.yaml is not YAML in line 1: could not determine a constructor",
+        ),
+        (b"family: 2024-13-01\n", "own.yaml is not YAML: month must be in 1..12"),
+        (b"family: \x00\n", "own.yaml is not YAML: "),
+        (b"family: \xff\n", "own.yaml is not UTF-8 text (invalid start byte at byte 8)"),
+    ],
+)
+def test_a_file_that_is_no_card_is_refused(tmp_path, content, message):
+    path = tmp_path / "own.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CardError) as refused:
+        read_card(str(path))
+    assert str(refused.value).startswith(message)
+
+
+# ---- the card of a checkpoint ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", known_cards())
+@pytest.mark.parametrize(
+    "where", ["{checkpoint}", "/data/{last}", "{last}/", "../{last}.safetensors", "copy/{last}.pth"]
+)
+def test_a_public_checkpoint_has_its_shipped_card(name, where):
+    card = read_card(name)
+    source = where.format(checkpoint=card.checkpoint, last=card.checkpoint.rpartition("/")[2])
+    assert card_for_checkpoint(source, config_of(card.labels.names), PIXELS) == card
+
+
+@pytest.mark.parametrize("names", [CITYSCAPES, [f"LABEL_{index}" for index in range(19)]])
+def test_a_file_without_preprocessor_or_names_has_its_shipped_card_too(names):
+    source = f"{B0_CITYSCAPES.rpartition('/')[2]}.pth"
+    assert card_for_checkpoint(source, config_of(names), None).name == "segformer-b0-cityscapes"
+
+
+def test_the_names_of_ade20k_are_compared_without_their_stray_blank():
+    names = [{"bed": "bed "}.get(name, name) for name in ADE20K]
+    card = card_for_checkpoint("nvidia/segformer-b3-finetuned-ade-512-512", config_of(names), sized(512, 512))
+    assert card == read_card("segformer-b3-ade")
+
+
+def test_the_id_that_config_json_notes_is_enough():
+    config = config_of(CITYSCAPES, _name_or_path=B0_CITYSCAPES)
+    assert card_for_checkpoint("/data/copy", config, sized(1024, 1024)).name == "segformer-b0-cityscapes"
+
+
+@pytest.mark.parametrize(
+    ("names", "preprocessor"),
+    [
+        (("road", "kerb", "sky"), sized(1024, 1024)),  # fine-tuned for other classes
+        (CITYSCAPES, sized(512, 512)),  # fine-tuned at another size
+        (CITYSCAPES, sized(1024, 1024) | {"image_std": [0.5, 0.5, 0.5]}),
+    ],
+)
+def test_what_was_fine_tuned_from_a_public_checkpoint_has_its_own_card(names, preprocessor):
+    config = config_of(names, _name_or_path=B0_CITYSCAPES)
+    card = card_for_checkpoint("/data/mine", config, preprocessor)
+    assert (card.name, card.labels.names, card.published_miou) == ("mine", tuple(names), None)
+
+
+def test_a_public_name_on_other_classes_has_its_own_card():
+    card = card_for_checkpoint(f"/data/{B0_CITYSCAPES}", config_of(("road", "kerb", "sky")), PIXELS)
+    assert (card.name, card.labels.names) == (
+        "segformer-b0-finetuned-cityscapes-1024-1024",
+        ("road", "kerb", "sky"),
+    )
+
+
+def test_the_demo_checkpoint_has_the_demo_card():
+    where = folder("models") / "demo-b0"
+    config, preprocessor = (
+        json.loads((where / file).read_text()) for file in ("config.json", "preprocessor_config.json")
+    )
+    assert card_for_checkpoint(str(where), config, preprocessor) == read_card("segformer-b0-demo")
+
+
+def test_a_made_card_in_full():
+    card = card_from_config("me/Harbour_B1", config_of(("quay", "water")), sized(480, 640))
+    assert (card.name, card.family, card.checkpoint) == ("harbour_b1", "segformer", "me/Harbour_B1")
+    assert (card.size, card.mean, card.std) == (Size(480, 640), MEAN, STD)
+    assert (card.labels.name, card.labels.names, card.labels.ids) == ("harbour_b1", ("quay", "water"), None)
+    assert (card.reduce_labels, card.resize, card.licence) == (False, "pillow", "as its checkpoint's")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("segformer.b0.1024x1024.city.160k.pth", "segformer.b0.1024x1024.city.160k"),
+        ("runs/segformer.b0.512x512", "segformer.b0.512x512"),
+        ("me/model-v1.5", "model-v1.5"),
+        ("My Model (2).PTH", "my-model--2-"),
+        ("häfen/", "h-fen"),
+        ("/", "unnamed"),
+    ],
+)
+def test_a_made_card_is_named_after_its_source(source, name):
+    assert card_from_config(source, config_of(("a", "b")), None).name == name
+
+
+@pytest.mark.parametrize("source", [".", "sub/..", ""])
+def test_a_made_card_of_this_folder_is_named_after_it(tmp_path, monkeypatch, source):
+    (tmp_path / "harbour" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "harbour")
+    assert card_from_config(source, config_of(("a", "b")), None).name == "harbour"
+
+
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        ({}, Size(512, 512)),
+        ({"size": 640}, Size(640, 640)),
+        ({"size": {"height": 512, "width": 1024}}, Size(512, 1024)),
+        ({"size": {"shortest_edge": 768}}, Size(768, 768)),
+    ],
+)
+def test_the_size_of_a_made_card(facts, size):
+    assert card_from_config("x", config_of(("a", "b")), facts).size == size
+
+
+@pytest.mark.parametrize(
+    ("facts", "mean", "std"),
+    [
+        ({}, MEAN, STD),
+        ({"rescale_factor": 0.00392156862745098}, MEAN, STD),
+        ({"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]}, (127.5,) * 3, (255,) * 3),
+        ({"do_normalize": False}, (0, 0, 0), (255, 255, 255)),
+        ({"do_rescale": False, "image_mean": list(MEAN), "image_std": list(STD)}, MEAN, STD),
+        ({"do_rescale": False, "do_normalize": False}, (0, 0, 0), (1, 1, 1)),
+    ],
+)
+def test_the_normalisation_of_a_made_card(facts, mean, std):
+    card = card_from_config("x", config_of(("a", "b")), facts)
+    assert (card.mean, card.std) == (mean, std)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reduced"),
+    [
+        ({"do_reduce_labels": True}, True),
+        ({"reduce_labels": True}, True),
+        ({"do_reduce_labels": False, "reduce_labels": True}, False),
+        ({}, False),
+    ],
+)
+def test_reduced_labels_of_a_made_card(facts, reduced):
+    assert card_from_config("x", config_of(("a", "b")), facts).reduce_labels is reduced
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"image_mean": [0.5]}, "image_mean is [0.5]; expected three numbers: red, green, blue"),
+        ({"image_mean": 0.5}, "image_mean is 0.5; expected three numbers"),
+        ({"image_mean": [0.5, 0.5, None]}, "image_mean is [0.5, 0.5, None]; expected three numbers"),
+        ({"image_mean": [124, 116, 104]}, "mean is [31620.0, 29580.0, 26520.0]; expected 0 to 255"),
+        ({"image_std": [0, 0.2, 0.2]}, "std is [0.0, 51.0, 51.0]; expected more than 0.5"),
+        ({"image_std": [0.2, 0.2, float("nan")]}, "image_std is [0.2, 0.2, nan]; expected three numbers"),
+        (
+            {"do_rescale": False},
+            "std is [0.229, 0.224, 0.225]; expected more than 0.5, for pixels of 0 to 255",
+        ),
+        ({"rescale_factor": 0}, "rescale_factor is 0; expected a number above 0, as in 0.003922"),
+        ({"size": "512"}, 'size is \'512\'; expected {"height": 512, "width": 1024}'),
+        ({"size": [512, 512]}, "size is [512, 512]; expected"),
+        ({"size": {"longest_edge": 512}}, "size is {'longest_edge': 512}; expected"),
+        ({"size": {"height": 512.5, "width": 512}}, "size is {'height': 512.5, 'width': 512}; expected"),
+        ({"size": -512}, "'-512x-512' is not a size"),
+        ({"size": 32}, "the size 32x32 has a side of 32; a side is 64 to 16384 pixels"),
+    ],
+)
+def test_a_preprocessor_that_makes_no_sense_is_refused(facts, message):
+    with pytest.raises(CardError) as refused:
+        card_from_config("me/x", config_of(("a", "b")), facts)
+    text = str(refused.value)
+    assert text.startswith(f"the preprocessor_config.json of me/x cannot be used: {message}")
+    assert text.endswith(". Correct it, or give a card: --card NAME")

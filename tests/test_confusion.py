@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from segdeploy.errors import RequestError
+from segdeploy.evaluate.confusion import Confusion
+
+
+def test_scores_are_of_the_sums_over_all_images():
+    confusion = Confusion(3)
+    confusion.add(np.uint8([[0, 0], [1, 255]]), np.uint8([[0, 1], [1, 2]]))
+    confusion.add(np.uint8([[1, 1]]), np.uint8([[1, 0]]))
+    assert confusion.counts.tolist() == [[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(confusion.iou, [1 / 3, 2 / 4, np.nan])
+    assert confusion.miou == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert confusion.pixel_accuracy == 3 / 5
+
+
+def test_a_prediction_outside_the_classes_counts_as_wrong():
+    confusion = Confusion(2)
+    confusion.add(np.uint8([0, 0, 1, 1]), np.uint8([0, 255, 1, 7]))
+    assert confusion.pixel_accuracy == 0.5
+    np.testing.assert_allclose(confusion.iou, [0.5, 0.5])
+
+
+def test_a_truth_outside_the_classes_is_a_wrong_mapping():
+    with pytest.raises(RequestError, match="the truth holds the label 33; expected 0 to 18, or 255"):
+        Confusion(19).add(np.uint8([0, 255, 33]), np.uint8([0, 0, 0]))
