@@ -235,6 +235,6 @@ def test_an_output_that_is_a_file(tiny, tmp_path):
 def test_a_full_disk_is_refused_before_writing(tiny, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(OutputError, match="has 0.0 MB free and the graph needs"):
+    with pytest.raises(OutputError, match=r"has 0\.0 MB free and the graph needs"):
         export_onnx(tiny, output=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_down(path: Path) -> None:
     name = name_of(path)
+    if name == "__init__":  # the front door: it names what is above it, and loads that on demand
+        return
     for other in imported(path):
         if top_of(other) != top_of(name):
             assert level_of(other) < level_of(name), f"segdeploy.{name} imports segdeploy.{other}"

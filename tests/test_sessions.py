@@ -70,7 +70,7 @@ def test_the_signature_is_the_graphs_own(graphs):
 def test_a_wrong_shape_is_refused_with_both_shapes(shape, graphs):
     with (
         open_session(graphs("frames")) as session,
-        pytest.raises(RequestError, match="takes .*1×96×160×3, got"),
+        pytest.raises(RequestError, match=r"takes .*1×96×160×3, got"),
     ):
         session.run(np.zeros(shape, np.uint8))
 
@@ -78,7 +78,7 @@ def test_a_wrong_shape_is_refused_with_both_shapes(shape, graphs):
 def test_a_wrong_type_is_refused(graphs):
     with (
         open_session(graphs("frames")) as session,
-        pytest.raises(RequestError, match="takes 'frames' uint8 .* float32"),
+        pytest.raises(RequestError, match=r"takes .* uint8 .* float32"),
     ):
         session.run(np.zeros((1, 96, 160, 3), np.float32))
 
