@@ -13,7 +13,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     cards = [read_card(name) for name in known_cards()]
     if arguments.json:
-        rows = [
+        facts = [
             {
                 "card": card.name,
                 "checkpoint": card.checkpoint,
@@ -24,15 +24,14 @@ def execute(arguments: argparse.Namespace) -> int:
             }
             for card in cards
         ]
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(facts, indent=1))
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("card", "size", "classes", "mIoU (published)", "checkpoint", box=None)
+    rows = [("card", "size", "classes", "mIoU, published", "checkpoint")]
     for card in cards:
         miou = "" if card.published_miou is None else f"{card.published_miou:.1f}"
-        table.add_row(card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint)
-    Console().print(table)
+        rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print("\nnext: segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
     return 0

@@ -140,18 +140,15 @@ def scope_of(node: NodeProto) -> str:
 def lower_opset(model: ModelProto) -> None:
     """Say opset 17 where no node needs more."""
     opset = next(item for item in model.opset_import if item.domain == "")
-    if all(same_in_both(node.op_type, LOWEST_OPSET, opset.version) for node in model.graph.node):
+    if all(in_lowest_opset(node.op_type, opset.version) for node in model.graph.node):
         opset.version = LOWEST_OPSET
         model.ir_version = 8
 
 
-def same_in_both(op_type: str, older: int, newer: int) -> bool:
+def in_lowest_opset(op_type: str, written: int) -> bool:
     if op_type == "Resize":
         return True  # resize_by_scales has left nothing in it that 17 does not know
-    return bool(
-        onnx.defs.get_schema(op_type, older).since_version
-        == onnx.defs.get_schema(op_type, newer).since_version
-    )
+    return bool(onnx.defs.get_schema(op_type, written).since_version <= LOWEST_OPSET)
 
 
 def forget_tracer(model: ModelProto) -> None:

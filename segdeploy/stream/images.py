@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from segdeploy.files import make_folder
 from segdeploy.image import IMAGE_SUFFIXES, Frame, read_frame
 from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, segment_batch
+
+WRITTEN = (".overlay.png", ".colours.png", ".ids.png")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,15 @@ class Done:
 
 
 def find_images(source: Path) -> list[Path]:
+    """The image `source`, or those in the folder `source` and below, without what an earlier run wrote there."""
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise RequestError(f"there is no file or folder {source}")
     found = sorted(
-        path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.endswith(WRITTEN)
     )
     if not found:
         raise RequestError(f"the folder {source} holds no image ({', '.join(IMAGE_SUFFIXES)})")
@@ -46,11 +52,15 @@ def segment_files(
     how: str = "stretch",
     kernel: str | None = None,
 ) -> Iterator[Done]:
-    """Each image of `source` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`."""
+    """Each image of `source` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
+
+    <name> is without its suffix, unless a folder has images that differ only in it.
+    """
     root = source if source.is_dir() else source.parent
     make_folder(output)
     batch: list[tuple[Path, Frame]] = []
     paths = find_images(source)
+    alike = Counter(path.with_suffix("") for path in paths)
     for path in paths:
         try:
             batch.append((path, read_frame(path)))
@@ -60,7 +70,8 @@ def segment_files(
             frames = [frame for _, frame in batch]
             results = segment_batch(session, frames, how, kernel)
             for (done, frame), result in zip(batch, results, strict=True):
-                stem = output / done.relative_to(root).parent / done.stem
+                name = done.name if alike[done.with_suffix("")] > 1 else done.stem
+                stem = output / done.relative_to(root).with_name(name)
                 yield Done(done, result, write_results(result, frame, stem, alpha, legend))
             batch = []
 
@@ -68,9 +79,7 @@ def segment_files(
 def write_results(
     result: Segmentation, frame: Frame, stem: Path, alpha: float, legend: bool
 ) -> tuple[Path, ...]:
-    overlay, colours, ids = (
-        stem.with_name(f"{stem.name}.{kind}.png") for kind in ("overlay", "colours", "ids")
-    )
+    overlay, colours, ids = (stem.with_name(stem.name + ending) for ending in WRITTEN)
     result.write_overlay(overlay, frame, alpha, legend)
     result.write_colours(colours)
     result.write_ids(ids)

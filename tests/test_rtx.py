@@ -1,0 +1,55 @@
+"""NVIDIA's own parser and builder take every graph; TensorRT-RTX builds without a GPU."""
+
+import pytest
+
+from segdeploy.export import export_onnx
+from segdeploy.size import Size
+
+rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+
+
+class Listening(rtx.ILogger):
+    def __init__(self):
+        super().__init__()
+        self.errors = []
+
+    def log(self, severity, message):
+        if severity in (rtx.ILogger.ERROR, rtx.ILogger.INTERNAL_ERROR):
+            self.errors.append(message)
+
+
+def build(path, batch):
+    logger = Listening()
+    builder = rtx.Builder(logger)
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(network, logger)
+    assert parser.parse(path.read_bytes()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(rtx.ComputeCapability.SM86, 0)
+    if batch is None:
+        given = network.get_input(0)
+        profile = builder.create_optimization_profile()
+        profile.set_shape(given.name, *[(size, *given.shape[1:]) for size in (1, 2, 4)])
+        config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    assert engine is not None, logger.errors
+    assert logger.errors == []
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("interface", "batch"), [("nvinfer", 1), ("frames", 1), ("logits", 1), ("frames", None), ("nvinfer", 4)]
+)
+def test_the_bundled_b0_builds(interface, batch, tmp_path):
+    from segdeploy.shipped import folder
+
+    exported = export_onnx(
+        folder("models") / "demo-b0",
+        card="segformer-b0-demo",
+        interface=interface,
+        batch=batch,
+        size=Size(256, 512) if batch == 1 else Size(97, 131),
+        output=tmp_path,
+    )
+    assert build(exported.path, batch).nbytes > 1 << 20

@@ -1,0 +1,82 @@
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from segdeploy.errors import GraphError
+from segdeploy.graph.tidy import LOWEST_OPSET, scale_reaching, tidy
+
+
+def traced(*, reshape=(1, 4, 24), allowzero=1, extra=()):
+    """As an exporter leaves it: numbered names, stack traces, a Reshape and a Resize that name the batch."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["view_1"], "node_view_1", allowzero=allowzero),
+        helper.make_node("Reshape", ["view_1", "back"], ["view_2"], "node_view_2", allowzero=allowzero),
+        helper.make_node(
+            "Resize", ["view_2", "", "", "sizes"], ["up"], "node_up", mode="linear", antialias=0
+        ),
+        *extra,
+    ]
+    nodes[0].doc_string = "/somebody/secret.py, line 3"
+    scopes = nodes[0].metadata_props.add()
+    scopes.key, scopes.value = "pkg.torch.onnx.name_scopes", "['', 'network.head', 'view_1']"
+    graph = helper.make_graph(
+        nodes,
+        "main_graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 4, 6))],
+        [helper.make_tensor_value_info("up", TensorProto.FLOAT, (1, 4, 9, 13))],
+        [
+            numpy_helper.from_array(np.array(value, np.int64), name)
+            for name, value in (("shape", reshape), ("back", (1, 4, 4, 6)), ("sizes", (1, 4, 9, 13)))
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def run(model, inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
+def test_any_batch_gives_what_single_frames_gave(batch):
+    frames = np.random.default_rng(0).random((batch or 2, 4, 4, 6), np.float32)
+    expected = np.concatenate([run(traced(), frame[None]) for frame in frames])
+    model = tidy(traced(), "input", "output", batch)
+    np.testing.assert_allclose(run(model, frames), expected, rtol=1e-6)
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
+    assert (first.dim_param if batch is None else first.dim_value) == (batch or "batch")
+
+
+def test_names_opset_and_traces():
+    model = tidy(traced(), "input", "output", 1)
+    graph = model.graph
+    assert (graph.input[0].name, graph.output[0].name, graph.name) == ("input", "output", "segdeploy")
+    assert [node.name for node in graph.node] == ["network.head/Reshape", "Reshape", "Resize"]
+    assert graph.node[0].output[0] == "network.head/Reshape"
+    assert model.opset_import[0].version == LOWEST_OPSET
+    assert b"secret" not in model.SerializeToString()
+    assert not graph.value_info
+
+
+def test_an_operator_of_a_later_opset_keeps_its_opset():
+    ints = numpy_helper.from_array(np.ones(1, np.int32), "ints")
+    model = traced(extra=[helper.make_node("BitwiseNot", ["ints"], ["unused"], "node_not")])
+    model.graph.initializer.append(ints)
+    assert tidy(model, "input", "output", 1).opset_import[0].version == 18
+
+
+def test_a_reshape_across_the_batch_is_refused():
+    model = traced(reshape=(4, 1, 24))
+    with pytest.raises(
+        GraphError, match=r"node_view_1 reshapes across the batch: \(1, 4, 4, 6\) to \[4, 1, 24\]"
+    ):
+        tidy(model, "input", "output", 1)
+
+
+def test_scales_reach_every_size():
+    for source in range(1, 130):
+        for target in range(source, 1100):
+            scale = scale_reaching(source, target)
+            assert int(np.floor(source * float(scale))) == target
+            assert int(np.floor(np.float32(source) * scale)) == target
