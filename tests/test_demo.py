@@ -1,0 +1,44 @@
+import json
+
+import cv2
+
+from segdeploy.cli import main
+from segdeploy.demo import run_demo
+from segdeploy.shipped import folder
+
+
+def test_the_demo_goes_the_whole_way(tmp_path):
+    demo = run_demo(tmp_path, images=8, clip_frames=5)
+    assert demo.exported.agreement.pixel_agreement >= 0.9999
+    assert demo.miou >= 0.75
+    sheet = cv2.imread(str(demo.sheet))
+    assert sheet.shape == (4 * 256, 3 * 512, 3)
+    clip = cv2.VideoCapture(str(demo.clip))
+    assert int(clip.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    assert int(clip.get(cv2.CAP_PROP_FRAME_WIDTH)) == 512
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_bundled_checkpoint_is_what_its_record_says():
+    facts = json.loads((folder("models") / "demo-b0" / "training.json").read_text())
+    held_out = facts["held_out"]
+    assert held_out["scenes"] >= 100
+    assert held_out["miou"] >= 0.75
+    assert len(held_out["iou"]) == 19
+    assert min(held_out["iou"].values()) >= 0.40
+    first, last = facts["training_seeds"]
+    assert not set(range(first, last + 1)) & set(range(held_out["seeds"][0], held_out["seeds"][1] + 1))
+    assert (folder("models") / "demo-b0" / "model.safetensors").stat().st_size <= 16e6
+
+
+def test_the_verb_says_what_to_look_at_and_what_to_type_next(tmp_path, monkeypatch, capsys):
+    import segdeploy.demo
+
+    run = segdeploy.demo.run_demo
+    monkeypatch.setattr(segdeploy.demo, "run_demo", lambda *a, **k: run(*a, **k, images=4, clip_frames=2))
+    assert main(["demo", "-o", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "was compared with PyTorch: 100.0000% of" in said
+    assert str(tmp_path / "scenes.png") in said
+    assert "It knows made scenes only" in said
+    assert "segdeploy export nvidia/" in said
