@@ -1,0 +1,50 @@
+"""Where and with what a result was measured: what every results/*.json opens with."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+
+
+def setting(threads: int) -> dict:
+    from segdeploy import __version__
+
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": command(sys.argv),
+        "machine": {"cpu": cpu_model(), "logical_cores": os.cpu_count(), "threads": threads},
+        "versions": {"python": platform.python_version(), "segdeploy": __version__} | packages,
+    }
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def command(argv: list[str]) -> str:
+    """As typed, less the machine's own folders: a path outside the repository is its last name only."""
+    return shlex.join(["python", *(spoken(word) for word in argv)])
+
+
+def spoken(word: str) -> str:
+    if "/" not in word:
+        return word
+    path = Path(word).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def write_results(results: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
