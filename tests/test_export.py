@@ -120,6 +120,9 @@ def test_names_are_the_layers(graphs):
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     assert "network.stages.1.blocks.1.attention.query/MatMul" in names
+    constants = {item.name for item in graph.initializer}
+    assert "network.stages.1.blocks.1.attention.query.weight" in constants
+    assert not [name for name in constants if name.startswith("val_")]
     assert all(node.output[0] in (node.name, "logits") for node in graph.node if len(node.output) == 1)
 
 

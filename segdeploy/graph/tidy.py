@@ -7,16 +7,18 @@ batch is then opened up by the only two kinds of node that mention it: Reshape a
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from segdeploy.errors import GraphError
 
 LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 reads up to it
+_NUMBERED = re.compile(r"val_\d+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Attributes of Resize-18 that 17 does not have; at these values they change nothing.
 _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
@@ -120,13 +122,34 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
             name = f"{name}.{taken[name]}"
         node.name = name
         renamed.setdefault(node.output[0], name)
+    renamed |= names_of_constants(graph)
     for item in graph.initializer:
-        renamed.setdefault(item.name, item.name)
-        item.name = renamed[item.name]
+        item.name = renamed.setdefault(item.name, item.name)
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
     graph.input[0].name, graph.output[0].name = input_name, output_name
+
+
+def names_of_constants(graph: GraphProto) -> dict[str, str]:
+    """The exporter numbers what it computed while tracing: a transposed weight is its layer's `weight` again."""
+    readers: dict[str, list[tuple[NodeProto, int]]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            readers.setdefault(name, []).append((node, place))
+    taken = {item.name for item in graph.initializer}
+    renamed: dict[str, str] = {}
+    for item in graph.initializer:
+        if not _NUMBERED.fullmatch(item.name):
+            continue
+        node, place = readers[item.name][0]
+        own = f"{scope_of(node)}.weight"
+        if len(readers[item.name]) == 1 and node.op_type == "MatMul" and place == 1 and own not in taken:
+            renamed[item.name] = own
+        else:
+            renamed[item.name] = f"constant.{len(renamed)}"
+        taken.add(renamed[item.name])
+    return renamed
 
 
 def scope_of(node: NodeProto) -> str:
