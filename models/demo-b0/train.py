@@ -235,8 +235,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=2400, help="scenes to train on")
-    parser.add_argument("--crops", type=int, default=3600, help="steps on eight crops of 128x256")
-    parser.add_argument("--full", type=int, default=2600, help="steps on four whole scenes")
+    parser.add_argument("--crops", type=int, default=2400, help="steps on eight crops of 128x256")
+    parser.add_argument("--full", type=int, default=1600, help="steps on four whole scenes")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
     parser.add_argument(
