@@ -36,7 +36,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a folder in the Hub's layout")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--truth", type=Path, help="label PNGs of the same names")
-    parser.add_argument("--mapping", type=Path, help="YAML: predicted class → class of the truth")
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        help="YAML as models/labels/camvid.yaml: the truth's classes, and which each Cityscapes class is",
+    )
     parser.add_argument("--size", type=Size.parse, required=True)
     parser.add_argument("--limit", type=int, help="this many frames, evenly spread")
     parser.add_argument("--name", help="results/agreement.NAME.json; the checkpoint's name unless given")
@@ -64,6 +68,7 @@ def compare(
     disable_progress_bar()
     reference = Reference(checkpoint, size)
     facts = yaml.safe_load(mapping.read_text()) if mapping else None
+    classes = [entry["name"] for entry in facts["classes"]] if facts else []
     equal, lowest = dict.fromkeys(("logits", "nvinfer", "nvinfer_at_input"), 0), {}
     pixels = pixels_at_input = input_values_equal = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -72,9 +77,7 @@ def compare(
             for interface in ("logits", "nvinfer")
         }
         names = sessions["logits"].signature.labels.names
-        confusions = (
-            {side: Confusion(len(facts["classes"]), facts["ignore"]) for side in SIDES} if facts else {}
-        )
+        confusions = {side: Confusion(len(classes), ignore=len(classes)) for side in SIDES} if facts else {}
         for path in paths:
             frame = image.read_frame(path)
             expected, expected_at_input, input_pixels = reference.segment(path)
@@ -94,7 +97,7 @@ def compare(
             pixels += expected.size
             pixels_at_input += at_input.size
             if facts:
-                table = lookup(facts, names)
+                table = np.array([classes.index(facts["from_cityscapes"][name]) for name in names], np.uint8)
                 wanted = cv2.imread(str(truth / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
                 for side, confusion in confusions.items():
                     confusion.add(wanted, table[labels[side]])
@@ -111,7 +114,7 @@ def compare(
         "labels_equal_argmax_at_input_size": share(equal["nvinfer_at_input"], pixels_at_input),
         "labels_equal_argmax_before_resize": share(equal["nvinfer"], pixels),
         "labels_equal_argmax_before_resize_lowest_frame": round(lowest["nvinfer"], 6),
-        "against_truth": {side: scores(confusion, facts) for side, confusion in confusions.items()} or None,
+        "against_truth": {side: scores(confusion, classes) for side, confusion in confusions.items()} or None,
     }
 
 
@@ -148,21 +151,15 @@ def open_graph(checkpoint: Path, size: Size, interface: str, folder: Path) -> Se
     return open_session(export_onnx(checkpoint, size=size, interface=interface, output=folder).path, THREADS)
 
 
-def lookup(facts: dict, names: tuple[str, ...]) -> np.ndarray:
-    return np.array([facts["classes"].index(facts["from"][name]) for name in names], np.uint8)
-
-
 def share(part: int, whole: int) -> float:
     return round(int(part) / whole, 8)
 
 
-def scores(confusion: Confusion, facts: dict) -> dict:
+def scores(confusion: Confusion, classes: list[str]) -> dict:
     return {
         "pixel_accuracy": round(confusion.pixel_accuracy, 5),
         "miou": round(confusion.miou, 5),
-        "iou": {
-            name: round(float(iou), 4) for name, iou in zip(facts["classes"], confusion.iou, strict=True)
-        },
+        "iou": {name: round(float(iou), 4) for name, iou in zip(classes, confusion.iou, strict=True)},
     }
 
 

@@ -35,6 +35,9 @@ class ModelCard:
     min_pixel_agreement: float = 0.9999
     max_logits_error: float = 1e-3
     keep_fp32: tuple[str, ...] = ()
+    min_pixel_agreement_fp16: float = 0.995
+    window_stride: Size | None = None  # of the sliding windows that its published accuracy was measured with
+    window_frame: Size | None = None  # what a frame is resized into for those, its aspect kept
 
 
 REQUIRED = {
@@ -43,8 +46,10 @@ REQUIRED = {
 }  # fmt: skip
 OPTIONAL = {
     "published_miou": float, "miou_source": str, "min_pixel_agreement": float, "max_logits_error": float,
-    "keep_fp32": list,
+    "min_pixel_agreement_fp16": float, "keep_fp32": list,
+    "window_stride": str, "window_frame": str,
 }  # fmt: skip
+PARSED = ("keep_fp32", "window_stride", "window_frame")
 KINDS = {
     str: "text",
     bool: "true or false",
@@ -99,7 +104,9 @@ def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
             facts["resize"],
             facts["licence"],
             keep_fp32=tuple(facts.get("keep_fp32", ())),
-            **{key: facts[key] for key in OPTIONAL if key in facts and key != "keep_fp32"},
+            window_stride=Size.parse(facts["window_stride"]) if "window_stride" in facts else None,
+            window_frame=Size.parse(facts["window_frame"]) if "window_frame" in facts else None,
+            **{key: facts[key] for key in OPTIONAL if key in facts and key not in PARSED},
         )
         demand_sense(card)
     except (CardError, RequestError) as error:
@@ -112,8 +119,9 @@ def demand_sense(card: ModelCard) -> None:
         raise CardError(f"resize is {card.resize!r}; known: {', '.join(KERNELS)}")
     if card.published_miou is not None and not 0 <= card.published_miou <= 100:
         raise CardError(f"published_miou is {card.published_miou}; expected per cent, 0 to 100")
-    if not 0 < card.min_pixel_agreement <= 1:
-        raise CardError(f"min_pixel_agreement is {card.min_pixel_agreement}; expected a share, as in 0.9999")
+    for key in ("min_pixel_agreement", "min_pixel_agreement_fp16"):
+        if not 0 < getattr(card, key) <= 1:
+            raise CardError(f"{key} is {getattr(card, key)}; expected a share, as in 0.9999")
     if card.max_logits_error <= 0:
         raise CardError(f"max_logits_error is {card.max_logits_error}; expected more than 0, as in 0.001")
     if not all(isinstance(node, str) for node in card.keep_fp32):

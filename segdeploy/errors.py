@@ -7,7 +7,10 @@
     ├── MissingExtra       a package that this step needs is not installed
     ├── GraphError         an ONNX file that cannot be read, or whose signature is not understood
     ├── ExportDisagrees    an exported graph that answers differently from the network it came from
+    ├── QuantisationCosts  an INT8 graph beyond the accuracy that was allowed to be lost
+    ├── CalibrationError   statistics, scales or a cache that cannot be used as they are
     ├── ImageError         an image that cannot be decoded
+    ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
     └── OutputError        a result that cannot be written
 
 A message says what was found, what was expected and what to do, in one or two plain sentences.
@@ -50,7 +53,19 @@ class ExportDisagrees(SegdeployError):
     pass
 
 
+class QuantisationCosts(SegdeployError):
+    pass
+
+
+class CalibrationError(SegdeployError):
+    pass
+
+
 class ImageError(SegdeployError):
+    pass
+
+
+class EvaluationError(SegdeployError):
     pass
 
 

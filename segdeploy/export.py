@@ -1,13 +1,10 @@
-"""Checkpoint to ONNX, then the ONNX against the network it came from; on disagreement no file is left.
-
-The reference is the *plain* network in PyTorch, fed as the checkpoint's own pre-processing would feed it. So one
-comparison covers every rewrite, the exporter, the folded normalisation and the graph's upsampling and arg-max.
-"""
+"""Checkpoint to ONNX, then the ONNX against the network it came from; on disagreement no file is left."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy.errors import MissingExtra
@@ -25,26 +20,25 @@ from segdeploy.errors import MissingExtra
 try:
     import onnxscript  # noqa: F401 - torch.onnx.export needs it
     import torch
-    import torch.nn.functional as F
     from torch import Tensor, nn
 except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "exporting") from error
 
-from segdeploy import __version__, agreement, families, files, scenes
+from segdeploy import __version__, families, files
 from segdeploy.agreement import Agreement
 from segdeploy.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.errors import CardError, ExportDisagrees, OutputError, RequestError
 from segdeploy.families.checkpoints import Checkpoint, read_checkpoint
+from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.tidy import tidy
+from segdeploy.probing import first_not_finite, measure_ranges
+from segdeploy.proof import Probe, demand, make_probe, prove, upsampled
 from segdeploy.record import ArtifactRecord
-from segdeploy.sessions import prepared
-from segdeploy.sessions.ort import OrtSession, run_bytes
 from segdeploy.signature import INTERFACES, ONE_SCALE, TENSOR_NAMES, Signature, TensorFacts
 from segdeploy.size import Size
 
 Progress = Callable[[str], None]
 OPSET = 18  # what the exporter writes; `tidy` lowers it to 17 where it can
-SLOTS_PROVEN = 3  # batch slots compared where the batch is open
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,7 @@ def export_onnx(
     size: Size | None = None,
     interface: str = "nvinfer",
     batch: int | None = 1,
+    fp16: bool = False,
     revision: str | None = None,
     output: Path = Path(),
     command: str = "",
@@ -77,25 +72,53 @@ def export_onnx(
     networks = families.build(checkpoint)
     size = size or model_card.size
     signature = signature_of(model_card, interface, size, batch)
-    path = output if output.suffix == ".onnx" else output / f"{model_card.name}.{size}.{interface}.onnx"
+    name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
+    path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     progress("tracing the network")
     model = trace(networks.deployed, model_card, signature)
     describe(model, signature, checkpoint)
-    record_facts = facts_of(model, signature, model_card, checkpoint, command)
     with files.replacing(path) as part:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
-        seen = prove(model, part, networks.plain, model_card, signature)
+        probe = make_probe(networks.plain, model_card, signature)
+        seen = prove(model, part, probe, signature)
         demand(seen, model_card)
+        if fp16:
+            progress("writing FP16, and comparing it with PyTorch")
+            model, seen = in_fp16(model, part, probe, model_card, signature)
         record = ArtifactRecord(
             path.name,
             files.digest_of(part),
             agreement=seen.as_json() | {"with": "PyTorch FP32"},
-            **record_facts,
+            **facts_of(model, signature, model_card, checkpoint, fp16, command),
         )
         record.write(path.parent)
     return Exported(path, record, seen)
+
+
+def in_fp16(
+    model: ModelProto, path: Path, probe: Probe, card: ModelCard, signature: Signature
+) -> tuple[ModelProto, Agreement]:
+    """`model` in FP16, written to `path`, and how well it agrees where every tensor is rounded, as on a GPU."""
+    inputs = [probe.inputs(turn, signature) for turn in (0, 1)]
+    half = to_fp16(model, card.keep_fp32, measure_ranges(model, inputs))
+    next(item for item in half.metadata_props if item.key == "segdeploy.precision").value = "fp16"
+    rounded = rounding(half)
+    node = first_not_finite(rounded, inputs)
+    if node is not None:
+        raise ExportDisagrees(
+            f"in FP16 the node {node!r} makes an infinity or a NaN of the probe images; name it under keep_fp32 in a"
+            " card, or export without --fp16. No file was written"
+        )
+    save(half, path)
+    demand(prove(half, path, probe, signature), card, "fp16")
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "rounded.onnx"
+        save(rounded, stand_in)
+        seen = prove(rounded, stand_in, probe, signature)
+    demand(seen, card, "fp16")
+    return half, seen
 
 
 def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
@@ -151,10 +174,6 @@ class WithInterface(nn.Module):
         return upsampled(self.network(pixels), pixels.shape[-2:]).argmax(1).to(torch.uint8)
 
 
-def upsampled(logits: Tensor, size: torch.Size) -> Tensor:
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
 def trace(deployed: families.Deployed, card: ModelCard, signature: Signature) -> ModelProto:
     deployed.scale_input(torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale))
     whole = WithInterface(deployed, card, signature).eval()
@@ -185,14 +204,15 @@ def describe(model: ModelProto, signature: Signature, checkpoint: Checkpoint) ->
 
 
 def facts_of(
-    model: ModelProto, signature: Signature, card: ModelCard, checkpoint: Checkpoint, command: str
+    model: ModelProto, signature: Signature, card: ModelCard, checkpoint: Checkpoint, fp16: bool, command: str
 ) -> dict[str, Any]:
     return {
         "card": card.name,
         "interface": signature.interface,
         "size": str(signature.size),
         "batch": signature.batch,
-        "precision": "fp32",
+        "precision": "fp16" if fp16 else "fp32",
+        "islands": fp32_nodes(model) if fp16 else [],
         "opset": model.opset_import[0].version,
         "normalisation": {
             "mean": list(card.mean),
@@ -221,91 +241,3 @@ def save(model: ModelProto, path: Path) -> None:
             f"{path.parent} has {free / 1e6:.1f} MB free and the graph needs {needed / 1e6:.1f} MB"
         )
     path.write_bytes(model.SerializeToString())
-
-
-# ---- the proof -------------------------------------------------------------------------------------------------
-
-
-def prove(
-    model: ModelProto, path: Path, plain: nn.Module, card: ModelCard, signature: Signature
-) -> Agreement:
-    """The written file in ONNX Runtime, each batch slot with two different frames, against `plain` in PyTorch."""
-    slots = signature.batch or SLOTS_PROVEN
-    frames = probe_frames(min(slots, SLOTS_PROVEN) + 1, signature.size)
-    rounds = [np.stack([frames[(slot + turn) % len(frames)] for slot in range(slots)]) for turn in (0, 1)]
-    references = [reference_logits(plain, frame, card) for frame in frames]
-    seen = []
-    with OrtSession(path) as session:
-        for turn, batch in enumerate(rounds):
-            answers = session.run(prepared(signature, batch))
-            for slot in range(slots):
-                reference = references[(slot + turn) % len(frames)]
-                seen.append(compare(reference, answers[slot], signature))
-        if signature.batch is None:
-            single = session.run(prepared(signature, frames[0][None]))
-            seen.append(compare(references[0], single[0], signature))
-    if signature.interface != "logits":
-        seen.append(compare_inner_logits(model, frames[0], references[0], signature))
-    return agreement.total(seen)
-
-
-def probe_frames(count: int, size: Size) -> list[NDArray[np.uint8]]:
-    """Made street scenes, the same on every machine; the last one is noise, which reaches every corner of a net."""
-    made = [scenes.make_scene(seed, size.height, size.width).image for seed in range(count - 1)]
-    noise = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
-    return [*made, noise]
-
-
-def reference_logits(plain: nn.Module, frame: NDArray[np.uint8], card: ModelCard) -> Tensor:
-    pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float()
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (card.mean, card.std))
-    with torch.inference_mode():
-        logits: Tensor = plain((pixels - mean) / std)
-    return logits
-
-
-def compare(reference: Tensor, answer: NDArray[Any], signature: Signature) -> Agreement:
-    size = torch.Size((signature.size.height, signature.size.width))
-    expected = upsampled(reference, size).argmax(1).numpy()
-    error = None
-    if signature.interface == "logits":
-        error = agreement.compare_logits(reference.numpy(), answer[None])
-        answer = upsampled(torch.from_numpy(answer[None]), size).argmax(1).numpy()
-    labels = answer.reshape(expected.shape)
-    return Agreement(1, expected.size, int(np.count_nonzero(expected == labels)), error)
-
-
-def compare_inner_logits(
-    model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
-) -> Agreement:
-    """A graph that answers labels is also looked into: its logits, before the upsampling."""
-    inner = inner_logits_name(model)
-    answer = run_to(model, inner, prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0))
-    return Agreement(0, 0, 0, agreement.compare_logits(reference.numpy(), answer[:1]))
-
-
-def inner_logits_name(model: ModelProto) -> str:
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    node = made_by[model.graph.output[0].name]
-    while node.op_type != "Resize":
-        node = made_by[node.input[0]]
-    return str(node.input[0])
-
-
-def run_to(model: ModelProto, tensor: str, inputs: NDArray[Any]) -> NDArray[Any]:
-    opened = ModelProto()
-    opened.CopyFrom(model)
-    del opened.graph.output[:]
-    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-    return run_bytes(opened.SerializeToString(), inputs)
-
-
-def demand(seen: Agreement, card: ModelCard) -> None:
-    """Refuse a graph beyond its card's bounds."""
-    error = 0.0 if seen.logits_error is None else seen.logits_error
-    if seen.pixel_agreement >= card.min_pixel_agreement and error <= card.max_logits_error:
-        return
-    raise ExportDisagrees(
-        f"the exported graph disagrees with PyTorch: {seen}; the card {card.name!r} allows"
-        f" {card.min_pixel_agreement:.2%} and {card.max_logits_error:.0e}. No file was written"
-    )

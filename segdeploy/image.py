@@ -37,6 +37,22 @@ class Geometry:
     left: int
 
 
+def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
+    """The image `source`, or those in the folder `source` and below whose names do not end with one of `but`."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise RequestError(f"there is no file or folder {source}")
+    found = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.endswith(but)
+    )
+    if not found:
+        raise RequestError(f"the folder {source} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
 def read_frame(path: Path) -> Frame:
     """8-bit RGB, upright: grey, alpha, 16-bit, CMYK and EXIF rotation are resolved while decoding."""
     try:

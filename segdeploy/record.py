@@ -33,8 +33,14 @@ class ArtifactRecord:
     source: dict[str, Any]  # checkpoint, layout, revision, digest of the weights
     agreement: dict[str, Any]  # with the step before
     cost: dict[str, int] = field(default_factory=dict)  # how many nodes of each kind
+    ledger: list[dict[str, Any]] = field(default_factory=list)  # what each step cost, from the checkpoint on
+    verdict: str = ""  # the same in words
+    calibration: dict[str, Any] = field(
+        default_factory=dict
+    )  # of an INT8 graph: method, images, what it keeps
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
+    islands: list[str] = field(default_factory=list)  # the nodes that stayed FP32 in an FP16 graph
     schema: int = SCHEMA
     segdeploy: str = __version__
 

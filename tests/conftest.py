@@ -45,7 +45,7 @@ def randomise(network, seed=0):
     return network
 
 
-def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=0, size=(96, 160)) -> Path:
+def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=11, size=(96, 160)) -> Path:
     from safetensors.torch import save_file
 
     from segdeploy.families.segformer import Segformer, SegformerConfig

@@ -321,6 +321,9 @@ def test_ctrl_c_leaves_no_half_written_file(tiny, tmp_path):
         [sys.executable, "-m", "segdeploy", "export", str(tiny), "--size", "512x1024", "-o", str(out)],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it
     )
     while not out.exists() and child.poll() is None:
         time.sleep(0.05)

@@ -56,6 +56,11 @@ for name in {MODULES}:
     assert done.returncode == 0, done.stderr
     lacking = dict(line.split(" | ") for line in done.stdout.splitlines())
     assert set(lacking) == {
+        "segdeploy.calibrate.collect",
+        "segdeploy.calibrate.judge",
+        "segdeploy.calibrate.ledger",
+        "segdeploy.calibrate.material",
+        "segdeploy.calibrate.search",
         "segdeploy.demo",
         "segdeploy.export",
         "segdeploy.families",
@@ -63,7 +68,11 @@ for name in {MODULES}:
         "segdeploy.families.key_names",
         "segdeploy.families.segformer",
         "segdeploy.families.weight_files",
+        "segdeploy.probing",
+        "segdeploy.proof",
+        "segdeploy.quantize",
         "segdeploy.sessions.ort",
+        "segdeploy.sessions.taps",
     }
     assert lacking["segdeploy.sessions.ort"] == (
         "running an .onnx needs onnxruntime, which is not installed: pip install 'segdeploy[cpu]'"
@@ -77,6 +86,8 @@ for name in {MODULES}:
         (["export", "x.pth"], "export"),
         (["demo"], "export"),
         (["run", "x.onnx", "x.png"], "cpu"),
+        (["quantize", "x.onnx", "--images", "."], "cpu"),
+        (["evaluate", "x.onnx", "--dataset", "camvid", "--root", "."], "cpu"),
     ],
 )
 def test_a_verb_without_its_extra_says_what_to_install(
@@ -84,6 +95,9 @@ def test_a_verb_without_its_extra_says_what_to_install(
 ) -> None:
     (tmp_path / "x.onnx").write_bytes(b"")
     (tmp_path / "x.png").write_bytes(b"")
+    for name in ("val", "valannot"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(b"")
     code = (
         f"import os; os.chdir({str(tmp_path)!r}); from segdeploy.cli import main; sys.exit(main({arguments}))"
     )

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASSES, TINY, write_checkpoint
 
-from segdeploy import __version__, export, families
+from segdeploy import __version__, export, families, proof
 from segdeploy.card import read_card
+from segdeploy.cli import main
 from segdeploy.errors import CardError, CheckpointError, ExportDisagrees, OutputError, RequestError
 from segdeploy.export import export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.files import digest_of
+from segdeploy.graph.precision import to_fp16
 from segdeploy.record import read_record
 from segdeploy.size import Size
 
@@ -153,6 +155,88 @@ def test_the_name_of_the_file(tiny, tmp_path):
     ]
 
 
+def half_of(model):
+    return {item.name for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT16}
+
+
+def test_fp16_is_in_the_graph_and_in_the_record(tiny, tmp_path):
+    exported = export_onnx(tiny, interface="frames", batch=None, fp16=True, output=tmp_path)
+    assert exported.path == tmp_path / "tiny.96x160.frames.fp16.onnx"
+    model = onnx.load(exported.path)
+    assert len(half_of(model)) > 50
+    facts = {item.key: item.value for item in model.metadata_props}
+    assert facts["segdeploy.precision"] == "fp16"
+    record = read_record(exported.path)
+    assert record == exported.record
+    assert (record.precision, record.islands) == ("fp16", ["Transpose", "Sub"])
+    assert record.agreement["pixel_agreement"] >= 0.995
+    assert 1e-5 < record.agreement["logits_error"] <= 1e-2  # FP16's own numbers: FP32 is ten times nearer
+    assert record.digest == digest_of(exported.path)
+    frames = frames_of(2, 96, 160)
+    assert np.mean(run(exported.path, frames) == reference(tiny, frames)[1]) >= 0.995
+
+
+@pytest.mark.parametrize("interface", ["nvinfer", "logits"])
+def test_fp16_keeps_what_the_interface_promises(interface, tiny, graphs, tmp_path):
+    half = onnx.load(export_onnx(tiny, interface=interface, fp16=True, output=tmp_path).path)
+    full = onnx.load(graphs(interface))
+    assert (half.graph.input, half.graph.output) == (full.graph.input, full.graph.output)
+
+
+def large_checkpoint(folder):
+    """The first convolution answers 30,000 times as much as usual; its norm makes it the same network again."""
+    from safetensors.torch import load_file, save_file
+
+    write_checkpoint(folder)
+    weights = load_file(folder / "model.safetensors")
+    for name, values in weights.items():
+        if name.startswith("segformer.encoder.patch_embeddings.0.proj"):
+            values *= 30_000
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def test_what_overflows_stays_fp32(tmp_path):
+    record = export_onnx(large_checkpoint(tmp_path / "large"), fp16=True, output=tmp_path).record
+    assert record.islands[0] == "network.stages.0.embed/Conv"
+    assert record.islands[-1].endswith("LayerNormalization")
+    assert len(record.islands) == 4  # with the reshape and the transpose between the two
+    assert record.agreement["pixel_agreement"] >= 0.995
+
+
+def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "measure_ranges", lambda model, inputs: {})
+    folder = large_checkpoint(tmp_path / "large")
+    with pytest.raises(
+        ExportDisagrees, match=r"in FP16 the node 'network\.stages\.0\.embed/Conv' makes an inf"
+    ):
+        export_onnx(folder, fp16=True, output=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_fp16_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeypatch):
+    def spoilt(model, *given):
+        half = to_fp16(model, *given)
+        bias = next(item for item in half.graph.initializer if item.name.endswith("classifier.bias"))
+        values = onnx.numpy_helper.to_array(bias).copy()
+        values[0] += 0.5
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        return half
+
+    monkeypatch.setattr(export, "to_fp16", spoilt)
+    with pytest.raises(ExportDisagrees, match=r"the card 'tiny' allows 99\.50% and 1e-02 in FP16"):
+        export_onnx(tiny, fp16=True, output=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fp16_on_the_command_line(tiny, tmp_path, capsys):
+    assert main(["export", str(tiny), "--fp16", "--interface", "frames", "-o", str(tmp_path)]) == 0
+    assert main(["inspect", str(tmp_path / "tiny.96x160.frames.fp16.onnx")]) == 0
+    printed = capsys.readouterr().out
+    assert "opset 17, fp16" in printed
+    assert "2 nodes in FP32: Transpose, Sub" in printed
+
+
 def spoil_head(network):
     with torch.no_grad():
         network.head.classifier.bias[0] += 0.5
@@ -180,8 +264,8 @@ def test_a_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batch", [3, None])
 def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
-    run = export.OrtSession.run
-    monkeypatch.setattr(export.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs)))
+    run = proof.OrtSession.run
+    monkeypatch.setattr(proof.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs)))
     with pytest.raises(ExportDisagrees):
         export_onnx(tiny, output=tmp_path, batch=batch)
     assert list(tmp_path.iterdir()) == []
@@ -190,7 +274,7 @@ def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
 def test_an_older_file_survives_a_failed_export(tiny, tmp_path, monkeypatch):
     path = export_onnx(tiny, output=tmp_path).path
     before = digest_of(path), (tmp_path / f"{path.name}.json").read_text()
-    monkeypatch.setattr(export.OrtSession, "run", lambda self, inputs: np.zeros((1, 1, 96, 160), np.int64))
+    monkeypatch.setattr(proof.OrtSession, "run", lambda self, inputs: np.zeros((1, 1, 96, 160), np.int64))
     with pytest.raises(ExportDisagrees):
         export_onnx(tiny, output=tmp_path)
     assert (digest_of(path), (tmp_path / f"{path.name}.json").read_text()) == before

@@ -18,7 +18,7 @@ def test_shipped_labels_are_whole(name):
 
 
 def test_the_shipped_labels():
-    assert known_labels() == ["ade20k", "cityscapes"]
+    assert known_labels() == ["ade20k", "camvid", "cityscapes"]
     cityscapes, ade20k = read_labels("cityscapes"), read_labels("ade20k")
     assert (len(cityscapes.names), len(ade20k.names)) == (19, 150)
     assert (cityscapes.names[0], cityscapes.names[-1]) == ("road", "bicycle")
@@ -98,8 +98,11 @@ def test_labels_are_found_by_their_names(names, found):
 
 def test_unknown_labels_are_named():
     with pytest.raises(CardError) as refused:
-        read_labels("camvid")
-    assert str(refused.value) == "no labels are called 'camvid'; known: ade20k, cityscapes, or a .yaml file"
+        read_labels("kitti")
+    assert (
+        str(refused.value)
+        == "no labels are called 'kitti'; known: ade20k, camvid, cityscapes, or a .yaml file"
+    )
 
 
 def test_labels_of_the_users_own(tmp_path):

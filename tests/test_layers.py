@@ -17,6 +17,7 @@ LEVELS = [
     {"card", "image", "agreement", "scenes", "record"},
     {"segmentation", "signature"},
     {"families", "graph", "sessions", "evaluate.confusion"},
+    {"proof", "probing"},
     {"export", "stream", "evaluate", "calibrate"},
     {"quantize"},
     {"demo"},

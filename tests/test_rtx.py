@@ -1,8 +1,13 @@
 """NVIDIA's own parser and builder take every graph; TensorRT-RTX builds without a GPU."""
 
+import onnx
 import pytest
 
 from segdeploy.export import export_onnx
+from segdeploy.graph.precision import to_fp16
+from segdeploy.quantize import Request, quantize
+from segdeploy.scenes import write_cityscapes
+from segdeploy.shipped import folder
 from segdeploy.size import Size
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
@@ -42,8 +47,6 @@ def build(path, batch):
     ("interface", "batch"), [("nvinfer", 1), ("frames", 1), ("logits", 1), ("frames", None), ("nvinfer", 4)]
 )
 def test_the_bundled_b0_builds(interface, batch, tmp_path):
-    from segdeploy.shipped import folder
-
     exported = export_onnx(
         folder("models") / "demo-b0",
         card="segformer-b0-demo",
@@ -53,3 +56,43 @@ def test_the_bundled_b0_builds(interface, batch, tmp_path):
         output=tmp_path,
     )
     assert build(exported.path, batch).nbytes > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("interface", "batch"), [("nvinfer", 1), ("frames", 1), ("logits", 1), ("frames", None)]
+)
+def test_the_bundled_b0_builds_in_fp16(interface, batch, tmp_path):
+    exported = export_onnx(
+        folder("models") / "demo-b0",
+        card="segformer-b0-demo",
+        interface=interface,
+        batch=batch,
+        fp16=True,
+        size=Size(97, 131),
+        output=tmp_path,
+    )
+    assert build(exported.path, batch).nbytes > 1 << 20
+
+
+@pytest.mark.parametrize("keep", ["*LayerNormalization", "*Softmax", "*Conv", "*MatMul", "network.head*"])
+def test_fp32_islands_build(keep, graphs, tmp_path):
+    path = tmp_path / "islands.onnx"
+    onnx.save(to_fp16(onnx.load(graphs("frames")), [keep]), path)
+    build(path, 1)
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
+def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
+    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+    exported = export_onnx(
+        folder("models") / "demo-b0",
+        card="segformer-b0-demo",
+        interface=interface,
+        size=Size(96, 160),
+        output=tmp_path,
+    )
+    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off", fp16=fp16)
+    done = quantize(exported.path, request, output=tmp_path)
+    assert done.record.calibration["int8_share"] == 1
+    assert build(done.path, 1).nbytes > 1 << 20

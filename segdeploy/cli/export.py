@@ -24,6 +24,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="nvinfer: for DeepStream (default); frames: uint8 RGB in, uint8 labels out; logits: for research",
     )
     parser.add_argument("--batch", metavar="N", default="1", help="batch size, or `dynamic` (default: 1)")
+    parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
@@ -49,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
             size=size,
             interface=arguments.interface,
             batch=None if batch is None else int(batch),
+            fp16=arguments.fp16,
             revision=arguments.revision,
             output=arguments.output,
             command=shlex.join(["segdeploy", *sys.argv[1:]]),

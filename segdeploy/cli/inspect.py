@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,8 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{'made from':>10}  {record.source['checkpoint']} ({record.source['licence']})")
     print(f"{'nodes':>10}  {record.cost['nodes']}, opset {record.opset}, {record.precision}")
+    if record.islands:
+        print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     seen = record.agreement
     error = (
         ""
@@ -51,4 +54,20 @@ def execute(arguments: argparse.Namespace) -> int:
     print(
         f"{'agreement':>10}  {seen['pixel_agreement']:.4%} of {seen['pixels']:,} pixels equal to {seen['with']}{error}"
     )
+    for step in record.ledger:
+        print(f"{step['step']:>10}  {spelled(step)}")
+    if record.verdict:
+        print(f"{'verdict':>10}  {record.verdict}")
     return 0
+
+
+def spelled(step: dict[str, Any]) -> str:
+    words = f"{step['pixel_agreement']:.4%} of the pixels equal to {step['compared_with']}"
+    if step.get("miou") is not None:
+        words += f", mIoU {100 * step['miou']:.2f}, pixel accuracy {100 * step['pixel_accuracy']:.2f}"
+    if step.get("worst_class"):
+        worst = step["worst_class"]
+        words += f", worst {worst['name']} {worst['delta_points']:+.1f}"
+    if step.get("int8_share") is not None:
+        words += f", {step['int8_share']:.0%} of the multiplications in INT8"
+    return words

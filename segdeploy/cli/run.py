@@ -27,9 +27,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import counted
     from segdeploy.errors import RequestError
-    from segdeploy.image import FITS, KERNELS
+    from segdeploy.image import FITS, KERNELS, find_images
     from segdeploy.sessions import open_session
-    from segdeploy.stream.images import find_images, segment_files
+    from segdeploy.stream.images import WRITTEN, segment_files
 
     if not 0 <= arguments.alpha <= 1:
         raise RequestError(f"--alpha {arguments.alpha:g} is outside 0 to 1")
@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
         if value is not None and value not in known:
             raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
-    total = len(find_images(arguments.source))
+    total = len(find_images(arguments.source, but=WRITTEN))
     failed = 0
     with (
         open_session(arguments.model, threads=arguments.threads) as session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,6 +58,15 @@ def run_bytes(model: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
     """The first output of a serialised graph; for looking into a graph, not for serving one."""
     session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {session.get_inputs()[0].name: inputs})[0])
+
+
+def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """All outputs of a serialised graph by name, for one batch after the other."""
+    session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
+    names = [argument.name for argument in session.get_outputs()]
+    for batch in batches:
+        answers = session.run(None, {session.get_inputs()[0].name: batch})
+        yield {name: np.asarray(answer) for name, answer in zip(names, answers, strict=True)}
 
 
 def quiet_options() -> ort.SessionOptions:

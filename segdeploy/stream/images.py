@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from segdeploy.errors import ImageError, RequestError
+from segdeploy.errors import ImageError
 from segdeploy.files import make_folder
-from segdeploy.image import IMAGE_SUFFIXES, Frame, read_frame
+from segdeploy.image import Frame, find_images, read_frame
 from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, segment_batch
 
@@ -24,22 +24,6 @@ class Done:
     segmentation: Segmentation | None
     written: tuple[Path, ...] = ()
     error: ImageError | None = None
-
-
-def find_images(source: Path) -> list[Path]:
-    """The image `source`, or those in the folder `source` and below, without what an earlier run wrote there."""
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise RequestError(f"there is no file or folder {source}")
-    found = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.endswith(WRITTEN)
-    )
-    if not found:
-        raise RequestError(f"the folder {source} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return found
 
 
 def segment_files(
@@ -59,7 +43,7 @@ def segment_files(
     root = source if source.is_dir() else source.parent
     make_folder(output)
     batch: list[tuple[Path, Frame]] = []
-    paths = find_images(source)
+    paths = find_images(source, but=WRITTEN)
     alike = Counter(path.with_suffix("") for path in paths)
     for path in paths:
         try:

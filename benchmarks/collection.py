@@ -1,0 +1,164 @@
+"""Time and memory of collecting calibration statistics, beside plain forward passes and onnxruntime's calibrator.
+
+Each measurement is a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from setting import RESULTS, setting, write_results
+
+from segdeploy import scenes
+from segdeploy.size import Size
+
+SIZE = Size(512, 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--counts", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--peer-images", type=int, default=8)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "collection.cpu.json")
+    parser.add_argument(
+        "--one", nargs=4, metavar=("WHAT", "GRAPH", "IMAGES", "COUNT"), help=argparse.SUPPRESS
+    )
+    asked = parser.parse_args()
+    if asked.one:
+        what, graph, images, count = asked.one
+        print(json.dumps(ONE[what](Path(graph), Path(images), int(count))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        results = setting(2) | measure(asked, Path(name))
+    write_results(results, asked.output)
+    print(json.dumps(results["rows"], indent=1))
+
+
+def measure(asked: argparse.Namespace, folder: Path) -> dict:
+    from segdeploy.export import export_onnx
+    from segdeploy.shipped import folder as shipped
+
+    graph = export_onnx(shipped("models") / "demo-b0", size=SIZE, interface="logits", output=folder).path
+    images = folder / "made"
+    scenes.write_cityscapes(images, max(asked.counts), seed=1_200_000, height=SIZE.height, width=SIZE.width)
+    rows = []
+    for count in asked.counts:
+        plain, ours = (run(what, graph, images, count) for what in ("forward", "collect"))
+        rows.append(
+            {
+                "images": count,
+                "forward_ms_per_image": plain["ms_per_image"],
+                "collect_ms_per_image": ours["ms_per_image"],
+                "ratio": round(ours["ms_per_image"] / plain["ms_per_image"], 3),
+                "forward_peak_gb": plain["peak_gb"],
+                "collect_peak_gb": ours["peak_gb"],
+            }
+        )
+    ours, theirs = (run(what, graph, images, asked.peer_images) for what in ("scales", "onnxruntime"))
+    peer = {"images": asked.peer_images, "segdeploy": ours, "onnxruntime": theirs}
+    peer |= {
+        "times_less_memory": round(theirs["peak_gb"] / ours["peak_gb"], 2),
+        "times_faster": round(theirs["seconds"] / ours["seconds"], 2),
+    }
+    return {"size": str(SIZE), "rows": rows, "entropy_beside_onnxruntime": peer}
+
+
+def run(what: str, graph: Path, images: Path, count: int) -> dict:
+    line = [sys.executable, __file__, "--one", what, str(graph), str(images), str(count)]
+    return json.loads(
+        subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
+
+
+def facts(began: float, count: int) -> dict:
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": round(seconds, 2),
+        "ms_per_image": round(1e3 * seconds / count, 1),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+    }
+
+
+def forward(graph: Path, images: Path, count: int) -> dict:
+    """What anybody's evaluation does: read, fit, run."""
+    from segdeploy.image import find_images, fit, read_frame
+    from segdeploy.sessions import open_session, prepared
+
+    with open_session(graph) as session:
+        signature, paths = session.signature, find_images(images / "leftImg8bit")[:count]
+        began = time.perf_counter()
+        for path in paths:
+            frame, _ = fit(read_frame(path), signature.size)
+            session.run(prepared(signature, frame[None]))
+        return facts(began, count)
+
+
+def collect(graph: Path, images: Path, count: int) -> dict:
+    import onnx
+
+    from segdeploy.calibrate.collect import collect as ours
+    from segdeploy.calibrate.collect import key_of
+    from segdeploy.graph.layers import layers_of
+    from segdeploy.image import find_images
+    from segdeploy.sessions import open_session
+
+    with open_session(graph) as session:
+        signature = session.signature
+    model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
+    began = time.perf_counter()
+    key = key_of(graph, signature, paths, "stretch")
+    ours(model, signature, sorted({layer.root for layer in layers_of(model)}), paths, key=key)
+    return facts(began, count)
+
+
+def scales(graph: Path, images: Path, count: int) -> dict:
+    import onnx
+
+    from segdeploy.calibrate.collect import collect as ours
+    from segdeploy.calibrate.collect import key_of
+    from segdeploy.graph.layers import layers_of
+    from segdeploy.image import find_images
+    from segdeploy.quantize import scales_of
+    from segdeploy.sessions import open_session
+
+    began = time.perf_counter()
+    with open_session(graph) as session:
+        signature = session.signature
+    model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
+    tensors = sorted({layer.root for layer in layers_of(model)})
+    found = ours(model, signature, tensors, paths, key=key_of(graph, signature, paths, "stretch"))
+    scales_of(model, found, "entropy", 99.99)
+    return facts(began, count)
+
+
+def onnxruntime(graph: Path, images: Path, count: int) -> dict:
+    from int8 import Reader
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    from segdeploy.image import find_images
+
+    began = time.perf_counter()
+    calibrator = create_calibrator(
+        graph,
+        ["Conv", "MatMul", "Gemm"],
+        augmented_model_path=str(graph.with_name("augmented.onnx")),
+        calibrate_method=CalibrationMethod.Entropy,
+        extra_options={"symmetric": True},
+    )
+    calibrator.collect_data(Reader(graph, find_images(images / "leftImg8bit")[:count]))
+    calibrator.compute_data()
+    return facts(began, count)
+
+
+ONE = {"forward": forward, "collect": collect, "scales": scales, "onnxruntime": onnxruntime}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What INT8 costs on images that calibration never saw, beside onnxruntime's own quantiser on the same graph.
+
+One checkpoint is exported, quantised on a labelled training split, and scored on another split. The peers calibrate on
+the first of the same images: as many as fit into memory, which their entropy calibrator fills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from setting import RESULTS, setting, write_results
+
+from segdeploy import scenes
+from segdeploy.calibrate.recipe import read_recipe
+from segdeploy.evaluate.datasets import open_dataset
+from segdeploy.evaluate.evaluate import evaluate, whole_image
+from segdeploy.export import export_onnx
+from segdeploy.image import fit, read_frame
+from segdeploy.quantize import Request, quantize
+from segdeploy.sessions import open_session, prepared
+from segdeploy.size import Size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--size", default=None)
+    parser.add_argument("--dataset", default="camvid")
+    parser.add_argument("--root", type=Path, help="default: made scenes, 48 to calibrate on and 100 to score")
+    parser.add_argument("--train", default="train")
+    parser.add_argument("--val", default="val")
+    parser.add_argument("--methods", nargs="+", default=["entropy", "mse"])
+    parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument("--fp16", action="store_true", help="also INT8 with FP16 for the rest")
+    parser.add_argument("--peer-images", type=int, default=8, help="0: no peers")
+    parser.add_argument("-o", "--output", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root, dataset = asked.root, asked.dataset
+        if root is None:
+            root, dataset = folder / "made", "cityscapes"
+            scenes.write_cityscapes(root, 48, seed=1_100_000, split="train")
+            scenes.write_cityscapes(root, 100, seed=900_000_000, split="val")
+        results = setting(2) | measure(asked, folder, dataset, root)
+    output = asked.output or RESULTS / f"int8.{asked.checkpoint.name}.json"
+    write_results(results, output)
+    print(table(results))
+
+
+def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -> dict:
+    train, val = (open_dataset(dataset, root, split) for split in (asked.train, asked.val))
+    size = Size.parse(asked.size) if asked.size else None
+    fp32 = export_onnx(asked.checkpoint, size=size, interface="logits", output=folder).path
+    own = score(fp32, val)
+    rows = [{"graph": "FP32"} | own]
+    for method in asked.methods:
+        for fp16 in (False, True) if asked.fp16 else (False,):
+            request = Request(dataset=train, method=method, max_drop=asked.max_drop, fp16=fp16)
+            output = folder / f"{method}{fp16}"
+            began = time.monotonic()
+            done = quantize(fp32, request, output=output, progress=lambda step: None)
+            took = time.monotonic() - began
+            rows.append(
+                {
+                    "graph": f"segdeploy, {method}{', FP16 elsewhere' if fp16 else ''}",
+                    "images": len(train),
+                    "seconds": round(took),
+                    "int8_share": round(done.record.calibration["int8_share"], 4),
+                    "keep": done.record.calibration["keep"],
+                    "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
+                    "verdict_on_training_images": done.words,
+                }
+                | against(own, score(done.path, val))
+            )
+    if asked.peer_images:
+        for method in ("entropy", "minmax"):
+            rows.append(peer(fp32, train, method, asked.peer_images, folder) | {"int8_share": 1.0})
+            rows[-1] |= against(own, score(folder / f"peer.{method}.onnx", val, fp32))
+    return {
+        "checkpoint": asked.checkpoint.name,
+        "size": str(size or ""),
+        "dataset": dataset,
+        "train_images": len(train),
+        "val_images": len(val),
+        "max_drop": asked.max_drop,
+        "rows": rows,
+    }
+
+
+def score(path: Path, dataset, like: Path | None = None) -> dict:
+    """`like`: the graph whose metadata a peer's graph, which keeps none, is given."""
+    if like is not None:
+        model = onnx.load(path)
+        del model.metadata_props[:]
+        model.metadata_props.extend(onnx.load(like).metadata_props)
+        onnx.save(model, path)
+    with open_session(path) as session:
+        result = evaluate(whole_image(session), dataset, session.signature.labels)
+    return {
+        "miou": round(100 * result.scores.miou, 3),
+        "pixel_accuracy": round(100 * result.scores.pixel_accuracy, 3),
+    }
+
+
+def against(own: dict, scored: dict) -> dict:
+    return scored | {f"{key}_drop": round(own[key] - scored[key], 3) for key in ("miou", "pixel_accuracy")}
+
+
+class Reader(CalibrationDataReader):
+    def __init__(self, graph: Path, images: list[Path]) -> None:
+        with open_session(graph) as session:
+            self.signature = session.signature
+        self.waiting = iter(images)
+
+    def get_next(self):
+        path = next(self.waiting, None)
+        if path is None:
+            return None
+        frame, _ = fit(read_frame(path), self.signature.size, kernel=self.signature.resize)
+        return {self.signature.input.name: prepared(self.signature, np.asarray(frame)[None])}
+
+
+def peer(fp32: Path, train, method: str, images: int, folder: Path) -> dict:
+    kinds = {"entropy": CalibrationMethod.Entropy, "minmax": CalibrationMethod.MinMax}
+    began = time.monotonic()
+    quantize_static(
+        fp32,
+        folder / f"peer.{method}.onnx",
+        Reader(fp32, [pair.image for pair in train.pairs[:images]]),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=kinds[method],
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )
+    return {
+        "graph": f"onnxruntime, {method}",
+        "images": images,
+        "seconds": round(time.monotonic() - began),
+    }
+
+
+def table(results: dict) -> str:
+    lines = ["| graph | images | in INT8 | mIoU | drop | pixels | drop |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for row in results["rows"]:
+        share = f"{row['int8_share']:.0%}" if "int8_share" in row else "–"
+        drops = [f"{row[key]:+.2f}" if key in row else "–" for key in ("miou_drop", "pixel_accuracy_drop")]
+        lines.append(
+            f"| {row['graph']} | {row.get('images', '–')} | {share} | {row['miou']:.2f} | {drops[0]}"
+            f" | {row['pixel_accuracy']:.2f} | {drops[1]} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

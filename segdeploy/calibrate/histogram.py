@@ -1,0 +1,66 @@
+"""How often each |x| was seen in one tensor, in constant memory and in one pass, whatever the order of the images.
+
+Bins are a power of two wide. When a larger value comes, neighbours are merged and the range doubles, so that the
+counts are exactly those that a first pass over all images, made to find the range, would have led to.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import CalibrationError
+
+BINS = 2048  # what the threshold search is defined on
+FINE = 8 * BINS
+MOST = 1 << 24  # values at a time: calcHist counts in float32
+
+
+class Histogram:
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(FINE, np.int64)  # of |x| in [0, 2**exponent)
+        self.exponent = -100
+        self.largest = 0.0
+        self.seen = 0
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        magnitudes = np.abs(values).reshape(-1)
+        largest = float(magnitudes.max(initial=0))
+        if not math.isfinite(largest):
+            raise CalibrationError("holds NaN or infinity")
+        if largest:
+            self.reach(
+                math.frexp(largest)[1]
+            )  # 2**exponent is above every value: calcHist leaves out its limit
+        for part in np.array_split(magnitudes, range(MOST, magnitudes.size, MOST)):
+            counts = cv2.calcHist([part], [0], None, [FINE], [0, 2.0**self.exponent])
+            self.counts += counts.reshape(-1).astype(np.int64)
+        self.largest = max(self.largest, largest)
+        self.seen += magnitudes.size
+
+    def reach(self, exponent: int) -> None:
+        doublings = exponent - self.exponent
+        if doublings <= 0:
+            return
+        merged = np.zeros(FINE, np.int64)
+        kept = max(FINE >> doublings, 1)
+        merged[:kept] = self.counts.reshape(kept, -1).sum(1)
+        self.counts, self.exponent = merged, exponent
+
+    def share_above(self, threshold: float) -> float:
+        """Of all values, those whose |x| is above `threshold`, as near as the fine bins tell."""
+        first = int(np.ceil(threshold / (2.0**self.exponent / FINE)))
+        return float(self.counts[min(first, FINE) :].sum() / max(self.seen, 1))
+
+    def over_range(self) -> NDArray[np.float64]:
+        """2048 equal bins over [0, largest]; a fine bin that lies across an edge is split by width."""
+        width = 2.0**self.exponent / FINE
+        last = int(self.largest / width)  # the fine bin of the largest value, which ends there
+        edges, below = np.arange(last + 1) * width, np.cumsum(np.append(0, self.counts[:last]))
+        if self.largest > edges[-1]:
+            edges, below = np.append(edges, self.largest), np.append(below, self.seen)
+        wanted = np.arange(BINS) * (self.largest / BINS)
+        return np.diff(np.interp(wanted, edges, below), append=self.seen)

@@ -1,0 +1,51 @@
+"""What each step cost, as numbers for the record and as a sentence for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from segdeploy.calibrate.judge import Verdict
+from segdeploy.labels import Labels
+
+
+def drop_of(own: Verdict, verdict: Verdict) -> float:
+    """Points of mIoU with truth, per cent of other labels without."""
+    if own.miou is None or verdict.miou is None:
+        return 100 * (1 - verdict.pixel_agreement)
+    return 100 * (own.miou - verdict.miou)
+
+
+def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[str, float] | None:
+    if own.confusion is None or verdict.confusion is None or labels is None:
+        return None
+    deltas = 100 * (verdict.confusion.iou - own.confusion.iou)
+    if not np.isfinite(deltas).any():
+        return None
+    place = int(np.nanargmin(deltas))
+    return labels.names[place], float(deltas[place])
+
+
+def in_words(covered: float, own: Verdict, verdict: Verdict, labels: Labels | None) -> str:
+    words = f"INT8 covers {covered:.0%} of the multiplications with weights"
+    if own.miou is None:
+        return f"{words} and changes {100 * (1 - verdict.pixel_agreement):.2f} % of the labels"
+    words += f" and costs {drop_of(own, verdict):.2f} mIoU"
+    worst = worst_class(own, verdict, labels)
+    return words if worst is None else f"{words}; {worst[0]} {worst[1]:+.1f}"
+
+
+def step(name: str, own: Verdict, verdict: Verdict, labels: Labels | None, **more: Any) -> dict[str, Any]:
+    scored = verdict.confusion
+    worst = worst_class(own, verdict, labels) if verdict is not own else None
+    return {
+        "step": name,
+        "compared_with": "fp32 graph",
+        "logits_error": verdict.logits_error,
+        "pixel_agreement": verdict.pixel_agreement,
+        "miou": None if scored is None else scored.miou,
+        "pixel_accuracy": None if scored is None else scored.pixel_accuracy,
+        "worst_class": None if worst is None else {"name": worst[0], "delta_points": worst[1]},
+        **more,
+    }

@@ -1,0 +1,75 @@
+"""The images that a calibration runs over, and the frames that its result is judged on, with truth if there is any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.calibrate.choose import draw, draw_covering
+from segdeploy.calibrate.judge import Probe
+from segdeploy.errors import RequestError
+from segdeploy.image import LabelMap, find_images, read_frame
+from segdeploy.labels import Labels
+
+ReadTruth = Callable[
+    [int], LabelMap
+]  # of the image at this place, in the scored classes, 255 where not counted
+
+
+@dataclass(frozen=True)
+class Material:
+    images: tuple[Path, ...]
+    probes: tuple[Probe, ...]
+    labels: Labels | None = None  # of the truth
+    translate: NDArray[np.uint8] | None = None  # from a model's class to the truth's
+    seen: dict[str, int] | None = None  # pixels of each class in `images`
+
+
+def unlabelled(folder: Path, count: int, seed: int, probes: int) -> Material:
+    found = find_images(folder)
+    images = [found[place] for place in draw(demanded(len(found), count, str(folder)), count, seed)]
+    chosen = spread(len(images), probes)
+    return Material(tuple(images), tuple(Probe(read_frame(images[place])) for place in chosen))
+
+
+def labelled(
+    paths: Sequence[Path],
+    read_truth: ReadTruth,
+    labels: Labels,
+    translate: NDArray[np.uint8],
+    count: int,
+    seed: int,
+    probes: int,
+    name: str,
+) -> Material:
+    """Every truth is read once, to see which classes an image shows."""
+    demanded(len(paths), count, name)
+    classes = len(labels.names)
+    pixels = np.stack(
+        [np.bincount(read_truth(place).ravel(), minlength=256)[:classes] for place in range(len(paths))]
+    )
+    places = draw_covering(pixels, count, seed)
+    judged = [places[place] for place in spread(len(places), probes)]
+    return Material(
+        tuple(paths[place] for place in places),
+        tuple(Probe(read_frame(paths[place]), read_truth(place)) for place in judged),
+        labels,
+        translate,
+        dict(zip(labels.names, pixels[places].sum(0).tolist(), strict=True)),
+    )
+
+
+def demanded(there: int, count: int, name: str) -> int:
+    if count > there:
+        raise RequestError(f"{count} images were asked for, {name} has {there}; give --count {there} or less")
+    return there
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` places, evenly over `total`."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segdeploy.evaluate.datasets import Dataset
+    from segdeploy.evaluate.evaluate import Evaluation
+    from segdeploy.evaluate.modes import Mode
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        type=Path,
+        nargs="+",
+        help="an .onnx; further ones are compared with the first",
+    )
+    parser.add_argument(
+        "--dataset", required=True, help="cityscapes, kitti, camvid, or folder with --mapping"
+    )
+    parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--split", help="default: val; training for kitti; none for folder")
+    parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
+    parser.add_argument("--limit", type=int, metavar="N", help="score this many images, evenly spread")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=2, help="threads that decode (default: 2)"
+    )
+    parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
+    parser.add_argument("--resize", help="linear or pillow (default: as the model was trained)")
+    parser.add_argument(
+        "--windows",
+        action="store_true",
+        help="sliding windows of the graph's size, logits averaged; as the card says",
+    )
+    parser.add_argument(
+        "--stride", metavar="HxW", help="of the windows (default: the card's, or two thirds of one)"
+    )
+    parser.add_argument(
+        "--frame", metavar="HxW", help="resize frames into this first, aspect kept (default: the card's)"
+    )
+    parser.add_argument(
+        "--scales", metavar="LIST", help="average over scales, as in 0.5,0.75,1,1.25,1.5,1.75"
+    )
+    parser.add_argument("--flip", action="store_true", help="average over the mirrored frame too")
+    parser.add_argument(
+        "--corruptions",
+        metavar="LIST",
+        help="also score on spoilt frames: all, or names as in fog,shot_noise",
+    )
+    parser.add_argument(
+        "--severities", metavar="LIST", default="1,2,3,4,5", help="of corruptions (default: all five)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write JSON there; - prints it instead of the tables")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="write evaluation.json and pictures; a stopped run goes on there",
+    )
+    parser.add_argument("--worst", type=int, metavar="N", default=8, help="worst frames to draw (default: 8)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    import json
+
+    from segdeploy.evaluate.datasets import open_dataset
+    from segdeploy.evaluate.report import as_json, robustness_shown, tables
+    from segdeploy.files import make_folder, write_text
+    from segdeploy.sessions import open_session
+
+    demand(arguments)
+    dataset = open_dataset(arguments.dataset, arguments.root, arguments.split, arguments.mapping)
+    dataset = dataset.limited(arguments.limit)
+    for model in arguments.models:  # a misfit of the last one is not found out after an hour
+        with open_session(model) as session:
+            dataset.lookup_from(session.signature.labels)
+    for place in (arguments.output, Path(arguments.json or "-").parent):
+        if place:
+            make_folder(place)
+    results: dict[str, Evaluation] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for name, model in zip(names_of(arguments.models), arguments.models, strict=True):
+        results[name], facts[name] = evaluate_one(arguments, dataset, model, name)
+    report = as_json(results, facts, {"fit": arguments.fit, "resize": arguments.resize})
+    robustness = {
+        name: robustness_of(arguments, dataset, model, name)
+        for name, model in zip(results, arguments.models, strict=True)
+        if arguments.corruptions
+    }
+    report |= {"robustness": robustness} if robustness else {}
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if arguments.output:
+        write_text(arguments.output / "evaluation.json", text)
+        for name in results:
+            left_of(arguments.output, name).unlink(missing_ok=True)
+    if arguments.json == "-":
+        print(text, end="")
+        return 0
+    if arguments.json:
+        write_text(Path(arguments.json), text)
+    show([*tables(results), *(robustness_shown(name, table) for name, table in robustness.items())])
+    return 0
+
+
+def demand(arguments: argparse.Namespace) -> None:
+    from segdeploy.errors import RequestError
+    from segdeploy.image import FITS, KERNELS
+
+    for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
+        if value is not None and value not in known:
+            raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
+    for flag, value, least in (("--workers", arguments.workers, 1), ("--worst", arguments.worst, 0)):
+        if value < least:
+            raise RequestError(f"{flag} {value} is less than {least}")
+    if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):
+        raise RequestError(f"--json {arguments.json} is neither a .json file nor -")
+
+
+def evaluate_one(
+    arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str
+) -> tuple[Evaluation, dict[str, Any]]:
+    from segdeploy.cli.console import counted
+    from segdeploy.evaluate.evaluate import Unfinished, evaluate, look
+    from segdeploy.evaluate.report import write_pictures
+    from segdeploy.files import digest_of
+    from segdeploy.sessions import open_session
+
+    digest, output = digest_of(model), arguments.output
+    with open_session(model) as session:
+        signature = session.signature
+        mode = mode_of(arguments)
+        predict, options = mode.predictor(session), mode.spelled(session)
+        key = {"model": digest, "dataset": dataset.digest, "options": options}
+        unfinished = Unfinished(left_of(output, name), key) if output else None
+        with counted(len(dataset), name) as advance:
+            result = evaluate(
+                predict,
+                dataset,
+                signature.labels,
+                workers=arguments.workers,
+                progress=advance,
+                unfinished=unfinished,
+            )
+        if output:
+            worst = result.sums.worst(arguments.worst)
+            sights = (look(predict, dataset, signature.labels, index) for index in worst)
+            write_pictures(result, sights, output, stem_of(name))
+    facts = {
+        "digest": digest,
+        "card": signature.card,
+        "interface": signature.interface,
+        "size": str(signature.size),
+        "mode": options,
+    }
+    return result, facts
+
+
+def mode_of(arguments: argparse.Namespace) -> Mode:
+    from segdeploy.evaluate.modes import Mode
+    from segdeploy.size import Size
+
+    return Mode(
+        arguments.fit,
+        arguments.resize,
+        arguments.windows,
+        Size.parse(arguments.stride) if arguments.stride else None,
+        Size.parse(arguments.frame) if arguments.frame else None,
+        tuple(numbers(arguments.scales, "--scales")) if arguments.scales else (),
+        arguments.flip,
+    )
+
+
+def numbers(text: str, flag: str) -> list[float]:
+    from segdeploy.errors import RequestError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RequestError(f"{flag} {text!r} is not a list of numbers, as in 0.5,1,1.5") from error
+
+
+def robustness_of(arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str) -> dict[str, Any]:
+    from segdeploy.cli.console import counted
+    from segdeploy.evaluate.corruptions import CORRUPTIONS, robustness_table
+    from segdeploy.evaluate.evaluate import evaluate
+    from segdeploy.evaluate.modes import spoilt
+    from segdeploy.sessions import open_session
+
+    names = CORRUPTIONS if arguments.corruptions == "all" else tuple(arguments.corruptions.split(","))
+    severities = [int(severity) for severity in numbers(arguments.severities, "--severities")]
+    total = len(dataset) * len(names) * len(severities)
+    with open_session(model) as session, counted(total, f"{name}, spoilt") as advance:
+        predict = mode_of(arguments).predictor(session)
+
+        def score(corruption: str, severity: int) -> float:
+            through = spoilt(predict, corruption, severity)
+            labels, workers = session.signature.labels, arguments.workers
+            return evaluate(through, dataset, labels, workers=workers, progress=advance).scores.miou
+
+        return robustness_table(score, names, severities)
+
+
+def left_of(output: Path, name: str) -> Path:
+    return output / f"{stem_of(name)}.unfinished"
+
+
+def stem_of(name: str) -> str:
+    return name.replace("/", "_")
+
+
+def names_of(models: list[Path]) -> list[str]:
+    """File names where they tell the models apart, and else the paths as they were given."""
+    from segdeploy.errors import RequestError
+
+    for names in ([model.name for model in models], [str(model) for model in models]):
+        if len(set(names)) == len(names):
+            return names
+    raise RequestError("a model is given twice; each is scored once")
+
+
+def show(shown: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a file has no width that lines would have to be folded to
+        console = Console(width=max(Console(width=10_000).measure(table).maximum for table in shown))
+    for table in shown:
+        console.print(table)

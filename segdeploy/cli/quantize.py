@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.calibrate.search import Sensitivity
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an FP32 .onnx")
+    parser.add_argument("--images", metavar="DIR", type=Path, help="images to calibrate on, without labels")
+    parser.add_argument(
+        "--dataset", help="a labelled data set instead: cityscapes, kitti, camvid, or folder with --mapping"
+    )
+    parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
+    parser.add_argument("--split", help="default: train; training for kitti")
+    parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
+    parser.add_argument("--count", type=int, metavar="N", help="images (default: all, up to 500)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the choice of images (default: 0)"
+    )
+    parser.add_argument("--method", default="entropy", help="entropy (default), percentile, minmax or mse")
+    parser.add_argument("--percentile", type=float, default=99.99, metavar="P", help="default: 99.99")
+    parser.add_argument(
+        "--equalise", default="auto", help="auto (default), on or off: balance LayerNorms' channels"
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="replay a shipped recipe, or a .yaml: nothing is searched"
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="P",
+        help="points of mIoU (default: 0.5); without labels, per cent of the labels that may change (default: 3)",
+    )
+    parser.add_argument(
+        "--fp16", action="store_true", help="FP16 where INT8 is not; input and output keep their types"
+    )
+    parser.add_argument(
+        "--probes", type=int, default=24, metavar="N", help="images to judge on (default: 24)"
+    )
+    parser.add_argument(
+        "--cache-for",
+        metavar="VERSION",
+        help="also write the calibration cache of this TensorRT, as in 10.9.0",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path())
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.calibrate.recipe import read_recipe
+    from segdeploy.cli.console import steps
+    from segdeploy.errors import RequestError
+    from segdeploy.evaluate.datasets import open_dataset
+    from segdeploy.quantize import Request, quantize
+
+    dataset = None
+    if arguments.dataset is not None:
+        if arguments.root is None:
+            raise RequestError("--dataset needs --root DIR, the data set's folder")
+        split = arguments.split or ("train" if arguments.dataset in ("cityscapes", "camvid") else None)
+        dataset = open_dataset(arguments.dataset, arguments.root, split, arguments.mapping)
+    recipe = read_recipe(arguments.recipe) if arguments.recipe else None
+    request = Request(
+        images=arguments.images,
+        dataset=dataset,
+        count=arguments.count,
+        probes=arguments.probes,
+        max_drop=arguments.max_drop,
+        equalise=arguments.equalise,
+        recipe=recipe,
+        method=recipe.method if recipe else arguments.method,
+        percentile=recipe.percentile if recipe else arguments.percentile,
+        seed=arguments.seed,
+        fp16=arguments.fp16,
+        cache_for=arguments.cache_for,
+    )
+    command = shlex.join(["segdeploy", *sys.argv[1:]])
+    with steps() as progress:
+        done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
+    show(done.sensitivities)
+    keep = done.record.calibration["keep"]
+    seen = done.record.calibration["pixels_seen"]
+    if seen:
+        unseen = [name for name, pixels in seen.items() if not pixels]
+        print(
+            f"calibrated on {done.record.calibration['images']} images; not seen: {', '.join(unseen) or 'no class'}"
+        )
+    print(f"{done.path}: {done.words}")
+    print(f"kept out of INT8: {', '.join(keep) or 'nothing'}")
+    return 0
+
+
+def show(sensitivities: list[Sensitivity]) -> None:
+    if not sensitivities:
+        return
+    print(f"{'alone in INT8':32}  {'changed labels':>14}  {'KL':>9}  {'MMACs':>8}")
+    for one in sorted(sensitivities, key=lambda one: one.kl, reverse=True)[:12]:
+        changed = 100 * (1 - one.pixel_agreement)
+        print(f"{one.group:32}  {changed:12.3f} %  {one.kl:9.2e}  {one.macs / 1e6:8.1f}")

@@ -1,0 +1,71 @@
+"""The values that a label file holds, before anything is said about what they mean.
+
+OpenCV alone will not do: it paints a palette's indices in their colours, and stretches grey of fewer than eight bits
+to 0 to 255. Both are undone here, as they are in the files of Pascal VOC and of many a labelling tool.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import EvaluationError, ImageError
+
+GREY, PALETTE = 0, 3  # PNG's colour types
+
+
+def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
+    """H×W ids of uint8 or uint16, or H×W×3 RGB; `coloured` says that a palette's colours are meant, not its indices."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path} is not a label image that can be decoded; expected a PNG of 8 or 16 bits")
+    bits, kind = struct.unpack("BB", data[24:26]) if data[1:4] == b"PNG" else (8, GREY)
+    if decoded.ndim == 2:
+        return decoded // (255 // (2**bits - 1)) if kind == GREY and bits < 8 else decoded
+    pixels = np.ascontiguousarray(decoded[..., 2::-1])
+    if coloured:
+        return pixels
+    if kind == PALETTE:
+        return palette_indices(pixels, data, path)
+    if (pixels == pixels[..., :1]).all():  # ids, written thrice
+        return pixels[..., 0]
+    raise EvaluationError(f"{path} is coloured; expected ids in one grey channel, or in a palette")
+
+
+def palette_indices(pixels: NDArray[Any], data: bytes, path: Path) -> NDArray[np.uint8]:
+    """Which entry of the file's palette each pixel is, found by its colour."""
+    keys, first, which, times = np.unique(
+        pack(palette_of(data)), return_index=True, return_inverse=True, return_counts=True
+    )
+    places = keys.searchsorted(pack(pixels))
+    shared = np.flatnonzero(times > 1)
+    doubtful = shared[np.isin(shared, places)]
+    if doubtful.size:
+        ids = np.flatnonzero(which == doubtful[0])
+        raise EvaluationError(
+            f"{path} has a palette in which the ids {ids[0]} and {ids[1]} have one colour; store its ids as grey"
+        )
+    return first[places].astype(np.uint8)
+
+
+def palette_of(data: bytes) -> NDArray[np.uint8]:  # N×3
+    place = 8
+    while data[place + 4 : place + 8] != b"PLTE":  # a decoded file of this kind has one
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    length = int.from_bytes(data[place : place + 4], "big")
+    return np.frombuffer(data, np.uint8, length, place + 8).reshape(-1, 3)
+
+
+def pack(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """RGB as one number."""
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue

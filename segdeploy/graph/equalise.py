@@ -1,0 +1,114 @@
+"""Moves the large channels behind a LayerNorm into the weights that read it: exact, and kinder to one scale per tensor.
+
+A channel is divided by s in the LayerNorm's own scale and bias and multiplied by s in the rows of every weight that
+reads it. s balances both sides: the square root of the channel's largest activation over its largest weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from segdeploy.graph.layers import VIEWS, attribute, shapes_of
+from segdeploy.graph.qdq import drop_unused
+
+
+def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
+    """The outputs of LayerNorms that only weights read, and of each weight its name and its axis of input channels."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    weights = {item.name for item in model.graph.initializer}
+    shapes = shapes_of(model)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization" and node.output[0] != model.graph.output[0].name:
+            reading = weights_behind(
+                node.output[0], len(shapes[node.output[0]]) - 1, readers, weights, shapes
+            )
+            if reading:
+                found[node.output[0]] = reading
+    return found
+
+
+def weights_behind(
+    tensor: str,
+    axis: int,
+    readers: Mapping[str, Sequence[NodeProto]],
+    weights: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[tuple[str, int]]:
+    """Every weight that reads `tensor`, whose channels are on `axis`; nothing if anything else does."""
+    found: list[tuple[str, int]] = []
+    for node in readers.get(tensor, ()):
+        if node.op_type in VIEWS:
+            moved = axis_behind(node, axis, shapes)
+            inner = weights_behind(node.output[0], moved, readers, weights, shapes) if moved else []
+        elif node.op_type == "MatMul" and node.input[1] in weights and axis == len(shapes[tensor]) - 1:
+            inner = [(node.input[1], 0)]
+        elif node.op_type == "Conv" and axis == 1 and attribute(node, "group") in (0, 1):
+            inner = [(node.input[1], 1)]
+        else:
+            inner = []
+        if not inner:
+            return []
+        found += inner
+    return found
+
+
+def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Where the channels are after a Transpose or a Reshape that leaves them whole; 0 if they are not."""
+    before, after = shapes[node.input[0]], shapes[node.output[0]]
+    if node.op_type == "Transpose":
+        order = next(list(item.ints) for item in node.attribute if item.name == "perm")
+        return order.index(axis)
+    if node.op_type != "Reshape":
+        return 0
+    if axis == 1 and after[1] == before[1]:
+        return 1
+    if axis == len(before) - 1 and after[-1] == before[-1]:
+        return len(after) - 1
+    return 0
+
+
+def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> ModelProto:
+    """A copy with the LayerNorms in `largest` (output → largest |x| per channel) balanced against their readers."""
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    stored = {item.name: item for item in graph.initializer}
+    norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
+    for tensor, reading in norms_to_equalise(model).items():
+        if tensor not in largest:
+            continue
+        arrays = {name: numpy_helper.to_array(stored[name]) for name, _ in reading}
+        rows = [
+            np.abs(arrays[name]).max(axis=tuple(side for side in range(arrays[name].ndim) if side != axis))
+            for name, axis in reading
+        ]
+        factors = balance(largest[tensor], np.max(rows, axis=0))
+        node = norms[tensor]
+        for place in range(1, len(node.input)):
+            values = numpy_helper.to_array(stored[node.input[place]]) / factors
+            name = f"{tensor}.{'scale' if place == 1 else 'bias'}.equalised"
+            graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+            node.input[place] = name
+        for name, axis in reading:
+            spread = factors.reshape([-1 if side == axis else 1 for side in range(arrays[name].ndim)])
+            stored[name].CopyFrom(numpy_helper.from_array((arrays[name] * spread).astype(np.float32), name))
+    drop_unused(graph)
+    return copied
+
+
+def balance(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factors with a geometric mean of one; dead channels and unread ones are left alone."""
+    live = (activations > 0) & (weights > 0)
+    factors = np.ones(len(activations), np.float64)
+    factors[live] = np.sqrt(activations[live] / weights[live].astype(np.float64))
+    if live.any():
+        factors[live] /= np.exp(np.log(factors[live]).mean())
+    return factors.astype(np.float32)

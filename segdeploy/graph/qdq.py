@@ -1,0 +1,106 @@
+"""INT8 in a graph, as QuantizeLinear/DequantizeLinear pairs: the one form that TensorRT 8.6 to 11 and RTX all take.
+
+Symmetric: activations by one scale per tensor, weights by one per output channel and stored as int8. One pair per
+tensor, shared by the layers that read it, directly before them; biases, residual sums, LayerNorm, softmax, GELU and
+the products of attention stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from segdeploy.errors import CalibrationError, GraphError
+from segdeploy.graph.layers import Layer, layers_of
+
+LEVELS = 127
+
+
+def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection[str]) -> ModelProto:
+    """A copy of `model` in which `layers` (node names) read INT8; `scales` by the tensor a layer's input comes from."""
+    refuse_quantised(model)
+    every = {layer.name: layer for layer in layers_of(model)}
+    unknown = sorted(set(layers) - set(every))
+    if unknown:
+        raise CalibrationError(f"the graph has no layer with weights called {', '.join(unknown[:5])}")
+    chosen = [layer for name, layer in every.items() if name in layers]
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    before: dict[str, list[NodeProto]] = {}
+    pairs: dict[str, str] = {}
+    stored: dict[str, str] = {}
+    weights = {item.name: item for item in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
+    for layer in chosen:
+        node = nodes[layer.name]
+        if layer.activation not in pairs:
+            pairs[layer.activation] = f"{layer.activation}.int8"
+            before[node.name] = activation_pair(graph, layer, scale_of(layer, scales))
+        node.input[0] = pairs[layer.activation]
+        if layer.weight not in stored:
+            stored[layer.weight] = f"{layer.weight}.int8"
+            before.setdefault(node.name, []).append(store_weight(graph, weights[layer.weight], layer))
+        node.input[1] = stored[layer.weight]
+    ordered = [new for node in graph.node for new in (*before.get(node.name, ()), node)]
+    del graph.node[:]
+    graph.node.extend(ordered)
+    drop_unused(graph)
+    return copied
+
+
+def scale_of(layer: Layer, scales: Mapping[str, float]) -> np.float32:
+    scale = np.float32(scales.get(layer.root, 0))
+    if not (np.isfinite(scale) and scale > 0):
+        raise CalibrationError(
+            f"{layer.name} reads {layer.root}, whose scale is {scales.get(layer.root)};"
+            " it was constantly zero or was not calibrated, so leave this layer out"
+        )
+    return scale
+
+
+def activation_pair(graph: onnx.GraphProto, layer: Layer, scale: np.float32) -> list[NodeProto]:
+    tensor = layer.activation
+    names = f"{tensor}.scale", f"{tensor}.zero"
+    graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), names[0]))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), names[1]))
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *names], [f"{tensor}.q"], f"{tensor}.q"),
+        helper.make_node("DequantizeLinear", [f"{tensor}.q", *names], [f"{tensor}.int8"], f"{tensor}.int8"),
+    ]
+
+
+def store_weight(graph: onnx.GraphProto, item: TensorProto, layer: Layer) -> NodeProto:
+    """The weight as int8 and the node that gives it back; its float form goes if nothing else reads it."""
+    values, scale = quantise_weight(numpy_helper.to_array(item), layer.axis)
+    names = [f"{item.name}.{part}" for part in ("q", "scale", "zero")]
+    arrays: list[NDArray[Any]] = [values, scale, np.zeros(len(scale), np.int8)]
+    graph.initializer.extend(map(numpy_helper.from_array, arrays, names))
+    return helper.make_node(
+        "DequantizeLinear", names, [f"{item.name}.int8"], f"{item.name}.int8", axis=layer.axis
+    )
+
+
+def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    others = tuple(side for side in range(weight.ndim) if side != axis)
+    largest = np.abs(weight).max(axis=others)
+    scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    spread = scale.reshape([-1 if side == axis else 1 for side in range(weight.ndim)])
+    return np.clip(np.rint(weight / spread), -LEVELS, LEVELS).astype(np.int8), scale
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    for item in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(item)
+
+
+def refuse_quantised(model: ModelProto) -> None:
+    already = next((node.name for node in model.graph.node if node.op_type == "QuantizeLinear"), None)
+    if already is not None:
+        raise GraphError(f"the graph is quantised already ({already}); quantise the FP32 graph it came from")

@@ -1,0 +1,145 @@
+"""An ONNX graph against the PyTorch network it stands for.
+
+The reference is the *plain* network in PyTorch, fed as the checkpoint's own pre-processing would feed it. So one
+comparison covers every rewrite, the exporter, the folded normalisation and the graph's upsampling and arg-max.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from segdeploy.errors import MissingExtra
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtra("torch", "export", "proving a graph") from error
+
+from segdeploy import agreement, scenes
+from segdeploy.agreement import Agreement
+from segdeploy.card import ModelCard
+from segdeploy.errors import ExportDisagrees
+from segdeploy.sessions import prepared
+from segdeploy.sessions.ort import OrtSession, run_bytes
+from segdeploy.signature import Signature
+from segdeploy.size import Size
+
+SLOTS_PROVEN = 3  # batch slots compared where the batch is open
+MAX_LOGITS_ERROR_FP16 = 1e-2  # 6 times the largest seen (SegFormer-B0: 1.5e-3)
+
+
+def upsampled(logits: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Frames, and what the plain network answers to each."""
+
+    frames: list[NDArray[np.uint8]]
+    references: list[Tensor]  # logits 1×C×h×w
+    slots: int
+
+    def place(self, turn: int, slot: int) -> int:
+        """Which frame a batch slot gets: not the same one twice."""
+        return (turn + slot) % len(self.frames)
+
+    def inputs(self, turn: int, signature: Signature) -> NDArray[Any]:
+        batch = np.stack([self.frames[self.place(turn, slot)] for slot in range(self.slots)])
+        return prepared(signature, batch)
+
+
+def make_probe(plain: nn.Module, card: ModelCard, signature: Signature) -> Probe:
+    slots = signature.batch or SLOTS_PROVEN
+    frames = probe_frames(min(slots, SLOTS_PROVEN) + 1, signature.size)
+    return Probe(frames, [reference_logits(plain, frame, card) for frame in frames], slots)
+
+
+def prove(model: ModelProto, path: Path, probe: Probe, signature: Signature) -> Agreement:
+    """`model` as written to `path`, in ONNX Runtime: each batch slot with two different frames."""
+    seen = []
+    with OrtSession(path) as session:
+        for turn in (0, 1):
+            answers = session.run(probe.inputs(turn, signature))
+            for slot in range(probe.slots):
+                seen.append(compare(probe.references[probe.place(turn, slot)], answers[slot], signature))
+        if signature.batch is None:
+            single = session.run(prepared(signature, probe.frames[0][None]))
+            seen.append(compare(probe.references[0], single[0], signature))
+    if signature.interface != "logits":
+        seen.append(compare_inner_logits(model, probe.frames[0], probe.references[0], signature))
+    return agreement.total(seen)
+
+
+def probe_frames(count: int, size: Size) -> list[NDArray[np.uint8]]:
+    """Made street scenes, the same on every machine; the last one is noise, which reaches every corner of a net."""
+    made = [scenes.make_scene(seed, size.height, size.width).image for seed in range(count - 1)]
+    noise = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    return [*made, noise]
+
+
+def reference_logits(plain: nn.Module, frame: NDArray[np.uint8], card: ModelCard) -> Tensor:
+    pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float()
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (card.mean, card.std))
+    with torch.inference_mode():
+        logits: Tensor = plain((pixels - mean) / std)
+    return logits
+
+
+def compare(reference: Tensor, answer: NDArray[Any], signature: Signature) -> Agreement:
+    size = torch.Size((signature.size.height, signature.size.width))
+    expected = upsampled(reference, size).argmax(1).numpy()
+    error = None
+    if signature.interface == "logits":
+        error = agreement.compare_logits(reference.numpy(), answer[None])
+        answer = upsampled(torch.from_numpy(answer[None]), size).argmax(1).numpy()
+    labels = answer.reshape(expected.shape)
+    return Agreement(1, expected.size, int(np.count_nonzero(expected == labels)), error)
+
+
+def compare_inner_logits(
+    model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
+) -> Agreement:
+    """A graph that answers labels is also looked into: its logits, before the upsampling."""
+    inner = inner_logits_name(model)
+    answer = run_to(model, inner, prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0))
+    return Agreement(0, 0, 0, agreement.compare_logits(reference.numpy(), answer[:1]))
+
+
+def inner_logits_name(model: ModelProto) -> str:
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    node = made_by[model.graph.output[0].name]
+    while node.op_type != "Resize":
+        node = made_by[node.input[0]]
+    return str(node.input[0])
+
+
+def run_to(model: ModelProto, tensor: str, inputs: NDArray[Any]) -> NDArray[Any]:
+    opened = ModelProto()
+    opened.CopyFrom(model)
+    del opened.graph.output[:]
+    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
+    return run_bytes(opened.SerializeToString(), inputs)
+
+
+def demand(seen: Agreement, card: ModelCard, precision: str = "fp32") -> None:
+    """Refuse a graph beyond its card's bounds."""
+    pixels, logits = card.min_pixel_agreement, card.max_logits_error
+    if precision == "fp16":
+        pixels, logits = card.min_pixel_agreement_fp16, max(logits, MAX_LOGITS_ERROR_FP16)
+    error = 0.0 if seen.logits_error is None else seen.logits_error
+    if seen.pixel_agreement >= pixels and error <= logits:
+        return
+    raise ExportDisagrees(
+        f"the exported graph disagrees with PyTorch: {seen}; the card {card.name!r} allows"
+        f" {pixels:.2%} and {logits:.0e}{' in FP16' if precision == 'fp16' else ''}. No file was written"
+    )

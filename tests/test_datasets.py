@@ -1,0 +1,404 @@
+"""Data sets of a few pixels in every layout: what is found, what values become, and what is refused in which words."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdeploy import scenes
+from segdeploy.errors import EvaluationError, ImageError, RequestError
+from segdeploy.evaluate.datasets import camvid_split, open_dataset, ranges
+from segdeploy.evaluate.label_files import read_label_file
+from segdeploy.labels import generated_labels, read_labels
+
+CITYSCAPES = read_labels("cityscapes")
+CAMVID = read_labels("camvid")
+
+
+def save(path, pixels):
+    """Grey, or RGB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = np.asarray(pixels)
+    cv2.imwrite(str(path), stored[..., ::-1] if stored.ndim == 3 else stored)
+    return path
+
+
+def picture(path, height=4, width=6):
+    return save(path, np.zeros((height, width, 3), np.uint8))
+
+
+@pytest.fixture
+def city(tmp_path):
+    scenes.write_cityscapes(tmp_path, 3, seed=5, height=64, width=128)
+    return tmp_path
+
+
+def test_cityscapes_label_ids_become_train_ids(city):
+    dataset = open_dataset("cityscapes", city)
+    assert (str(dataset), len(dataset), dataset.labels) == ("cityscapes val", 3, CITYSCAPES)
+    assert [dataset.named(pair.image) for pair in dataset.pairs] == [
+        f"leftImg8bit/val/madeup/madeup_{index:06d}_000019_leftImg8bit.png" for index in range(3)
+    ]
+    assert all(pair.truth.name.endswith("_gtFine_labelIds.png") for pair in dataset.pairs)
+    for index, pair in enumerate(dataset.pairs):
+        truth = dataset.read_truth(pair)
+        assert truth.dtype == np.uint8
+        assert np.array_equal(truth, scenes.make_scene(5 + index, 64, 128).labels)
+
+
+def test_train_ids_are_read_where_there_are_no_label_ids(city):
+    by_ids = open_dataset("cityscapes", city)
+    digest, expected = by_ids.digest, [by_ids.read_truth(pair) for pair in by_ids.pairs]
+    for path in city.rglob("*_labelIds.png"):
+        path.unlink()
+    dataset = open_dataset("cityscapes", city)
+    assert all(pair.truth.name.endswith("_gtFine_labelTrainIds.png") for pair in dataset.pairs)
+    for pair, truth in zip(dataset.pairs, expected, strict=True):
+        assert np.array_equal(dataset.read_truth(pair), truth)
+    assert dataset.digest != digest
+
+
+def test_every_label_id_of_cityscapes_is_known_and_nothing_else(city):
+    dataset = open_dataset("cityscapes", city)
+    save(dataset.pairs[0].truth, np.uint8([[*range(34), 255]]))
+    assert dataset.read_truth(dataset.pairs[0])[0].tolist() == [
+        *CITYSCAPES.lookup_from_ids()[:34].tolist(),
+        255,
+    ]
+    path = save(dataset.pairs[1].truth, np.uint8([[7, 34, 77]]))
+    with pytest.raises(EvaluationError) as refused:
+        dataset.read_truth(dataset.pairs[1])
+    assert str(refused.value) == (
+        f"{path} holds the id 34, which cityscapes gives no meaning; ids are 0 to 33, 255"
+    )
+
+
+def test_another_split(city):
+    scenes.write_cityscapes(city, 1, seed=9, split="train", height=64, width=128)
+    assert len(open_dataset("cityscapes", city, "train")) == 1
+    with pytest.raises(
+        EvaluationError, match=r"nothing was found of .*leftImg8bit/test/CITY/\*_leftImg8bit\.png"
+    ):
+        open_dataset("cityscapes", city, "test")
+
+
+def test_kitti_has_cityscapes_ids(tmp_path):
+    for stem in ("000000", "000001"):
+        picture(tmp_path / f"training/image_2/{stem}_10.png", 1, 4)
+        picture(tmp_path / f"training/image_2/{stem}_11.png", 1, 4)
+        save(tmp_path / f"training/semantic/{stem}_10.png", np.uint8([[7, 8, 0, 33]]))
+    dataset = open_dataset("kitti", tmp_path)
+    assert (str(dataset), len(dataset), dataset.labels) == ("kitti training", 2, CITYSCAPES)
+    assert dataset.read_truth(dataset.pairs[1]).tolist() == [[0, 1, 255, 18]]
+
+
+def test_camvid_as_segnet_has_it(tmp_path):
+    picture(tmp_path / "val/0016E5_07959.png", 1, 4)
+    save(tmp_path / "valannot/0016E5_07959.png", np.uint8([[0, 10, 11, 3]]))
+    dataset = open_dataset("camvid", tmp_path)
+    assert (str(dataset), dataset.labels) == ("camvid val", CAMVID)
+    assert dataset.read_truth(dataset.pairs[0]).tolist() == [[0, 10, 255, 3]]
+
+
+COLOURED = [[(128, 128, 128), (192, 0, 192), (0, 0, 0), (128, 0, 192), (64, 0, 64)]]  # Sky … Tunnel
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("val", "val_labels"), ("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels")],
+)
+def test_camvid_in_its_original_colours(tmp_path, images, labels):
+    picture(tmp_path / images / "0016E5_07959.png", 1, 5)
+    save(tmp_path / labels / "0016E5_07959_L.png", np.uint8(COLOURED))
+    if labels != "val_labels":
+        picture(tmp_path / images / "Seq05VD_f00000.png", 1, 5)
+        save(tmp_path / labels / "Seq05VD_f00000_L.png", np.uint8(COLOURED))
+    dataset = open_dataset("camvid", tmp_path, "val")
+    assert len(dataset) == 1
+    assert dataset.read_truth(dataset.pairs[0]).tolist() == [[0, 10, 255, 3, 1]]
+    path = save(dataset.pairs[0].truth, np.uint8([[(128, 128, 128), (1, 2, 3)]]))
+    with pytest.raises(
+        EvaluationError, match=re.escape(f"{path} holds the colour (1, 2, 3), which camvid gives")
+    ):
+        dataset.read_truth(dataset.pairs[0])
+
+
+def test_camvid_in_a_palette_is_read_by_its_colours(tmp_path):
+    picture(tmp_path / "val/a.png", 1, 2)
+    (tmp_path / "val_labels").mkdir()
+    file = Image.fromarray(np.uint8([[1, 0]]), "P")
+    file.putpalette([0, 0, 0, 64, 0, 128])
+    file.save(tmp_path / "val_labels/a_L.png")
+    dataset = open_dataset("camvid", tmp_path)
+    assert dataset.read_truth(dataset.pairs[0]).tolist() == [[8, 255]]
+
+
+@pytest.mark.parametrize(
+    ("stem", "split"),
+    [
+        ("0001TP_006690", "train"),
+        ("0001TP_008520", "train"),
+        ("0001TP_008550", "test"),
+        ("0006R0_f03930", "train"),
+        ("0016E5_07920", "train"),
+        ("0016E5_07959", "val"),
+        ("0016E5_08159", "val"),
+        ("0016E5_08190", "train"),
+        ("Seq05VD_f05100", "test"),
+    ],
+)
+def test_camvids_splits_are_told_by_name(stem, split):
+    assert camvid_split(stem) == split
+
+
+def test_each_of_camvids_32_colours_is_said_once(tmp_path):
+    picture(tmp_path / "val/a.png")
+    save(tmp_path / "valannot/a.png", np.zeros((4, 6), np.uint8))
+    dataset = open_dataset("camvid", tmp_path)
+    assert len(dataset.colours) == 32
+    assert sorted(set(dataset.colours.values())) == [*range(11), 255]
+    for index, colour in enumerate(CAMVID.colours):
+        assert dataset.colours[colour] == index
+
+
+def test_cityscapes_classes_as_camvids():
+    mapping = {
+        CITYSCAPES.names[index]: CAMVID.names[target]
+        for index, target in enumerate([3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10])
+    }
+    from segdeploy.labels import read_yaml
+    from segdeploy.shipped import folder
+
+    assert read_yaml(folder("models") / "labels/camvid.yaml")["from_cityscapes"] == mapping
+
+
+MAPPING = """
+ids: {0: ground, 1: ground, 7: vehicle, 300: vehicle, 9: ignore}
+from: {road: ground, kerb: ground, car: vehicle, bus: vehicle, sky: none}
+"""
+
+
+def two_folders(root, mapping=MAPPING, split=None, truth=((0, 1, 7), (9, 0, 300))):
+    picture(root / "images/a/x.jpg", 2, 3)
+    save(root / "labels/a/x.png", np.uint16(truth))
+    (root / "harbour.yaml").write_text(mapping)
+    return open_dataset("folder", root, split, root / "harbour.yaml")
+
+
+def test_two_folders_with_a_mapping(tmp_path):
+    dataset = two_folders(tmp_path)
+    assert (str(dataset), dataset.labels.names) == ("harbour", ("ground", "vehicle"))
+    assert dataset.read_truth(dataset.pairs[0]).tolist() == [[0, 0, 1], [255, 0, 1]]
+    table = dataset.lookup_from(generated_labels(["road", "kerb", "sky", "car", "bus"]))
+    assert table[:6].tolist() == [0, 0, 255, 1, 1, 255]
+
+
+def test_two_folders_with_splits_and_endings(tmp_path):
+    picture(tmp_path / "frames/night/a_rgb.png", 1, 2)
+    save(tmp_path / "frames/night/a_ids.png", np.uint8([[0, 1]]))
+    (tmp_path / "m.yaml").write_text(
+        "{images: 'frames/{split}', labels: 'frames/{split}', image_ending: _rgb.png, label_ending: _ids.png,"
+        " ids: {0: sea, 1: quay}}"
+    )
+    dataset = open_dataset("folder", tmp_path, "night", tmp_path / "m.yaml")
+    assert (str(dataset), len(dataset), dataset.labels.names) == ("m night", 1, ("sea", "quay"))
+    with pytest.raises(
+        RequestError, match=r"--split NAME and a folder with \{split\} in m\.yaml go together"
+    ):
+        open_dataset("folder", tmp_path, None, tmp_path / "m.yaml")
+
+
+def test_known_classes_keep_their_order_and_colours(tmp_path):
+    ids = ", ".join(f"{index}: {name}" for index, name in reversed(list(enumerate(CITYSCAPES.names))))
+    dataset = two_folders(tmp_path, f"ids: {{{ids}}}")
+    assert dataset.labels == CITYSCAPES
+    assert dataset.ids == {index: index for index in range(19)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ids: {", "harbour.yaml is not YAML"),
+        (
+            "[1]",
+            "harbour.yaml must have `ids`, and may have `from`, image_ending, images, label_ending, labels",
+        ),
+        ("{ids: {0: a}, clases: [a]}", "harbour.yaml must have `ids`"),
+        ("ids: [a, b]", "`ids` maps 0 to 65535 to class names or ignore, as in {0: road}"),
+        ("ids: {0: a, 65536: b}", "`ids` maps 0 to 65535"),
+        ("ids: {0: a, true: b}", "`ids` maps 0 to 65535"),
+        ("ids: {0: ignore}", "`ids` names no class, or more than 255"),
+        ("{ids: {0: a}, from: [b]}", "`from` maps a model's class names to those of `ids`, or to none"),
+        ("{ids: {0: a}, from: {b: c}}", "`from` counts 'b' as 'c'; known are none, a"),
+        ("{ids: {0: a}, images: 3}", "folders and endings are text"),
+        ("{ids: {0: a}, label_ending: _ids.JPG}", "JPEG does not keep ids"),
+        ("{ids: {0: a}, images: gone, labels: gone}", "nothing was found of "),
+    ],
+)
+def test_mappings_that_do_not_hold(tmp_path, text, message):
+    with pytest.raises(EvaluationError) as refused:
+        two_folders(tmp_path, text)
+    assert message in str(refused.value)
+
+
+def test_a_mapping_that_is_not_there(tmp_path):
+    with pytest.raises(EvaluationError, match=r"gone\.yaml cannot be read: No such file"):
+        open_dataset("folder", tmp_path, None, tmp_path / "gone.yaml")
+
+
+def test_an_id_outside_a_users_mapping_is_named(tmp_path):
+    dataset = two_folders(tmp_path, truth=((0, 1, 7), (2, 0, 0)))
+    with pytest.raises(EvaluationError) as refused:
+        dataset.read_truth(dataset.pairs[0])
+    assert str(refused.value) == (
+        f"{tmp_path}/labels/a/x.png holds the id 2, which harbour gives no meaning; ids are 0 to 1, 7, 9, 300"
+    )
+
+
+def test_a_file_without_its_partner_is_named(city):
+    gone = next(city.rglob("madeup_000001*_labelIds.png"))
+    gone.unlink()
+    with pytest.raises(EvaluationError) as refused:
+        open_dataset("cityscapes", city)
+    said = str(refused.value)
+    assert said.startswith("1 of 3 files have no partner: ")
+    assert "madeup_000001_000019_leftImg8bit.png has no labels; expected " in said
+    assert said.endswith("madeup/madeup_000001_000019_gtFine_labelIds.png")
+    next(city.rglob("madeup_000001*_leftImg8bit.png")).unlink()
+    next(city.rglob("madeup_000002*_leftImg8bit.png")).unlink()
+    with pytest.raises(EvaluationError, match=r"madeup_000002_000019_gtFine_labelIds\.png has no image"):
+        open_dataset("cityscapes", city)
+
+
+def test_two_images_of_one_name(tmp_path):
+    picture(tmp_path / "images/a/x.png", 2, 3)
+    with pytest.raises(EvaluationError, match=r"x\.jpg and .*x\.png are two images of one name"):
+        two_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "looked_for"),
+    [
+        (
+            "cityscapes",
+            "{root}/leftImg8bit/val/CITY/*_leftImg8bit.png with {root}/gtFine/val/CITY/*_gtFine_labelIds.png",
+        ),
+        ("kitti", "{root}/training/image_2/*_10.png with {root}/training/semantic/*_10.png"),
+        (
+            "camvid",
+            "{root}/val/*.png with {root}/valannot/*.png, nor of {root}/val/*.png with {root}/val_labels/*_L.png",
+        ),
+    ],
+)
+def test_a_wrong_root_says_what_was_looked_for(name, looked_for, tmp_path):
+    with pytest.raises(EvaluationError) as refused:
+        open_dataset(name, tmp_path)
+    assert str(refused.value).startswith("nothing was found of " + looked_for.format(root=tmp_path))
+    with pytest.raises(EvaluationError, match="there is no folder "):
+        open_dataset(name, tmp_path / "gone")
+
+
+def test_requests_that_make_no_sense(tmp_path):
+    with pytest.raises(RequestError) as refused:
+        open_dataset("coco", tmp_path)
+    assert str(refused.value) == "no data set is called 'coco'; known: cityscapes, kitti, camvid, folder"
+    for name, mapping in (("folder", None), ("camvid", tmp_path / "m.yaml")):
+        with pytest.raises(RequestError, match=r"--mapping FILE\.yaml and --dataset folder go together"):
+            open_dataset(name, tmp_path, None, mapping)
+    with pytest.raises(RequestError, match="a limit of 0 images leaves none"):
+        two_folders(tmp_path).limited(0)
+
+
+def test_a_limit_is_spread_evenly(tmp_path):
+    scenes.write_cityscapes(tmp_path, 7, seed=0, height=64, width=128)
+    dataset = open_dataset("cityscapes", tmp_path)
+    assert dataset.limited(None) is dataset.limited(9) is dataset
+    assert dataset.limited(3).pairs == tuple(dataset.pairs[index] for index in (0, 2, 4))
+    assert dataset.limited(3).digest != dataset.digest
+
+
+def test_the_digest_is_of_names_sizes_and_meaning(tmp_path):
+    first = two_folders(tmp_path).digest
+    assert two_folders(tmp_path).digest == first
+    assert two_folders(tmp_path, MAPPING.replace("7: vehicle", "7: ground")).digest != first
+    (tmp_path / "labels/a/x.png").write_bytes((tmp_path / "labels/a/x.png").read_bytes() + b" ")
+    assert open_dataset("folder", tmp_path, None, tmp_path / "harbour.yaml").digest != first
+
+
+def numbered(count):
+    return generated_labels([f"class {index}" for index in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (CAMVID, [*range(11), 255]),
+        (CITYSCAPES, [3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, 255]),
+        (numbered(19), [3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, 255]),
+        (numbered(11), [*range(11), 255]),
+        (numbered(256), [*range(11), 255]),
+    ],
+)
+def test_what_a_models_classes_count_as(model, expected, tmp_path):
+    picture(tmp_path / "val/a.png")
+    save(tmp_path / "valannot/a.png", np.zeros((4, 6), np.uint8))
+    table = open_dataset("camvid", tmp_path).lookup_from(model)
+    assert table[: len(expected)].tolist() == expected
+    assert (table[len(expected) :] == 255).all()
+
+
+def test_a_model_of_other_classes_is_refused(city):
+    dataset = open_dataset("cityscapes", city)
+    with pytest.raises(EvaluationError) as refused:
+        dataset.lookup_from(read_labels("ade20k"))
+    assert str(refused.value) == (
+        "the model's 150 classes (wall, building, sky, floor, tree, ceiling and 144 more) do not fit cityscapes: none "
+        "counts as traffic sign, vegetation, terrain, rider, train, motorcycle. --dataset folder with a --mapping "
+        "can say what each counts as, under `from`"
+    )
+    with pytest.raises(
+        EvaluationError, match=r"the model's 12 classes \(class 0, .*\) do not fit cityscapes"
+    ):
+        dataset.lookup_from(numbered(12))
+
+
+def test_ids_are_read_as_they_were_written(tmp_path):
+    ids = np.uint8([[0, 1, 2], [3, 2, 1]])
+    path = tmp_path / "ids.png"
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    for image in (Image.fromarray(ids), palette, Image.fromarray(np.dstack([ids] * 3))):
+        image.save(path)
+        assert read_label_file(path).tolist() == ids.tolist()
+    palette.save(path, bits=2)
+    assert read_label_file(path).tolist() == ids.tolist()
+    palette.save(path, transparency=0)
+    assert read_label_file(path).tolist() == ids.tolist()
+    Image.fromarray(ids % 2 == 1).save(path)  # one bit a pixel
+    assert read_label_file(path).tolist() == (ids % 2).tolist()
+    cv2.imwrite(str(path), np.uint16(ids) * 300)
+    assert read_label_file(path).tolist() == (np.uint16(ids) * 300).tolist()
+
+
+def test_label_files_that_cannot_be_read(tmp_path):
+    path = tmp_path / "ids.png"
+    with pytest.raises(ImageError, match=r"ids\.png cannot be read: No such file"):
+        read_label_file(path)
+    for content in (b"", b"no image"):
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=r"ids\.png is not a label image that can be decoded"):
+            read_label_file(path)
+    save(path, np.uint8([[(1, 2, 3)]]))
+    with pytest.raises(EvaluationError, match=r"ids\.png is coloured; expected ids in one grey channel"):
+        read_label_file(path)
+    twice = Image.fromarray(np.uint8([[0, 2]]), "P")
+    twice.putpalette([0, 0, 0, 9, 9, 9, 9, 9, 9])
+    twice.save(path)
+    with pytest.raises(EvaluationError, match=r"has a palette in which the ids 1 and 2 have one colour"):
+        read_label_file(path)
+
+
+def test_ranges():
+    assert ranges([255, 2, 0, 1, 7]) == "0 to 2, 7, 255"

@@ -1,0 +1,252 @@
+"""The whole way to an INT8 graph on made scenes, what it says of itself, and everything it refuses."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from segdeploy import scenes
+from segdeploy.calibrate import collect as collecting
+from segdeploy.calibrate.cache import read_cache
+from segdeploy.cli import main
+from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
+from segdeploy.evaluate.datasets import open_dataset
+from segdeploy.export import export_onnx
+from segdeploy.graph.layers import layers_of
+from segdeploy.quantize import Request, quantize
+from segdeploy.record import read_record
+from segdeploy.sessions import open_session, segment
+from segdeploy.shipped import folder
+from segdeploy.size import Size
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return export_onnx(folder("models") / "demo-b0", size=Size(128, 256), interface="frames", output=out).path
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    root = tmp_path_factory.mktemp("city")
+    scenes.write_cityscapes(root, 12, seed=500, split="train", height=128, width=256)
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(city):
+    return city / "leftImg8bit" / "train"
+
+
+def request(city, **changes):
+    return Request(
+        **{"dataset": open_dataset("cityscapes", city, "train"), "probes": 6, "equalise": "off"} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def done(demo, city, tmp_path_factory):
+    out = tmp_path_factory.mktemp("int8")
+    return quantize(demo, request(city, max_drop=2.0, cache_for="10.9.0"), output=out)
+
+
+def test_the_graph_is_int8_and_answers_as_the_other_one(demo, done):
+    model = onnx.load(done.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    assert {item.key: item.value for item in model.metadata_props}["segdeploy.precision"] == "int8"
+    frame = scenes.make_scene(900_000_007, 128, 256).image
+    with open_session(demo) as first, open_session(done.path) as second:
+        assert np.mean(segment(first, frame).labels == segment(second, frame).labels) > 0.95
+    assert done.path.stat().st_size < demo.stat().st_size / 2
+
+
+def test_the_ledger_says_what_each_step_cost(done):
+    record = read_record(done.path)
+    assert record is not None
+    assert record.precision == "int8"
+    exported, fp32, int8 = record.ledger
+    assert (exported["step"], exported["with"]) == ("fp32", "PyTorch FP32")
+    assert fp32["pixel_agreement"] == 1
+    assert fp32["miou"] - int8["miou"] <= 0.02
+    assert 0 < int8["int8_share"] <= 1
+    assert set(int8["worst_class"]) == {"name", "delta_points"}
+    assert record.verdict == done.words
+    assert done.words.startswith(
+        f"INT8 covers {int8['int8_share']:.0%} of the multiplications with weights and costs"
+    )
+    assert record.calibration["images"] == 12
+    assert record.calibration["pixels_seen"]["road"] > 1000
+
+
+def test_scales_recipe_and_cache_lie_beside_it(demo, done):
+    stem = demo.name.removesuffix(".onnx")
+    scales = json.loads((done.path.parent / f"{stem}.scales.json").read_text())
+    roots = {layer.root for layer in layers_of(onnx.load(demo))}
+    assert set(scales["tensors"]) == roots
+    assert all(0 <= one["clipped"] < 0.2 for one in scales["tensors"].values())
+    recipe = yaml.safe_load((done.path.parent / f"{stem}.int8.recipe.yaml").read_text())
+    assert (recipe["method"], recipe["dataset"], recipe["count"]) == ("entropy", "cityscapes", 12)
+    cache = read_cache(done.path.parent / f"{stem}.calib")
+    assert cache.tensorrt == "10.9.0"
+    for name in roots:
+        assert cache.scales[name] == pytest.approx(scales["tensors"][name]["scale"])
+
+
+def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, capsys):
+    recipe = next(done.path.parent.glob("*.recipe.yaml"))
+    arguments = [
+        "quantize",
+        str(demo),
+        "--dataset",
+        "cityscapes",
+        "--root",
+        str(city),
+        "--recipe",
+        str(recipe),
+    ]
+    assert main([*arguments, "--probes", "6", "--max-drop", "5", "-o", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / done.path.name).read_bytes() == done.path.read_bytes()
+    assert "INT8 covers" in said
+    assert "kept out of INT8:" in said
+
+
+def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, capsys):
+    arguments = ["quantize", str(demo), "--images", str(images), "--probes", "4", "--equalise", "on"]
+    assert main([*arguments, "--max-drop", "20", "-o", str(tmp_path)]) == 0
+    assert "% of the labels" in capsys.readouterr().out
+    recipe = yaml.safe_load(next(tmp_path.glob("*.recipe.yaml")).read_text())
+    assert recipe["equalise"] is True
+    assert main(["inspect", str(next(tmp_path.glob("*.int8.onnx")))]) == 0
+    assert "INT8 covers" in capsys.readouterr().out
+
+
+def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
+    mixed = quantize(demo, request(city, max_drop=2.0, fp16=True), output=tmp_path)
+    model = onnx.load(mixed.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert mixed.path.name == "segformer-b0-demo.128x256.frames.int8.fp16.onnx"
+    assert mixed.record.precision == "int8+fp16"
+    assert mixed.record.opset == 19
+    stored = {item.name: item.data_type for item in model.graph.initializer}
+    assert stored["network.head.classifier.bias"] == onnx.TensorProto.FLOAT16
+    assert stored["network.head.classifier.weight.q"] == onnx.TensorProto.INT8
+    assert mixed.path.stat().st_size < done.path.stat().st_size
+
+
+def test_the_search_keeps_out_what_hurts_most(demo, city, tmp_path):
+    strict = quantize(demo, request(city, max_drop=0.1), output=tmp_path)
+    assert strict.sensitivities
+    assert 0 < len(strict.record.calibration["keep"]) < len(strict.sensitivities)
+    assert strict.record.calibration["int8_share"] < 1
+    fp32, int8 = strict.record.ledger[1:]
+    assert 100 * (fp32["miou"] - int8["miou"]) <= 0.1
+
+
+def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, city, tmp_path):
+    impossible = request(city, max_drop=0.0, method="percentile", percentile=30.0)
+    with pytest.raises(
+        QuantisationCosts, match=r"INT8 costs .* points of mIoU even at its best, .* No file was written"
+    ):
+        quantize(demo, impossible, output=tmp_path)
+    assert not list(tmp_path.glob("*.int8*"))
+
+
+def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monkeypatch):
+    keep, ran = collecting.keep, []
+    monkeypatch.setattr(collecting, "KEPT_EVERY", 4)
+
+    def stopping(path, key, done, histograms):
+        keep(path, key, done, histograms)
+        if done == 8:
+            raise KeyboardInterrupt
+
+    plain = Request(images=images, probes=2, equalise="off", max_drop=50)
+    monkeypatch.setattr(collecting, "keep", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(demo, plain, output=tmp_path)
+    monkeypatch.setattr(collecting, "keep", keep)
+    prepared = collecting.prepared
+    monkeypatch.setattr(collecting, "prepared", lambda *given: ran.append(1) or prepared(*given))
+    resumed = quantize(demo, plain, output=tmp_path)
+    assert len(ran) == 4
+    straight = quantize(demo, plain, output=tmp_path / "straight")
+    assert resumed.path.read_bytes() == straight.path.read_bytes()
+
+
+def test_a_calibration_of_something_else_is_refused_with_both_keys(demo, images, tmp_path):
+    quantize(demo, Request(images=images, probes=2, equalise="off", max_drop=50), output=tmp_path)
+    fewer = Request(images=images, count=9, probes=2, equalise="off", max_drop=50)
+    with pytest.raises(CalibrationError, match=r"was collected for graph \w{12}, .*; asked for now is graph"):
+        quantize(demo, fewer, output=tmp_path)
+    (state,) = tmp_path.glob("*.calibration.npz")
+    state.write_bytes(b"PK nonsense")
+    with pytest.raises(CalibrationError, match=r"is not a calibration that can be read .* delete it"):
+        quantize(demo, fewer, output=tmp_path)
+
+
+def test_too_few_images(demo, images, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(images.rglob("*.png"))[:7]:
+        shutil.copy(path, few)
+    with pytest.raises(CalibrationError, match="7 images are too few to calibrate on; give 8 or more"):
+        quantize(demo, Request(images=few), output=tmp_path)
+    with pytest.raises(RequestError, match=r"900 images were asked for, .* has 12; give --count 12 or less"):
+        quantize(demo, Request(images=images, count=900), output=tmp_path)
+
+
+def test_an_int8_graph_is_not_quantised_again(done, images, tmp_path):
+    with pytest.raises(GraphError, match="is quantised already"):
+        quantize(done.path, Request(images=images), output=tmp_path)
+
+
+def test_a_nan_is_named(demo, images, tmp_path):
+    model = onnx.load(demo)
+    (weight,) = [item for item in model.graph.initializer if item.name == "network.stages.0.embed.weight"]
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    with pytest.raises(
+        CalibrationError, match=r"the tensor network\.\S+ holds NaN or infinity on a calibration image"
+    ):
+        quantize(tmp_path / "nan.onnx", Request(images=images, equalise="off"), output=tmp_path / "out")
+
+
+def test_dead_layers_stay_as_they_are(demo, tmp_path):
+    """Black frames: the first tensor is constant, and others may be; the graph is made of what is alive."""
+    black = tmp_path / "black"
+    black.mkdir()
+    for index in range(8):
+        cv2.imwrite(str(black / f"{index}.png"), np.zeros((128, 256, 3), np.uint8))
+    done = quantize(
+        demo, Request(images=black, probes=2, equalise="off", max_drop=100), output=tmp_path / "out"
+    )
+    onnx.checker.check_model(onnx.load(done.path), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "give either --images DIR, or a labelled data set"),
+        (["--images", "IMAGES", "--method", "kl"], "known: entropy, percentile, minmax, mse"),
+        (["--images", "IMAGES", "--equalise", "perhaps"], "known: auto, on, off"),
+        (["--images", "IMAGES", "--max-drop", "-1"], "--max-drop -1 is outside 0 to 100"),
+        (["--images", "IMAGES", "--recipe", "nothing"], "there is no recipe nothing"),
+        (["--dataset", "camvid"], "--dataset needs --root DIR"),
+        (["--images", "IMAGES", "--cache-for", "11.0.0"], "11"),
+    ],
+)
+def test_requests_that_make_no_sense(flags, words, demo, images, tmp_path, capsys):
+    flags = [str(images) if flag == "IMAGES" else flag for flag in flags]
+    assert main(["quantize", str(demo), *flags, "--probes", "1", "-o", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.glob("*.int8*"))
