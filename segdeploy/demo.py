@@ -5,6 +5,7 @@ The bundled SegFormer-B0 was trained on made scenes and knows nothing else (mode
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +17,26 @@ from segdeploy import scenes
 from segdeploy.card import read_card
 from segdeploy.errors import OutputError
 from segdeploy.evaluate.confusion import Confusion
+from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.export import Exported, export_onnx
 from segdeploy.files import make_folder, replacing
 from segdeploy.image import Frame
+from segdeploy.quantize import Quantised, Request, quantize
 from segdeploy.segmentation import write_image
 from segdeploy.sessions import open_session, segment_many
 from segdeploy.shipped import folder
+from segdeploy.size import Size
 
 CARD = "segformer-b0-demo"
 HELD_OUT = 900_000_000  # seeds from here on were never trained on
+CALIBRATION = 1_300_000
 CLIP_FPS = 20.0
 
 
 @dataclass(frozen=True)
 class Demo:
     exported: Exported
+    int8: Quantised
     images: int
     miou: float
     pixel_accuracy: float
@@ -42,6 +48,7 @@ def run_demo(
     output: Path,
     *,
     images: int = 12,
+    calibration_scenes: int = 32,
     clip_frames: int = 60,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Demo:
@@ -49,6 +56,7 @@ def run_demo(
     progress("exporting the bundled SegFormer-B0 and comparing it with PyTorch")
     exported = export_onnx(folder("models") / "demo-b0", card=CARD, interface="frames", output=output)
     size = read_card(CARD).size
+    int8 = to_int8(exported.path, size, calibration_scenes, output, progress)
     made = [scenes.make_scene(HELD_OUT + index, size.height, size.width) for index in range(images)]
     with open_session(exported.path) as session:
         progress(f"segmenting {images} made scenes")
@@ -71,7 +79,18 @@ def run_demo(
             answer.overlay(frame) for frame, answer in zip(frames, segment_many(session, frames), strict=True)
         ]
         write_clip(clip, overlays)
-    return Demo(exported, images, confusion.miou, confusion.pixel_accuracy, sheet, clip)
+    return Demo(exported, int8, images, confusion.miou, confusion.pixel_accuracy, sheet, clip)
+
+
+def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callable[[str], None]) -> Quantised:
+    """INT8 by labelled made scenes, which lie in Cityscapes' own folders meanwhile."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        scenes.write_cityscapes(root, count, CALIBRATION, "train", size.height, size.width)
+        request = Request(dataset=open_dataset("cityscapes", root, "train"), probes=16, equalise="off")
+        done = quantize(graph, request, output=output, progress=progress)
+    (output / f"{graph.stem}.calibration.npz").unlink()  # of scenes that are no longer there
+    return done
 
 
 def write_clip(path: Path, frames: list[Frame]) -> None:

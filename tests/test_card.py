@@ -148,7 +148,7 @@ def test_a_card_of_the_users_own_may_bring_its_labels(tmp_path):
 
 def test_the_example_of_the_readme_is_a_card(tmp_path):
     text = (folder("models") / "README.md").read_text(encoding="utf-8")
-    card, labels = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    card, labels = (part.partition("```")[0] for part in text.split("```yaml\n")[1:3])
     (tmp_path / "my-model.yaml").write_text(card, encoding="utf-8")
     (tmp_path / "harbour.yaml").write_text(labels, encoding="utf-8")
     assert read_card(str(tmp_path / "my-model.yaml")).labels.names == ("quay", "water")

@@ -8,9 +8,12 @@ from segdeploy.shipped import folder
 
 
 def test_the_demo_goes_the_whole_way(tmp_path):
-    demo = run_demo(tmp_path, images=8, clip_frames=5)
+    demo = run_demo(tmp_path, images=8, clip_frames=5, calibration_scenes=12)
     assert demo.exported.agreement.pixel_agreement >= 0.9999
     assert demo.miou >= 0.75
+    fp32, int8 = demo.int8.record.ledger[1:]
+    assert fp32["miou"] - int8["miou"] <= 0.005
+    assert int8["int8_share"] >= 0.8
     sheet = cv2.imread(str(demo.sheet))
     assert sheet.shape == (4 * 256, 3 * 512, 3)
     clip = cv2.VideoCapture(str(demo.clip))
@@ -35,10 +38,15 @@ def test_the_verb_says_what_to_look_at_and_what_to_type_next(tmp_path, monkeypat
     import segdeploy.demo
 
     run = segdeploy.demo.run_demo
-    monkeypatch.setattr(segdeploy.demo, "run_demo", lambda *a, **k: run(*a, **k, images=4, clip_frames=2))
+    monkeypatch.setattr(
+        segdeploy.demo,
+        "run_demo",
+        lambda *a, **k: run(*a, **k, images=4, clip_frames=2, calibration_scenes=8),
+    )
     assert main(["demo", "-o", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "was compared with PyTorch: 100.0000% of" in said
+    assert "INT8 covers" in said
     assert str(tmp_path / "scenes.png") in said
     assert "It knows made scenes only" in said
     assert "segdeploy export nvidia/" in said

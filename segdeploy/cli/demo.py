@@ -21,6 +21,8 @@ def execute(arguments: argparse.Namespace) -> int:
     print(
         f"""The bundled SegFormer-B0 is now {demo.exported.path}.
 It was compared with PyTorch: {demo.exported.agreement}.
+Its INT8 form is {demo.int8.path}.
+{demo.int8.words}.
 On {demo.images} made scenes it never saw it scores {demo.miou:.1%} mIoU, {demo.pixel_accuracy:.1%} of the pixels.
 It knows made scenes only: for a real street take a real checkpoint.
 
@@ -28,6 +30,6 @@ look at   {demo.sheet}  (scene | truth | answer)
           {demo.clip}
 next      segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out
           segdeploy run out/segformer-b0-cityscapes.1024x1024.nvinfer.onnx IMAGE_OR_FOLDER -o out
-          segdeploy inspect {demo.exported.path}"""
+          segdeploy inspect {demo.int8.path}"""
     )
     return 0
