@@ -38,6 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 from segdeploy import image, scenes
 from segdeploy.agreement import compare_logits
 from segdeploy.export import OPSET, export_onnx
+from segdeploy.graph.layers import all_macs
 from segdeploy.sessions import open_session, prepared, segment
 from segdeploy.size import Size
 
@@ -252,33 +253,14 @@ def equal(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def cost(path: Path) -> dict:
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    model = onnx.load(path)
     kinds = Counter(node.op_type for node in model.graph.node)
     return {
         "nodes": len(model.graph.node),
         **{kind: kinds[kind] for kind in COUNTED},
-        "gmacs": round(multiplications(model.graph) / 1e9, 2),
+        "gmacs": round(all_macs(model) / 1e9, 2),
         "size_bytes": path.stat().st_size,
     }
-
-
-def multiplications(graph: onnx.GraphProto) -> int:
-    """Multiply-accumulates of Conv, MatMul and Gemm; the Resize and element-wise nodes are left out."""
-    shapes = {item.name: tuple(item.dims) for item in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        shapes[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
-    total = 0
-    for node in graph.node:
-        if node.op_type not in ("Conv", "MatMul", "Gemm"):
-            continue
-        if node.op_type == "Conv":
-            inner = np.prod(shapes[node.input[1]][1:])
-        elif any(item.name == "transA" and item.i for item in node.attribute):
-            inner = shapes[node.input[0]][0]
-        else:
-            inner = shapes[node.input[0]][-1]
-        total += int(np.prod(shapes[node.output[0]]) * inner)
-    return total
 
 
 # ---- the table -------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from segdeploy import agreement, scenes
 from segdeploy.agreement import Agreement
 from segdeploy.card import ModelCard
 from segdeploy.errors import ExportDisagrees
+from segdeploy.graph.layers import logits_of
 from segdeploy.sessions import prepared
 from segdeploy.sessions.ort import OrtSession, run_bytes
 from segdeploy.signature import Signature
@@ -110,17 +111,9 @@ def compare_inner_logits(
     model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
 ) -> Agreement:
     """A graph that answers labels is also looked into: its logits, before the upsampling."""
-    inner = inner_logits_name(model)
+    inner = logits_of(model)
     answer = run_to(model, inner, prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0))
     return Agreement(0, 0, 0, agreement.compare_logits(reference.numpy(), answer[:1]))
-
-
-def inner_logits_name(model: ModelProto) -> str:
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    node = made_by[model.graph.output[0].name]
-    while node.op_type != "Resize":
-        node = made_by[node.input[0]]
-    return str(node.input[0])
 
 
 def run_to(model: ModelProto, tensor: str, inputs: NDArray[Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -35,23 +36,7 @@ from segdeploy.families.checkpoints import (
 )
 from segdeploy.families.key_names import EPS
 
-TINY = {
-    "model_type": "segformer",
-    "architectures": ["SegformerForSemanticSegmentation"],
-    "num_channels": 3,
-    "num_encoder_blocks": 4,
-    "depths": [1, 2, 1, 1],
-    "sr_ratios": [8, 4, 2, 1],
-    "hidden_sizes": [8, 16, 24, 32],
-    "patch_sizes": [7, 3, 3, 3],
-    "strides": [4, 2, 2, 2],
-    "num_attention_heads": [1, 2, 3, 4],
-    "mlp_ratios": [4, 4, 4, 4],
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-    "decoder_hidden_size": 12,
-    "num_labels": 5,
-}
+TINY = {**conftest.TINY, "layer_norm_eps": 1e-6, "decoder_hidden_size": 12, "num_labels": 5}
 B0 = {
     **TINY,
     "depths": [2, 2, 2, 2],
