@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import __version__, files
-from segdeploy.calibrate.cache import CalibrationCache, version_number, write_cache
+from segdeploy.calibrate.cache import CalibrationCache, read_cache, version_number, write_cache
 from segdeploy.calibrate.collect import Key, collect, fitted, key_of
 from segdeploy.calibrate.histogram import Histogram
 from segdeploy.calibrate.judge import Judge, Verdict
@@ -29,6 +29,7 @@ from segdeploy.calibrate.search import Found, Sensitivity, measure, names_in, se
 from segdeploy.calibrate.thresholds import demand_method, int8_scales, thresholds
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.datasets import Dataset
+from segdeploy.evaluate.evaluate import read_pair
 from segdeploy.graph.equalise import equalised, norms_to_equalise
 from segdeploy.graph.layers import Layer, all_macs, layers_of
 from segdeploy.graph.precision import rounding, to_fp16
@@ -60,7 +61,8 @@ class Request:
     probes: int = PROBES
     max_drop: float | None = None
     equalise: str = "auto"
-    recipe: Recipe | None = None  # replayed: nothing is searched
+    recipe: Recipe | None = None  # replayed: what it says is not searched for
+    scales: Path | None = None  # TensorRT's calibration cache, instead of a calibration
     method: str = "entropy"
     percentile: float = 99.99
     seed: int = 0
@@ -137,7 +139,10 @@ def quantize(
     job = Job(path, model, signature, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []
-    found = replayed(job, calibrated) if request.recipe else searched(job, calibrated, sensitivities)
+    if request.recipe and request.recipe.keep is not None:
+        found = replayed(job, calibrated, request.recipe.keep)
+    else:
+        found = searched(job, calibrated, sensitivities)
     if not found.met:
         raise QuantisationCosts(refusal(job, calibrated, found))
     return write(job, calibrated, even, found, sensitivities)
@@ -179,7 +184,7 @@ def gather(request: Request, signature: Signature) -> Material:
     assert dataset is not None  # noqa: S101 - demand_sense has seen to it
     return labelled(
         [pair.image for pair in dataset.pairs],
-        lambda place: dataset.read_truth(dataset.pairs[place]),
+        lambda place: read_pair(dataset, place),
         dataset.labels,
         dataset.lookup_from(signature.labels),
         request.count or min(MOST_IMAGES, len(dataset)),
@@ -194,6 +199,8 @@ def gather(request: Request, signature: Signature) -> Material:
 
 def calibrate(job: Job) -> tuple[Calibrated, bool]:
     """Scales for the graph as it is or, where that is asked for or does less damage in INT8, equalised first."""
+    if job.request.scales is not None:
+        return read_scales(job.model, job.request.scales), False
     recipe = job.request.recipe
     wanted = ("on" if recipe.equalise else "off") if recipe else job.request.equalise
     if wanted != "on":
@@ -227,6 +234,22 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
     scales = scales_of(model, histograms, job.request.method, job.request.percentile)
     living = [layer for layer in layers if scales[layer.root] > 0]  # a dead tensor's layer stays as it is
     return Calibrated(model, living, histograms, scales)
+
+
+def read_scales(model: ModelProto, path: Path) -> Calibrated:
+    """From a calibration cache that TensorRT or we have written for this very graph."""
+    cache, layers = read_cache(path), layers_of(model)
+    scales = {
+        layer.root: cache.scales.get(layer.root, cache.scales.get(layer.activation)) for layer in layers
+    }
+    missing = sorted(name for name, scale in scales.items() if scale is None)
+    if missing:
+        raise CalibrationError(
+            f"{path} has no scale for {len(missing)} of the {len(scales)} tensors that layers of this graph read"
+            f" ({', '.join(missing[:3])}, …); it was made for another graph, so calibrate this one"
+        )
+    known = {name: scale for name, scale in scales.items() if scale is not None}
+    return Calibrated(model, [layer for layer in layers if known[layer.root] > 0], {}, known)
 
 
 def scales_of(
@@ -267,9 +290,7 @@ def searched(job: Job, calibrated: Calibrated, sensitivities: list[Sensitivity])
     return search(calibrated.layers, calibrated.int8, job.judge, job.drop, job.limit, measured, job.progress)
 
 
-def replayed(job: Job, calibrated: Calibrated) -> Found:
-    assert job.request.recipe is not None  # noqa: S101 - the caller has looked
-    keep = job.request.recipe.keep
+def replayed(job: Job, calibrated: Calibrated, keep: tuple[str, ...]) -> Found:
     unknown = sorted(set(keep) - {layer.group for layer in layers_of(calibrated.model)})
     if unknown:
         raise CalibrationError(f"the recipe keeps {', '.join(unknown)}, which this graph does not have")
@@ -374,7 +395,7 @@ def record_of(
         ],
         verdict=in_words(covered, job.judge.own, verdict, labels),
         calibration={
-            "method": job.request.method,
+            "method": job.request.scales.name if job.request.scales else job.request.method,
             "images": len(job.material.images),
             "probes": len(job.material.probes),
             "keep": list(found.keep),
@@ -389,9 +410,11 @@ def record_of(
 def write_scales(job: Job, calibrated: Calibrated) -> None:
     tensors = {}
     for name, scale in calibrated.scales.items():
-        one = calibrated.histograms[name]
-        clipped = one.share_above(LEVELS * scale) if scale else 0.0
-        tensors[name] = {"scale": scale, "largest": one.largest, "clipped": clipped}
+        one = calibrated.histograms.get(name)
+        tensors[name] = {"scale": scale}
+        if one is not None:
+            clipped = one.share_above(LEVELS * scale) if scale else 0.0
+            tensors[name] |= {"largest": one.largest, "clipped": clipped}
     facts = {"schema": 1, "method": job.request.method, "key": asdict(job.key), "tensors": tensors}
     files.write_text(job.output / f"{job.stem}.scales.json", json.dumps(facts, indent=1) + "\n")
 

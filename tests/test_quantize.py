@@ -116,6 +116,54 @@ def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, caps
     assert "kept out of INT8:" in said
 
 
+def test_a_shipped_recipe_names_its_images(demo, city, tmp_path, capsys):
+    arguments = ["quantize", str(demo), "--recipe", "cityscapes", "--root", str(city), "--probes", "4"]
+    assert (
+        main([*arguments, "--count", "9", "--equalise", "off", "--max-drop", "5", "-o", str(tmp_path)]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "pixels seen in 9 images: road" in said
+    assert main([*arguments, "-o", str(tmp_path)]) == 1
+    assert "500 images were asked for, cityscapes train has 12" in capsys.readouterr().err
+
+
+def test_scales_from_a_calibration_cache(demo, images, done, tmp_path, capsys):
+    (cache,) = done.path.parent.glob("*.calib")
+    arguments = ["quantize", str(demo), "--images", str(images), "--probes", "2", "--max-drop", "50"]
+    arguments += ["--scales", str(cache), "--cache-for", "8.6.1", "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    assert (tmp_path / done.path.name).read_bytes() == done.path.read_bytes()
+    (converted,) = tmp_path.glob("*.calib")
+    assert converted.read_text().splitlines()[0] == "TRT-8601-EntropyCalibration2"
+    assert read_cache(converted).scales == read_cache(cache).scales
+    capsys.readouterr()
+    lines = cache.read_text().splitlines()
+    cache_of_another = tmp_path / "other.calib"
+    cache_of_another.write_text("\n".join([lines[0], "other: 3c010a14"]))
+    arguments[arguments.index(str(cache))] = str(cache_of_another)
+    assert main(arguments) == 1
+    assert "it was made for another graph, so calibrate this one" in capsys.readouterr().err
+
+
+def test_labels_of_another_size_than_their_image(demo, city, tmp_path, capsys):
+    root = tmp_path / "city"
+    shutil.copytree(city, root)
+    label = sorted(root.rglob("*_labelIds.png"))[0]
+    cv2.imwrite(str(label), np.zeros((64, 64), np.uint8))
+    arguments = [
+        "quantize",
+        str(demo),
+        "--dataset",
+        "cityscapes",
+        "--root",
+        str(root),
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert main(arguments) == 1
+    assert "labels are never resized, so both must have one size" in capsys.readouterr().err
+
+
 def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, capsys):
     arguments = ["quantize", str(demo), "--images", str(images), "--probes", "4", "--equalise", "on"]
     assert main([*arguments, "--max-drop", "20", "-o", str(tmp_path)]) == 0
@@ -239,7 +287,8 @@ def test_dead_layers_stay_as_they_are(demo, tmp_path):
         (["--images", "IMAGES", "--equalise", "perhaps"], "known: auto, on, off"),
         (["--images", "IMAGES", "--max-drop", "-1"], "--max-drop -1 is outside 0 to 100"),
         (["--images", "IMAGES", "--recipe", "nothing"], "there is no recipe nothing"),
-        (["--dataset", "camvid"], "--dataset needs --root DIR"),
+        (["--dataset", "camvid"], "the data set camvid needs --root DIR"),
+        (["--recipe", "cityscapes"], "the data set cityscapes needs --root DIR"),
         (["--images", "IMAGES", "--cache-for", "11.0.0"], "11"),
     ],
 )

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from segdeploy.calibrate.choose import draw, draw_covering
 from segdeploy.calibrate.judge import Probe
 from segdeploy.errors import RequestError
-from segdeploy.image import LabelMap, find_images, read_frame
+from segdeploy.image import Frame, LabelMap, find_images, read_frame
 from segdeploy.labels import Labels
 
-ReadTruth = Callable[
-    [int], LabelMap
-]  # of the image at this place, in the scored classes, 255 where not counted
+# the image at this place and its classes, 255 where not counted
+ReadPair = Callable[[int], tuple[Frame, LabelMap]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def unlabelled(folder: Path, count: int, seed: int, probes: int) -> Material:
 
 def labelled(
     paths: Sequence[Path],
-    read_truth: ReadTruth,
+    read_pair: ReadPair,
     labels: Labels,
     translate: NDArray[np.uint8],
     count: int,
@@ -46,17 +45,17 @@ def labelled(
     probes: int,
     name: str,
 ) -> Material:
-    """Every truth is read once, to see which classes an image shows."""
+    """Every pair is read once, to see which classes an image shows."""
     demanded(len(paths), count, name)
     classes = len(labels.names)
     pixels = np.stack(
-        [np.bincount(read_truth(place).ravel(), minlength=256)[:classes] for place in range(len(paths))]
+        [np.bincount(read_pair(place)[1].ravel(), minlength=256)[:classes] for place in range(len(paths))]
     )
     places = draw_covering(pixels, count, seed)
     judged = [places[place] for place in spread(len(places), probes)]
     return Material(
         tuple(paths[place] for place in places),
-        tuple(Probe(read_frame(paths[place]), read_truth(place)) for place in judged),
+        tuple(Probe(*read_pair(place)) for place in judged),
         labels,
         translate,
         dict(zip(labels.names, pixels[places].sum(0).tolist(), strict=True)),

@@ -19,8 +19,8 @@ class Recipe:
     method: str = "entropy"
     percentile: float = 99.99
     equalise: bool = False
-    keep: tuple[str, ...] = ()  # groups of layers that stay out of INT8
-    dataset: str | None = None  # the images it was made with
+    keep: tuple[str, ...] | None = None  # groups of layers that stay out of INT8; None: to be searched for
+    dataset: str | None = None  # the images it was made with, or is to be
     split: str | None = None
     count: int | None = None
     seed: int = 0
@@ -28,7 +28,9 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         facts = {key: value for key, value in asdict(self).items() if value is not None}
-        write_text(path, yaml.safe_dump(facts | {"keep": list(self.keep)}, sort_keys=False))
+        if self.keep is not None:
+            facts["keep"] = list(self.keep)
+        write_text(path, yaml.safe_dump(facts, sort_keys=False))
 
 
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -67,4 +69,6 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(f"{path.name}: {key} is {value!r}")
     if facts.get("method", "entropy") not in METHODS:
         raise CalibrationError(f"{path.name}: method is {facts['method']!r}; known: {', '.join(METHODS)}")
-    return Recipe(**facts | {"keep": tuple(facts.get("keep", ()))})
+    if "keep" in facts:
+        facts["keep"] = tuple(facts["keep"])
+    return Recipe(**facts)

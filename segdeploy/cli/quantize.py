@@ -29,7 +29,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--equalise", default="auto", help="auto (default), on or off: balance LayerNorms' channels"
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="replay a shipped recipe, or a .yaml: nothing is searched"
+        "--recipe", metavar="NAME", help="replay a shipped recipe, or a .yaml: its images, method and layers"
     )
     parser.add_argument(
         "--max-drop",
@@ -42,6 +42,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--probes", type=int, default=24, metavar="N", help="images to judge on (default: 24)"
+    )
+    parser.add_argument(
+        "--scales",
+        metavar="CACHE",
+        type=Path,
+        help="take them from TensorRT's calibration cache; images only judge",
     )
     parser.add_argument(
         "--cache-for",
@@ -58,24 +64,29 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.evaluate.datasets import open_dataset
     from segdeploy.quantize import Request, quantize
 
-    dataset = None
-    if arguments.dataset is not None:
-        if arguments.root is None:
-            raise RequestError("--dataset needs --root DIR, the data set's folder")
-        split = arguments.split or ("train" if arguments.dataset in ("cityscapes", "camvid") else None)
-        dataset = open_dataset(arguments.dataset, arguments.root, split, arguments.mapping)
     recipe = read_recipe(arguments.recipe) if arguments.recipe else None
+    name = arguments.dataset
+    if recipe and name is None and arguments.images is None:
+        name = recipe.dataset
+    dataset = None
+    if name is not None:
+        if arguments.root is None:
+            raise RequestError(f"the data set {name} needs --root DIR, its folder")
+        split = arguments.split or (recipe.split if recipe else None)
+        split = split or ("train" if name in ("cityscapes", "camvid") else None)
+        dataset = open_dataset(name, arguments.root, split, arguments.mapping)
     request = Request(
         images=arguments.images,
         dataset=dataset,
-        count=arguments.count,
+        count=arguments.count or (recipe.count if recipe else None),
         probes=arguments.probes,
         max_drop=arguments.max_drop,
         equalise=arguments.equalise,
         recipe=recipe,
         method=recipe.method if recipe else arguments.method,
         percentile=recipe.percentile if recipe else arguments.percentile,
-        seed=arguments.seed,
+        seed=recipe.seed if recipe else arguments.seed,
+        scales=arguments.scales,
         fp16=arguments.fp16,
         cache_for=arguments.cache_for,
     )
@@ -86,10 +97,11 @@ def execute(arguments: argparse.Namespace) -> int:
     keep = done.record.calibration["keep"]
     seen = done.record.calibration["pixels_seen"]
     if seen:
-        unseen = [name for name, pixels in seen.items() if not pixels]
-        print(
-            f"calibrated on {done.record.calibration['images']} images; not seen: {', '.join(unseen) or 'no class'}"
-        )
+        shown = sorted(seen.items(), key=lambda one: -one[1])
+        counts = ", ".join(f"{name} {pixels:,}" for name, pixels in shown if pixels)
+        unseen = [name for name, pixels in shown if not pixels]
+        print(f"pixels seen in {done.record.calibration['images']} images: {counts}")
+        print(f"not seen: {', '.join(unseen) or 'no class'}")
     print(f"{done.path}: {done.words}")
     print(f"kept out of INT8: {', '.join(keep) or 'nothing'}")
     return 0
