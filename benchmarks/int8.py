@@ -7,6 +7,7 @@ the first of the same images: as many as fit into memory, which their entropy ca
 from __future__ import annotations
 
 import argparse
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from segdeploy.calibrate.recipe import read_recipe
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.evaluate.evaluate import evaluate, whole_image
 from segdeploy.export import export_onnx
+from segdeploy.graph.layers import layers_of
 from segdeploy.image import fit, read_frame
 from segdeploy.quantize import Request, quantize
 from segdeploy.sessions import open_session, prepared
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=0.5)
     parser.add_argument("--fp16", action="store_true", help="also INT8 with FP16 for the rest")
     parser.add_argument("--peer-images", type=int, default=8, help="0: no peers")
+    parser.add_argument("--modelopt", metavar="PYTHON", help="of an environment with nvidia-modelopt[onnx]")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -87,8 +90,13 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
             )
     if asked.peer_images:
         for method in ("entropy", "minmax"):
-            rows.append(peer(fp32, train, method, asked.peer_images, folder) | {"int8_share": 1.0})
+            rows.append(peer(fp32, train, method, asked.peer_images, folder))
+            rows[-1]["int8_share"] = round(share_in_int8(folder / f"peer.{method}.onnx", fp32), 4)
             rows[-1] |= against(own, score(folder / f"peer.{method}.onnx", val, fp32))
+    if asked.modelopt:
+        for method in ("entropy", "max"):
+            rows.append(modelopt(fp32, train, method, asked.peer_images, folder, asked.modelopt))
+            rows[-1] |= against(own, score(folder / f"modelopt.{method}.onnx", val, fp32))
     return {
         "checkpoint": asked.checkpoint.name,
         "size": str(size or ""),
@@ -153,6 +161,32 @@ def peer(fp32: Path, train, method: str, images: int, folder: Path) -> dict:
         "images": images,
         "seconds": round(time.monotonic() - began),
     }
+
+
+def modelopt(fp32: Path, train, method: str, images: int, folder: Path, python: str) -> dict:
+    reader = Reader(fp32, [pair.image for pair in train.pairs[:images]])
+    batches = iter(reader.get_next, None)
+    np.save(folder / "images.npy", np.concatenate([next(iter(batch.values())) for batch in batches]))
+    began = time.monotonic()
+    script = Path(__file__).with_name("peer_modelopt.py")
+    output = folder / f"modelopt.{method}.onnx"
+    line = [python, str(script), str(fp32), str(folder / "images.npy"), method, str(output)]
+    subprocess.run(line, check=True, capture_output=True)
+    return {
+        "graph": f"ModelOpt, {method}",
+        "images": images,
+        "seconds": round(time.monotonic() - began),
+        "int8_share": round(share_in_int8(output, fp32), 4),
+    }
+
+
+def share_in_int8(path: Path, fp32: Path) -> float:
+    """Of the multiplications with weights, as the FP32 graph counts them: layers whose weight comes out of a pair."""
+    graph = onnx.load(path).graph
+    pairs = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    inside = {node.name for node in graph.node if len(node.input) > 1 and set(node.input[:2]) <= pairs}
+    layers = layers_of(onnx.load(fp32))
+    return sum(layer.macs for layer in layers if layer.name in inside) / sum(layer.macs for layer in layers)
 
 
 def table(results: dict) -> str:

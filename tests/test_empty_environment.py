@@ -71,6 +71,10 @@ for name in {MODULES}:
         "segdeploy.probing",
         "segdeploy.proof",
         "segdeploy.quantize",
+        "segdeploy.quantize.cover",
+        "segdeploy.quantize.job",
+        "segdeploy.quantize.scales",
+        "segdeploy.quantize.written",
         "segdeploy.sessions.ort",
         "segdeploy.sessions.taps",
     }

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import all_macs, group_of, layers_of, logits_of, shapes_of
+from segdeploy.graph.layers import all_macs, group_of, layers_of, logits_of, pixel_tensors, shapes_of
 from segdeploy.graph.qdq import quantise_weight, quantised
 from segdeploy.sessions.ort import run_bytes
 
@@ -49,6 +49,15 @@ def test_the_logits_are_found_in_every_interface(interface, graphs):
     model = onnx.load(graphs(interface))
     name = logits_of(model)
     assert shapes_of(model)[name] == (1, 5, 24, 40)
+
+
+@pytest.mark.parametrize("interface", ["logits", "frames"])
+def test_pixels_are_told_from_features(interface, graphs):
+    model = onnx.load(graphs(interface))
+    found, first = pixel_tensors(model), layers_of(model)[0]
+    assert first.group == "stages.0.embed"
+    assert first.root in found
+    assert not {layer.root for layer in layers_of(model)[1:]} & found
 
 
 def test_weights_come_back_within_half_a_step():

@@ -7,7 +7,7 @@ from segdeploy.errors import CalibrationError
 def test_round_trip(tmp_path):
     for recipe in (
         Recipe(),
-        Recipe("mse", 99.9, True, ("a.b", "c"), "camvid", "train", 40, 3, "mine"),
+        Recipe("mse", 99.9, True, ("a.b", "c"), ("d",), "camvid", "train", 40, 3, "mine"),
         Recipe(keep=()),
     ):
         recipe.write(tmp_path / "r.yaml")

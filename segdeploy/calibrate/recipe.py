@@ -20,6 +20,7 @@ class Recipe:
     percentile: float = 99.99
     equalise: bool = False
     keep: tuple[str, ...] | None = None  # groups of layers that stay out of INT8; None: to be searched for
+    widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error instead
     dataset: str | None = None  # the images it was made with, or is to be
     split: str | None = None
     count: int | None = None
@@ -28,14 +29,14 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         facts = {key: value for key, value in asdict(self).items() if value is not None}
-        if self.keep is not None:
-            facts["keep"] = list(self.keep)
+        facts |= {key: list(facts[key]) for key in LISTS if key in facts}
         write_text(path, yaml.safe_dump(facts, sort_keys=False))
 
 
+LISTS = ("keep", "widened")
 KINDS: dict[str, type | tuple[type, ...]] = {
-    "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "dataset": str, "split": str,
-    "count": int, "seed": int, "made_for": str,
+    "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "widened": list,
+    "dataset": str, "split": str, "count": int, "seed": int, "made_for": str,
 }  # fmt: skip
 
 
@@ -69,6 +70,4 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(f"{path.name}: {key} is {value!r}")
     if facts.get("method", "entropy") not in METHODS:
         raise CalibrationError(f"{path.name}: method is {facts['method']!r}; known: {', '.join(METHODS)}")
-    if "keep" in facts:
-        facts["keep"] = tuple(facts["keep"])
-    return Recipe(**facts)
+    return Recipe(**facts | {key: tuple(facts[key]) for key in LISTS if key in facts})

@@ -71,6 +71,17 @@ def root_of(tensor: str, made_by: dict[str, NodeProto]) -> str:
     return tensor
 
 
+def pixel_tensors(model: ModelProto) -> set[str]:
+    """What is still the image: the graph's input, moved, cast and scaled by constants only."""
+    constants = {item.name for item in model.graph.initializer}
+    found = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        moving = [name for name in node.input if name and name not in constants]
+        if node.op_type in (*VIEWS, "Cast", "Sub", "Add", "Mul", "Div") and found.issuperset(moving):
+            found.update(node.output)
+    return found
+
+
 def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
     outputs, weight = known[node.output[0]], known[node.input[1]]
     if node.op_type == "Conv":

@@ -1,0 +1,105 @@
+"""An FP32 graph to INT8: calibrated, searched for what INT8 may cover, judged, and refused where it costs too much.
+
+Everything is measured in ONNX Runtime on the user's own images. The ledger in the record says what each step cost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from segdeploy import files
+from segdeploy.calibrate.cache import version_number
+from segdeploy.calibrate.collect import key_of
+from segdeploy.calibrate.judge import Judge
+from segdeploy.calibrate.material import Material, labelled, unlabelled
+from segdeploy.calibrate.search import Sensitivity
+from segdeploy.calibrate.thresholds import demand_method
+from segdeploy.errors import GraphError, QuantisationCosts, RequestError
+from segdeploy.evaluate.evaluate import read_pair
+from segdeploy.graph.layers import layers_of
+from segdeploy.graph.qdq import refuse_quantised
+from segdeploy.image import find_images
+from segdeploy.quantize.cover import refusal, replayed, searched, widened_by
+from segdeploy.quantize.job import PRECISION, Job, Progress, Request, scales_of
+from segdeploy.quantize.scales import calibrate
+from segdeploy.quantize.written import Quantised, write
+from segdeploy.sessions import open_session
+from segdeploy.signature import Signature
+
+__all__ = ["Quantised", "Request", "quantize", "scales_of"]
+
+EQUALISE = ("auto", "on", "off")
+MOST_IMAGES = 500  # more are read only when they are asked for
+
+
+def quantize(
+    path: Path, request: Request, *, output: Path, command: str = "", progress: Progress = lambda step: None
+) -> Quantised:
+    model, signature = read_graph(path)
+    demand_sense(request)
+    progress("choosing images")
+    material = gather(request, signature)
+    files.make_folder(output)
+    classes = len(material.labels.names) if material.labels else None
+    judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
+    key = key_of(path, signature, material.images, "stretch")
+    job = Job(path, model, signature, request, material, judge, key, output, command, progress)
+    calibrated, even = calibrate(job)
+    sensitivities: list[Sensitivity] = []
+    if request.recipe and request.recipe.keep is not None:
+        calibrated = widened_by(calibrated, request.recipe.widened)
+        found = replayed(job, calibrated, request.recipe.keep)
+    else:
+        calibrated, found, sensitivities = searched(job, calibrated)
+    if not found.met:
+        raise QuantisationCosts(refusal(job, calibrated, found))
+    return write(job, calibrated, even, found, sensitivities)
+
+
+def read_graph(path: Path) -> tuple[ModelProto, Signature]:
+    with open_session(path) as session:
+        signature = session.signature
+    model = onnx.load(path)
+    refuse_quantised(model)
+    precision = next((item.value for item in model.metadata_props if item.key == PRECISION), "fp32")
+    if precision != "fp32":
+        raise GraphError(f"{path.name} is {precision}; quantise the FP32 graph it came from")
+    if not layers_of(model):
+        raise GraphError(f"{path.name} has no layer with weights that could be quantised")
+    return model, signature
+
+
+def demand_sense(request: Request) -> None:
+    if (request.images is None) == (request.dataset is None):
+        raise RequestError("give either --images DIR, or a labelled data set with --dataset and --root")
+    if request.equalise not in EQUALISE:
+        raise RequestError(f"--equalise {request.equalise!r} is not known; known: {', '.join(EQUALISE)}")
+    demand_method(request.method, request.percentile)
+    for name, value in (("--count", request.count), ("--probes", request.probes)):
+        if value is not None and value < 1:
+            raise RequestError(f"{name} {value} is less than 1")
+    if request.max_drop is not None and not 0 <= request.max_drop <= 100:
+        raise RequestError(f"--max-drop {request.max_drop:g} is outside 0 to 100")
+    if request.cache_for is not None:
+        version_number(request.cache_for)
+
+
+def gather(request: Request, signature: Signature) -> Material:
+    if request.images is not None:
+        count = request.count or min(MOST_IMAGES, len(find_images(request.images)))
+        return unlabelled(request.images, count, request.seed, request.probes)
+    dataset = request.dataset
+    assert dataset is not None  # noqa: S101 - demand_sense has seen to it
+    return labelled(
+        [pair.image for pair in dataset.pairs],
+        lambda place: read_pair(dataset, place),
+        dataset.labels,
+        dataset.lookup_from(signature.labels),
+        request.count or min(MOST_IMAGES, len(dataset)),
+        request.seed,
+        request.probes,
+        f"{dataset.name} {dataset.split}".strip(),
+    )

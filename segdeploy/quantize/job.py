@@ -1,0 +1,121 @@
+"""What a quantisation was asked for, what it is judged on, and the scales that it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from segdeploy.calibrate.collect import Key
+from segdeploy.calibrate.histogram import Histogram
+from segdeploy.calibrate.judge import Judge, Verdict
+from segdeploy.calibrate.ledger import drop_of
+from segdeploy.calibrate.material import Material
+from segdeploy.calibrate.recipe import Recipe
+from segdeploy.calibrate.thresholds import int8_scales, thresholds
+from segdeploy.evaluate.datasets import Dataset
+from segdeploy.graph.layers import Layer, layers_of, pixel_tensors
+from segdeploy.graph.qdq import quantised
+from segdeploy.signature import PREFIX, Signature
+
+Progress = Callable[[str], None]
+PROBES = 48
+PRECISION = f"{PREFIX}precision"
+MAX_DROP, MAX_DISAGREEMENT = 0.5, 3.0  # points of mIoU with truth; per cent of the labels without
+ACCURACY_SHARE = 0.6  # points of pixel accuracy that may be lost for each of mIoU
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `quantize` was asked for; the images are a folder or a labelled data set."""
+
+    images: Path | None = None
+    dataset: Dataset | None = None
+    count: int | None = None  # None: all, up to 500
+    probes: int = PROBES
+    max_drop: float | None = None
+    equalise: str = "auto"
+    recipe: Recipe | None = None  # replayed: what it says is not searched for
+    scales: Path | None = None  # TensorRT's calibration cache, instead of a calibration
+    method: str = "entropy"
+    percentile: float = 99.99
+    seed: int = 0
+    fp16: bool = False  # what stays out of INT8 is FP16
+    cache_for: str | None = None  # a TensorRT version: its calibration cache is written too
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: the graph, the request, and what both are judged on."""
+
+    path: Path
+    model: ModelProto
+    signature: Signature
+    request: Request
+    material: Material
+    judge: Judge
+    key: Key
+    output: Path
+    command: str
+    progress: Progress
+
+    @property
+    def stem(self) -> str:
+        return self.path.name.removesuffix(".onnx")
+
+    @property
+    def limit(self) -> float:
+        if self.request.max_drop is not None:
+            return self.request.max_drop
+        return MAX_DROP if self.material.labels else MAX_DISAGREEMENT
+
+    def drop(self, verdict: Verdict) -> float:
+        return drop_of(self.judge.own, verdict)
+
+    def spent(self, verdict: Verdict) -> float:
+        """Of what may be lost, the share that is: of mIoU or of pixel accuracy, whichever is nearer to its limit."""
+        spent = self.drop(verdict) / max(self.limit, 1e-9)
+        if verdict.confusion is None or self.judge.own.confusion is None:
+            return spent
+        lost = 100 * (self.judge.own.confusion.pixel_accuracy - verdict.confusion.pixel_accuracy)
+        return max(spent, lost / max(ACCURACY_SHARE * self.limit, 1e-9))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A graph and the scales of the tensors that its layers read."""
+
+    model: ModelProto
+    layers: list[Layer]  # those that can be INT8
+    histograms: dict[str, Histogram]
+    scales: dict[str, float]
+    widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error
+
+    def int8(self, names: Collection[str]) -> ModelProto:
+        return quantised(self.model, self.scales, names)
+
+    def share(self, keep: Collection[str]) -> float:
+        """Of the multiplications with weights, those that are in INT8."""
+        inside = sum(layer.macs for layer in self.layers if layer.group not in keep)
+        return inside / sum(layer.macs for layer in layers_of(self.model))
+
+
+def scales_of(
+    model: ModelProto, histograms: Mapping[str, Histogram], method: str, percentile: float = 99.99
+) -> dict[str, float]:
+    """Whatever the method, pixels keep their whole range, and a softmax has the scale 1/127."""
+    names = list(histograms)
+    counts = np.stack([histograms[name].over_range() for name in names])
+    largest = np.array([histograms[name].largest for name in names])
+    found = thresholds(counts, largest, method, percentile)
+    pixels = pixel_tensors(model)
+    softmax = {name for node in model.graph.node if node.op_type == "Softmax" for name in node.output}
+    for place, name in enumerate(names):
+        if name in pixels:
+            found[place] = largest[place]
+        elif name in softmax:
+            found[place] = 1
+    return dict(zip(names, int8_scales(found).tolist(), strict=True))
