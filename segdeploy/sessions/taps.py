@@ -29,7 +29,10 @@ class TapSession:
         opened = ModelProto()
         opened.CopyFrom(model)
         del opened.graph.output[:]
-        opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors)
+        self._input = model.graph.input[0].name
+        # The input itself is not asked for: a bound output that is an input is not written.
+        self._inner = [name for name in tensors if name != self._input]
+        opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
         options = quiet_options()
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -39,7 +42,6 @@ class TapSession:
             )
         except Exception as error:
             raise GraphError(f"ONNX Runtime cannot open the graph: {str(error).splitlines()[0]}") from error
-        self._input = model.graph.input[0].name
         self._binding = self._session.io_binding()
         self._arrays: list[NDArray[Any]] = []
         self._batch = 0
@@ -49,9 +51,11 @@ class TapSession:
         """Each tensor with its name."""
         if len(inputs) != self._batch:
             self._bind(len(inputs))
-        self._binding.bind_cpu_input(self._input, np.ascontiguousarray(inputs))
+        given = np.ascontiguousarray(inputs)
+        self._binding.bind_cpu_input(self._input, given)
         self._session.run_with_iobinding(self._binding)
-        return zip(self.tensors, self._arrays, strict=True)
+        found = dict(zip(self._inner, self._arrays, strict=True)) | {self._input: given}
+        return ((name, found[name]) for name in self.tensors)
 
     def _bind(self, batch: int) -> None:
         """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time."""
