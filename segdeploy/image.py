@@ -23,6 +23,7 @@ Frame = NDArray[np.uint8]  # H×W×3 RGB
 LabelMap = NDArray[np.uint8]  # H×W
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+WRITTEN = (".overlay.png", ".colours.png", ".ids.png")  # what `run` adds to a name: never an input
 FITS = ("stretch", "letterbox")
 KERNELS = ("linear", "pillow")
 

@@ -16,7 +16,7 @@ from segdeploy.cli import main
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.export import export_onnx
-from segdeploy.graph.layers import layers_of
+from segdeploy.graph.layers import layers_of, logits_of
 from segdeploy.quantize import Request, quantize
 from segdeploy.record import read_record
 from segdeploy.sessions import open_session, segment
@@ -268,16 +268,98 @@ def test_a_nan_is_named(demo, images, tmp_path):
         quantize(tmp_path / "nan.onnx", Request(images=images, equalise="off"), output=tmp_path / "out")
 
 
-def test_dead_layers_stay_as_they_are(demo, tmp_path):
-    """Black frames: the first tensor is constant, and others may be; the graph is made of what is alive."""
-    black = tmp_path / "black"
-    black.mkdir()
-    for index in range(8):
-        cv2.imwrite(str(black / f"{index}.png"), np.zeros((128, 256, 3), np.uint8))
-    done = quantize(
-        demo, Request(images=black, probes=2, equalise="off", max_drop=100), output=tmp_path / "out"
+def test_dead_layers_stay_as_they_are(demo, images, tmp_path):
+    model = onnx.load(demo)
+    block = "network.stages.3.blocks.1.ffn"
+    for item in model.graph.initializer:
+        if item.name in (f"{block}.depthwise.weight", f"{block}.depthwise.bias"):
+            item.CopyFrom(onnx.numpy_helper.from_array(np.zeros(item.dims, np.float32), item.name))
+    onnx.save(model, tmp_path / "dead.onnx")
+    request = Request(images=images, probes=2, equalise="off", max_drop=100)
+    done = quantize(tmp_path / "dead.onnx", request, output=tmp_path / "out")
+    graph = onnx.load(done.path).graph
+    nodes = {node.name: node for node in graph.node}
+    assert nodes[f"{block}.shrink/Conv"].input[1] == f"{block}.shrink.weight"
+    assert nodes[f"{block}.expand/Conv"].input[1] == f"{block}.expand.weight.int8"
+    assert done.record.calibration["int8_share"] < 1
+
+
+@pytest.mark.parametrize("batch", [3, None])
+def test_batches_keep_their_batch(batch, images, tmp_path):
+    source = export_onnx(
+        folder("models") / "demo-b0", size=Size(96, 160), interface="nvinfer", batch=batch, output=tmp_path
     )
-    onnx.checker.check_model(onnx.load(done.path), full_check=True)
+    done = quantize(source.path, Request(images=images, probes=3, max_drop=30), output=tmp_path)
+    with open_session(source.path) as first, open_session(done.path) as second:
+        assert second.signature.batch == batch
+        assert second.signature.input == first.signature.input
+        frame = scenes.make_scene(900_000_007, 96, 160).image
+        assert np.mean(segment(first, frame).labels == segment(second, frame).labels) > 0.9
+
+
+def test_a_cityscapes_root_gives_its_training_images(demo, city, tmp_path):
+    done = quantize(demo, Request(images=city, probes=2, equalise="off", max_drop=50), output=tmp_path)
+    assert done.record.calibration["images"] == 12
+
+
+def foreign(path, tail, opset=17, kind=onnx.TensorProto.INT64):
+    """Somebody's labels: unnamed nodes, a MatMul with a weight of rank 3, and an arg-max with a tail of its own."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((6, 3, 4, 4)), "m": rng.standard_normal((1, 6, 4))}
+    arrays = {name: value.astype(np.float32) for name, value in weights.items()}
+    arrays |= {"tokens": np.array([1, 6, -1]), "maps": np.array([1, 4, 16, 24]), "one": np.array([1])}
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "w"], ["a"], strides=[4, 4]),
+        make("Relu", ["a"], ["b"]),
+        make("Reshape", ["b", "tokens"], ["c"]),
+        make("Transpose", ["c"], ["d"], perm=[0, 2, 1]),
+        make("MatMul", ["d", "m"], ["e"]),
+        make("Transpose", ["e"], ["f"], perm=[0, 2, 1]),
+        make("Reshape", ["f", "maps"], ["scores"]),
+        make("Resize", ["scores", "", "up"], ["raised"], mode="linear"),
+        *tail(make),
+    ]
+    arrays["up"] = np.array([1, 1, 4, 4], np.float32)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [value("x", onnx.TensorProto.FLOAT, (1, 3, 64, 96))],
+        [value("y", kind, (1, 1, 64, 96))],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8), path
+    )
+    return path
+
+
+def unsqueezed(make):
+    yield make("ArgMax", ["raised"], ["k"], axis=1, keepdims=0)
+    yield make("Cast", ["k"], ["i"], to=onnx.TensorProto.INT32)
+    yield make("Unsqueeze", ["i", "one"], ["y"])
+
+
+def test_a_foreign_graph_is_judged_by_its_scores(images, tmp_path):
+    path = foreign(tmp_path / "theirs.onnx", unsqueezed, kind=onnx.TensorProto.INT32)
+    assert logits_of(onnx.load(path)) == "scores"
+    awful = Request(images=images, probes=2, equalise="off", max_drop=0, method="percentile", percentile=1.0)
+    with pytest.raises(QuantisationCosts, match="of the labels even at its best"):
+        quantize(path, awful, output=tmp_path / "out")
+    done = quantize(path, Request(images=images, probes=2, max_drop=20), output=tmp_path / "out2")
+    assert done.record.calibration["int8_share"] > 0
+    assert done.record.source["checkpoint"] == "unknown"
+
+
+def test_foreign_graphs_that_cannot_be_judged_or_written(images, tmp_path):
+    sigmoid = foreign(tmp_path / "mask.onnx", lambda make: [make("ReduceMax", ["raised"], ["m1"], axes=[1]),
+                                                            make("Cast", ["m1"], ["y"], to=7)])  # fmt: skip
+    with pytest.raises(GraphError, match="no class scores were found in the graph"):
+        quantize(sigmoid, Request(images=images, probes=1), output=tmp_path / "out")
+    old = foreign(tmp_path / "old.onnx", unsqueezed, opset=11, kind=onnx.TensorProto.INT32)
+    with pytest.raises(GraphError):
+        quantize(old, Request(images=images, probes=1), output=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -288,6 +370,8 @@ def test_dead_layers_stay_as_they_are(demo, tmp_path):
         (["--images", "IMAGES", "--equalise", "perhaps"], "known: auto, on, off"),
         (["--images", "IMAGES", "--max-drop", "-1"], "--max-drop -1 is outside 0 to 100"),
         (["--images", "IMAGES", "--recipe", "nothing"], "there is no recipe nothing"),
+        (["--images", "IMAGES", "--count", "0"], "--count 0 is less than 1"),
+        (["--images", "IMAGES", "--cache-for", "10.9.0", "--equalise", "on"], "leave out --equalise"),
         (["--dataset", "camvid"], "the data set camvid needs --root DIR"),
         (["--recipe", "cityscapes"], "the data set cityscapes needs --root DIR"),
         (["--images", "IMAGES", "--cache-for", "11.0.0"], "11"),

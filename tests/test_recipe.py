@@ -31,6 +31,7 @@ def test_shipped_recipes_are_read():
         ("method: kl", "method is 'kl'; known: entropy"),
         ("count: true", "count is True"),
         ("keep: head", "keep is 'head'"),
+        ("keep: [1, 2]", "expected names of groups of layers"),
     ],
 )
 def test_files_that_are_no_recipe(text, words, tmp_path):

@@ -87,7 +87,8 @@ def collect(
         for frame in fitted(images[done:], signature, how, pool):
             inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
             for counted in [
-                pool.submit(count, histograms[name], name, values) for name, values in session.run(inputs)
+                pool.submit(count, histograms[name], name, one_of(values, len(inputs)))
+                for name, values in session.run(inputs)
             ]:
                 counted.result()
             done += 1
@@ -97,9 +98,14 @@ def collect(
     return histograms
 
 
+def one_of(values: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+    """The first of `batch` equal frames, where the tensor has them apart."""
+    return values[:1] if batch > 1 and len(values) == batch else values
+
+
 def count(histogram: Histogram, name: str, values: NDArray[np.float32]) -> None:
     try:
-        histogram.add(values[:1].astype(np.float32, copy=False))
+        histogram.add(values.astype(np.float32, copy=False))
     except CalibrationError as error:
         raise CalibrationError(f"the tensor {name} {error} on a calibration image") from error
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import image
+from segdeploy.agreement import compare_logits
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.graph.layers import logits_of
 from segdeploy.image import Frame, LabelMap
@@ -38,7 +39,11 @@ class Verdict:
 
     @property
     def miou(self) -> float | None:
-        return None if self.confusion is None else self.confusion.miou
+        """Over the classes that the truth shows: of others the first wrong pixel would count as a whole class lost."""
+        if self.confusion is None:
+            return None
+        there = self.confusion.counts.sum(axis=1) > 0
+        return float(self.confusion.iou[there].mean())
 
 
 class Judge:
@@ -90,8 +95,7 @@ class Judge:
         for index, (logits, found) in enumerate(zip(answers, labels, strict=True)):
             reference = self.reference[index]
             divergence.append(mean_kl(reference, logits))
-            spread = float(np.ptp(reference)) or 1.0
-            error = max(error, float(np.abs(reference - logits).max()) / spread)
+            error = max(error, compare_logits(reference, logits))
             equal += int(np.count_nonzero(found == self.labels[index]))
             pixels += found.size
             truth = self.probes[index].truth

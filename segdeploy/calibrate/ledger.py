@@ -21,6 +21,7 @@ def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[
     if own.confusion is None or verdict.confusion is None or labels is None:
         return None
     deltas = 100 * (verdict.confusion.iou - own.confusion.iou)
+    deltas[own.confusion.counts.sum(axis=1) == 0] = np.nan
     if not np.isfinite(deltas).any():
         return None
     place = int(np.nanargmin(deltas))

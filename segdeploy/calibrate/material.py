@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segdeploy.calibrate.choose import draw, draw_covering
 from segdeploy.calibrate.judge import Probe
 from segdeploy.errors import RequestError
-from segdeploy.image import Frame, LabelMap, find_images, read_frame
+from segdeploy.image import WRITTEN, Frame, LabelMap, find_images, read_frame
 from segdeploy.labels import Labels
 
 # the image at this place and its classes, 255 where not counted
@@ -29,10 +29,19 @@ class Material:
 
 
 def unlabelled(folder: Path, count: int, seed: int, probes: int) -> Material:
-    found = find_images(folder)
-    images = [found[place] for place in draw(demanded(len(found), count, str(folder)), count, seed)]
-    chosen = spread(len(images), probes)
-    return Material(tuple(images), tuple(Probe(read_frame(images[place])) for place in chosen))
+    found = images_in(folder)
+    places = draw(demanded(len(found), count, str(folder)), count, seed)
+    judged = held_out(len(found), places, probes)
+    return Material(
+        tuple(found[place] for place in places), tuple(Probe(read_frame(found[place])) for place in judged)
+    )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Of a Cityscapes root the training images: label files are images too."""
+    pictures = folder / "leftImg8bit"
+    inside = next((path for path in (pictures / "train", pictures) if path.is_dir()), folder)
+    return find_images(inside, but=WRITTEN)
 
 
 def labelled(
@@ -52,7 +61,7 @@ def labelled(
         [np.bincount(read_pair(place)[1].ravel(), minlength=256)[:classes] for place in range(len(paths))]
     )
     places = draw_covering(pixels, count, seed)
-    judged = [places[place] for place in spread(len(places), probes)]
+    judged = held_out(len(paths), places, probes)
     return Material(
         tuple(paths[place] for place in places),
         tuple(Probe(*read_pair(place)) for place in judged),
@@ -66,6 +75,14 @@ def demanded(there: int, count: int, name: str) -> int:
     if count > there:
         raise RequestError(f"{count} images were asked for, {name} has {there}; give --count {there} or less")
     return there
+
+
+def held_out(total: int, places: list[int], count: int) -> list[int]:
+    """Where to judge: on images that were not drawn, if there are enough of them."""
+    taken = set(places)
+    others = [place for place in range(total) if place not in taken]
+    pool = others if len(others) >= count else places
+    return [pool[place] for place in spread(len(pool), count)]
 
 
 def spread(total: int, count: int) -> list[int]:

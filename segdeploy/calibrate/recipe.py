@@ -18,7 +18,7 @@ from segdeploy.shipped import folder
 class Recipe:
     method: str = "entropy"
     percentile: float = 99.99
-    equalise: bool = False
+    equalise: bool | None = None  # None: whichever does less damage
     keep: tuple[str, ...] | None = None  # groups of layers that stay out of INT8; None: to be searched for
     widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error instead
     dataset: str | None = None  # the images it was made with, or is to be
@@ -66,6 +66,8 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(
                 f"{path.name}: {key!r} is not a key of a recipe; known: {', '.join(KINDS)}"
             )
+        if key in LISTS and isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            raise CalibrationError(f"{path.name}: {key} is {value!r}; expected names of groups of layers")
         if not isinstance(value, KINDS[key]) or (isinstance(value, bool) and KINDS[key] is not bool):
             raise CalibrationError(f"{path.name}: {key} is {value!r}")
     if facts.get("method", "entropy") not in METHODS:

@@ -79,7 +79,7 @@ def execute(arguments: argparse.Namespace) -> int:
     request = Request(
         images=arguments.images,
         dataset=dataset,
-        count=arguments.count or (recipe.count if recipe else None),
+        count=recipe.count if recipe and arguments.count is None else arguments.count,
         probes=arguments.probes,
         max_drop=arguments.max_drop,
         equalise=arguments.equalise,

@@ -27,9 +27,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import counted
     from segdeploy.errors import RequestError
-    from segdeploy.image import FITS, KERNELS, find_images
+    from segdeploy.image import FITS, KERNELS, WRITTEN, find_images
     from segdeploy.sessions import open_session
-    from segdeploy.stream.images import WRITTEN, segment_files
+    from segdeploy.stream.images import segment_files
 
     if not 0 <= arguments.alpha <= 1:
         raise RequestError(f"--alpha {arguments.alpha:g} is outside 0 to 1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from segdeploy.errors import GraphError
 
@@ -19,7 +19,8 @@ VIEWS = (
     "Unsqueeze",
     "Identity",
 )  # the same values in another order
-WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 0}
+WITH_WEIGHTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,8 @@ def layers_of(model: ModelProto) -> list[Layer]:
     made_by = {name: node for node in model.graph.node for name in node.output}
     found = []
     for node in model.graph.node:
-        if node.op_type not in WEIGHT_AXES or node.input[1] not in weights:
+        if node.op_type not in WITH_WEIGHTS or node.input[1] not in weights:
             continue
-        if node.op_type == "Gemm" and not attribute(node, "transB"):
-            raise GraphError(
-                f"{node.name} is a Gemm with a weight that is not transposed; it cannot be quantised"
-            )
         found.append(
             Layer(
                 node.name,
@@ -52,11 +49,28 @@ def layers_of(model: ModelProto) -> list[Layer]:
                 node.input[0],
                 root_of(node.input[0], made_by),
                 node.input[1],
-                WEIGHT_AXES[node.op_type],
+                output_axis(node, known[node.input[1]]),
                 macs_of(node, known),
             )
         )
     return found
+
+
+def output_axis(node: NodeProto, weight: tuple[int, ...]) -> int:
+    if node.op_type == "MatMul":
+        return len(weight) - 1
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB") else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Foreign graphs may have nodes without names, or several of one name: layers are told apart by them."""
+    taken: set[str] = set()
+    for place, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}.{place}"
+        taken.add(node.name)
 
 
 def group_of(name: str) -> str:
@@ -96,22 +110,49 @@ def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
 def all_macs(model: ModelProto) -> int:
     """Of one image: those of the layers with weights, and of products of two activations."""
     known = shapes_of(model)
-    return sum(macs_of(node, known) for node in model.graph.node if node.op_type in WEIGHT_AXES)
+    return sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+
+
+LABEL_STEPS = (
+    "Cast",
+    "Squeeze",
+    "Unsqueeze",
+    "Reshape",
+    "Transpose",
+    "Identity",
+    "Resize",
+)  # behind an arg-max
 
 
 def logits_of(model: ModelProto) -> str:
     """The tensor of class scores: the output itself, or what is raised to the input's size before the arg-max."""
     made_by = {name: node for node in model.graph.node for name in node.output}
-    tensor = str(model.graph.output[0].name)
-    chain = tensor
-    while chain in made_by and made_by[chain].op_type in ("ArgMax", "Cast", "Squeeze", "Reshape", "Resize"):
-        node = made_by[chain]
-        chain = str(node.input[0])
-        if node.op_type == "Resize":
-            return chain
+    tensor, scores = str(model.graph.output[0].name), ""
+    while tensor in made_by and not scores:
+        node = made_by[tensor]
         if node.op_type == "ArgMax":
-            tensor = chain
-    return tensor
+            scores = str(node.input[0])
+        elif node.op_type not in LABEL_STEPS:
+            break
+        tensor = str(node.input[0])
+    while scores in made_by and made_by[scores].op_type in ("Softmax", "Identity", "Cast", "Resize"):
+        node = made_by[scores]
+        scores = str(node.input[0])
+        if node.op_type == "Resize":
+            break
+    scores = scores or str(model.graph.output[0].name)
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = {
+        value.name: value.type.tensor_type for value in [*graph.output, *graph.value_info, *graph.input]
+    }
+    kind = values.get(scores)
+    shape = [side.dim_value for side in kind.shape.dim] if kind else []
+    if kind is None or kind.elem_type not in FLOATS or len(shape) != 4 or shape[1] < 2:
+        raise GraphError(
+            f"no class scores were found in the graph: {scores} is {shape or 'of unknown shape'}; expected float"
+            " N×C×h×w, before an arg-max over C"
+        )
+    return scores
 
 
 def attribute(node: NodeProto, name: str) -> int:

@@ -14,14 +14,14 @@ from segdeploy import files
 from segdeploy.calibrate.cache import version_number
 from segdeploy.calibrate.collect import key_of
 from segdeploy.calibrate.judge import Judge
-from segdeploy.calibrate.material import Material, labelled, unlabelled
+from segdeploy.calibrate.material import Material, images_in, labelled, unlabelled
 from segdeploy.calibrate.search import Sensitivity
 from segdeploy.calibrate.thresholds import demand_method
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.evaluate import read_pair
-from segdeploy.graph.layers import layers_of
+from segdeploy.graph.layers import layers_of, name_nodes
 from segdeploy.graph.qdq import refuse_quantised
-from segdeploy.image import find_images
+from segdeploy.graph.tidy import set_batch
 from segdeploy.quantize.cover import refusal, replayed, searched, widened_by
 from segdeploy.quantize.job import PRECISION, Job, Progress, Request, scales_of
 from segdeploy.quantize.scales import calibrate
@@ -32,6 +32,7 @@ from segdeploy.signature import Signature
 __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
 EQUALISE = ("auto", "on", "off")
+OLDEST_OPSET = 13
 MOST_IMAGES = 500  # more are read only when they are asked for
 
 
@@ -42,6 +43,8 @@ def quantize(
     demand_sense(request)
     progress("choosing images")
     material = gather(request, signature)
+    if output.suffix == ".onnx":
+        raise RequestError(f"-o {output} is the name of a file; several are written, so name a folder")
     files.make_folder(output)
     classes = len(material.labels.names) if material.labels else None
     judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
@@ -67,6 +70,15 @@ def read_graph(path: Path) -> tuple[ModelProto, Signature]:
     precision = next((item.value for item in model.metadata_props if item.key == PRECISION), "fp32")
     if precision != "fp32":
         raise GraphError(f"{path.name} is {precision}; quantise the FP32 graph it came from")
+    opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
+    if opset < OLDEST_OPSET:
+        raise GraphError(
+            f"{path.name} has opset {opset}; INT8 with a scale per channel needs {OLDEST_OPSET}, so export it again"
+        )
+    name_nodes(model)
+    if signature.batch is None:  # calibrated and judged frame by frame; `write` opens the batch again
+        del model.graph.value_info[:]
+        set_batch(model, 1)
     if not layers_of(model):
         raise GraphError(f"{path.name} has no layer with weights that could be quantised")
     return model, signature
@@ -85,11 +97,15 @@ def demand_sense(request: Request) -> None:
         raise RequestError(f"--max-drop {request.max_drop:g} is outside 0 to 100")
     if request.cache_for is not None:
         version_number(request.cache_for)
+        if request.equalise == "on":
+            raise RequestError(
+                "a calibration cache is of the graph that is there, not of an equalised one: leave out --equalise"
+            )
 
 
 def gather(request: Request, signature: Signature) -> Material:
     if request.images is not None:
-        count = request.count or min(MOST_IMAGES, len(find_images(request.images)))
+        count = request.count or min(MOST_IMAGES, len(images_in(request.images)))
         return unlabelled(request.images, count, request.seed, request.probes)
     dataset = request.dataset
     assert dataset is not None  # noqa: S101 - demand_sense has seen to it

@@ -21,7 +21,8 @@ def searched(job: Job, calibrated: Calibrated) -> tuple[Calibrated, Found, list[
     every = job.judge.verdict(calibrated.int8(names_in(calibrated.layers, ())))
     if job.spent(every) <= 1:
         return calibrated, Found((), every, True), []
-    few = Judge(job.model, job.signature, job.material.probes[:RANKED_ON])
+    probes = job.material.probes
+    few = Judge(job.model, job.signature, probes[:: max(len(probes) // RANKED_ON, 1)][:RANKED_ON])
     sensitivities = measure(calibrated.layers, calibrated.int8, few, job.progress)
     calibrated, sensitivities = widened(job, calibrated, few, sensitivities)
     found = search(

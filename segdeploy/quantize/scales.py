@@ -27,7 +27,11 @@ def calibrate(job: Job) -> tuple[Calibrated, bool]:
     if job.request.scales is not None:
         return read_scales(job.model, job.request.scales), False
     recipe = job.request.recipe
-    wanted = ("on" if recipe.equalise else "off") if recipe else job.request.equalise
+    wanted = job.request.equalise
+    if recipe is not None and recipe.equalise is not None:
+        wanted = "on" if recipe.equalise else "off"
+    if job.request.cache_for is not None or not norms_to_equalise(job.model):
+        wanted = "off"
     if wanted != "on":
         as_it_is = scaled(job, job.model, "calibration")
         if wanted == "off":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
@@ -16,15 +18,23 @@ from segdeploy.calibrate.judge import Verdict
 from segdeploy.calibrate.ledger import in_words, step
 from segdeploy.calibrate.recipe import Recipe
 from segdeploy.calibrate.search import Found, Sensitivity, names_in
-from segdeploy.errors import QuantisationCosts
+from segdeploy.card import known_cards, read_card
+from segdeploy.errors import GraphError, QuantisationCosts
 from segdeploy.graph.layers import all_macs, layers_of
 from segdeploy.graph.precision import rounding, to_fp16
 from segdeploy.graph.qdq import LEVELS
+from segdeploy.graph.tidy import set_batch
+from segdeploy.probing import first_not_finite, measure_ranges
 from segdeploy.quantize.cover import refusal
 from segdeploy.quantize.job import PRECISION, Calibrated, Job
 from segdeploy.record import ArtifactRecord, read_record
+from segdeploy.sessions import prepared
 
 OPSET_OF_FP16_PAIRS = 19
+SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
+    "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
+)  # fmt: skip
+RANGES_ON = 4  # frames
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,9 @@ def write(
     precision = "int8+fp16" if job.request.fp16 else "int8"
     model = calibrated.int8(names_in(calibrated.layers, found.keep))
     if job.request.fp16:
-        model = with_fp16(model)
+        model = with_fp16(job, model)
+    if job.signature.batch is None:
+        set_batch(model, None)
     for item in model.metadata_props:
         if item.key == PRECISION:
             item.value = precision
@@ -51,6 +63,8 @@ def write(
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
         written = onnx.load(part)
+        if job.signature.batch is None:
+            set_batch(written, 1)
         # The CPU runs most FP16 nodes in FP32: what a GPU rounds is seen in a graph that spells it out.
         verdict = job.judge.verdict(rounding(written) if job.request.fp16 else written)
         if job.spent(verdict) > 1:
@@ -72,22 +86,46 @@ def write(
         job.request.seed,
         job.signature.card,
     )
-    recipe.write(job.output / f"{job.stem}.int8.recipe.yaml")
+    recipe.write(target.with_suffix(".recipe.yaml"))
     write_scales(job, calibrated)
     if job.request.cache_for:
-        scales = named_for_tensorrt(calibrated)
+        scales = named_for_tensorrt(calibrated, found.keep)
         cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
         write_cache(job.output / f"{job.stem}.calib", cache)
     return Quantised(target, record, record.verdict, sensitivities)
 
 
-def with_fp16(model: ModelProto) -> ModelProto:
+def with_fp16(job: Job, model: ModelProto) -> ModelProto:
     """What is not INT8 in FP16; from opset 19 on, pairs have FP16 scales and need no casts around them."""
-    for item in model.opset_import:
-        if item.domain == "" and item.version < OPSET_OF_FP16_PAIRS:
-            item.version = OPSET_OF_FP16_PAIRS
+    opset = next(item for item in model.opset_import if item.domain == "")
+    if opset.version < OPSET_OF_FP16_PAIRS:
+        changed = {node.op_type for node in model.graph.node if not unchanged(node.op_type, opset.version)}
+        if changed:
+            raise GraphError(
+                f"{job.path.name} has opset {opset.version}, and {', '.join(sorted(changed))} mean something else in"
+                f" {OPSET_OF_FP16_PAIRS}, which --fp16 needs; export it with that opset, or leave out --fp16"
+            )
+        opset.version = OPSET_OF_FP16_PAIRS
     model.ir_version = max(model.ir_version, 9)
-    return to_fp16(model)
+    inputs = [prepared(job.signature, frame[None]) for frame, _ in job.judge.fitted[:RANGES_ON]]
+    inputs = [np.repeat(one, job.signature.batch or 1, axis=0) for one in inputs]
+    name = job.signature.card
+    keep = read_card(name).keep_fp32 if name in known_cards() else ()
+    half = to_fp16(model, keep, measure_ranges(job.model, inputs))
+    node = first_not_finite(rounding(half), inputs)
+    if node is not None:
+        raise QuantisationCosts(
+            f"in FP16 the node {node!r} makes an infinity or a NaN of these images; name it under keep_fp32 in a card,"
+            " or leave out --fp16. No graph was written"
+        )
+    return half
+
+
+def unchanged(op_type: str, opset: int) -> bool:
+    if op_type in SAME_IN_19 or opset >= OPSET_OF_FP16_PAIRS:
+        return True
+    new, old = (onnx.defs.get_schema(op_type, version) for version in (OPSET_OF_FP16_PAIRS, opset))
+    return bool(new.since_version == old.since_version)
 
 
 def record_of(
@@ -152,7 +190,11 @@ def write_scales(job: Job, calibrated: Calibrated) -> None:
     files.write_text(job.output / f"{job.stem}.scales.json", json.dumps(facts, indent=1) + "\n")
 
 
-def named_for_tensorrt(calibrated: Calibrated) -> dict[str, float]:
-    """TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale."""
-    found = {name: scale for name, scale in calibrated.scales.items() if scale}
-    return found | {layer.activation: calibrated.scales[layer.root] for layer in calibrated.layers}
+def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:
+    """Of the tensors that INT8 layers read; TensorRT computes in INT8 whatever has a scale.
+
+    TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale.
+    """
+    inside = [layer for layer in calibrated.layers if layer.group not in keep]
+    names = {name: layer.root for layer in inside for name in (layer.root, layer.activation)}
+    return {name: calibrated.scales[root] for name, root in names.items()}

@@ -34,6 +34,8 @@ class TapSession:
         self._inner = [name for name in tensors if name != self._input]
         opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
         options = quiet_options()
+        # Q/DQ pairs are computed as they are written, not by integer kernels of this very CPU.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -61,7 +63,8 @@ class TapSession:
         """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time."""
         self._binding.clear_binding_outputs()
         self._arrays, self._batch = [], batch
-        for output in self._session.get_outputs():
+        outputs = self._session.get_outputs()
+        for output in outputs:
             shape = [side if isinstance(side, int) else batch for side in output.shape]
             array = np.empty(shape, _DTYPES[output.type])
             self._arrays.append(array)

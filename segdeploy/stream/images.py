@@ -9,11 +9,9 @@ from pathlib import Path
 
 from segdeploy.errors import ImageError
 from segdeploy.files import make_folder
-from segdeploy.image import Frame, find_images, read_frame
+from segdeploy.image import WRITTEN, Frame, find_images, read_frame
 from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, segment_batch
-
-WRITTEN = (".overlay.png", ".colours.png", ".ids.png")
 
 
 @dataclass(frozen=True)
