@@ -118,7 +118,7 @@ def collect(graph: Path, images: Path, count: int) -> dict:
         signature = session.signature
     model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
     began = time.perf_counter()
-    key = key_of(graph, signature, paths, "stretch")
+    key = key_of(graph, signature, paths)
     ours(model, signature, sorted({layer.root for layer in layers_of(model)}), paths, key=key)
     return facts(began, count)
 
@@ -138,7 +138,7 @@ def scales(graph: Path, images: Path, count: int) -> dict:
         signature = session.signature
     model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
     tensors = sorted({layer.root for layer in layers_of(model)})
-    found = ours(model, signature, tensors, paths, key=key_of(graph, signature, paths, "stretch"))
+    found = ours(model, signature, tensors, paths, key=key_of(graph, signature, paths))
     scales_of(model, found, "entropy", 99.99)
     return facts(began, count)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -30,7 +29,8 @@ from segdeploy.card import ModelCard
 from segdeploy.errors import ExportDisagrees
 from segdeploy.graph.layers import logits_of
 from segdeploy.sessions import prepared
-from segdeploy.sessions.ort import OrtSession, run_bytes
+from segdeploy.sessions.ort import OrtSession
+from segdeploy.sessions.taps import TapSession
 from segdeploy.signature import Signature
 from segdeploy.size import Size
 
@@ -111,17 +111,9 @@ def compare_inner_logits(
     model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
 ) -> Agreement:
     """A graph that answers labels is also looked into: its logits, before the upsampling."""
-    inner = logits_of(model)
-    answer = run_to(model, inner, prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0))
+    inputs = prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0)
+    ((_, answer),) = TapSession(model, [logits_of(model)]).run(inputs)
     return Agreement(0, 0, 0, agreement.compare_logits(reference.numpy(), answer[:1]))
-
-
-def run_to(model: ModelProto, tensor: str, inputs: NDArray[Any]) -> NDArray[Any]:
-    opened = ModelProto()
-    opened.CopyFrom(model)
-    del opened.graph.output[:]
-    opened.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-    return run_bytes(opened.SerializeToString(), inputs)
 
 
 def demand(seen: Agreement, card: ModelCard, precision: str = "fp32") -> None:

@@ -35,9 +35,7 @@ class ArtifactRecord:
     cost: dict[str, int] = field(default_factory=dict)  # how many nodes of each kind
     ledger: list[dict[str, Any]] = field(default_factory=list)  # what each step cost, from the checkpoint on
     verdict: str = ""  # the same in words
-    calibration: dict[str, Any] = field(
-        default_factory=dict
-    )  # of an INT8 graph: method, images, what it keeps
+    calibration: dict[str, Any] = field(default_factory=dict)  # method, images, what stays out of INT8
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     islands: list[str] = field(default_factory=list)  # the nodes that stayed FP32 in an FP16 graph

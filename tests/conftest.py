@@ -64,6 +64,32 @@ def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=11, size=(
     return folder
 
 
+def run_model(model, inputs):
+    """The first output of an onnx.ModelProto."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a request that must fail: exit status 1, one line that starts with our name, no file made."""
+    from segdeploy.cli import main
+
+    def request(*arguments):
+        out = tmp_path / "refused"
+        assert main([*map(str, arguments), "-o", str(out)]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("segdeploy: ")
+        assert said.err.count("\n") == 1
+        assert not out.exists() or list(out.iterdir()) == []
+        return said.err
+
+    return request
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A five-class SegFormer of a few thousand weights, 96x160, in the Hub's layout."""

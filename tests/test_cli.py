@@ -30,23 +30,6 @@ def image(tmp_path):
     return path
 
 
-@pytest.fixture
-def refused(capsys, tmp_path):
-    """Runs a request that must fail: exit status 1, one line that starts with our name, no file made."""
-
-    def run(*arguments):
-        out = tmp_path / "refused"
-        assert main([*map(str, arguments), "-o", str(out)]) == 1
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("segdeploy: ")
-        assert said.err.count("\n") == 1
-        assert not out.exists() or list(out.iterdir()) == []
-        return said.err
-
-    return run
-
-
 def test_export_run_inspect(tiny, image, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["export", str(tiny), "--interface", "frames", "--size", "64x96", "-o", str(out)]) == 0

@@ -273,6 +273,21 @@ def test_windows_need_logits(models, root, refused):
     assert "is not a list of numbers" in refused(models[1], *where, "--scales", "all")
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--corruptions", "rain"), "no corruption is called 'rain'"),
+        (("--corruptions", "fog", "--severities", "1.5"), "1.5 is not a severity"),
+        (("--corruptions", "fog", "--severities", "all"), "is not a list of numbers"),
+    ],
+)
+def test_corruptions_are_looked_at_before_the_scoring(flags, words, models, root, refused, monkeypatch):
+    from segdeploy.evaluate import evaluate as module
+
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: pytest.fail("scored first"))
+    assert words in refused(models[0], "--dataset", "cityscapes", "--root", root, *flags)
+
+
 def test_spoilt_frames_are_scored_in_a_table(models, root, capsys):
     where = (models[0], "--dataset", "cityscapes", "--root", root, "--limit", "2")
     flags = ("--corruptions", "fog,shot_noise", "--severities", "1,5")
@@ -328,20 +343,8 @@ def test_two_folders_and_their_mapping(graphs, tmp_path, capsys):
 
 
 @pytest.fixture
-def refused(capsys, tmp_path):
-    """A request that must fail: exit status 1, one line that starts with our name, no file made."""
-
-    def request(*arguments):
-        out = tmp_path / "refused"
-        assert run(*arguments, "-o", out) == 1
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("segdeploy: ")
-        assert said.err.count("\n") == 1
-        assert not out.exists() or list(out.iterdir()) == []
-        return said.err
-
-    return request
+def refused(refused):
+    return lambda *arguments: refused("evaluate", *arguments)
 
 
 def test_labels_of_another_size_than_their_image(models, city, refused):

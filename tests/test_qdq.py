@@ -3,13 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from conftest import run_model
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
 from segdeploy.graph.layers import all_macs, group_of, layers_of, logits_of, pixel_tensors, shapes_of
 from segdeploy.graph.qdq import quantise_weight, quantised
-from segdeploy.sessions.ort import run_bytes
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def test_it_computes_what_rounding_by_hand_computes(model):
     (item,) = [item for item in by_hand.graph.initializer if item.name == layer.weight]
     values, scales = quantise_weight(numpy_helper.to_array(item), layer.axis)
     item.CopyFrom(numpy_helper.from_array(values * scales[:, None, None, None], item.name))
-    answer = run_bytes(quantised(model, {layer.root: scale}, [layer.name]).SerializeToString(), pixels)
-    expected = run_bytes(by_hand.SerializeToString(), rounded)
+    answer = run_model(quantised(model, {layer.root: scale}, [layer.name]), pixels)
+    expected = run_model(by_hand, rounded)
     np.testing.assert_allclose(answer, expected, atol=1e-3 * np.ptp(expected))
 
 
@@ -141,7 +141,7 @@ def test_equalising_is_exact(model):
     even = equalised(model, peaks)
     onnx.checker.check_model(even, full_check=True)
     pixels = rng.standard_normal((1, 3, 96, 160)).astype(np.float32)
-    expected, answer = (run_bytes(one.SerializeToString(), pixels) for one in (model, even))
+    expected, answer = (run_model(one, pixels) for one in (model, even))
     assert np.abs(expected - answer).max() <= 1e-5 * np.ptp(expected)
     assert even != model
 

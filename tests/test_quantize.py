@@ -200,7 +200,7 @@ def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, city, tmp_path):
     impossible = request(city, max_drop=0.0, method="percentile", percentile=30.0)
     with pytest.raises(
         QuantisationCosts,
-        match=r"INT8 costs .* points of mIoU even at its best .* and \d+ more kept .* No file was written",
+        match=r"INT8 costs .* points of mIoU even at its best .* and \d+ more kept .* No graph was written",
     ):
         quantize(demo, impossible, output=tmp_path)
     assert not list(tmp_path.glob("*.int8*"))

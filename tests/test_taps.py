@@ -1,10 +1,10 @@
 import numpy as np
 import onnx
 import pytest
+from conftest import run_model
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.layers import layers_of
-from segdeploy.sessions.ort import run_bytes
 from segdeploy.sessions.taps import TapSession
 
 
@@ -25,7 +25,7 @@ def test_each_tensor_is_what_the_graph_computes_there(interface, batch, graphs):
                 continue
             del model.graph.output[:]
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-            expected = run_bytes(model.SerializeToString(), inputs)
+            expected = run_model(model, inputs)
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
 
 

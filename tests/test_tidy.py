@@ -1,6 +1,6 @@
 import numpy as np
-import onnxruntime
 import pytest
+from conftest import run_model
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
@@ -33,17 +33,12 @@ def traced(*, reshape=(1, 4, 24), allowzero=1, extra=()):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def run(model, inputs):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
-
-
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_any_batch_gives_what_single_frames_gave(batch):
     frames = np.random.default_rng(0).random((batch or 2, 4, 4, 6), np.float32)
-    expected = np.concatenate([run(traced(), frame[None]) for frame in frames])
+    expected = np.concatenate([run_model(traced(), frame[None]) for frame in frames])
     model = tidy(traced(), "input", "output", batch)
-    np.testing.assert_allclose(run(model, frames), expected, rtol=1e-6)
+    np.testing.assert_allclose(run_model(model, frames), expected, rtol=1e-6)
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
     assert (first.dim_param if batch is None else first.dim_value) == (batch or "batch")
 

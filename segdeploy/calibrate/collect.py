@@ -45,14 +45,13 @@ class Key:
         return f"graph {self.graph[:12]}, preprocessing {self.preprocessing[:12]}, images {self.images[:12]}"
 
 
-def key_of(graph: Path, signature: Signature, images: Sequence[Path], how: str) -> Key:
+def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
     preparation = [
         signature.interface,
         signature.mean,
         signature.scale,
         str(signature.size),
         signature.resize,
-        how,
     ]
     seen = hashlib.sha256()
     for path in images:
@@ -70,7 +69,6 @@ def collect(
     *,
     key: Key,
     state: Path | None = None,
-    how: str = "stretch",
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Histogram]:
     """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from."""
@@ -84,7 +82,7 @@ def collect(
     for _ in range(done):
         progress()
     with ThreadPoolExecutor(2) as pool:
-        for frame in fitted(images[done:], signature, how, pool):
+        for frame in fitted(images[done:], signature, pool):
             inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
             for counted in [
                 pool.submit(count, histograms[name], name, one_of(values, len(inputs)))
@@ -110,13 +108,11 @@ def count(histogram: Histogram, name: str, values: NDArray[np.float32]) -> None:
         raise CalibrationError(f"the tensor {name} {error} on a calibration image") from error
 
 
-def fitted(
-    paths: Sequence[Path], signature: Signature, how: str, pool: ThreadPoolExecutor
-) -> Iterator[Frame]:
+def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor) -> Iterator[Frame]:
     """Frames at the graph's size, the next one read while the last one is run."""
 
     def read(path: Path) -> Frame:
-        return image.fit(read_frame(path), signature.size, how, signature.resize)[0]
+        return image.fit(read_frame(path), signature.size, kernel=signature.resize)[0]
 
     waiting = pool.submit(read, paths[0]) if paths else None
     for following in [*paths[1:], None]:

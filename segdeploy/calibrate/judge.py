@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,37 +55,33 @@ class Judge:
         signature: Signature,
         probes: Sequence[Probe],
         *,
-        how: str = "stretch",
         classes: int | None = None,
         translate: NDArray[np.uint8] | None = None,
     ) -> None:
         self.signature = signature
         self.tensor = logits_of(model)
         self.probes = list(probes)
-        self.fitted = [image.fit(probe.frame, signature.size, how, signature.resize) for probe in probes]
+        self.fitted = [image.fit(probe.frame, signature.size, kernel=signature.resize) for probe in probes]
         self.classes = classes or signature.classes
         self.translate = np.arange(256, dtype=np.uint8) if translate is None else translate
         self.reference = self.logits(model)
         self.labels = [self.labels_of(one, index) for index, one in enumerate(self.reference)]
         self.own = self.compared(self.reference, self.labels)
 
-    def logits(
-        self, model: ModelProto, progress: Callable[[], None] = lambda: None
-    ) -> list[NDArray[np.float32]]:
+    def logits(self, model: ModelProto) -> list[NDArray[np.float32]]:
         session = TapSession(model, [self.tensor])
         answers = []
         for frame, _ in self.fitted:
             inputs = prepared(self.signature, np.repeat(frame[None], self.signature.batch or 1, axis=0))
             ((_, logits),) = session.run(inputs)
             answers.append(logits[0].astype(np.float32))
-            progress()
         return answers
 
     def labels_of(self, logits: NDArray[np.float32], index: int) -> LabelMap:
         return image.unfit_logits(logits, self.signature.size, self.fitted[index][1])
 
-    def verdict(self, model: ModelProto, progress: Callable[[], None] = lambda: None) -> Verdict:
-        answers = self.logits(model, progress)
+    def verdict(self, model: ModelProto) -> Verdict:
+        answers = self.logits(model)
         return self.compared(answers, [self.labels_of(one, index) for index, one in enumerate(answers)])
 
     def compared(self, answers: list[NDArray[np.float32]], labels: list[LabelMap]) -> Verdict:

@@ -62,11 +62,11 @@ def search(
     layers: Sequence[Layer],
     make: Make,
     judge: Judge,
-    drop: Callable[[Verdict], float],
-    max_drop: float,
-    measured: Callable[[], list[Sensitivity]],
-    progress: Callable[[str], None] = lambda step: None,
+    spent: Callable[[Verdict], float],
+    sensitivities: Sequence[Sensitivity],
+    progress: Callable[[str], None],
 ) -> Found:
+    """`spent`: of the damage that is allowed, the share that a verdict takes; above 1 it is too much."""
     tried: dict[frozenset[str], Verdict] = {}
 
     def damage(keep: Collection[str]) -> float:
@@ -74,26 +74,25 @@ def search(
         if key not in tried:
             progress(f"judging INT8 without {len(key)} of {len(groups_of(layers))} groups")
             tried[key] = judge.verdict(make(names_in(layers, key)))
-        return drop(tried[key])
+        return spent(tried[key])
 
     def found(keep: Sequence[str]) -> Found:
-        return Found(tuple(keep), tried[frozenset(keep)], damage(keep) <= max_drop)
+        return Found(tuple(keep), tried[frozenset(keep)], damage(keep) <= 1)
 
-    if damage(()) <= max_drop:
+    if damage(()) <= 1:
         return found(())
-    ranked = [
-        one.group for one in sorted(measured(), key=lambda one: one.kl / max(one.macs, 1), reverse=True)
-    ]
+    worst_first = sorted(sensitivities, key=lambda one: one.kl / max(one.macs, 1), reverse=True)
+    ranked = [one.group for one in worst_first]
     low, high = 0, len(ranked) - 1  # `high` leaves one group in INT8
-    if damage(ranked[:high]) > max_drop:
+    if damage(ranked[:high]) > 1:
         return found(min((ranked[:high], []), key=damage))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if damage(ranked[:middle]) <= max_drop else (middle, high)
+        low, high = (low, middle) if damage(ranked[:middle]) <= 1 else (middle, high)
     keep = ranked[:high]
     macs = groups_of(layers)
     for group in sorted(keep, key=lambda name: -macs[name])[:GIVE_BACK]:
         without = [name for name in keep if name != group]
-        if damage(without) <= max_drop:
+        if damage(without) <= 1:
             keep = without
     return found(keep)

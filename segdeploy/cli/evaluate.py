@@ -116,6 +116,8 @@ def demand(arguments: argparse.Namespace) -> None:
     for flag, value, least in (("--workers", arguments.workers, 1), ("--worst", arguments.worst, 0)):
         if value < least:
             raise RequestError(f"{flag} {value} is less than {least}")
+    if arguments.corruptions:
+        corruptions_of(arguments)
     if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):
         raise RequestError(f"--json {arguments.json} is neither a .json file nor -")
 
@@ -183,15 +185,26 @@ def numbers(text: str, flag: str) -> list[float]:
         raise RequestError(f"{flag} {text!r} is not a list of numbers, as in 0.5,1,1.5") from error
 
 
+def corruptions_of(arguments: argparse.Namespace) -> tuple[tuple[str, ...], list[int]]:
+    from segdeploy.evaluate.corruptions import CORRUPTIONS
+    from segdeploy.evaluate.corruptions import demand as demand_corruption
+
+    names = CORRUPTIONS if arguments.corruptions == "all" else tuple(arguments.corruptions.split(","))
+    severities = numbers(arguments.severities, "--severities")
+    for name in names:
+        for severity in severities:
+            demand_corruption(name, severity)
+    return names, [int(severity) for severity in severities]
+
+
 def robustness_of(arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str) -> dict[str, Any]:
     from segdeploy.cli.console import counted
-    from segdeploy.evaluate.corruptions import CORRUPTIONS, robustness_table
+    from segdeploy.evaluate.corruptions import robustness_table
     from segdeploy.evaluate.evaluate import evaluate
     from segdeploy.evaluate.modes import spoilt
     from segdeploy.sessions import open_session
 
-    names = CORRUPTIONS if arguments.corruptions == "all" else tuple(arguments.corruptions.split(","))
-    severities = [int(severity) for severity in numbers(arguments.severities, "--severities")]
+    names, severities = corruptions_of(arguments)
     total = len(dataset) * len(names) * len(severities)
     with open_session(model) as session, counted(total, f"{name}, spoilt") as advance:
         predict = mode_of(arguments).predictor(session)

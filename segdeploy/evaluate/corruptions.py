@@ -82,11 +82,11 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(listed)) if listed else float("nan")
 
 
-def demand(name: str, severity: int) -> None:
+def demand(name: str, severity: float) -> None:
     if name not in CORRUPTIONS:
         raise RequestError(f"no corruption is called {name!r}; known: {', '.join(CORRUPTIONS)}")
     if severity not in SEVERITIES:
-        raise RequestError(f"{severity} is not a severity; known: {', '.join(map(str, SEVERITIES))}")
+        raise RequestError(f"{severity:g} is not a severity; known: {', '.join(map(str, SEVERITIES))}")
 
 
 def shares(frame: Frame) -> Floats:

@@ -18,14 +18,10 @@ from segdeploy.size import Size
 @dataclass(frozen=True)
 class Mode:
     fit: str = "stretch"
-    kernel: str | None = (
-        None  # None: as the model was trained; `linear` through windows, as mmsegmentation does
-    )
+    kernel: str | None = None  # None: as the model was trained; through windows linear, as in mmsegmentation
     windows: bool = False
     stride: Size | None = None  # None: the card's, or two thirds of the window
-    frame: Size | None = (
-        None  # a frame is first resized into this, its aspect kept; None: the card's, or not at all
-    )
+    frame: Size | None = None  # what a frame is first resized into, aspect kept; None: the card's, or nothing
     scales: tuple[float, ...] = ()
     flip: bool = False
 

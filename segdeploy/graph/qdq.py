@@ -1,4 +1,4 @@
-"""INT8 in a graph, as QuantizeLinear/DequantizeLinear pairs: the one form that TensorRT 8.6 to 11 and RTX all take.
+"""INT8 in a graph, as QuantizeLinear/DequantizeLinear pairs: the one form that TensorRT 10, 11 and RTX all take.
 
 Symmetric: activations by one scale per tensor, weights by one per output channel and stored as int8. One pair per
 tensor, shared by the layers that read it, directly before them; biases, residual sums, LayerNorm, softmax, GELU and

@@ -48,7 +48,7 @@ def quantize(
     files.make_folder(output)
     classes = len(material.labels.names) if material.labels else None
     judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
-    key = key_of(path, signature, material.images, "stretch")
+    key = key_of(path, signature, material.images)
     job = Job(path, model, signature, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []

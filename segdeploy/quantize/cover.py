@@ -25,9 +25,7 @@ def searched(job: Job, calibrated: Calibrated) -> tuple[Calibrated, Found, list[
     few = Judge(job.model, job.signature, probes[:: max(len(probes) // RANKED_ON, 1)][:RANKED_ON])
     sensitivities = measure(calibrated.layers, calibrated.int8, few, job.progress)
     calibrated, sensitivities = widened(job, calibrated, few, sensitivities)
-    found = search(
-        calibrated.layers, calibrated.int8, job.judge, job.spent, 1.0, lambda: sensitivities, job.progress
-    )
+    found = search(calibrated.layers, calibrated.int8, job.judge, job.spent, sensitivities, job.progress)
     return calibrated, found, sensitivities
 
 
@@ -52,10 +50,8 @@ def widened(
         if again.kl < WORTH_WIDENING * one.kl:
             better[one.group] = again
             scales |= {layer.root: other[layer.root] for layer in mine}
-    widest = tuple(better)
-    return replace(calibrated, scales=scales, widened=widest), [
-        better.get(one.group, one) for one in sensitivities
-    ]
+    calibrated = replace(calibrated, scales=scales, widened=tuple(better))
+    return calibrated, [better.get(one.group, one) for one in sensitivities]
 
 
 def widened_by(calibrated: Calibrated, groups: Collection[str]) -> Calibrated:
@@ -89,5 +85,5 @@ def refusal(job: Job, calibrated: Calibrated, found: Found) -> str:
         f"INT8 costs {job.drop(found.verdict):.2f} {unit} even at its best{accuracy}, with"
         f" {calibrated.share(found.keep):.0%} of the multiplications in INT8 and"
         f" {shown} kept out of it; allowed are {job.limit:g}."
-        " No file was written; try a larger --max-drop or another --method"
+        " No graph was written; try a larger --max-drop or another --method"
     )

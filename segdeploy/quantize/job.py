@@ -67,6 +67,11 @@ class Job:
         return self.path.name.removesuffix(".onnx")
 
     @property
+    def method(self) -> str:
+        """How the scales were found: by a method of ours, or in somebody's cache."""
+        return self.request.scales.name if self.request.scales else self.request.method
+
+    @property
     def limit(self) -> float:
         if self.request.max_drop is not None:
             return self.request.max_drop

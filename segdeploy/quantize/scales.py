@@ -86,7 +86,7 @@ def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:
     session = TapSession(job.model, list(norms_to_equalise(job.model)))
     peaks: dict[str, NDArray[np.float32]] = {}
     with ThreadPoolExecutor(1) as pool:
-        for frame in fitted(job.material.images[:PEAKS_ON], job.signature, "stretch", pool):
+        for frame in fitted(job.material.images[:PEAKS_ON], job.signature, pool):
             batch = np.repeat(frame[None], job.signature.batch or 1, axis=0)
             for name, values in session.run(prepared(job.signature, batch)):
                 largest = np.abs(values).reshape(-1, values.shape[-1]).max(0)

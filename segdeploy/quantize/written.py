@@ -86,7 +86,8 @@ def write(
         job.request.seed,
         job.signature.card,
     )
-    recipe.write(target.with_suffix(".recipe.yaml"))
+    if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache
+        recipe.write(target.with_suffix(".recipe.yaml"))
     write_scales(job, calibrated)
     if job.request.cache_for:
         scales = named_for_tensorrt(calibrated, found.keep)
@@ -165,7 +166,7 @@ def record_of(
         ],
         verdict=in_words(covered, job.judge.own, verdict, labels),
         calibration={
-            "method": job.request.scales.name if job.request.scales else job.request.method,
+            "method": job.method,
             "images": len(job.material.images),
             "probes": len(job.material.probes),
             "keep": list(found.keep),
@@ -186,7 +187,7 @@ def write_scales(job: Job, calibrated: Calibrated) -> None:
         if one is not None:
             clipped = one.share_above(LEVELS * scale) if scale else 0.0
             tensors[name] |= {"largest": one.largest, "clipped": clipped}
-    facts = {"schema": 1, "method": job.request.method, "key": asdict(job.key), "tensors": tensors}
+    facts = {"schema": 1, "method": job.method, "key": asdict(job.key), "tensors": tensors}
     files.write_text(job.output / f"{job.stem}.scales.json", json.dumps(facts, indent=1) + "\n")
 
 

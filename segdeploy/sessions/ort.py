@@ -54,12 +54,6 @@ class OrtSession:
         self.close()
 
 
-def run_bytes(model: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
-    """The first output of a serialised graph; for looking into a graph, not for serving one."""
-    session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: inputs})[0])
-
-
 def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
     """All outputs of a serialised graph by name, for one batch after the other."""
     session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])

@@ -25,7 +25,7 @@ class TapSession:
     The tensors are written into the same arrays in each run: what is to be kept of one is copied before the next.
     """
 
-    def __init__(self, model: ModelProto, tensors: Sequence[str], threads: int | None = None) -> None:
+    def __init__(self, model: ModelProto, tensors: Sequence[str]) -> None:
         opened = ModelProto()
         opened.CopyFrom(model)
         del opened.graph.output[:]
@@ -36,8 +36,6 @@ class TapSession:
         options = quiet_options()
         # Q/DQ pairs are computed as they are written, not by integer kernels of this very CPU.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
             self._session = ort.InferenceSession(
                 opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -63,8 +61,7 @@ class TapSession:
         """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time."""
         self._binding.clear_binding_outputs()
         self._arrays, self._batch = [], batch
-        outputs = self._session.get_outputs()
-        for output in outputs:
+        for output in self._session.get_outputs():
             shape = [side if isinstance(side, int) else batch for side in output.shape]
             array = np.empty(shape, _DTYPES[output.type])
             self._arrays.append(array)
