@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from setting import RESULTS, ROOT, setting, write_results
+from setting import RESULTS, replace_block, setting, write_results
 from torch import nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.utils.logging import disable_progress_bar
@@ -89,7 +89,7 @@ def main() -> None:
         results = measure_rows(asked.rows, asked.rounds, asked.warm_up, asked.threads)
         write_results(results, asked.output)
     if asked.readme:
-        refresh(ROOT / "benchmarks" / "README.md", table(results))
+        replace_block("against_transformers", table(results))
     else:
         print(table(results))
 
@@ -298,13 +298,6 @@ def table(results: dict) -> str:
             f"| {row['row']} | " + " | ".join(f"{usual[key]} → {ours[key]}" for key in counted) + " |"
         )
     return "\n".join(lines)
-
-
-def refresh(readme: Path, text: str) -> None:
-    opening, closing = "<!-- against_transformers -->", "<!-- /against_transformers -->"
-    before, _, rest = readme.read_text().partition(opening)
-    _, _, after = rest.partition(closing)
-    readme.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
 
 
 if __name__ == "__main__":

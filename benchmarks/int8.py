@@ -1,12 +1,14 @@
 """What INT8 costs on images that calibration never saw, beside onnxruntime's own quantiser on the same graph.
 
-One checkpoint is exported, quantised on a labelled training split, and scored on another split. The peers calibrate on
-the first 8 of the same images: onnxruntime's entropy calibrator takes 9 GB for those.
+One checkpoint is exported, quantised on a labelled training split, and scored on another split. Peers that look for
+entropy calibrate on the first 8 of the same images (onnxruntime takes 9 GB for those), the others on all of them.
+FP16 is scored with its rounding written out: ONNX Runtime's CPU provider computes most of it in FP32.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import tempfile
 import time
@@ -21,7 +23,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from setting import RESULTS, setting, write_results
+from setting import RESULTS, replace_block, setting, write_results
 
 from segdeploy import scenes
 from segdeploy.calibrate.recipe import read_recipe
@@ -29,6 +31,7 @@ from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.evaluate.evaluate import evaluate, whole_image
 from segdeploy.export import export_onnx
 from segdeploy.graph.layers import layers_of
+from segdeploy.graph.precision import rounding
 from segdeploy.image import fit, read_frame
 from segdeploy.quantize import Request, quantize
 from segdeploy.sessions import open_session, prepared
@@ -37,7 +40,8 @@ from segdeploy.size import Size
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--readme", action="store_true", help="only write the results' tables into README.md")
+    parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--size", default=None)
     parser.add_argument("--dataset", default="camvid")
     parser.add_argument("--root", type=Path, help="default: made scenes, 48 to calibrate on and 100 to score")
@@ -45,11 +49,13 @@ def main() -> None:
     parser.add_argument("--val", default="val")
     parser.add_argument("--methods", nargs="+", default=["entropy", "mse"])
     parser.add_argument("--max-drop", type=float, default=0.5)
-    parser.add_argument("--fp16", action="store_true", help="also INT8 with FP16 for the rest")
     parser.add_argument("--peer-images", type=int, default=8, help="0: no peers")
     parser.add_argument("--modelopt", metavar="PYTHON", help="of an environment with nvidia-modelopt[onnx]")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
+    if asked.readme:
+        replace_block("int8", readme())
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root, dataset = asked.root, asked.dataset
@@ -69,8 +75,10 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
     fp32 = export_onnx(asked.checkpoint, size=size, interface="logits", output=folder).path
     own = score(fp32, val)
     rows = [{"graph": "FP32"} | own]
+    half = export_onnx(asked.checkpoint, size=size, interface="logits", fp16=True, output=folder).path
+    rows.append({"graph": "segdeploy, FP16"} | against(own, score(half, val, fp16=True)))
     for method in asked.methods:
-        for fp16 in (False, True) if asked.fp16 else (False,):
+        for fp16 in (False, True):
             request = Request(dataset=train, method=method, max_drop=asked.max_drop, fp16=fp16)
             output = folder / f"{method}{fp16}"
             began = time.monotonic()
@@ -86,16 +94,18 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
                     "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
                     "verdict_on_training_images": done.words,
                 }
-                | against(own, score(done.path, val))
+                | against(own, score(done.path, val, fp16=fp16))
             )
-    if asked.peer_images:
+    few = asked.peer_images
+    if few:
         for method in ("entropy", "minmax"):
-            rows.append(peer(fp32, train, method, asked.peer_images, folder))
+            rows.append(peer(fp32, train, method, few if method == "entropy" else len(train), folder))
             rows[-1]["int8_share"] = round(share_in_int8(folder / f"peer.{method}.onnx", fp32), 4)
             rows[-1] |= against(own, score(folder / f"peer.{method}.onnx", val, fp32))
     if asked.modelopt:
         for method in ("entropy", "max"):
-            rows.append(modelopt(fp32, train, method, asked.peer_images, folder, asked.modelopt))
+            images = few if method == "entropy" else len(train)
+            rows.append(modelopt(fp32, train, method, images, folder, asked.modelopt))
             rows[-1] |= against(own, score(folder / f"modelopt.{method}.onnx", val, fp32))
     return {
         "checkpoint": asked.checkpoint.name,
@@ -108,8 +118,12 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
     }
 
 
-def score(path: Path, dataset, like: Path | None = None) -> dict:
+def score(path: Path, dataset, like: Path | None = None, fp16: bool = False) -> dict:
     """`like`: the graph whose metadata a peer's graph, which keeps none, is given."""
+    if fp16:
+        model = rounding(onnx.load(path))
+        path = path.with_suffix(".rounded.onnx")
+        onnx.save(model, path)
     if like is not None:
         model = onnx.load(path)
         del model.metadata_props[:]
@@ -187,6 +201,35 @@ def share_in_int8(path: Path, fp32: Path) -> float:
     inside = {node.name for node in graph.node if len(node.input) > 1 and set(node.input[:2]) <= pairs}
     layers = layers_of(onnx.load(fp32))
     return sum(layer.macs for layer in layers if layer.name in inside) / sum(layer.macs for layer in layers)
+
+
+MODELS = {"demo-b0": "The bundled SegFormer-B0", "hf-cityscapes19-surrogate": "The stand-in SegFormer-B0"}
+DATASETS = {"cityscapes": "made scenes", "camvid": "CamVid frames"}
+
+
+def readme() -> str:
+    parts = []
+    for path in sorted(RESULTS.glob("int8.*.json"), reverse=True):
+        one = json.loads(path.read_text())
+        size = f", {one['size']}" if one["size"] else ""
+        parts.append(
+            f"{MODELS[one['checkpoint']]}{size}, {one['train_images']} {DATASETS[one['dataset']]} to calibrate on,"
+            f" {one['val_images']} others to score:"
+        )
+        parts.append(table(one))
+    return "\n\n".join([*parts, collection()])
+
+
+def collection() -> str:
+    facts = json.loads((RESULTS / "collection.cpu.json").read_text())
+    (first, second), beside = facts["rows"], facts["entropy_beside_onnxruntime"]
+    return (
+        f"Collecting for B0 at {facts['size']} takes {first['ratio']:.2f} times the plain forward passes over"
+        f" {first['images']} images ({second['ratio']:.2f} over {second['images']})\nand"
+        f" {first['collect_peak_gb']:.2f} GB at its peak ({second['collect_peak_gb']:.2f} GB over {second['images']})."
+        f" Beside onnxruntime's entropy calibrator on {beside['images']} images:\n"
+        f"{beside['times_less_memory']:.1f} times less memory, {beside['times_faster']:.1f} times as fast."
+    )
 
 
 def table(results: dict) -> str:

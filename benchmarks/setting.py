@@ -48,3 +48,12 @@ def spoken(word: str) -> str:
 def write_results(results: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def replace_block(name: str, text: str) -> None:
+    """What stands in benchmarks/README.md between `<!-- name -->` and `<!-- /name -->`."""
+    readme = ROOT / "benchmarks" / "README.md"
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = readme.read_text().partition(opening)
+    _, _, after = rest.partition(closing)
+    readme.write_text(f"{before}{opening}\n{text}\n{closing}{after}")

@@ -5,7 +5,6 @@ The bundled SegFormer-B0 was trained on made scenes and knows nothing else (mode
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ import cv2
 import numpy as np
 
 from segdeploy import scenes
+from segdeploy.calibrate.recipe import read_recipe
 from segdeploy.card import read_card
 from segdeploy.errors import OutputError
 from segdeploy.evaluate.confusion import Confusion
-from segdeploy.evaluate.datasets import open_dataset
+from segdeploy.evaluate.made import made_scenes
 from segdeploy.export import Exported, export_onnx
 from segdeploy.files import make_folder, replacing
 from segdeploy.image import Frame
@@ -29,7 +29,6 @@ from segdeploy.size import Size
 
 CARD = "segformer-b0-demo"
 HELD_OUT = 900_000_000  # seeds from here on were never trained on
-CALIBRATION = 1_300_000
 CLIP_FPS = 20.0
 
 
@@ -83,13 +82,14 @@ def run_demo(
 
 
 def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callable[[str], None]) -> Quantised:
-    """INT8 by labelled made scenes, which lie in Cityscapes' own folders meanwhile."""
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        scenes.write_cityscapes(root, count, CALIBRATION, "train", size.height, size.width)
-        request = Request(dataset=open_dataset("cityscapes", root, "train"), probes=16, equalise="off")
+    """As `segdeploy quantize --recipe demo-scenes` does it."""
+    recipe = read_recipe("demo-scenes")
+    seed = recipe.seed or 0
+    with made_scenes(count, seed, size) as dataset:
+        request = Request(dataset=dataset, count=count, seed=seed, probes=16, equalise="off", recipe=recipe)
         done = quantize(graph, request, output=output, progress=progress)
-    (output / f"{graph.stem}.calibration.npz").unlink()  # of scenes that are no longer there
+    for state in (f"{graph.stem}.calibration.npz", "scenes.train.classes.npz"):
+        (output / state).unlink()
     return done
 
 

@@ -29,15 +29,17 @@ from segdeploy.agreement import Agreement
 from segdeploy.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.errors import CardError, ExportDisagrees, OutputError, RequestError
 from segdeploy.families.checkpoints import Checkpoint, read_checkpoint
+from segdeploy.graph.layers import shares_of
 from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.tidy import tidy
 from segdeploy.probing import first_not_finite, measure_ranges
 from segdeploy.proof import Probe, demand, make_probe, prove, upsampled
-from segdeploy.record import ArtifactRecord
+from segdeploy.record import ArtifactRecord, record_path
 from segdeploy.signature import INTERFACES, ONE_SCALE, TENSOR_NAMES, Signature, TensorFacts
 from segdeploy.size import Size
 
 Progress = Callable[[str], None]
+REFERENCE = "PyTorch FP32"
 OPSET = 18  # what the exporter writes; `tidy` lowers it to 17 where it can
 
 
@@ -78,23 +80,36 @@ def export_onnx(
     progress("tracing the network")
     model = trace(networks.deployed, model_card, signature)
     describe(model, signature, checkpoint)
-    with files.replacing(path) as part:
+    with files.replacing_together(path, record_path(path)) as [part, beside]:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
         probe = make_probe(networks.plain, model_card, signature)
         seen = prove(model, part, probe, signature)
         demand(seen, model_card)
+        ledger = [step("fp32", seen, model)]
         if fp16:
             progress("writing FP16, and comparing it with PyTorch")
             model, seen = in_fp16(model, part, probe, model_card, signature)
+            ledger.append(step("fp16", seen, model))
         record = ArtifactRecord(
             path.name,
             files.digest_of(part),
-            agreement=seen.as_json() | {"with": "PyTorch FP32"},
+            agreement=seen.as_json() | {"with": REFERENCE},
+            ledger=ledger,
             **facts_of(model, signature, model_card, checkpoint, fp16, command),
         )
-        record.write(path.parent)
+        beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
+
+
+def step(name: str, seen: Agreement, model: ModelProto) -> dict[str, Any]:
+    return {
+        "step": name,
+        "compared_with": REFERENCE,
+        "logits_error": seen.logits_error,
+        "pixel_agreement": seen.pixel_agreement,
+        "macs": shares_of(model),
+    }
 
 
 def in_fp16(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from segdeploy.errors import OutputError
@@ -23,6 +23,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(*paths: Path) -> Iterator[list[Path]]:
+    """As `replacing`, for files that belong together: all of them get into place, or none if the block fails."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(replacing(path)) for path in paths]
 
 
 def make_folder(folder: Path) -> None:

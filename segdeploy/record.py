@@ -42,10 +42,11 @@ class ArtifactRecord:
     schema: int = SCHEMA
     segdeploy: str = __version__
 
-    def write(self, folder: Path) -> Path:
-        path = record_path(folder / self.artifact)
-        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-        return path
+    def as_text(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    def write(self, folder: Path) -> None:
+        write_text(record_path(folder / self.artifact), self.as_text())
 
 
 def record_path(artifact: Path) -> Path:

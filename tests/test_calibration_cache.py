@@ -7,6 +7,7 @@ import pytest
 from segdeploy.calibrate.cache import (
     CalibrationCache,
     compare_caches,
+    demand_version,
     hex_of,
     read_cache,
     scale_of,
@@ -262,3 +263,21 @@ def test_comparing():
     turned = compare_caches(second, first)
     assert turned.differences == found.differences
     assert (turned.only_first, turned.only_second) == (("y", "x"), ("z",))
+
+
+def test_a_cache_of_another_tensorrt(tmp_path):
+    path = tmp_path / "x.calib"
+    cache = CalibrationCache("10.9.0", "EntropyCalibration2", {"input": 1.0})
+    demand_version(path, cache, "10.9.0")
+    demand_version(path, cache, "10.9.0.34")
+    with pytest.raises(CalibrationError) as refused:
+        demand_version(path, cache, "8.6.1")
+    assert str(refused.value) == (
+        f"{path} is of TensorRT 10.9.0, asked for is 8.6.1, and NVIDIA does not promise that a cache holds across"
+        " releases; calibrate again with --cache-for 8.6.1, or take the old scales as they are with:"
+        f" segdeploy cache convert {path} --for 8.6.1 -o OUT"
+    )
+    with pytest.raises(CalibrationError, match=r"TensorRT 11.0.0 reads no calibration cache: 11 removed it"):
+        demand_version(path, cache, "11.0.0.10")
+    with pytest.raises(CalibrationError, match="'10' is not a TensorRT version"):
+        demand_version(path, cache, "10")

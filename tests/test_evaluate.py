@@ -13,6 +13,7 @@ from segdeploy.errors import EvaluationError, ImageError, RequestError
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.evaluate.evaluate import Unfinished, evaluate, look, whole_image
+from segdeploy.evaluate.robustness import Spoilt
 from segdeploy.image import read_frame
 from segdeploy.labels import read_labels
 from segdeploy.sessions import open_session, segment
@@ -270,6 +271,7 @@ def test_windows_need_logits(models, root, refused):
     where = ("--dataset", "cityscapes", "--root", root)
     assert "--interface logits" in refused(models[0], *where, "--windows")
     assert "ask for those with --windows" in refused(models[1], *where, "--stride", "64x64")
+    assert "--fit letterbox is of whole images" in refused(models[1], *where, "--flip", "--fit", "letterbox")
     assert "is not a list of numbers" in refused(models[1], *where, "--scales", "all")
 
 
@@ -279,6 +281,7 @@ def test_windows_need_logits(models, root, refused):
         (("--corruptions", "rain"), "no corruption is called 'rain'"),
         (("--corruptions", "fog", "--severities", "1.5"), "1.5 is not a severity"),
         (("--corruptions", "fog", "--severities", "all"), "is not a list of numbers"),
+        (("--severities", "1,2"), "--severities are of corruptions: give --corruptions too"),
     ],
 )
 def test_corruptions_are_looked_at_before_the_scoring(flags, words, models, root, refused, monkeypatch):
@@ -300,6 +303,48 @@ def test_spoilt_frames_are_scored_in_a_table(models, root, capsys):
     assert capsys.readouterr().out == first
     assert run(*where, *flags) == 0
     assert "shot_noise" in capsys.readouterr().out
+
+
+def test_spoilt_frames_go_on_after_a_stop(models, root, tmp_path, capsys, monkeypatch):
+    from segdeploy.evaluate import modes as module
+
+    out = tmp_path / "out"
+    where = (models[0], "--dataset", "cityscapes", "--root", root, "--limit", "3", "--worst", "0")
+    where += ("--corruptions", "fog,shot_noise", "--severities", "1,5")
+    assert run(*where, "--json", "-") == 0
+    whole = json.loads(capsys.readouterr().out)
+    plain, stops = module.whole_image, iter((3, 5, 7))
+    monkeypatch.setattr(module, "whole_image", lambda *given: Stops(plain(*given), next(stops)))
+    assert run(*where, "-o", out) == 130  # all 3 plain frames and fog 1 are done, and 2 frames of fog 5
+    name = f"{models[0].name}.spoilt.unfinished"
+    kept = json.loads((out / name).read_text())
+    assert list(kept["scores"]) == ["fog 1"]
+    fog = whole["robustness"][models[0].name]["corruptions"]["fog"]["severities"]
+    assert kept["scores"]["fog 1"] == fog["1"]
+    assert (out / f"{name}.fog-5").is_file()
+    capsys.readouterr()
+    stops = iter((0, 7))  # nothing plain, and what is left: 1 + 3 + 3 frames
+    assert run(*where, "-o", out, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out) == whole
+    assert [path.name for path in out.iterdir() if "unfinished" in path.name] == []
+
+
+def test_spoilt_scores_of_another_evaluation_are_refused(tmp_path):
+    path = tmp_path / "x.spoilt.unfinished"
+    Spoilt(path, KEY).score("fog", 1, lambda unfinished: 0.5)
+    again = Spoilt(path, KEY)
+    assert again.score("fog", 1, lambda unfinished: pytest.fail("scored twice")) == 0.5
+    assert again.has("fog", 1)
+    assert not again.has("fog", 2)
+    for changed in KEY:
+        with pytest.raises(
+            EvaluationError, match="is what is left of another evaluation: of model aaaaaaaaaaaa"
+        ):
+            Spoilt(path, KEY | {changed: "c" * 64})
+    for content in (b"", b"[]", b'{"schema": 1}', b'{"schema": 1, "scores": {"fog 1": "x"}}'):
+        path.write_bytes(content)
+        with pytest.raises(EvaluationError, match="is not of an unfinished evaluation; delete it"):
+            Spoilt(path, KEY)
 
 
 def test_a_stop_at_the_second_model_keeps_the_first(models, root, tmp_path, capsys, monkeypatch):

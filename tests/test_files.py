@@ -3,7 +3,7 @@ import os
 import pytest
 
 from segdeploy.errors import OutputError
-from segdeploy.files import digest_of, make_folder, replacing, write_text
+from segdeploy.files import digest_of, make_folder, replacing, replacing_together, write_text
 
 
 def test_a_file_appears_whole_with_its_folders(tmp_path):
@@ -52,3 +52,19 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
 def test_digest(tmp_path):
     write_text(tmp_path / "x", "abc")
     assert digest_of(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_files_that_belong_together_come_together(tmp_path):
+    paths = [tmp_path / "x.onnx", tmp_path / "x.onnx.json"]
+    for path in paths:
+        path.write_text("old")
+    with pytest.raises(RuntimeError), replacing_together(*paths) as parts:
+        for part in parts:
+            part.write_text("half")
+        raise RuntimeError
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    with replacing_together(*paths) as parts:
+        for part in parts:
+            part.write_text("new")
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    assert sorted(tmp_path.iterdir()) == paths

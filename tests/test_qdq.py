@@ -8,7 +8,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import all_macs, group_of, layers_of, logits_of, pixel_tensors, shapes_of
+from segdeploy.graph.layers import (
+    all_macs,
+    group_of,
+    layers_of,
+    logits_of,
+    pixel_tensors,
+    shapes_of,
+    shares_of,
+)  # fmt: skip
+from segdeploy.graph.mixed import rest_in_fp16
 from segdeploy.graph.qdq import quantise_weight, quantised
 
 
@@ -165,3 +174,56 @@ def test_a_norm_that_something_else_reads_is_left_alone():
     assert norms_to_equalise(model) == {}
     del model.graph.node[2], model.graph.output[1]
     assert norms_to_equalise(model) == {"n": [("w", 0)]}
+
+
+def test_a_weight_that_is_read_along_two_axes_is_stored_for_both():
+    """As tied embeddings are: one product reads the columns, another the rows."""
+    rng = np.random.default_rng(3)
+    values = (rng.standard_normal((6, 6)) * np.arange(1, 7)).astype(np.float32)
+    weight = numpy_helper.from_array(values, "w")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "first"),
+        helper.make_node("Gemm", ["a", "w"], ["y"], "second", transB=1),
+    ]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (4, 6)) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", tensors[:1], tensors[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert [(layer.name, layer.axis) for layer in layers_of(model)] == [("first", 1), ("second", 0)]
+    int8 = quantised(model, {"x": 0.02, "a": 0.2}, ["first", "second"])
+    onnx.checker.check_model(int8, full_check=True)
+    scales = {item.name: item.dims for item in int8.graph.initializer if item.name.endswith("scale")}
+    assert {"w.scale", "w.axis0.scale"} <= set(scales)
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    expected, answer = run_model(model, x), run_model(int8, x)
+    assert np.abs(answer - expected).max() < 0.05 * np.ptp(expected)
+
+
+def test_the_shares_of_the_precisions_are_those_of_the_graph_s_types(model, int8):
+    layers, total = layers_of(model), all_macs(model)
+    assert shares_of(model) == {"fp32": 1}
+    with_weights = sum(layer.macs for layer in layers) / total
+    assert shares_of(int8) == pytest.approx({"int8": with_weights, "fp32": 1 - with_weights})
+    mixed = rest_in_fp16(int8, ["*stages.0*"], {})
+    shares = shares_of(mixed)
+    assert shares["int8"] == pytest.approx(with_weights)
+    assert 0 < shares["fp32"] < shares["fp16"] + shares["fp32"] == pytest.approx(1 - with_weights)
+    one = [layers[0].name]
+    assert shares_of(quantised(model, scales_for(model), one))["int8"] == pytest.approx(
+        layers[0].macs / total
+    )
+
+
+def test_a_shape_that_the_graph_does_not_tell():
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["r"], "reshape"),
+        helper.make_node("MatMul", ["r", "w"], ["y"], "product"),
+    ]
+    tensors = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 24)),
+        helper.make_tensor_value_info("shape", TensorProto.INT64, (3,)),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+    ]
+    weight = numpy_helper.from_array(np.ones((4, 2), np.float32), "w")
+    model = helper.make_model(helper.make_graph(nodes, "g", tensors[:2], tensors[2:], [weight]))
+    with pytest.raises(GraphError, match="the shape of r, at product, cannot be told from the graph"):
+        layers_of(model)

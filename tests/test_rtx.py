@@ -96,3 +96,18 @@ def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
     done = quantize(exported.path, request, output=tmp_path)
     assert done.record.calibration["int8_share"] == 1
     assert build(done.path, 1).nbytes > 1 << 20
+
+
+@pytest.mark.parametrize(("batch", "equalise"), [(None, "off"), (3, "off"), (1, "on")])
+def test_int8_builds_with_batches_and_equalised(batch, equalise, tmp_path):
+    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+    exported = export_onnx(
+        folder("models") / "demo-b0",
+        card="segformer-b0-demo",
+        interface="frames",
+        size=Size(96, 160),
+        batch=batch,
+        output=tmp_path,
+    )
+    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise=equalise)
+    assert build(quantize(exported.path, request, output=tmp_path).path, batch).nbytes > 1 << 20

@@ -32,3 +32,27 @@ def test_each_tensor_is_what_the_graph_computes_there(interface, batch, graphs):
 def test_a_tensor_that_is_not_there(graphs):
     with pytest.raises(GraphError, match="ONNX Runtime cannot open the graph"):
         TapSession(onnx.load(graphs("logits")), ["nothing"])
+
+
+def test_a_tensor_whose_shape_is_not_known_beforehand(tmp_path):
+    """What is non-zero depends on the input; ONNX Runtime makes such tensors afresh."""
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("NonZero", ["x"], ["places"], "nonzero"),
+        make("Cast", ["places"], ["y"], "cast", to=onnx.TensorProto.FLOAT),
+        make("Relu", ["x"], ["r"], "relu"),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("x", floats, (2, 3))], [value("y", floats, None), value("r", floats, (2, 3))]
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    session = TapSession(model, ["y", "r", "places"])
+    for zeros in (1, 4):
+        x = np.ones((2, 3), np.float32)
+        x.flat[:zeros] = 0
+        found = dict(session.run(x))
+        assert found["places"].tolist() == np.array(np.nonzero(x)).tolist()
+        assert np.array_equal(found["y"], found["places"])
+        assert np.array_equal(found["r"], x)

@@ -60,6 +60,10 @@ def compare_caches(first: CalibrationCache, second: CalibrationCache) -> CacheCo
 
 
 def write_cache(path: Path, cache: CalibrationCache) -> None:
+    write_text(path, cache_text(cache))
+
+
+def cache_text(cache: CalibrationCache) -> str:
     """The file as TensorRT writes it; scales are rounded to float32."""
     lines = [cache.header]
     for name, scale in cache.scales.items():
@@ -71,7 +75,7 @@ def write_cache(path: Path, cache: CalibrationCache) -> None:
             lines.append(f"{name}: {hex_of(scale)}")
         except ValueError as error:
             raise CalibrationError(f"the scale of {name!r} is {error}; calibrate it again") from error
-    write_text(path, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def read_cache(path: Path) -> CalibrationCache:
@@ -199,6 +203,21 @@ def hex_of(scale: float) -> str:
     if scale and not bits:
         raise ValueError(f"{scale}, too small for float32")
     return f"{bits & 0x7FFFFFFF:x}"  # −0 is 0
+
+
+def demand_version(path: Path, cache: CalibrationCache, tensorrt: str) -> None:
+    """Refuse the cache of another TensorRT than `tensorrt`, which may have a fourth number, as in 10.9.0.34.
+
+    NVIDIA promises that a cache holds on every device, but not from one release to the next.
+    """
+    wanted = ".".join(tensorrt.split(".")[:3])
+    version_number(wanted)
+    if cache.tensorrt != wanted:
+        raise CalibrationError(
+            f"{path} is of TensorRT {cache.tensorrt}, asked for is {wanted}, and NVIDIA does not promise that a cache"
+            f" holds across releases; calibrate again with --cache-for {wanted}, or take the old scales as they are"
+            f" with: segdeploy cache convert {path} --for {wanted} -o OUT"
+        )
 
 
 def shortened(text: str) -> str:

@@ -1,25 +1,25 @@
 """Runs a graph over images and counts the values of its tensors: memory does not grow with the number of images.
 
-What was counted is kept beside the result under a key of all it depends on, is taken up again after an interruption,
-serves every method, and is never used for anything else.
+What was counted is kept beside the result under a key of all it depends on, is taken up again after whatever stopped
+it, serves every method, and is never used for anything else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import image
-from segdeploy.calibrate.histogram import Histogram
-from segdeploy.errors import CalibrationError
+from segdeploy.calibrate.histogram import FINE, Histogram
+from segdeploy.errors import CalibrationError, ImageError
 from segdeploy.files import digest_of, replacing
 from segdeploy.image import Frame, read_frame
 from segdeploy.sessions import prepared
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FEWEST = 8
 KEPT_EVERY = 16  # images between two savings of the state
+SCHEMA = 1  # of the state
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
     ]
     seen = hashlib.sha256()
     for path in images:
-        seen.update(f"{path.name} {digest_of(path)}\n".encode())
+        try:
+            digest = digest_of(path)
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+        seen.update(f"{path.name} {digest}\n".encode())
     return Key(
         digest_of(graph), hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest()
     )
@@ -72,36 +77,64 @@ def collect(
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Histogram]:
     """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from."""
+    demand_enough(images)
+    tally = restore(state, key, tensors) if state else None
+    tally = tally or Tally({name: Histogram() for name in tensors})
+    session = TapSession(model, tensors)
+    kept = tally.done
+    for _ in range(kept):
+        progress()
+
+    def count_frame(frame: Frame, pool: ThreadPoolExecutor) -> None:
+        inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
+        tally.add(((name, one_of(values, len(inputs))) for name, values in session.run(inputs)), pool)
+
+    # Images are counted in a thread, because Ctrl-C reaches the main one only: each is counted wholly or not at all.
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
+        try:
+            for frame in fitted(images[kept:], signature, pool):
+                runner.submit(count_frame, frame, pool).result()
+                progress()
+                if state and (tally.done - kept == KEPT_EVERY or tally.done == len(images)):
+                    keep(state, key, tally)
+                    kept = tally.done
+        except BaseException:
+            runner.shutdown()
+            if state and tally.whole and tally.done > kept:
+                keep(state, key, tally)
+            raise
+    return tally.histograms
+
+
+def demand_enough(images: Sequence[Path]) -> None:
     if len(images) < FEWEST:
         raise CalibrationError(
             f"{len(images)} images are too few to calibrate on; give {FEWEST} or more, some hundred for a real network"
         )
-    found = restore(state, key, tensors) if state else None
-    done, histograms = found or (0, {name: Histogram() for name in tensors})
-    session = TapSession(model, tensors)
-    for _ in range(done):
-        progress()
-    with ThreadPoolExecutor(2) as pool:
-        for frame in fitted(images[done:], signature, pool):
-            inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
-            for counted in [
-                pool.submit(count, histograms[name], name, one_of(values, len(inputs)))
-                for name, values in session.run(inputs)
-            ]:
-                counted.result()
-            done += 1
-            progress()
-            if state and (done % KEPT_EVERY == 0 or done == len(images)):
-                keep(state, key, done, histograms)
-    return histograms
 
 
-def one_of(values: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+@dataclass
+class Tally:
+    """Histograms that have all seen the same images, unless one image was given up half way."""
+
+    histograms: dict[str, Histogram]
+    done: int = 0  # images
+    whole: bool = True
+
+    def add(self, tensors: Iterable[tuple[str, NDArray[Any]]], pool: ThreadPoolExecutor) -> None:
+        self.whole = False
+        for counted in [pool.submit(count, self.histograms[name], name, values) for name, values in tensors]:
+            counted.result()
+        self.done += 1
+        self.whole = True
+
+
+def one_of(values: NDArray[Any], batch: int) -> NDArray[Any]:
     """The first of `batch` equal frames, where the tensor has them apart."""
     return values[:1] if batch > 1 and len(values) == batch else values
 
 
-def count(histogram: Histogram, name: str, values: NDArray[np.float32]) -> None:
+def count(histogram: Histogram, name: str, values: NDArray[Any]) -> None:
     try:
         histogram.add(values.astype(np.float32, copy=False))
     except CalibrationError as error:
@@ -123,32 +156,45 @@ def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor
         yield frame
 
 
-def keep(path: Path, key: Key, done: int, histograms: dict[str, Histogram]) -> None:
+def keep(path: Path, key: Key, tally: Tally) -> None:
     facts = {
+        "schema": SCHEMA,
+        "bins": FINE,
         "key": asdict(key),
-        "done": done,
-        "tensors": {name: [one.exponent, one.largest, one.seen] for name, one in histograms.items()},
+        "done": tally.done,
+        "tensors": {name: [one.exponent, one.largest, one.seen] for name, one in tally.histograms.items()},
     }
-    counts = np.stack([one.counts for one in histograms.values()])
+    counts = np.stack([one.counts for one in tally.histograms.values()])
     with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, facts=json.dumps(facts), counts=counts)
 
 
-def restore(path: Path, key: Key, tensors: Sequence[str]) -> tuple[int, dict[str, Histogram]] | None:
+def restore(path: Path, key: Key, tensors: Sequence[str]) -> Tally | None:
     if not path.is_file():
         return None
     try:
         with np.load(path) as kept:
             facts, counts = json.loads(str(kept["facts"])), kept["counts"]
-        of = Key(**facts["key"])
+        found = facts.get("schema"), facts.get("bins")
+    except Exception as error:
+        raise CalibrationError(
+            f"{path} is not a calibration that can be read ({error}); delete it"
+        ) from error
+    if found != (SCHEMA, FINE):
+        raise CalibrationError(
+            f"{path} has schema {found[0]} and {found[1]} bins, this version of segdeploy reads schema {SCHEMA} with"
+            f" {FINE}; delete it to collect again"
+        )
+    try:
+        of, done = Key(**facts["key"]), int(facts["done"])
         histograms = {}
         for row, (name, (exponent, largest, seen)) in zip(counts, facts["tensors"].items(), strict=True):
             one = Histogram()
             one.counts, one.exponent, one.largest, one.seen = row, exponent, largest, seen
             histograms[name] = one
-    except Exception as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(
-            f"{path} is not a calibration that can be read ({error}); delete it"
+            f"{path} is not a calibration that can be read ({error!r}); delete it"
         ) from error
     if of != key:
         raise CalibrationError(
@@ -156,4 +202,4 @@ def restore(path: Path, key: Key, tensors: Sequence[str]) -> tuple[int, dict[str
         )
     if not set(tensors) <= set(histograms):
         return None
-    return facts["done"], {name: histograms[name] for name in tensors}
+    return Tally({name: histograms[name] for name in tensors}, done)

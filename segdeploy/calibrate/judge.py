@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,12 @@ class Verdict:
 
 
 class Judge:
-    """Holds the reference's answers; `verdict` runs another graph on the same frames."""
+    """Holds the reference's answers; `verdict` runs another graph on the same frames.
+
+    Frames fill the slots of a fixed batch, so that every slot is judged. Logits are compared one frame at a time, and
+    the reference's lie in a file, so that 150 classes at 1024x2048 fit into memory. A graph that answers labels is
+    judged by those labels, one that answers logits by the arg-max of them at the frame's size.
+    """
 
     def __init__(
         self,
@@ -59,45 +65,71 @@ class Judge:
         translate: NDArray[np.uint8] | None = None,
     ) -> None:
         self.signature = signature
-        self.tensor = logits_of(model)
         self.probes = list(probes)
         self.fitted = [image.fit(probe.frame, signature.size, kernel=signature.resize) for probe in probes]
         self.classes = classes or signature.classes
         self.translate = np.arange(256, dtype=np.uint8) if translate is None else translate
-        self.reference = self.logits(model)
-        self.labels = [self.labels_of(one, index) for index, one in enumerate(self.reference)]
-        self.own = self.compared(self.reference, self.labels)
+        self.tensors = [logits_of(model)]
+        if signature.interface != "logits":
+            self.tensors.append(signature.output.name)
+        self.labels: list[LabelMap] = []
+        self.own = self.look_at(model)
 
-    def logits(self, model: ModelProto) -> list[NDArray[np.float32]]:
-        session = TapSession(model, [self.tensor])
-        answers = []
-        for frame, _ in self.fitted:
-            inputs = prepared(self.signature, np.repeat(frame[None], self.signature.batch or 1, axis=0))
-            ((_, logits),) = session.run(inputs)
-            answers.append(logits[0].astype(np.float32))
-        return answers
+    def batches(self) -> Iterator[tuple[list[int], NDArray[Any]]]:
+        """Places of probes, and the graph's input with them; the last batch is filled up with its own frames."""
+        slots = self.signature.batch or 1
+        for first in range(0, len(self.fitted), slots):
+            places = list(range(first, min(first + slots, len(self.fitted))))
+            filled = np.stack([self.fitted[places[slot % len(places)]][0] for slot in range(slots)])
+            yield places, prepared(self.signature, filled)
 
-    def labels_of(self, logits: NDArray[np.float32], index: int) -> LabelMap:
-        return image.unfit_logits(logits, self.signature.size, self.fitted[index][1])
+    def answers(self, model: ModelProto) -> Iterator[tuple[NDArray[np.float32], LabelMap]]:
+        """Of each probe its logits and its labels, at the frame's size."""
+        session = TapSession(model, self.tensors)
+        for places, inputs in self.batches():
+            found = [values for _, values in session.run(inputs)]
+            for slot, place in enumerate(places):
+                logits = found[0][slot].astype(np.float32)
+                yield logits, self.labels_of(logits, found[-1][slot], place)
+
+    def labels_of(self, logits: NDArray[np.float32], answer: NDArray[Any], place: int) -> LabelMap:
+        size, geometry = self.signature.size, self.fitted[place][1]
+        if self.signature.interface == "logits":
+            return image.unfit_logits(logits, size, geometry)
+        flat = answer.reshape(size.height, size.width)
+        return image.unfit(flat.astype(np.uint8), geometry)  # a copy: the array is written again
+
+    def look_at(self, model: ModelProto) -> Verdict:
+        """The reference's answers are kept, and scored."""
+        confusion = self.empty_confusion()
+        for place, (logits, labels) in enumerate(self.answers(model)):
+            if not place:
+                with TemporaryFile() as file:
+                    shape = (len(self.probes), *logits.shape)
+                    self.reference = np.memmap(file, np.float32, "w+", shape=shape)
+            self.reference[place] = logits
+            self.labels.append(labels)
+            self.score(confusion, place, labels)
+        return Verdict(0.0, 0.0, 1.0, confusion)
 
     def verdict(self, model: ModelProto) -> Verdict:
-        answers = self.logits(model)
-        return self.compared(answers, [self.labels_of(one, index) for index, one in enumerate(answers)])
+        confusion = self.empty_confusion()
+        divergence, error, equal, pixels = 0.0, 0.0, 0, 0
+        for place, (logits, labels) in enumerate(self.answers(model)):
+            divergence += mean_kl(self.reference[place], logits)
+            error = max(error, compare_logits(self.reference[place], logits))
+            equal += int(np.count_nonzero(labels == self.labels[place]))
+            pixels += labels.size
+            self.score(confusion, place, labels)
+        return Verdict(divergence / len(self.probes), error, equal / pixels, confusion)
 
-    def compared(self, answers: list[NDArray[np.float32]], labels: list[LabelMap]) -> Verdict:
-        equal = pixels = 0
-        divergence, error = [], 0.0
-        confusion = Confusion(self.classes) if any(one.truth is not None for one in self.probes) else None
-        for index, (logits, found) in enumerate(zip(answers, labels, strict=True)):
-            reference = self.reference[index]
-            divergence.append(mean_kl(reference, logits))
-            error = max(error, compare_logits(reference, logits))
-            equal += int(np.count_nonzero(found == self.labels[index]))
-            pixels += found.size
-            truth = self.probes[index].truth
-            if confusion is not None and truth is not None:
-                confusion.add(truth, self.translate[found])
-        return Verdict(float(np.mean(divergence)), error, equal / pixels, confusion)
+    def empty_confusion(self) -> Confusion | None:
+        return Confusion(self.classes) if any(probe.truth is not None for probe in self.probes) else None
+
+    def score(self, confusion: Confusion | None, place: int, labels: LabelMap) -> None:
+        truth = self.probes[place].truth
+        if confusion is not None and truth is not None:
+            confusion.add(truth, self.translate[labels])
 
 
 def mean_kl(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

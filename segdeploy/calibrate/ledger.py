@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,39 @@ def in_words(covered: float, own: Verdict, verdict: Verdict, labels: Labels | No
     return words if worst is None else f"{words}; {worst[0]} {worst[1]:+.1f}"
 
 
-def step(name: str, own: Verdict, verdict: Verdict, labels: Labels | None, **more: Any) -> dict[str, Any]:
-    scored = verdict.confusion
+def step(
+    name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float]
+) -> dict[str, Any]:
+    """`verdict` against the FP32 graph's `own`; `macs`: the share of the multiplications in each precision."""
     worst = worst_class(own, verdict, labels) if verdict is not own else None
     return {
         "step": name,
-        "compared_with": "fp32 graph",
+        "compared_with": "the FP32 graph",
         "logits_error": verdict.logits_error,
         "pixel_agreement": verdict.pixel_agreement,
-        "miou": None if scored is None else scored.miou,
-        "pixel_accuracy": None if scored is None else scored.pixel_accuracy,
+        "kl": verdict.kl,
+        **scores_of(verdict),
         "worst_class": None if worst is None else {"name": worst[0], "delta_points": worst[1]},
-        **more,
+        "macs": dict(macs),
+    }
+
+
+def first_step(own: Verdict, exported: Mapping[str, Any] | None, macs: Mapping[str, float]) -> dict[str, Any]:
+    """The FP32 graph: as it was compared with PyTorch when it was exported, and scored where the others are."""
+    seen = exported or {}
+    return {
+        "step": "fp32",
+        "compared_with": seen.get("with"),
+        "logits_error": seen.get("logits_error"),
+        "pixel_agreement": seen.get("pixel_agreement"),
+        **scores_of(own),
+        "macs": dict(macs),
+    }
+
+
+def scores_of(verdict: Verdict) -> dict[str, float | None]:
+    scored = verdict.confusion
+    return {
+        "miou": verdict.miou,
+        "pixel_accuracy": None if scored is None else scored.pixel_accuracy,
     }

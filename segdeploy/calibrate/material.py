@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.calibrate.choose import draw, draw_covering
 from segdeploy.calibrate.judge import Probe
 from segdeploy.errors import RequestError
+from segdeploy.files import replacing
 from segdeploy.image import WRITTEN, Frame, LabelMap, find_images, read_frame
 from segdeploy.labels import Labels
 
-# the image at this place and its classes, 255 where not counted
-ReadPair = Callable[[int], tuple[Frame, LabelMap]]
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """A labelled data set, as far as a calibration sees it."""
+
+    name: str
+    images: tuple[Path, ...]
+    truths: tuple[Path, ...]  # the label files, in the images' order
+    digest: str
+    labels: Labels
+    translate: NDArray[np.uint8]  # from a model's class to the labels'
+    read_truth: Callable[[int], LabelMap]  # the classes at this place, 255 where not counted
+    read_pair: Callable[[int], tuple[Frame, LabelMap]]
 
 
 @dataclass(frozen=True)
@@ -45,30 +65,79 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def labelled(
-    paths: Sequence[Path],
-    read_pair: ReadPair,
-    labels: Labels,
-    translate: NDArray[np.uint8],
+    source: Source,
     count: int,
     seed: int,
     probes: int,
-    name: str,
+    *,
+    counts: Path,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Material:
-    """Every pair is read once, to see which classes an image shows."""
-    demanded(len(paths), count, name)
-    classes = len(labels.names)
-    pixels = np.stack(
-        [np.bincount(read_pair(place)[1].ravel(), minlength=256)[:classes] for place in range(len(paths))]
-    )
+    """Every label file is read once, to see which classes its image shows; that is kept in the file `counts`."""
+    total = len(source.images)
+    demanded(total, count, source.name)
+    pixels = seen_in(source, counts, progress)
     places = draw_covering(pixels, count, seed)
-    judged = held_out(len(paths), places, probes)
+    judged = held_out(total, places, probes)
     return Material(
-        tuple(paths[place] for place in places),
-        tuple(Probe(*read_pair(place)) for place in judged),
-        labels,
-        translate,
-        dict(zip(labels.names, pixels[places].sum(0).tolist(), strict=True)),
+        tuple(source.images[place] for place in places),
+        tuple(Probe(*source.read_pair(place)) for place in judged),
+        source.labels,
+        source.translate,
+        dict(zip(source.labels.names, pixels[places].sum(0).tolist(), strict=True)),
     )
+
+
+def seen_in(
+    source: Source, path: Path, progress: Callable[[str], None]
+) -> NDArray[np.int64]:  # images×classes
+    """Pixels of each class in each image; taken from `path` where that was counted on these very label files."""
+    key, shape = key_of_truths(source), (len(source.images), len(source.labels.names))
+    kept = read_counts(path, key)
+    if kept is not None and kept.shape == shape:
+        return kept
+    pixels = np.zeros(shape, np.int64)
+
+    def count(place: int) -> NDArray[np.int64]:
+        truth = source.read_truth(place)
+        found = cv2.calcHist([truth], [0], None, [256], [0, 256])  # exact up to 2²⁴ pixels
+        return found.ravel()[: shape[1]].astype(np.int64)
+
+    with ThreadPoolExecutor(THREADS) as pool, closing(results(pool, count, range(shape[0]))) as counted:
+        for place, row in enumerate(counted):
+            pixels[place] = row
+            progress(f"counting classes in label file {place + 1} of {shape[0]}")
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, key=key, pixels=pixels)
+    return pixels
+
+
+def results(
+    pool: ThreadPoolExecutor, work: Callable[[int], NDArray[np.int64]], places: Iterable[int]
+) -> Generator[NDArray[np.int64], None, None]:
+    """In order; when it is closed, what was not begun is given up."""
+    waiting = [pool.submit(work, place) for place in places]
+    try:
+        for one in waiting:
+            yield one.result()
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+def key_of_truths(source: Source) -> str:
+    """Also of when the label files were written: one of the same size may hold other classes."""
+    times = [path.stat().st_mtime_ns for path in source.truths]
+    return hashlib.sha256(json.dumps([source.digest, times]).encode()).hexdigest()
+
+
+def read_counts(path: Path, key: str) -> NDArray[np.int64] | None:
+    """None where it is of other label files, or cannot be read: counting again costs less than a question."""
+    try:
+        with np.load(path) as kept:
+            return np.asarray(kept["pixels"], np.int64) if str(kept["key"]) == key else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def demanded(there: int, count: int, name: str) -> int:

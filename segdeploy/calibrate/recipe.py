@@ -9,34 +9,73 @@ from typing import Any
 import yaml
 
 from segdeploy.calibrate.thresholds import METHODS
-from segdeploy.errors import CalibrationError
-from segdeploy.files import write_text
+from segdeploy.errors import CalibrationError, RequestError
+from segdeploy.files import digest_of
 from segdeploy.shipped import folder
+from segdeploy.size import Size
+
+SCENES = "scenes"  # made on the fly: no data set is called so
 
 
 @dataclass(frozen=True)
 class Recipe:
-    method: str = "entropy"
-    percentile: float = 99.99
-    equalise: bool | None = None  # None: whichever does less damage
+    """What is None is not said, and is as the request has it."""
+
+    method: str | None = None
+    percentile: float | None = None
+    equalise: bool | None = None
     keep: tuple[str, ...] | None = None  # groups of layers that stay out of INT8; None: to be searched for
     widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error instead
     dataset: str | None = None  # the images it was made with, or is to be
     split: str | None = None
     count: int | None = None
-    seed: int = 0
-    made_for: str = ""
+    seed: int | None = None
+    made_for: str = ""  # a card
+    size: str = ""  # of the graph's input
+    mapping: str | None = None  # the file that says which id is which class, of a data set called folder
+    mapping_digest: str | None = None
 
-    def write(self, path: Path) -> None:
-        facts = {key: value for key, value in asdict(self).items() if value is not None}
+    def demand_made_for(self, card: str, size: str) -> None:
+        """Groups of layers are those of one network, and were chosen at one size; made scenes are for one network."""
+        if not (self.keep or self.widened or self.dataset == SCENES):
+            return
+        if self.made_for not in ("", card):
+            raise CalibrationError(
+                f"the recipe was made for {self.made_for}, the graph is of {card}; leave out --recipe to search for one"
+            )
+        if self.size not in ("", size):
+            raise CalibrationError(
+                f"the recipe was made for {self.made_for or card} at {self.size}, the graph is of {size}; leave out"
+                " --recipe to search for one"
+            )
+
+    def demand_mapping(self, path: Path) -> None:
+        """The file in which this recipe's data set has its meaning, unchanged."""
+        wanted = (self.mapping_digest or "")[:12]
+        if not path.is_file():
+            raise CalibrationError(
+                f"the recipe was made with the mapping {self.mapping} (sha256 {wanted}…), and {path} is not there;"
+                " give it with --mapping"
+            )
+        found = digest_of(path)
+        if self.mapping_digest not in (None, found):
+            raise CalibrationError(
+                f"the recipe was made with the mapping {self.mapping} (sha256 {wanted}…), {path} is another one"
+                f" ({found[:12]}…); give the one it was made with, or search again without --recipe"
+            )
+
+    def as_text(self) -> str:
+        facts = {key: value for key, value in asdict(self).items() if value is not None and value != ""}
         facts |= {key: list(facts[key]) for key in LISTS if key in facts}
-        write_text(path, yaml.safe_dump(facts, sort_keys=False))
+        text: str = yaml.safe_dump(facts, sort_keys=False)
+        return text
 
 
 LISTS = ("keep", "widened")
 KINDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "widened": list,
     "dataset": str, "split": str, "count": int, "seed": int, "made_for": str,
+    "size": str, "mapping": str, "mapping_digest": str,
 }  # fmt: skip
 
 
@@ -57,6 +96,8 @@ def read_recipe(name: str) -> Recipe:
         )
     try:
         facts: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CalibrationError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(facts, dict):
@@ -72,4 +113,14 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(f"{path.name}: {key} is {value!r}")
     if facts.get("method", "entropy") not in METHODS:
         raise CalibrationError(f"{path.name}: method is {facts['method']!r}; known: {', '.join(METHODS)}")
+    for key, least in (("count", 1), ("seed", 0)):
+        if facts.get(key, least) < least:
+            raise CalibrationError(f"{path.name}: {key} is {facts[key]}, less than {least}")
+    if facts.get("dataset") == SCENES and not {"count", "seed"} <= facts.keys():
+        raise CalibrationError(f"{path.name}: made scenes need both a count and a seed")
+    if "size" in facts:
+        try:
+            Size.parse(facts["size"])
+        except RequestError as error:
+            raise CalibrationError(f"{path.name}: size: {error}") from error
     return Recipe(**facts | {key: tuple(facts[key]) for key in LISTS if key in facts})

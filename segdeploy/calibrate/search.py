@@ -1,22 +1,20 @@
 """Which groups of layers stay out of INT8: as few multiplications as the allowed damage lets.
 
 Each group is quantised alone and its damage measured; groups are then taken out from the most damage per multiplication
-on, the number of them found by bisection on the whole damage, and given back one by one where that does no harm.
+on (or from the most damage on, where that order cannot do), the number of them found by bisection on the whole damage,
+and given back one by one where that does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from segdeploy.calibrate.judge import Judge, Verdict
+from segdeploy.calibrate.judge import Verdict
+from segdeploy.calibrate.ledger import drop_of
 from segdeploy.graph.layers import Layer
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-Make = Callable[[Collection[str]], "ModelProto"]  # the graph with these layers in INT8
+Judged = Callable[[Collection[str]], Verdict]  # of the graph with these groups kept out of INT8
 GIVE_BACK = 6  # of the groups taken out, the largest so many are tried in INT8 again
 
 
@@ -29,9 +27,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Sensitivity:
+    """What a group costs that is alone in INT8."""
+
     group: str
     kl: float
     pixel_agreement: float
+    drop: float  # points of mIoU with truth, per cent of the labels without
     macs: int
 
 
@@ -47,50 +48,35 @@ def names_in(layers: Sequence[Layer], keep: Collection[str]) -> list[str]:
     return [layer.name for layer in layers if layer.group not in keep]
 
 
-def measure(
-    layers: Sequence[Layer], make: Make, judge: Judge, progress: Callable[[str], None]
-) -> list[Sensitivity]:
-    found = []
-    for group, macs in groups_of(layers).items():
-        progress(f"measuring {group} in INT8")
-        verdict = judge.verdict(make([layer.name for layer in layers if layer.group == group]))
-        found.append(Sensitivity(group, verdict.kl, verdict.pixel_agreement, macs))
-    return found
+def measure(group: str, macs: Mapping[str, int], own: Verdict, judged: Judged) -> Sensitivity:
+    verdict = judged([other for other in macs if other != group])
+    return Sensitivity(group, verdict.kl, verdict.pixel_agreement, drop_of(own, verdict), macs[group])
 
 
-def search(
-    layers: Sequence[Layer],
-    make: Make,
-    judge: Judge,
-    spent: Callable[[Verdict], float],
-    sensitivities: Sequence[Sensitivity],
-    progress: Callable[[str], None],
-) -> Found:
+def search(sensitivities: Sequence[Sensitivity], judged: Judged, spent: Callable[[Verdict], float]) -> Found:
     """`spent`: of the damage that is allowed, the share that a verdict takes; above 1 it is too much."""
-    tried: dict[frozenset[str], Verdict] = {}
 
     def damage(keep: Collection[str]) -> float:
-        key = frozenset(keep)
-        if key not in tried:
-            progress(f"judging INT8 without {len(key)} of {len(groups_of(layers))} groups")
-            tried[key] = judge.verdict(make(names_in(layers, key)))
-        return spent(tried[key])
+        return spent(judged(keep))
 
     def found(keep: Sequence[str]) -> Found:
-        return Found(tuple(keep), tried[frozenset(keep)], damage(keep) <= 1)
+        verdict = judged(keep)
+        return Found(tuple(keep), verdict, spent(verdict) <= 1)
 
     if damage(()) <= 1:
         return found(())
-    worst_first = sorted(sensitivities, key=lambda one: one.kl / max(one.macs, 1), reverse=True)
-    ranked = [one.group for one in worst_first]
-    low, high = 0, len(ranked) - 1  # `high` leaves one group in INT8
-    if damage(ranked[:high]) > 1:
+    for worst in (lambda one: one.kl / max(one.macs, 1), lambda one: one.kl):
+        ranked = [one.group for one in sorted(sensitivities, key=worst, reverse=True)]
+        low, high = 0, len(ranked) - 1  # `high` leaves one group in INT8
+        if damage(ranked[:high]) <= 1:
+            break
+    else:
         return found(min((ranked[:high], []), key=damage))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if damage(ranked[:middle]) <= 1 else (middle, high)
     keep = ranked[:high]
-    macs = groups_of(layers)
+    macs = {one.group: one.macs for one in sensitivities}
     for group in sorted(keep, key=lambda name: -macs[name])[:GIVE_BACK]:
         without = [name for name in keep if name != group]
         if damage(without) <= 1:

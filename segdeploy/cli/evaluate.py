@@ -50,9 +50,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="also score on spoilt frames: all, or names as in fog,shot_noise",
     )
-    parser.add_argument(
-        "--severities", metavar="LIST", default="1,2,3,4,5", help="of corruptions (default: all five)"
-    )
+    parser.add_argument("--severities", metavar="LIST", help="of corruptions (default: 1,2,3,4,5)")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - prints it instead of the tables")
     parser.add_argument(
         "-o",
@@ -97,6 +95,8 @@ def execute(arguments: argparse.Namespace) -> int:
         write_text(arguments.output / "evaluation.json", text)
         for name in results:
             left_of(arguments.output, name).unlink(missing_ok=True)
+            if arguments.corruptions:
+                spoilt_left_of(arguments.output, name).unlink(missing_ok=True)
     if arguments.json == "-":
         print(text, end="")
         return 0
@@ -118,6 +118,8 @@ def demand(arguments: argparse.Namespace) -> None:
             raise RequestError(f"{flag} {value} is less than {least}")
     if arguments.corruptions:
         corruptions_of(arguments)
+    elif arguments.severities is not None:
+        raise RequestError("--severities are of corruptions: give --corruptions too, as in --corruptions all")
     if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):
         raise RequestError(f"--json {arguments.json} is neither a .json file nor -")
 
@@ -190,7 +192,7 @@ def corruptions_of(arguments: argparse.Namespace) -> tuple[tuple[str, ...], list
     from segdeploy.evaluate.corruptions import demand as demand_corruption
 
     names = CORRUPTIONS if arguments.corruptions == "all" else tuple(arguments.corruptions.split(","))
-    severities = numbers(arguments.severities, "--severities")
+    severities = numbers(arguments.severities or "1,2,3,4,5", "--severities")
     for name in names:
         for severity in severities:
             demand_corruption(name, severity)
@@ -200,21 +202,42 @@ def corruptions_of(arguments: argparse.Namespace) -> tuple[tuple[str, ...], list
 def robustness_of(arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str) -> dict[str, Any]:
     from segdeploy.cli.console import counted
     from segdeploy.evaluate.corruptions import robustness_table
-    from segdeploy.evaluate.evaluate import evaluate
+    from segdeploy.evaluate.evaluate import Unfinished, evaluate
     from segdeploy.evaluate.modes import spoilt
+    from segdeploy.evaluate.robustness import Spoilt
+    from segdeploy.files import digest_of
     from segdeploy.sessions import open_session
 
     names, severities = corruptions_of(arguments)
-    total = len(dataset) * len(names) * len(severities)
-    with open_session(model) as session, counted(total, f"{name}, spoilt") as advance:
-        predict = mode_of(arguments).predictor(session)
+    mode = mode_of(arguments)
+    with open_session(model) as session:
+        predict = mode.predictor(session)
+        key = {"model": digest_of(model), "dataset": dataset.digest, "options": mode.spelled(session)}
+        done = Spoilt(spoilt_left_of(arguments.output, name), key) if arguments.output else None
+        total = len(dataset) * len(names) * len(severities)
+        with counted(total, f"{name}, spoilt") as advance:
 
-        def score(corruption: str, severity: int) -> float:
-            through = spoilt(predict, corruption, severity)
-            labels, workers = session.signature.labels, arguments.workers
-            return evaluate(through, dataset, labels, workers=workers, progress=advance).scores.miou
+            def score(corruption: str, severity: int) -> float:
+                def scored(unfinished: Unfinished | None) -> float:
+                    through = spoilt(predict, corruption, severity)
+                    labels, workers = session.signature.labels, arguments.workers
+                    result = evaluate(
+                        through, dataset, labels, workers=workers, progress=advance, unfinished=unfinished
+                    )
+                    return result.scores.miou
 
-        return robustness_table(score, names, severities)
+                if done is None:
+                    return scored(None)
+                if done.has(corruption, severity):
+                    for _ in range(len(dataset)):
+                        advance()
+                return done.score(corruption, severity, scored)
+
+            return robustness_table(score, names, severities)
+
+
+def spoilt_left_of(output: Path, name: str) -> Path:
+    return output / f"{stem_of(name)}.spoilt.unfinished"
 
 
 def left_of(output: Path, name: str) -> Path:

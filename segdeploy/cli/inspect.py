@@ -45,15 +45,6 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"{'nodes':>10}  {record.cost['nodes']}, opset {record.opset}, {record.precision}")
     if record.islands:
         print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
-    seen = record.agreement
-    error = (
-        ""
-        if seen["logits_error"] is None
-        else f", largest logits error {seen['logits_error']:.1e} of their range"
-    )
-    print(
-        f"{'agreement':>10}  {seen['pixel_agreement']:.4%} of {seen['pixels']:,} pixels equal to {seen['with']}{error}"
-    )
     for step in record.ledger:
         print(f"{step['step']:>10}  {spelled(step)}")
     if record.verdict:
@@ -62,12 +53,15 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def spelled(step: dict[str, Any]) -> str:
-    words = f"{step['pixel_agreement']:.4%} of the pixels equal to {step['compared_with']}"
+    words = "not compared with a network"
+    if step["compared_with"]:
+        words = f"{step['pixel_agreement']:.4%} of the pixels equal to {step['compared_with']}"
+    if step.get("logits_error") is not None:
+        words += f", largest logits error {step['logits_error']:.1e} of their range"
     if step.get("miou") is not None:
         words += f", mIoU {100 * step['miou']:.2f}, pixel accuracy {100 * step['pixel_accuracy']:.2f}"
     if step.get("worst_class"):
         worst = step["worst_class"]
         words += f", worst {worst['name']} {worst['delta_points']:+.1f}"
-    if step.get("int8_share") is not None:
-        words += f", {step['int8_share']:.0%} of the multiplications in INT8"
-    return words
+    shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
+    return f"{words}, multiplications {' and '.join(shares)}"

@@ -3,11 +3,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from segdeploy.calibrate.recipe import Recipe
     from segdeploy.calibrate.search import Sensitivity
+    from segdeploy.evaluate.datasets import Dataset
+    from segdeploy.quantize import Request
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +26,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="default: train; training for kitti")
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
     parser.add_argument("--count", type=int, metavar="N", help="images (default: all, up to 500)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the choice of images (default: 0)")
+    parser.add_argument("--method", help="entropy (default), percentile, minmax or mse")
+    parser.add_argument("--percentile", type=float, metavar="P", help="default: 99.99")
+    parser.add_argument("--equalise", help="auto (default), on or off: balance LayerNorms' channels")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the choice of images (default: 0)"
-    )
-    parser.add_argument("--method", default="entropy", help="entropy (default), percentile, minmax or mse")
-    parser.add_argument("--percentile", type=float, default=99.99, metavar="P", help="default: 99.99")
-    parser.add_argument(
-        "--equalise", default="auto", help="auto (default), on or off: balance LayerNorms' channels"
-    )
-    parser.add_argument(
-        "--recipe", metavar="NAME", help="replay a shipped recipe, or a .yaml: its images, method and layers"
+        "--recipe",
+        metavar="NAME",
+        help="replay a shipped recipe, or a .yaml: its images (or your --images), method and layers",
     )
     parser.add_argument(
         "--max-drop",
@@ -45,10 +49,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--probes", type=int, default=48, metavar="N", help="images to judge on (default: 48)"
     )
     parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="measure each group of layers alone in INT8 even where all of them cost no more than they may",
+    )
+    parser.add_argument(
         "--scales",
         metavar="CACHE",
         type=Path,
-        help="take them from TensorRT's calibration cache; images only judge",
+        help="take them from TensorRT's calibration cache or a scales.json; images only judge",
     )
     parser.add_argument(
         "--cache-for",
@@ -59,40 +68,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.calibrate.recipe import read_recipe
     from segdeploy.cli.console import steps
-    from segdeploy.errors import RequestError
-    from segdeploy.evaluate.datasets import open_dataset
-    from segdeploy.quantize import Request, quantize
+    from segdeploy.quantize import quantize
 
-    recipe = read_recipe(arguments.recipe) if arguments.recipe else None
-    name = arguments.dataset
-    if recipe and name is None and arguments.images is None:
-        name = recipe.dataset
-    dataset = None
-    if name is not None:
-        if arguments.root is None:
-            raise RequestError(f"the data set {name} needs --root DIR, its folder")
-        split = arguments.split or (recipe.split if recipe else None)
-        split = split or ("train" if name in ("cityscapes", "camvid") else None)
-        dataset = open_dataset(name, arguments.root, split, arguments.mapping)
-    request = Request(
-        images=arguments.images,
-        dataset=dataset,
-        count=recipe.count if recipe and arguments.count is None else arguments.count,
-        probes=arguments.probes,
-        max_drop=arguments.max_drop,
-        equalise=arguments.equalise,
-        recipe=recipe,
-        method=recipe.method if recipe else arguments.method,
-        percentile=recipe.percentile if recipe else arguments.percentile,
-        seed=recipe.seed if recipe else arguments.seed,
-        scales=arguments.scales,
-        fp16=arguments.fp16,
-        cache_for=arguments.cache_for,
-    )
     command = shlex.join(["segdeploy", *sys.argv[1:]])
-    with steps() as progress:
+    with steps() as progress, requested(arguments) as request:
         done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
     show(done.sensitivities)
     keep = done.record.calibration["keep"]
@@ -108,13 +88,130 @@ def execute(arguments: argparse.Namespace) -> int:
     wider = done.record.calibration["widened"]
     if wider:
         print(f"with thresholds of least squared error: {', '.join(wider)}")
+    dead = done.record.calibration["dead"]
+    if dead:
+        print(f"out of INT8 because what they read was zero on every image: {', '.join(dead)}")
     return 0
+
+
+@contextmanager
+def requested(arguments: argparse.Namespace) -> Iterator[Request]:
+    """What the flags and the recipe say together; made scenes are there for as long as the request is."""
+    from segdeploy.calibrate.recipe import Recipe, read_recipe
+    from segdeploy.quantize import Request
+
+    recipe = read_recipe(arguments.recipe) if arguments.recipe else Recipe()
+    images = recipe
+    if arguments.images is not None and recipe.dataset is not None:
+        images = Recipe()  # one's own instead: how many of those, and which, this recipe does not say
+    even = {None: None, True: "on", False: "off"}[recipe.equalise]
+    method = agreed(arguments, "method", recipe.method, "entropy")
+    percentile = agreed(arguments, "percentile", recipe.percentile, 99.99)
+    demand_use(arguments, method)
+    # Fewer than the recipe has may be all that is there.
+    count = images.count if arguments.count is None else arguments.count
+    seed = agreed(arguments, "seed", images.seed, 0)
+    with dataset_of(arguments, images, count, seed) as dataset:
+        yield Request(
+            images=arguments.images,
+            dataset=dataset,
+            count=count,
+            probes=arguments.probes,
+            max_drop=arguments.max_drop,
+            equalise=agreed(arguments, "equalise", even, "auto"),
+            recipe=recipe if arguments.recipe else None,
+            scales=arguments.scales,
+            method=method,
+            percentile=percentile,
+            seed=seed,
+            fp16=arguments.fp16,
+            cache_for=arguments.cache_for,
+            sensitivity=arguments.sensitivity,
+        )
+
+
+def agreed(arguments: argparse.Namespace, flag: str, said: Any, otherwise: Any = None) -> Any:
+    """What the flag says, or the recipe: a flag beside a recipe that says something else is a mistake."""
+    from segdeploy.errors import RequestError
+
+    given = getattr(arguments, flag)
+    if None not in (given, said) and given != said:
+        raise RequestError(
+            f"--{flag} {given} contradicts the recipe {arguments.recipe}, which says {said}; leave out the flag, or"
+            " change the recipe"
+        )
+    return next((value for value in (given, said) if value is not None), otherwise)
+
+
+def demand_use(arguments: argparse.Namespace, method: str) -> None:
+    """A flag that would change nothing is a mistake too."""
+    from segdeploy.errors import RequestError
+
+    if arguments.percentile is not None and method != "percentile":
+        raise RequestError(f"--percentile is of --method percentile, the method here is {method}")
+    if arguments.scales is not None:
+        if arguments.method is not None:
+            raise RequestError(
+                "--method finds thresholds, and with --scales they are the cache's: leave one out"
+            )
+        if arguments.equalise == "on":
+            raise RequestError(
+                "--scales are of the graph that is there, not of an equalised one: leave out --equalise"
+            )
+
+
+@contextmanager
+def dataset_of(
+    arguments: argparse.Namespace, recipe: Recipe, count: int | None, seed: int
+) -> Iterator[Dataset | None]:
+    from segdeploy.calibrate.recipe import SCENES
+    from segdeploy.errors import RequestError
+    from segdeploy.evaluate.datasets import open_dataset
+
+    name = agreed(arguments, "dataset", recipe.dataset)
+    split, mapping = agreed(arguments, "split", recipe.split), arguments.mapping
+    if name is None:
+        for flag in ("root", "split", "mapping"):
+            if getattr(arguments, flag) is not None:
+                raise RequestError(f"--{flag} is of a labelled data set: give --dataset too, or leave it out")
+        yield None
+        return
+    if recipe.dataset == SCENES:
+        assert count is not None  # noqa: S101 - read_recipe has seen to it
+        with scenes_for(arguments, recipe, count, seed) as dataset:
+            yield dataset
+        return
+    if arguments.root is None:
+        raise RequestError(f"the data set {name} needs --root DIR, its folder")
+    if recipe.mapping is not None:
+        mapping = mapping or Path(recipe.mapping).expanduser()
+        recipe.demand_mapping(mapping)
+    split = split or ("train" if name in ("cityscapes", "camvid") else None)
+    yield open_dataset(name, arguments.root, split, mapping)
+
+
+@contextmanager
+def scenes_for(arguments: argparse.Namespace, recipe: Recipe, count: int, seed: int) -> Iterator[Dataset]:
+    from segdeploy.errors import RequestError
+    from segdeploy.evaluate.made import made_scenes
+    from segdeploy.sessions import open_session
+
+    for flag in ("root", "mapping"):
+        if getattr(arguments, flag) is not None:
+            raise RequestError(
+                f"--{flag} has no meaning here: the recipe {arguments.recipe} makes its own scenes"
+            )
+    with open_session(arguments.model) as session:
+        signature = session.signature
+    recipe.demand_made_for(signature.card, str(signature.size))
+    with made_scenes(count, seed, signature.size) as dataset:
+        yield dataset
 
 
 def show(sensitivities: list[Sensitivity]) -> None:
     if not sensitivities:
         return
-    print(f"{'alone in INT8':32}  {'changed labels':>14}  {'KL':>9}  {'MMACs':>8}")
+    print(f"{'alone in INT8':32}  {'changed labels':>14}  {'lost':>7}  {'KL':>9}  {'MMACs':>8}")
     for one in sorted(sensitivities, key=lambda one: one.kl, reverse=True)[:12]:
         changed = 100 * (1 - one.pixel_agreement)
-        print(f"{one.group:32}  {changed:12.3f} %  {one.kl:9.2e}  {one.macs / 1e6:8.1f}")
+        print(f"{one.group:32}  {changed:12.3f} %  {one.drop:7.3f}  {one.kl:9.2e}  {one.macs / 1e6:8.1f}")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import CardError, EvaluationError, RequestError
 from segdeploy.evaluate.label_files import pack, read_label_file
+from segdeploy.files import digest_of
 from segdeploy.image import IMAGE_SUFFIXES, LabelMap
 from segdeploy.labels import BY_COUNT, Labels, known_labels, labels_of, read_labels, read_yaml
 from segdeploy.shipped import folder
@@ -49,6 +50,7 @@ class Dataset:
     counted_as: Mapping[str, str] = field(
         default_factory=dict
     )  # class of a model → class here, where names differ
+    mapping: Path | None = None  # the file that `ids` were read from
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -71,19 +73,30 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """Of the list of files with their sizes in bytes, and of what their values mean; not of every pixel."""
-        files = [
-            (self.named(path), path.stat().st_size)
-            for pair in self.pairs
-            for path in (pair.image, pair.truth)
-        ]
+        paths = [path for pair in self.pairs for path in (pair.image, pair.truth)]
+        try:
+            files = [(self.named(path), path.stat().st_size) for path in paths]
+        except OSError as error:
+            raise EvaluationError(f"{error.filename} cannot be read: {error.strerror or error}") from error
         meaning = [sorted(table.items()) for table in (self.ids, self.colours, self.counted_as)]
         facts = json.dumps([self.name, self.split, self.labels.names, files, meaning])
         return hashlib.sha256(facts.encode()).hexdigest()
 
+    def asked_for(self) -> dict[str, Any]:
+        """What to ask for to open it again, in the keys of a recipe."""
+        if self.mapping is None:
+            return {"dataset": self.name, "split": self.split}
+        return {
+            "dataset": "folder",
+            "split": self.split or None,
+            "mapping": str(self.mapping),
+            "mapping_digest": digest_of(self.mapping),
+        }
+
     def read_truth(self, pair: Pair) -> LabelMap:  # class indices, or IGNORE
         pixels = read_label_file(pair.truth, coloured=bool(self.colours))
         grey = pixels.ndim == 2
-        classes = self._of_ids[pixels] if grey else self._of_colours[pack(pixels)]
+        classes = self._of_ids.take(pixels) if grey else self._of_colours.take(pack(pixels))
         strange = classes > IGNORE
         if strange.any():
             value = pixels[strange][0]
@@ -230,7 +243,9 @@ def two_folders(root: Path, split: str | None, mapping: Path) -> Dataset:
             raise EvaluationError(
                 f"{mapping.name}: `from` counts {name!r} as {target!r}; known are none, {shortened(labels.names)}"
             )
-    return Dataset(mapping.stem, root, split or "", labels, pairs, ids, counted_as=counted_as)
+    return Dataset(
+        mapping.stem, root, split or "", labels, pairs, ids, counted_as=counted_as, mapping=mapping
+    )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import EvaluationError, OutputError, RequestError
 from segdeploy.evaluate.confusion import count_pairs
-from segdeploy.evaluate.datasets import Dataset
+from segdeploy.evaluate.datasets import Dataset, Pair
+from segdeploy.evaluate.label_files import png_size
 from segdeploy.evaluate.scores import ImageSums, Interval, Scores, bootstrap_mious, interval_of
 from segdeploy.files import make_folder
 from segdeploy.image import Frame, LabelMap, read_frame
@@ -115,13 +116,26 @@ def predicted_for(predict: Predict, frame: Frame) -> LabelMap:
 def read_pair(dataset: Dataset, index: int) -> tuple[Frame, LabelMap]:
     pair = dataset.pairs[index]
     frame, truth = read_frame(pair.image), dataset.read_truth(pair)
-    if frame.shape[:2] != truth.shape:
-        (height, width), (rows, columns) = truth.shape, frame.shape[:2]
+    demand_one_size(pair, truth.shape, frame.shape)
+    return frame, truth
+
+
+def read_truth(dataset: Dataset, index: int) -> LabelMap:
+    """Without its image, of which no more than the size is read, where that can be had without decoding it."""
+    pair = dataset.pairs[index]
+    truth = dataset.read_truth(pair)
+    size = png_size(pair.image)
+    if size is not None:
+        demand_one_size(pair, truth.shape, size)
+    return truth
+
+
+def demand_one_size(pair: Pair, truth: tuple[int, ...], image: tuple[int, ...]) -> None:
+    if truth[:2] != image[:2]:
         raise EvaluationError(
-            f"{pair.truth} is {height}x{width} (height x width), its image is {rows}x{columns}: "
+            f"{pair.truth} is {truth[0]}x{truth[1]} (height x width), its image is {image[0]}x{image[1]}: "
             "labels are never resized, so both must have one size"
         )
-    return frame, truth
 
 
 def decoded(

@@ -41,6 +41,19 @@ def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
     raise EvaluationError(f"{path} is coloured; expected ids in one grey channel, or in a palette")
 
 
+def png_size(path: Path) -> tuple[int, int] | None:
+    """Height and width as a PNG's first bytes say them; None for anything else."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(start) < 24 or not start.startswith(b"\x89PNG"):
+        return None
+    width, height = struct.unpack(">II", start[16:])
+    return height, width
+
+
 def palette_indices(pixels: NDArray[Any], data: bytes, path: Path) -> NDArray[np.uint8]:
     """Which entry of the file's palette each pixel is, found by its colour."""
     keys, first, which, times = np.unique(

@@ -37,6 +37,10 @@ class Mode:
                     "--stride and --frame are of sliding windows; ask for those with --windows"
                 )
             return self
+        if self.fit != "stretch":
+            raise RequestError(
+                f"--fit {self.fit} is of whole images; through windows frames keep their aspect anyway"
+            )
         name = session.signature.card
         card = read_card(name) if name in known_cards() else None
         stride = self.stride or (card.window_stride if card else None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from segdeploy.errors import GraphError
 
@@ -79,8 +80,8 @@ def group_of(name: str) -> str:
     return re.sub(r"\.blocks\.\d+", "", scope).removeprefix("network.")
 
 
-def root_of(tensor: str, made_by: dict[str, NodeProto]) -> str:
-    while tensor in made_by and made_by[tensor].op_type in VIEWS:
+def root_of(tensor: str, made_by: dict[str, NodeProto], through: Collection[str] = VIEWS) -> str:
+    while tensor in made_by and made_by[tensor].op_type in through:
         tensor = made_by[tensor].input[0]
     return tensor
 
@@ -97,6 +98,13 @@ def pixel_tensors(model: ModelProto) -> set[str]:
 
 
 def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
+    for name in (node.input[0], node.input[1], node.output[0]):
+        shape = known.get(name)
+        if not shape or 0 in shape[1:]:
+            raise GraphError(
+                f"the shape of {name}, at {node.name or node.op_type}, cannot be told from the graph; export it at a"
+                " fixed height and width"
+            )
     outputs, weight = known[node.output[0]], known[node.input[1]]
     if node.op_type == "Conv":
         per_output = prod(weight[1:])
@@ -111,6 +119,27 @@ def all_macs(model: ModelProto) -> int:
     """Of one image: those of the layers with weights, and of products of two activations."""
     known = shapes_of(model)
     return sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+
+
+def shares_of(model: ModelProto) -> dict[str, float]:
+    """Of all multiplications, those in each precision, as the types in the graph say."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    known = shapes_in(inferred.graph)
+    values = [*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info]
+    halves = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    counted = {"int8": 0, "fp16": 0, "fp32": 0}
+    for node in model.graph.node:
+        if node.op_type not in WITH_WEIGHTS:
+            continue
+        origins = [made_by.get(root_of(name, made_by, (*VIEWS, "Cast"))) for name in node.input[:2]]
+        if all(origin is not None and origin.op_type == "DequantizeLinear" for origin in origins):
+            kind = "int8"
+        else:
+            kind = "fp16" if node.output[0] in halves else "fp32"
+        counted[kind] += macs_of(node, known)
+    total = max(sum(counted.values()), 1)
+    return {kind: macs / total for kind, macs in counted.items() if macs}
 
 
 LABEL_STEPS = (
@@ -161,7 +190,10 @@ def attribute(node: NodeProto, name: str) -> int:
 
 def shapes_of(model: ModelProto) -> dict[str, tuple[int, ...]]:
     """0 where a side is open; it is the batch, which no use of these shapes counts."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    return shapes_in(onnx.shape_inference.infer_shapes(model).graph)
+
+
+def shapes_in(graph: GraphProto) -> dict[str, tuple[int, ...]]:
     known = {item.name: tuple(item.dims) for item in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)

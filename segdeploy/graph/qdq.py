@@ -34,7 +34,7 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
     graph = copied.graph
     before: dict[str, list[NodeProto]] = {}
     pairs: dict[str, str] = {}
-    stored: dict[str, str] = {}
+    stored: dict[tuple[str, int], str] = {}  # a weight, along one axis
     weights = {item.name: item for item in graph.initializer}
     nodes = {node.name: node for node in graph.node}
     for layer in chosen:
@@ -43,10 +43,15 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
             pairs[layer.activation] = f"{layer.activation}.int8"
             before[node.name] = activation_pair(graph, layer, scale_of(layer, scales))
         node.input[0] = pairs[layer.activation]
-        if layer.weight not in stored:
-            stored[layer.weight] = f"{layer.weight}.int8"
-            before.setdefault(node.name, []).append(store_weight(graph, weights[layer.weight], layer))
-        node.input[1] = stored[layer.weight]
+        weight = layer.weight, layer.axis
+        if weight not in stored:
+            again = any(name == layer.weight for name, _ in stored)
+            name = f"{layer.weight}.axis{layer.axis}" if again else layer.weight
+            stored[weight] = f"{name}.int8"
+            before.setdefault(node.name, []).append(
+                store_weight(graph, weights[layer.weight], layer.axis, name)
+            )
+        node.input[1] = stored[weight]
     ordered = [new for node in graph.node for new in (*before.get(node.name, ()), node)]
     del graph.node[:]
     graph.node.extend(ordered)
@@ -75,15 +80,13 @@ def activation_pair(graph: onnx.GraphProto, layer: Layer, scale: np.float32) -> 
     ]
 
 
-def store_weight(graph: onnx.GraphProto, item: TensorProto, layer: Layer) -> NodeProto:
+def store_weight(graph: onnx.GraphProto, item: TensorProto, axis: int, called: str) -> NodeProto:
     """The weight as int8 and the node that gives it back; its float form goes if nothing else reads it."""
-    values, scale = quantise_weight(numpy_helper.to_array(item), layer.axis)
-    names = [f"{item.name}.{part}" for part in ("q", "scale", "zero")]
+    values, scale = quantise_weight(numpy_helper.to_array(item), axis)
+    names = [f"{called}.{part}" for part in ("q", "scale", "zero")]
     arrays: list[NDArray[Any]] = [values, scale, np.zeros(len(scale), np.int8)]
     graph.initializer.extend(map(numpy_helper.from_array, arrays, names))
-    return helper.make_node(
-        "DequantizeLinear", names, [f"{item.name}.int8"], f"{item.name}.int8", axis=layer.axis
-    )
+    return helper.make_node("DequantizeLinear", names, [f"{called}.int8"], f"{called}.int8", axis=axis)
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

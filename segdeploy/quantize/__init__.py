@@ -5,6 +5,7 @@ Everything is measured in ONNX Runtime on the user's own images. The ledger in t
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -12,13 +13,13 @@ from onnx import ModelProto
 
 from segdeploy import files
 from segdeploy.calibrate.cache import version_number
-from segdeploy.calibrate.collect import key_of
+from segdeploy.calibrate.collect import demand_enough, key_of
 from segdeploy.calibrate.judge import Judge
-from segdeploy.calibrate.material import Material, images_in, labelled, unlabelled
+from segdeploy.calibrate.material import Material, Source, images_in, labelled, unlabelled
 from segdeploy.calibrate.search import Sensitivity
 from segdeploy.calibrate.thresholds import demand_method
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
-from segdeploy.evaluate.evaluate import read_pair
+from segdeploy.evaluate.evaluate import read_pair, read_truth
 from segdeploy.graph.layers import layers_of, name_nodes
 from segdeploy.graph.qdq import refuse_quantised
 from segdeploy.graph.tidy import set_batch
@@ -41,10 +42,12 @@ def quantize(
 ) -> Quantised:
     model, signature = read_graph(path)
     demand_sense(request)
-    progress("choosing images")
-    material = gather(request, signature)
     if output.suffix == ".onnx":
         raise RequestError(f"-o {output} is the name of a file; several are written, so name a folder")
+    progress("choosing images")
+    material = gather(request, signature, output, progress)
+    if request.scales is None:  # before anything is run
+        demand_enough(material.images)
     files.make_folder(output)
     classes = len(material.labels.names) if material.labels else None
     judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
@@ -52,8 +55,9 @@ def quantize(
     job = Job(path, model, signature, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []
-    if request.recipe and request.recipe.keep is not None:
+    if request.recipe is not None:
         calibrated = widened_by(calibrated, request.recipe.widened)
+    if request.recipe and request.recipe.keep is not None:
         found = replayed(job, calibrated, request.recipe.keep)
     else:
         calibrated, found, sensitivities = searched(job, calibrated)
@@ -66,6 +70,9 @@ def read_graph(path: Path) -> tuple[ModelProto, Signature]:
     with open_session(path) as session:
         signature = session.signature
     model = onnx.load(path)
+    constants = {item.name for item in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in constants]:
+        model.graph.input.remove(value)  # as older exporters list them
     refuse_quantised(model)
     precision = next((item.value for item in model.metadata_props if item.key == PRECISION), "fp32")
     if precision != "fp32":
@@ -103,19 +110,29 @@ def demand_sense(request: Request) -> None:
             )
 
 
-def gather(request: Request, signature: Signature) -> Material:
+def gather(request: Request, signature: Signature, output: Path, progress: Progress) -> Material:
+    if request.recipe is not None:
+        request.recipe.demand_made_for(signature.card, str(signature.size))
     if request.images is not None:
         count = request.count or min(MOST_IMAGES, len(images_in(request.images)))
         return unlabelled(request.images, count, request.seed, request.probes)
     dataset = request.dataset
     assert dataset is not None  # noqa: S101 - demand_sense has seen to it
-    return labelled(
-        [pair.image for pair in dataset.pairs],
-        lambda place: read_pair(dataset, place),
+    source = Source(
+        str(dataset),
+        tuple(pair.image for pair in dataset.pairs),
+        tuple(pair.truth for pair in dataset.pairs),
+        dataset.digest,
         dataset.labels,
         dataset.lookup_from(signature.labels),
+        partial(read_truth, dataset),
+        partial(read_pair, dataset),
+    )
+    return labelled(
+        source,
         request.count or min(MOST_IMAGES, len(dataset)),
         request.seed,
         request.probes,
-        f"{dataset.name} {dataset.split}".strip(),
+        counts=output / f"{str(dataset).replace(' ', '.')}.classes.npz",
+        progress=progress,
     )

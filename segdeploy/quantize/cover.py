@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from segdeploy.calibrate.judge import Judge
-from segdeploy.calibrate.search import Found, Sensitivity, measure, names_in, search
+from segdeploy.calibrate.judge import Judge, Verdict
+from segdeploy.calibrate.search import Found, Judged, Sensitivity, measure, search
 from segdeploy.errors import CalibrationError
-from segdeploy.graph.layers import layers_of
 from segdeploy.quantize.job import ACCURACY_SHARE, Calibrated, Job, scales_of
 
 RANKED_ON = 8  # of the probes, the sensitivity of each group
@@ -18,15 +17,30 @@ SHOWN = 8  # groups in a message
 
 
 def searched(job: Job, calibrated: Calibrated) -> tuple[Calibrated, Found, list[Sensitivity]]:
-    every = job.judge.verdict(calibrated.int8(names_in(calibrated.layers, ())))
-    if job.spent(every) <= 1:
+    every = judged(job, calibrated)(())
+    enough = job.spent(every) <= 1
+    if enough and not job.request.sensitivity:
         return calibrated, Found((), every, True), []
-    probes = job.material.probes
-    few = Judge(job.model, job.signature, probes[:: max(len(probes) // RANKED_ON, 1)][:RANKED_ON])
-    sensitivities = measure(calibrated.layers, calibrated.int8, few, job.progress)
+    probes = job.material.probes[:: max(len(job.material.probes) // RANKED_ON, 1)][:RANKED_ON]
+    few = Judge(job.model, job.signature, probes, classes=job.judge.classes, translate=job.material.translate)
+    sensitivities = [sensitivity(job, calibrated, few, group) for group in calibrated.macs]
+    if enough:
+        return calibrated, Found((), every, True), sensitivities
     calibrated, sensitivities = widened(job, calibrated, few, sensitivities)
-    found = search(calibrated.layers, calibrated.int8, job.judge, job.spent, sensitivities, job.progress)
-    return calibrated, found, sensitivities
+    return calibrated, search(sensitivities, judged(job, calibrated), job.spent), sensitivities
+
+
+def judged(job: Job, calibrated: Calibrated) -> Judged:
+    def without(keep: Collection[str]) -> Verdict:
+        job.progress(f"judging INT8 without {len(set(keep))} of {len(calibrated.macs)} groups")
+        return calibrated.verdict(job.judge, keep)
+
+    return without
+
+
+def sensitivity(job: Job, calibrated: Calibrated, few: Judge, group: str) -> Sensitivity:
+    job.progress(f"measuring {group} in INT8")
+    return measure(group, calibrated.macs, few.own, lambda keep: calibrated.verdict(few, keep))
 
 
 def widened(
@@ -38,38 +52,34 @@ def widened(
     """
     if job.request.method == "mse" or not calibrated.histograms:
         return calibrated, sensitivities
-    other = scales_of(calibrated.model, calibrated.histograms, "mse")
     worst = sorted(sensitivities, key=lambda one: one.kl, reverse=True)[:WIDENED_AT_MOST]
-    scales, better = dict(calibrated.scales), {}
+    better = {}
     for one in worst:
-        mine = [layer for layer in calibrated.layers if layer.group == one.group]
-        tried = replace(
-            calibrated, scales=calibrated.scales | {layer.root: other[layer.root] for layer in mine}
-        )
-        (again,) = measure(mine, tried.int8, few, job.progress)
+        again = sensitivity(job, widened_by(calibrated, [one.group]), few, one.group)
         if again.kl < WORTH_WIDENING * one.kl:
             better[one.group] = again
-            scales |= {layer.root: other[layer.root] for layer in mine}
-    calibrated = replace(calibrated, scales=scales, widened=tuple(better))
-    return calibrated, [better.get(one.group, one) for one in sensitivities]
+    return widened_by(calibrated, better), [better.get(one.group, one) for one in sensitivities]
 
 
 def widened_by(calibrated: Calibrated, groups: Collection[str]) -> Calibrated:
     if not groups or not calibrated.histograms:
         return calibrated
-    other = scales_of(calibrated.model, calibrated.histograms, "mse")
+    demand_groups(calibrated, groups, "widens")
     roots = {layer.root for layer in calibrated.layers if layer.group in groups}
-    return replace(
-        calibrated, scales=calibrated.scales | {root: other[root] for root in roots}, widened=tuple(groups)
-    )
+    other = scales_of(calibrated.model, {root: calibrated.histograms[root] for root in roots}, "mse")
+    return replace(calibrated, scales=calibrated.scales | other, widened=tuple(groups))
 
 
 def replayed(job: Job, calibrated: Calibrated, keep: tuple[str, ...]) -> Found:
-    unknown = sorted(set(keep) - {layer.group for layer in layers_of(calibrated.model)})
-    if unknown:
-        raise CalibrationError(f"the recipe keeps {', '.join(unknown)}, which this graph does not have")
-    verdict = job.judge.verdict(calibrated.int8(names_in(calibrated.layers, keep)))
+    demand_groups(calibrated, keep, "keeps")
+    verdict = judged(job, calibrated)(keep)
     return Found(keep, verdict, job.spent(verdict) <= 1)
+
+
+def demand_groups(calibrated: Calibrated, groups: Collection[str], verb: str) -> None:
+    unknown = sorted(set(groups) - {layer.group for layer in calibrated.every})
+    if unknown:
+        raise CalibrationError(f"the recipe {verb} {', '.join(unknown)}, which this graph does not have")
 
 
 def refusal(job: Job, calibrated: Calibrated, found: Found) -> str:

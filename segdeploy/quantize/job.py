@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from segdeploy.calibrate.judge import Judge, Verdict
 from segdeploy.calibrate.ledger import drop_of
 from segdeploy.calibrate.material import Material
 from segdeploy.calibrate.recipe import Recipe
+from segdeploy.calibrate.search import groups_of, names_in
 from segdeploy.calibrate.thresholds import int8_scales, thresholds
 from segdeploy.evaluate.datasets import Dataset
-from segdeploy.graph.layers import Layer, layers_of, pixel_tensors
+from segdeploy.graph.layers import Layer, pixel_tensors
+from segdeploy.graph.mixed import rest_in_fp16
+from segdeploy.graph.precision import rounding
 from segdeploy.graph.qdq import quantised
 from segdeploy.signature import PREFIX, Signature
 
@@ -45,6 +49,7 @@ class Request:
     seed: int = 0
     fp16: bool = False  # what stays out of INT8 is FP16
     cache_for: str | None = None  # a TensorRT version: its calibration cache is written too
+    sensitivity: bool = False  # measure each group even where all of INT8 costs no more than it may
 
 
 @dataclass(frozen=True)
@@ -91,21 +96,57 @@ class Job:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A graph and the scales of the tensors that its layers read."""
+    """A graph and the scales of the tensors that its layers read; what it costs with some groups kept out of INT8."""
 
     model: ModelProto
-    layers: list[Layer]  # those that can be INT8
+    every: list[Layer]
     histograms: dict[str, Histogram]
     scales: dict[str, float]
+    keep_fp32: tuple[str, ...] = ()  # patterns of nodes
+    ranges: Mapping[str, float] | None = (
+        None  # the largest |x| of each tensor; None: what is not INT8 stays FP32
+    )
     widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error
 
-    def int8(self, names: Collection[str]) -> ModelProto:
-        return quantised(self.model, self.scales, names)
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Those that can be INT8: a tensor that was always zero has no scale, and its layers stay as they are."""
+        return [layer for layer in self.every if self.scales[layer.root] > 0]
+
+    @property
+    def dead(self) -> list[str]:
+        return [layer.name for layer in self.every if not self.scales[layer.root] > 0]
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """Group to multiplications."""
+        return groups_of(self.layers)
+
+    def graph(self, keep: Collection[str]) -> ModelProto:
+        """As it is written."""
+        model = quantised(self.model, self.scales, names_in(self.layers, keep))
+        return model if self.ranges is None else rest_in_fp16(model, self.keep_fp32, self.ranges)
+
+    def as_computed(self, keep: Collection[str]) -> ModelProto:
+        """As a GPU computes it: the CPU runs most FP16 nodes in FP32, so the rounding is spelled out."""
+        model = self.graph(keep)
+        return model if self.ranges is None else rounding(model)
 
     def share(self, keep: Collection[str]) -> float:
         """Of the multiplications with weights, those that are in INT8."""
-        inside = sum(layer.macs for layer in self.layers if layer.group not in keep)
-        return inside / sum(layer.macs for layer in layers_of(self.model))
+        inside = sum(macs for group, macs in self.macs.items() if group not in keep)
+        return inside / sum(layer.macs for layer in self.every)
+
+    @cached_property
+    def _verdicts(self) -> dict[tuple[Judge, frozenset[str]], Verdict]:
+        return {}
+
+    def verdict(self, judge: Judge, keep: Collection[str]) -> Verdict:
+        """Judged once for each set of groups."""
+        key = judge, frozenset(keep)
+        if key not in self._verdicts:
+            self._verdicts[key] = judge.verdict(self.as_computed(keep))
+        return self._verdicts[key]
 
 
 def scales_of(

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from segdeploy.calibrate.cache import read_cache
+from segdeploy.calibrate.cache import demand_version
 from segdeploy.calibrate.collect import collect, fitted
-from segdeploy.calibrate.search import names_in
+from segdeploy.calibrate.histogram import Histogram
+from segdeploy.calibrate.scale_files import NO_VERSION, read_scale_file
+from segdeploy.card import known_cards, read_card
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import layers_of
+from segdeploy.graph.layers import Layer, layers_of
+from segdeploy.probing import measure_ranges
 from segdeploy.quantize.job import Calibrated, Job, scales_of
 from segdeploy.sessions import prepared
 from segdeploy.sessions.taps import TapSession
 
 PEAKS_ON = 16  # images, for the largest value of a channel
+RANGES_ON = 4  # batches, for what comes near FP16's limit
 
 
 def calibrate(job: Job) -> tuple[Calibrated, bool]:
     """Scales for the graph as it is or, where that is asked for or does less damage in INT8, equalised first."""
     if job.request.scales is not None:
-        return read_scales(job.model, job.request.scales), False
+        return read_scales(job, job.request.scales), False
     recipe = job.request.recipe
     wanted = job.request.equalise
     if recipe is not None and recipe.equalise is not None:
@@ -41,7 +46,7 @@ def calibrate(job: Job) -> tuple[Calibrated, bool]:
     if wanted == "on":
         return balanced, True
     job.progress("comparing INT8 with and without equalisation")
-    plain, even = (job.judge.verdict(one.int8(names_in(one.layers, ()))) for one in (as_it_is, balanced))
+    plain, even = (one.verdict(job.judge, ()) for one in (as_it_is, balanced))
     better = job.drop(even) < job.drop(plain) if job.material.labels else even.kl < plain.kl
     return (balanced, True) if better else (as_it_is, False)
 
@@ -61,13 +66,36 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
         model, job.signature, roots, job.material.images, key=job.key, state=state, progress=one_more
     )
     scales = scales_of(model, histograms, job.request.method, job.request.percentile)
-    living = [layer for layer in layers if scales[layer.root] > 0]  # a dead tensor's layer stays as it is
-    return Calibrated(model, living, histograms, scales)
+    return with_scales(job, model, layers, histograms, scales)
 
 
-def read_scales(model: ModelProto, path: Path) -> Calibrated:
-    """From a calibration cache that TensorRT or we have written for this very graph."""
-    cache, layers = read_cache(path), layers_of(model)
+def with_scales(
+    job: Job,
+    model: ModelProto,
+    layers: list[Layer],
+    histograms: dict[str, Histogram],
+    scales: dict[str, float],
+) -> Calibrated:
+    keep_fp32: tuple[str, ...] = ()
+    ranges = None
+    if job.request.fp16:
+        if job.signature.card in known_cards():
+            keep_fp32 = read_card(job.signature.card).keep_fp32
+        ranges = measure_ranges(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
+    made = Calibrated(model, layers, histograms, scales, keep_fp32, ranges)
+    if not made.layers:
+        raise CalibrationError(
+            f"all {len(layers)} layers with weights read tensors whose scale is 0, so none can be INT8; calibrate on"
+            " images that the network was made for"
+        )
+    return made
+
+
+def read_scales(job: Job, path: Path) -> Calibrated:
+    """From TensorRT's calibration cache or our scales.json, written for this very graph."""
+    cache, layers = read_scale_file(path), layers_of(job.model)
+    if job.request.cache_for and cache.tensorrt != NO_VERSION:
+        demand_version(path, cache, job.request.cache_for)
     scales = {
         layer.root: cache.scales.get(layer.root, cache.scales.get(layer.activation)) for layer in layers
     }
@@ -78,7 +106,7 @@ def read_scales(model: ModelProto, path: Path) -> Calibrated:
             f" ({', '.join(missing[:3])}, …); it was made for another graph, so calibrate this one"
         )
     known = {name: scale for name, scale in scales.items() if scale is not None}
-    return Calibrated(model, [layer for layer in layers if known[layer.root] > 0], {}, known)
+    return with_scales(job, job.model, layers, {}, known)
 
 
 def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:

@@ -6,35 +6,28 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import ModelProto
 
 from segdeploy import __version__, files
-from segdeploy.calibrate.cache import CalibrationCache, write_cache
+from segdeploy.calibrate.cache import CalibrationCache, cache_text
 from segdeploy.calibrate.judge import Verdict
-from segdeploy.calibrate.ledger import in_words, step
+from segdeploy.calibrate.ledger import first_step, in_words, step
 from segdeploy.calibrate.recipe import Recipe
-from segdeploy.calibrate.search import Found, Sensitivity, names_in
-from segdeploy.card import known_cards, read_card
-from segdeploy.errors import GraphError, QuantisationCosts
-from segdeploy.graph.layers import all_macs, layers_of
-from segdeploy.graph.precision import rounding, to_fp16
+from segdeploy.calibrate.search import Found, Sensitivity
+from segdeploy.errors import QuantisationCosts
+from segdeploy.graph.layers import shares_of
+from segdeploy.graph.precision import fp32_nodes, rounding
 from segdeploy.graph.qdq import LEVELS
 from segdeploy.graph.tidy import set_batch
-from segdeploy.probing import first_not_finite, measure_ranges
+from segdeploy.probing import first_not_finite
 from segdeploy.quantize.cover import refusal
 from segdeploy.quantize.job import PRECISION, Calibrated, Job
-from segdeploy.record import ArtifactRecord, read_record
-from segdeploy.sessions import prepared
-
-OPSET_OF_FP16_PAIRS = 19
-SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
-    "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
-)  # fmt: skip
-RANGES_ON = 4  # frames
+from segdeploy.quantize.scales import RANGES_ON
+from segdeploy.record import ArtifactRecord, read_record, record_path
 
 
 @dataclass(frozen=True)
@@ -48,10 +41,9 @@ class Quantised:
 def write(
     job: Job, calibrated: Calibrated, even: bool, found: Found, sensitivities: list[Sensitivity]
 ) -> Quantised:
+    """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""
     precision = "int8+fp16" if job.request.fp16 else "int8"
-    model = calibrated.int8(names_in(calibrated.layers, found.keep))
-    if job.request.fp16:
-        model = with_fp16(job, model)
+    model = calibrated.graph(found.keep)
     if job.signature.batch is None:
         set_batch(model, None)
     for item in model.metadata_props:
@@ -59,86 +51,78 @@ def write(
             item.value = precision
     onnx.checker.check_model(model, full_check=True)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
-    with files.replacing(target) as part:
+    beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
+    if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache
+        beside["recipe"] = target.with_suffix(".recipe.yaml")
+    if job.request.cache_for:
+        beside["cache"] = target.with_suffix(".calib")
+    with files.replacing_together(target, *beside.values()) as [part, *others]:
+        parts = dict(zip(beside, others, strict=True))
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
-        written = onnx.load(part)
-        if job.signature.batch is None:
-            set_batch(written, 1)
-        # The CPU runs most FP16 nodes in FP32: what a GPU rounds is seen in a graph that spells it out.
-        verdict = job.judge.verdict(rounding(written) if job.request.fp16 else written)
+        verdict = judged(job, part)
         if job.spent(verdict) > 1:
             raise QuantisationCosts(refusal(job, calibrated, replace(found, verdict=verdict)))
         record = record_of(
-            job, calibrated, found, verdict, model, precision, target.name, files.digest_of(part)
+            job, calibrated, found, verdict, sensitivities, model, precision, target.name, part
         )
-        record.write(job.output)
-    dataset = job.request.dataset
-    recipe = Recipe(
-        job.request.method,
-        job.request.percentile,
-        even,
-        found.keep,
-        calibrated.widened,
-        dataset.name if dataset else None,
-        dataset.split if dataset else None,
-        len(job.material.images),
-        job.request.seed,
-        job.signature.card,
-    )
-    if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache
-        recipe.write(target.with_suffix(".recipe.yaml"))
-    write_scales(job, calibrated)
-    if job.request.cache_for:
-        scales = named_for_tensorrt(calibrated, found.keep)
-        cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
-        write_cache(job.output / f"{job.stem}.calib", cache)
+        parts["record"].write_text(record.as_text(), encoding="utf-8")
+        parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
+        if "recipe" in parts:
+            parts["recipe"].write_text(recipe_of(job, calibrated, even, found).as_text(), encoding="utf-8")
+        if job.request.cache_for:
+            scales = named_for_tensorrt(calibrated, found.keep)
+            cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
+            parts["cache"].write_text(cache_text(cache), encoding="utf-8")
     return Quantised(target, record, record.verdict, sensitivities)
 
 
-def with_fp16(job: Job, model: ModelProto) -> ModelProto:
-    """What is not INT8 in FP16; from opset 19 on, pairs have FP16 scales and need no casts around them."""
-    opset = next(item for item in model.opset_import if item.domain == "")
-    if opset.version < OPSET_OF_FP16_PAIRS:
-        changed = {node.op_type for node in model.graph.node if not unchanged(node.op_type, opset.version)}
-        if changed:
-            raise GraphError(
-                f"{job.path.name} has opset {opset.version}, and {', '.join(sorted(changed))} mean something else in"
-                f" {OPSET_OF_FP16_PAIRS}, which --fp16 needs; export it with that opset, or leave out --fp16"
-            )
-        opset.version = OPSET_OF_FP16_PAIRS
-    model.ir_version = max(model.ir_version, 9)
-    inputs = [prepared(job.signature, frame[None]) for frame, _ in job.judge.fitted[:RANGES_ON]]
-    inputs = [np.repeat(one, job.signature.batch or 1, axis=0) for one in inputs]
-    name = job.signature.card
-    keep = read_card(name).keep_fp32 if name in known_cards() else ()
-    half = to_fp16(model, keep, measure_ranges(job.model, inputs))
-    node = first_not_finite(rounding(half), inputs)
+def judged(job: Job, path: Path) -> Verdict:
+    written = onnx.load(path)
+    if job.signature.batch is None:
+        set_batch(written, 1)
+    if not job.request.fp16:
+        return job.judge.verdict(written)
+    written = rounding(written)
+    node = first_not_finite(written, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
     if node is not None:
         raise QuantisationCosts(
             f"in FP16 the node {node!r} makes an infinity or a NaN of these images; name it under keep_fp32 in a card,"
             " or leave out --fp16. No graph was written"
         )
-    return half
+    return job.judge.verdict(written)
 
 
-def unchanged(op_type: str, opset: int) -> bool:
-    if op_type in SAME_IN_19 or opset >= OPSET_OF_FP16_PAIRS:
-        return True
-    new, old = (onnx.defs.get_schema(op_type, version) for version in (OPSET_OF_FP16_PAIRS, opset))
-    return bool(new.since_version == old.since_version)
+def recipe_of(job: Job, calibrated: Calibrated, even: bool, found: Found) -> Recipe:
+    request = job.request
+    return Recipe(
+        method=request.method,
+        percentile=request.percentile,
+        equalise=even,
+        keep=found.keep,
+        widened=calibrated.widened,
+        count=len(job.material.images),
+        seed=request.seed,
+        made_for=job.signature.card,
+        size=str(job.signature.size),
+        **(request.dataset.asked_for() if request.dataset else {}),
+    )
 
 
 def record_of(
-    job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, model: ModelProto, precision: str,
-    name: str, digest: str,
+    job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
+    model: ModelProto, precision: str, name: str, part: Path,
 ) -> ArtifactRecord:  # fmt: skip
-    signature, parent = job.signature, read_record(job.path)
-    covered, labels = calibrated.share(found.keep), job.material.labels
-    with_weights = sum(layer.macs for layer in layers_of(calibrated.model))
-    before = (
-        [{"step": "fp32", "compared_with": parent.agreement.get("with")} | parent.agreement] if parent else []
-    )
+    signature, parent, labels = job.signature, read_record(job.path), job.material.labels
+    digest, covered = files.digest_of(part), calibrated.share(found.keep)
+    own = job.judge.own
+    ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
+    if job.request.fp16:
+        job.progress("judging FP16 alone")
+        none = list(calibrated.macs)
+        half = calibrated.verdict(job.judge, none)
+        ledger.append(step("fp16", own, half, labels, shares_of(calibrated.graph(none))))
+    ledger.append(step(precision, own, verdict, labels, shares_of(model)))
     facts = parent or ArtifactRecord(
         name, digest, signature.card, signature.interface, str(signature.size), signature.batch, precision, 0,
         {"mean": list(signature.mean), "input_scale": list(signature.scale)}, signature.resize,
@@ -151,6 +135,7 @@ def record_of(
         precision=precision,
         opset=next(item.version for item in model.opset_import if item.domain == ""),
         cost={"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)},
+        islands=fp32_nodes(model) if job.request.fp16 else [],
         command=job.command,
         segdeploy=__version__,
         agreement={
@@ -159,36 +144,33 @@ def record_of(
             "logits_error": verdict.logits_error,
             "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes),
         },
-        ledger=[
-            *before,
-            step("fp32", job.judge.own, job.judge.own, labels),
-            step(precision, job.judge.own, verdict, labels, int8_share=covered),
-        ],
-        verdict=in_words(covered, job.judge.own, verdict, labels),
+        ledger=ledger,
+        verdict=in_words(covered, own, verdict, labels),
         calibration={
             "method": job.method,
             "images": len(job.material.images),
             "probes": len(job.material.probes),
             "keep": list(found.keep),
             "widened": list(calibrated.widened),
+            "dead": calibrated.dead,
             "int8_share": covered,
-            "int8_share_of_all": covered * with_weights / all_macs(calibrated.model),
+            "sensitivities": [asdict(one) for one in sensitivities],
             "key": asdict(job.key),
             "pixels_seen": job.material.seen,
         },
     )
 
 
-def write_scales(job: Job, calibrated: Calibrated) -> None:
-    tensors = {}
+def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
+    tensors: dict[str, dict[str, float]] = {}
     for name, scale in calibrated.scales.items():
         one = calibrated.histograms.get(name)
         tensors[name] = {"scale": scale}
         if one is not None:
             clipped = one.share_above(LEVELS * scale) if scale else 0.0
             tensors[name] |= {"largest": one.largest, "clipped": clipped}
-    facts = {"schema": 1, "method": job.method, "key": asdict(job.key), "tensors": tensors}
-    files.write_text(job.output / f"{job.stem}.scales.json", json.dumps(facts, indent=1) + "\n")
+    facts = {"schema": 1, "method": job.method, "equalised": even, "key": asdict(job.key), "tensors": tensors}
+    return json.dumps(facts, indent=1) + "\n"
 
 
 def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:

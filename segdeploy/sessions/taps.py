@@ -43,28 +43,40 @@ class TapSession:
         except Exception as error:
             raise GraphError(f"ONNX Runtime cannot open the graph: {str(error).splitlines()[0]}") from error
         self._binding = self._session.io_binding()
-        self._arrays: list[NDArray[Any]] = []
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._unknown: list[str] = []
         self._batch = 0
         self.tensors = list(tensors)
 
     def run(self, inputs: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Each tensor with its name."""
         if len(inputs) != self._batch:
-            self._bind(len(inputs))
+            self._make_arrays(len(inputs))
         given = np.ascontiguousarray(inputs)
         self._binding.bind_cpu_input(self._input, given)
+        for name in self._unknown:  # bound again each time, or the array of the last run would be taken
+            self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
-        found = dict(zip(self._inner, self._arrays, strict=True)) | {self._input: given}
+        found = self._arrays | {self._input: given}
+        made = self._binding.get_outputs()[len(self._arrays) :]  # in the order of binding
+        found |= {name: value.numpy() for name, value in zip(self._unknown, made, strict=True)}
         return ((name, found[name]) for name in self.tensors)
 
-    def _bind(self, batch: int) -> None:
-        """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time."""
+    def _make_arrays(self, batch: int) -> None:
+        """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time.
+
+        What ONNX Runtime cannot tell the shape of beforehand, it makes afresh.
+        """
         self._binding.clear_binding_outputs()
-        self._arrays, self._batch = [], batch
+        self._arrays, self._unknown, self._batch = {}, [], batch
         for output in self._session.get_outputs():
-            shape = [side if isinstance(side, int) else batch for side in output.shape]
-            array = np.empty(shape, _DTYPES[output.type])
-            self._arrays.append(array)
+            first, *others = output.shape or (None,)
+            kind = _DTYPES.get(output.type)
+            if not output.shape or kind is None or not all(isinstance(side, int) for side in others):
+                self._unknown.append(output.name)
+                continue
+            array = np.empty([first if isinstance(first, int) else batch, *others], kind)
+            self._arrays[output.name] = array
             self._binding.bind_output(output.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
@@ -72,5 +84,6 @@ _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
     "tensor(uint8)": np.uint8,
 }

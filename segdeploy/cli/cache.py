@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+SHOWN = 20  # differences
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    kinds = "a TensorRT calibration cache, or the scales.json of quantize"
+    show = steps.add_parser("show", help="header, tensors and scales", description=f"Show {kinds}.")
+    show.add_argument("file", metavar="FILE", type=Path, help=kinds)
+    show.add_argument(
+        "--for", dest="tensorrt", metavar="VERSION", help="refuse it unless it is of this TensorRT"
+    )
+    show.add_argument("--json", action="store_true", help="print JSON")
+    compare = steps.add_parser(
+        "compare",
+        help="the largest differences of two; exit status 1 if they differ",
+        description="Compare two files, each a calibration cache or a scales.json. Exit status 1 if they differ.",
+    )
+    compare.add_argument("first", metavar="A", type=Path, help=kinds)
+    compare.add_argument("second", metavar="B", type=Path, help=kinds)
+    compare.add_argument(
+        "--within",
+        type=float,
+        metavar="P",
+        default=0.0,
+        help="per cent that a scale may differ by (default: 0)",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    convert = steps.add_parser(
+        "convert",
+        help="for another TensorRT, or to and from scales.json",
+        description="Names and scales stay, only the header changes: NVIDIA does not promise that a cache holds"
+        " across releases.",
+    )
+    convert.add_argument("file", metavar="FILE", type=Path, help=kinds)
+    convert.add_argument(
+        "--for", dest="tensorrt", metavar="VERSION", help="of the cache to write, as in 8.5.1"
+    )
+    convert.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, required=True, help="a scales.json if it ends in .json"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    return {"show": show, "compare": compare, "convert": convert}[arguments.step](arguments)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    from segdeploy.calibrate.cache import demand_version
+    from segdeploy.calibrate.scale_files import described, is_ours, read_scale_file
+    from segdeploy.errors import RequestError
+
+    path = arguments.file
+    scales = read_scale_file(path)
+    if arguments.tensorrt:
+        if is_ours(path):
+            raise RequestError(
+                f"--for {arguments.tensorrt} is of a calibration cache; {path.name} is of no TensorRT"
+            )
+        demand_version(path, scales, arguments.tensorrt)
+    if arguments.json:
+        facts = {
+            "file": str(path),
+            "header": None if is_ours(path) else scales.header,
+            "tensorrt": scales.tensorrt or None,
+            "algorithm": scales.algorithm,
+            "dead": scales.dead,
+            "scales": scales.scales,
+        }
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0
+    print(f"{path}: {described(scales)}, {len(scales.scales)} tensors, {len(scales.dead)} of them dead")
+    width = max(map(len, scales.scales), default=0)
+    for name, scale in scales.scales.items():
+        print(
+            f"{name:{width}}  "
+            + (f"{scale:.6g}  ±{127 * scale:.6g}" if scale else "0  dead: never anything but zero")
+        )
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from segdeploy.calibrate.scale_files import described, differences, read_scale_file
+    from segdeploy.errors import RequestError
+
+    if not 0 <= arguments.within <= 100:
+        raise RequestError(f"--within {arguments.within:g} is outside 0 to 100 per cent")
+    first, second = read_scale_file(arguments.first), read_scale_file(arguments.second)
+    compared, found = differences(first, second)
+    beyond = [one for one in found if 100 * one.share > arguments.within]
+    same = not (beyond or compared.only_first or compared.only_second)
+    if arguments.json:
+        facts = {
+            "first": {
+                "file": str(arguments.first),
+                "tensorrt": first.tensorrt or None,
+                "algorithm": first.algorithm,
+            },
+            "second": {
+                "file": str(arguments.second),
+                "tensorrt": second.tensorrt or None,
+                "algorithm": second.algorithm,
+            },
+            "only_first": compared.only_first,
+            "only_second": compared.only_second,
+            "within_percent": arguments.within,
+            "differences": [one._asdict() for one in found],
+            "same": same,
+        }
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0 if same else 1
+    print(f"A  {arguments.first}: {described(first)}, {len(first.scales)} tensors")
+    print(f"B  {arguments.second}: {described(second)}, {len(second.scales)} tensors")
+    for letter, names in (("A", compared.only_first), ("B", compared.only_second)):
+        if names:
+            print(f"only in {letter}: {', '.join(names[:SHOWN])}" + more(len(names)))
+    print(
+        f"{len(compared.differences)} tensors in both, {len(beyond)} differ by more than {arguments.within:g} %"
+    )
+    width = max((len(one.tensor) for one in beyond[:SHOWN]), default=0)
+    for one in beyond[:SHOWN]:
+        print(f"{one.tensor:{width}}  {one.first:.6g}  {one.second:.6g}  {100 * one.share:.3g} %")
+    if len(beyond) > SHOWN:
+        print(more(len(beyond)).strip())
+    return 0 if same else 1
+
+
+def more(count: int) -> str:
+    return f" and {count - SHOWN} more" if count > SHOWN else ""
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    from segdeploy.calibrate.scale_files import convert
+
+    words = convert(arguments.file, arguments.tensorrt, arguments.output)
+    print(f"{arguments.output}: {words}")
+    return 0

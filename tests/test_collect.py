@@ -1,0 +1,134 @@
+"""A collection that is stopped, however it is stopped, ends in the very histograms of one that was not."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import onnx
+import pytest
+
+from segdeploy import scenes
+from segdeploy.calibrate import collect as module
+from segdeploy.calibrate.collect import Key, collect, key_of, restore
+from segdeploy.errors import CalibrationError, ImageError
+from segdeploy.graph.layers import layers_of
+from segdeploy.sessions import open_session
+
+KEY = Key("a" * 64, "b" * 64, "c" * 64)
+
+
+@pytest.fixture(scope="module")
+def network(graphs):
+    path = graphs("frames")
+    model = onnx.load(path)
+    with open_session(path) as session:
+        return model, session.signature, sorted({layer.root for layer in layers_of(model)})
+
+
+@pytest.fixture
+def images(tmp_path):
+    return scenes.write_cityscapes(tmp_path / "city", 10, seed=3, height=96, width=160)
+
+
+def same(first, second):
+    assert list(first) == list(second)
+    for name, one in first.items():
+        other = second[name]
+        assert (one.exponent, one.largest, one.seen) == (other.exponent, other.largest, other.seen)
+        assert np.array_equal(one.counts, other.counts)
+
+
+def test_each_value_of_each_image_is_counted(network, images):
+    steps = []
+    found = collect(*network, images, key=KEY, progress=lambda: steps.append(1))
+    assert len(steps) == 10
+    for one in found.values():
+        assert one.counts.sum() == one.seen
+        assert one.seen % 10 == 0
+
+
+def test_it_goes_on_after_an_image_that_could_not_be_read(network, images, tmp_path):
+    state = tmp_path / "x.npz"
+    whole = collect(*network, images, key=KEY)
+    content = images[5].read_bytes()
+    images[5].write_bytes(content[:100])
+    with pytest.raises(
+        ImageError, match=r"madeup_000005_000019_leftImg8bit\.png is not an image that can be"
+    ):
+        collect(*network, images, key=KEY, state=state)
+    assert restore(state, KEY, network[2]).done == 5
+    images[5].write_bytes(content)
+    steps = []
+    same(collect(*network, images, key=KEY, state=state, progress=lambda: steps.append(1)), whole)
+    assert len(steps) == 10
+    assert restore(state, KEY, network[2]).done == 10
+
+
+def test_ctrl_c_lets_the_image_under_way_be_counted_wholly(network, images, tmp_path, monkeypatch):
+    state, count, calls = tmp_path / "x.npz", module.count, []
+    whole = collect(*network, images, key=KEY)
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == 3 * len(network[2]) + 2:  # early in the fourth image
+            os.kill(os.getpid(), signal.SIGINT)
+        count(*given)
+
+    monkeypatch.setattr(module, "count", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(*network, images, key=KEY, state=state)
+    assert restore(state, KEY, network[2]).done == 4
+    monkeypatch.setattr(module, "count", count)
+    same(collect(*network, images, key=KEY, state=state), whole)
+
+
+def test_an_image_that_was_counted_in_part_is_not_kept(network, images, tmp_path, monkeypatch):
+    state, count, calls = tmp_path / "x.npz", module.count, []
+    monkeypatch.setattr(module, "KEPT_EVERY", 2)
+
+    def failing(*given):
+        calls.append(1)
+        if len(calls) == 3 * len(network[2]) + 2:
+            raise CalibrationError("the tensor x holds NaN or infinity on a calibration image")
+        count(*given)
+
+    monkeypatch.setattr(module, "count", failing)
+    with pytest.raises(CalibrationError, match="holds NaN"):
+        collect(*network, images, key=KEY, state=state)
+    assert restore(state, KEY, network[2]).done == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 0}, "has schema 0 and 16384 bins, this version of segdeploy reads schema 1 with 16384; delete"),
+        ({"bins": 2048}, "has schema 1 and 2048 bins, this version of segdeploy reads schema 1 with 16384"),
+        ({"schema": None}, "has schema None and"),
+        ({"done": None}, "is not a calibration that can be read .* delete it"),
+        ({"tensors": {}}, "is not a calibration that can be read .* delete it"),
+        ({"key": {}}, "is not a calibration that can be read .* delete it"),
+        ({"key": {"graph": "d" * 64, "preprocessing": "b", "images": "c"}}, "was collected for graph dddddddddddd"),
+    ],
+)  # fmt: skip
+def test_a_state_that_cannot_be_taken_up(change, words, network, images, tmp_path):
+    state = tmp_path / "x.npz"
+    collect(*network, images, key=KEY, state=state)
+    with np.load(state) as kept:
+        facts, counts = json.loads(str(kept["facts"])), kept["counts"]
+    np.savez_compressed(state, facts=json.dumps(facts | change), counts=counts)
+    before = state.read_bytes()
+    with pytest.raises(CalibrationError, match=words):
+        collect(*network, images, key=KEY, state=state)
+    assert state.read_bytes() == before
+
+
+def test_an_image_that_has_gone_is_named(graphs, network, images):
+    images[2].unlink()
+    with pytest.raises(ImageError, match=r"madeup_000002_\S+ cannot be read: No such file"):
+        key_of(graphs("frames"), network[1], images)
+
+
+def test_too_few(network, images):
+    with pytest.raises(CalibrationError, match="7 images are too few to calibrate on; give 8 or more"):
+        collect(*network, images[:7], key=KEY)

@@ -1,0 +1,95 @@
+"""What a changed graph is found to cost: every slot, the graph's own labels, and truth."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from segdeploy import scenes
+from segdeploy.calibrate.judge import Judge, Probe
+from segdeploy.evaluate.confusion import Confusion
+from segdeploy.sessions import open_session, segment_many
+
+FRAMES = [scenes.make_scene(seed, 120, 200).image for seed in range(4)]
+
+
+def opened(path):
+    with open_session(path) as session:
+        return onnx.load(path), session.signature
+
+
+def with_factors(model, factors):
+    """`model` whose class scores are multiplied, slot by slot, before anything reads them."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    conv = next(node for node in made.graph.node if node.name == "network.head.classifier/Conv")
+    array = np.array(factors, np.float32).reshape(-1, 1, 1, 1)
+    made.graph.initializer.append(numpy_helper.from_array(array, "factors"))
+    place = list(made.graph.node).index(conv)
+    scores = conv.output[0]
+    conv.output[0] = "before"
+    made.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["before", "factors"], [scores], "factor"))
+    return made
+
+
+@pytest.mark.parametrize("interface", ["logits", "nvinfer", "frames"])
+def test_it_sees_what_the_session_answers(interface, graphs):
+    path = graphs(interface)
+    model, signature = opened(path)
+    truths = [scenes.make_scene(seed, 120, 200).labels % 5 for seed in range(4)]
+    probes = [Probe(frame, truth) for frame, truth in zip(FRAMES, truths, strict=True)]
+    judge = Judge(model, signature, probes)
+    with open_session(path) as session:
+        answers = [answer.labels for answer in segment_many(session, FRAMES)]
+    confusion = Confusion(5)
+    for truth, mine, answer in zip(truths, judge.labels, answers, strict=True):
+        assert np.mean(mine == answer) > 0.9999
+        confusion.add(truth, mine)
+    assert np.array_equal(judge.own.confusion.counts, confusion.counts)
+    same = judge.verdict(model)
+    assert (same.pixel_agreement, same.logits_error, same.kl) == (1, 0, 0)
+    assert same.miou == judge.own.miou
+
+
+@pytest.mark.parametrize("interface", ["logits", "frames"])
+def test_every_slot_is_judged(interface, graphs):
+    model, signature = opened(graphs(interface, 3))
+    judge = Judge(model, signature, [Probe(frame) for frame in FRAMES])
+    for slot, wrong in enumerate([(0, 3), (1,), (2,)]):  # the fourth frame is alone in a batch, in slot 0
+        factors = np.ones(3)
+        factors[slot] = -1
+        verdict = judge.verdict(with_factors(model, factors))
+        assert 1 - verdict.pixel_agreement == pytest.approx(len(wrong) / 4, abs=0.02)
+        assert verdict.logits_error > 0.5
+        assert verdict.kl > 0
+
+
+def test_a_batch_is_judged_as_single_frames_are(graphs):
+    verdicts = []
+    for batch in (1, 3):
+        model, signature = opened(graphs("logits", batch))
+        judge = Judge(model, signature, [Probe(frame) for frame in FRAMES])
+        verdicts.append(judge.verdict(with_factors(model, [0.5] * batch)))
+    one, three = verdicts
+    assert one.kl == pytest.approx(three.kl, rel=1e-4)
+    assert one.logits_error == pytest.approx(three.logits_error, rel=1e-4)
+    assert one.pixel_agreement == pytest.approx(1)
+
+
+def test_miou_is_over_the_classes_that_the_truth_shows(graphs):
+    model, signature = opened(graphs("logits"))
+    truth = np.zeros((120, 200), np.uint8)
+    judge = Judge(model, signature, [Probe(FRAMES[0], truth), Probe(FRAMES[1])])
+    assert judge.own.confusion.counts.sum() == truth.size  # the frame without truth counts only as agreement
+    assert judge.own.miou == judge.own.confusion.iou[0]
+
+
+def test_a_model_s_classes_are_translated_into_the_truth_s(graphs):
+    model, signature = opened(graphs("logits"))
+    with open_session(graphs("logits")) as session:
+        (answer,) = segment_many(session, FRAMES[:1])
+    translate = np.full(256, 255, np.uint8)
+    translate[:5] = (1, 1, 0, 0, 2)
+    probes = [Probe(FRAMES[0], translate[answer.labels])]
+    judge = Judge(model, signature, probes, classes=3, translate=translate)
+    assert judge.own.miou > 0.999

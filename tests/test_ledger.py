@@ -1,0 +1,51 @@
+import numpy as np
+
+from segdeploy.calibrate.judge import Verdict
+from segdeploy.calibrate.ledger import drop_of, first_step, in_words, step, worst_class
+from segdeploy.evaluate.confusion import Confusion
+from segdeploy.labels import generated_labels
+
+LABELS = generated_labels(["road", "rider", "sky"])
+
+
+def scored(*rows, kl=0.0, error=0.0, agreement=1.0):
+    confusion = Confusion(3)
+    confusion.counts[:, :3] = np.array(rows)
+    return Verdict(kl, error, agreement, confusion)
+
+
+OWN = scored((90, 10, 0), (0, 50, 0), (0, 0, 0))  # no sky in the truth
+INT8 = scored((89, 10, 1), (5, 45, 0), (0, 0, 0), kl=0.5, error=0.01, agreement=0.96)
+
+
+def test_what_is_lost_is_counted_over_the_classes_of_the_truth():
+    assert drop_of(OWN, INT8) == 100 * ((90 / 100 + 50 / 60) - (89 / 105 + 45 / 60)) / 2
+    assert worst_class(OWN, INT8, LABELS) == ("rider", 100 * (45 / 60 - 50 / 60))
+    assert worst_class(OWN, INT8, None) is None
+
+
+def test_the_verdict_in_words():
+    assert in_words(0.86, OWN, INT8, LABELS) == (
+        "INT8 covers 86% of the multiplications with weights and costs 6.79 mIoU; rider -8.3"
+    )
+    without = Verdict(0.0, 0.0, 0.9979, None)
+    assert in_words(1, Verdict(0, 0, 1, None), without, None) == (
+        "INT8 covers 100% of the multiplications with weights and changes 0.21 % of the labels"
+    )
+
+
+def test_a_step_has_what_it_cost_and_where_its_multiplications_are():
+    one = step("int8", OWN, INT8, LABELS, {"int8": 0.9, "fp32": 0.1})
+    assert one["compared_with"] == "the FP32 graph"
+    assert (one["logits_error"], one["pixel_agreement"], one["kl"]) == (0.01, 0.96, 0.5)
+    assert one["miou"] == INT8.miou
+    assert one["pixel_accuracy"] == 134 / 150
+    assert one["worst_class"]["name"] == "rider"
+    assert one["macs"] == {"int8": 0.9, "fp32": 0.1}
+
+
+def test_the_first_step_is_the_export_s_comparison_scored_here():
+    seen = {"with": "PyTorch FP32", "logits_error": 1e-6, "pixel_agreement": 1.0, "pixels": 5}
+    one = first_step(OWN, seen, {"fp32": 1.0})
+    assert (one["compared_with"], one["logits_error"], one["miou"]) == ("PyTorch FP32", 1e-6, OWN.miou)
+    assert first_step(OWN, None, {"fp32": 1.0})["compared_with"] is None

@@ -1,0 +1,123 @@
+"""Which images a calibration gets, and that label files are counted once."""
+
+import os
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+
+from segdeploy import scenes
+from segdeploy.calibrate.material import Source, held_out, labelled, seen_in, unlabelled
+from segdeploy.errors import EvaluationError, RequestError
+from segdeploy.evaluate.datasets import open_dataset
+from segdeploy.evaluate.evaluate import read_pair, read_truth
+
+
+def source_of(dataset, read=read_truth):
+    return Source(
+        str(dataset),
+        tuple(pair.image for pair in dataset.pairs),
+        tuple(pair.truth for pair in dataset.pairs),
+        dataset.digest,
+        dataset.labels,
+        np.arange(256, dtype=np.uint8),
+        partial(read, dataset),
+        partial(read_pair, dataset),
+    )
+
+
+@pytest.fixture
+def city(tmp_path):
+    scenes.write_cityscapes(tmp_path / "city", 9, seed=40, split="train", height=64, width=128)
+    return tmp_path / "city"
+
+
+@pytest.fixture
+def dataset(city):
+    return open_dataset("cityscapes", city, "train")
+
+
+def silent(step):
+    pass
+
+
+def test_classes_are_counted_in_every_label_file(dataset, tmp_path):
+    steps = []
+    pixels = seen_in(source_of(dataset), tmp_path / "x.npz", steps.append)
+    truths = [dataset.read_truth(pair) for pair in dataset.pairs]
+    assert pixels.tolist() == [[int((truth == kind).sum()) for kind in range(19)] for truth in truths]
+    assert steps == [f"counting classes in label file {place} of 9" for place in range(1, 10)]
+
+
+def test_a_second_run_counts_nothing(dataset, city, tmp_path):
+    path = tmp_path / "x.npz"
+    first = seen_in(source_of(dataset), path, silent)
+    again = source_of(open_dataset("cityscapes", city, "train"), lambda *given: pytest.fail("read again"))
+    assert np.array_equal(seen_in(again, path, silent), first)
+    truth = dataset.pairs[3].truth
+    cv2.imwrite(str(truth), np.full((64, 128), 7, np.uint8))
+    changed = seen_in(source_of(open_dataset("cityscapes", city, "train")), path, silent)
+    assert changed[3].tolist() == [64 * 128, *[0] * 18]
+    assert np.array_equal(np.delete(changed, 3, 0), np.delete(first, 3, 0))
+
+
+def test_a_label_file_written_again_with_as_many_bytes_is_counted_again(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.bmp"), np.zeros((64, 64, 3), np.uint8))
+    label = tmp_path / "labels/a.bmp"
+    cv2.imwrite(str(label), np.zeros((64, 64), np.uint8))
+    (tmp_path / "m.yaml").write_text("{ids: {0: ground, 1: thing}, label_ending: .bmp}")
+    path = tmp_path / "x.npz"
+    before = open_dataset("folder", tmp_path, mapping=tmp_path / "m.yaml")
+    assert seen_in(source_of(before), path, silent).tolist() == [[4096, 0]]
+    cv2.imwrite(str(label), np.ones((64, 64), np.uint8))
+    os.utime(label, ns=(0, 0))
+    after = open_dataset("folder", tmp_path, mapping=tmp_path / "m.yaml")
+    assert after.digest == before.digest
+    assert seen_in(source_of(after), path, silent).tolist() == [[0, 4096]]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK nonsense", b"text"])
+def test_a_damaged_file_is_counted_again(content, dataset, tmp_path):
+    path = tmp_path / "x.npz"
+    whole = seen_in(source_of(dataset), path, silent)
+    path.write_bytes(content)
+    assert np.array_equal(seen_in(source_of(dataset), path, silent), whole)
+
+
+def test_images_with_labels(dataset, tmp_path):
+    given = labelled(source_of(dataset), 6, 0, 3, counts=tmp_path / "x.npz")
+    assert len(given.images) == 6
+    assert given.images == labelled(source_of(dataset), 6, 0, 3, counts=tmp_path / "x.npz").images
+    chosen = [pair for pair in dataset.pairs if pair.image in given.images]
+    truths = np.stack([dataset.read_truth(pair) for pair in chosen])
+    assert given.seen == {name: int((truths == kind).sum()) for kind, name in enumerate(dataset.labels.names)}
+    others = [pair for pair in dataset.pairs if pair.image not in given.images]
+    for probe, pair in zip(given.probes, others, strict=True):
+        assert np.array_equal(probe.truth, dataset.read_truth(pair))
+
+
+def test_a_label_of_another_size_than_its_image_is_found_though_it_is_not_drawn(dataset, tmp_path):
+    cv2.imwrite(str(dataset.pairs[0].truth), np.zeros((32, 64), np.uint8))
+    with pytest.raises(
+        EvaluationError, match=r"is 32x64 \(height x width\), its image is 64x128: labels are"
+    ):
+        labelled(source_of(dataset), 2, 0, 1, counts=tmp_path / "x.npz")
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_more_than_there_are(dataset, city, tmp_path):
+    with pytest.raises(
+        RequestError, match="10 images were asked for, cityscapes train has 9; give --count 9"
+    ):
+        labelled(source_of(dataset), 10, 0, 1, counts=tmp_path / "x.npz")
+    with pytest.raises(RequestError, match=r"10 images were asked for, .*city has 9; give --count 9 or less"):
+        unlabelled(city, 10, 0, 1)
+
+
+def test_what_is_judged_on_was_not_calibrated_on_if_there_is_enough():
+    assert held_out(10, [0, 1, 2, 3], 3) == [4, 6, 8]
+    assert held_out(10, [0, 1, 2, 3], 6) == [4, 5, 6, 7, 8, 9]
+    assert held_out(10, list(range(8)), 3) == [0, 2, 5]
