@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from segdeploy.calibrate.recipe import Recipe
     from segdeploy.calibrate.search import Sensitivity
+    from segdeploy.evaluate.datasets import Dataset
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -61,21 +63,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.calibrate.recipe import read_recipe
     from segdeploy.cli.console import steps
-    from segdeploy.errors import RequestError
-    from segdeploy.evaluate.datasets import open_dataset
     from segdeploy.quantize import Request, quantize
 
     recipe = read_recipe(arguments.recipe) if arguments.recipe else None
-    name = arguments.dataset
-    if recipe and name is None and arguments.images is None:
-        name = recipe.dataset
-    dataset = None
-    if name is not None:
-        if arguments.root is None:
-            raise RequestError(f"the data set {name} needs --root DIR, its folder")
-        split = arguments.split or (recipe.split if recipe else None)
-        split = split or ("train" if name in ("cityscapes", "camvid") else None)
-        dataset = open_dataset(name, arguments.root, split, arguments.mapping)
+    dataset = dataset_of(arguments, recipe)
     request = Request(
         images=arguments.images,
         dataset=dataset,
@@ -109,6 +100,23 @@ def execute(arguments: argparse.Namespace) -> int:
     if wider:
         print(f"with thresholds of least squared error: {', '.join(wider)}")
     return 0
+
+
+def dataset_of(arguments: argparse.Namespace, recipe: Recipe | None) -> Dataset | None:
+    """The labelled data set that was named, or that the recipe was made on."""
+    from segdeploy.errors import RequestError
+    from segdeploy.evaluate.datasets import open_dataset
+
+    name = arguments.dataset
+    if recipe and name is None and arguments.images is None:
+        name = recipe.dataset
+    if name is None:
+        return None
+    if arguments.root is None:
+        raise RequestError(f"the data set {name} needs --root DIR, its folder")
+    split = arguments.split or (recipe.split if recipe else None)
+    split = split or ("train" if name in ("cityscapes", "camvid") else None)
+    return open_dataset(name, arguments.root, split, arguments.mapping)
 
 
 def show(sensitivities: list[Sensitivity]) -> None:

@@ -19,8 +19,9 @@ from segdeploy.calibrate.ledger import in_words, step
 from segdeploy.calibrate.recipe import Recipe
 from segdeploy.calibrate.search import Found, Sensitivity, names_in
 from segdeploy.card import known_cards, read_card
-from segdeploy.errors import GraphError, QuantisationCosts
+from segdeploy.errors import QuantisationCosts
 from segdeploy.graph.layers import all_macs, layers_of
+from segdeploy.graph.opset import raise_for_fp16_pairs
 from segdeploy.graph.precision import rounding, to_fp16
 from segdeploy.graph.qdq import LEVELS
 from segdeploy.graph.tidy import set_batch
@@ -30,10 +31,6 @@ from segdeploy.quantize.job import PRECISION, Calibrated, Job
 from segdeploy.record import ArtifactRecord, read_record
 from segdeploy.sessions import prepared
 
-OPSET_OF_FP16_PAIRS = 19
-SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
-    "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
-)  # fmt: skip
 RANGES_ON = 4  # frames
 
 
@@ -98,16 +95,7 @@ def write(
 
 def with_fp16(job: Job, model: ModelProto) -> ModelProto:
     """What is not INT8 in FP16; from opset 19 on, pairs have FP16 scales and need no casts around them."""
-    opset = next(item for item in model.opset_import if item.domain == "")
-    if opset.version < OPSET_OF_FP16_PAIRS:
-        changed = {node.op_type for node in model.graph.node if not unchanged(node.op_type, opset.version)}
-        if changed:
-            raise GraphError(
-                f"{job.path.name} has opset {opset.version}, and {', '.join(sorted(changed))} mean something else in"
-                f" {OPSET_OF_FP16_PAIRS}, which --fp16 needs; export it with that opset, or leave out --fp16"
-            )
-        opset.version = OPSET_OF_FP16_PAIRS
-    model.ir_version = max(model.ir_version, 9)
+    raise_for_fp16_pairs(model, job.path.name)
     inputs = [prepared(job.signature, frame[None]) for frame, _ in job.judge.fitted[:RANGES_ON]]
     inputs = [np.repeat(one, job.signature.batch or 1, axis=0) for one in inputs]
     name = job.signature.card
@@ -120,13 +108,6 @@ def with_fp16(job: Job, model: ModelProto) -> ModelProto:
             " or leave out --fp16. No graph was written"
         )
     return half
-
-
-def unchanged(op_type: str, opset: int) -> bool:
-    if op_type in SAME_IN_19 or opset >= OPSET_OF_FP16_PAIRS:
-        return True
-    new, old = (onnx.defs.get_schema(op_type, version) for version in (OPSET_OF_FP16_PAIRS, opset))
-    return bool(new.since_version == old.since_version)
 
 
 def record_of(
