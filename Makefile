@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint wheel-test clean
+.PHONY: demo test gpu-test lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU: a test that is skipped there fails.
+gpu-test: $(VENV)/.installed
+	SEGDEPLOY_GPU=1 $(BIN)/python -m pytest tests/gpu
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -9,6 +9,8 @@
     ├── ExportDisagrees    an exported graph that answers differently from the network it came from
     ├── QuantisationCosts  an INT8 graph beyond the accuracy that was allowed to be lost
     ├── CalibrationError   statistics, scales or a cache that cannot be used as they are
+    ├── EngineError        an engine that cannot be built, or that cannot run here
+    ├── EngineDisagrees    an engine that answers differently from the graph it was built from
     ├── ImageError         an image that cannot be decoded
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
     └── OutputError        a result that cannot be written
@@ -39,8 +41,9 @@ class CheckpointError(SegdeployError):
 class MissingExtra(SegdeployError):
     """A step needs `package`, which comes with `pip install segdeploy[extra]`."""
 
-    def __init__(self, package: str, extra: str, step: str) -> None:
-        super().__init__(f"{step} needs {package}, which is not installed: pip install 'segdeploy[{extra}]'")
+    def __init__(self, package: str, extra: str, step: str, remedy: str = "") -> None:
+        remedy = remedy or f"pip install 'segdeploy[{extra}]'"
+        super().__init__(f"{step} needs {package}, which is not installed: {remedy}")
         self.package = package
         self.extra = extra
 
@@ -58,6 +61,14 @@ class QuantisationCosts(SegdeployError):
 
 
 class CalibrationError(SegdeployError):
+    pass
+
+
+class EngineError(SegdeployError):
+    pass
+
+
+class EngineDisagrees(SegdeployError):
     pass
 
 

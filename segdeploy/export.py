@@ -80,7 +80,7 @@ def export_onnx(
     progress("tracing the network")
     model = trace(networks.deployed, model_card, signature)
     describe(model, signature, checkpoint)
-    with files.replacing_together(path, record_path(path)) as [part, beside]:
+    with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
         probe = make_probe(networks.plain, model_card, signature)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from segdeploy.errors import OutputError
@@ -14,22 +15,62 @@ from segdeploy.errors import OutputError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; it becomes `path` if the block succeeds and is removed if it does not."""
-    make_folder(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing_together(path) as (part,):
         yield part
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_together(*paths: Path) -> Iterator[list[Path]]:
-    """As `replacing`, for files that belong together: all of them get into place, or none if the block fails."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(replacing(path)) for path in paths]
+def replacing_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Temporary paths beside `paths`, which become `paths` all together, or none of them does."""
+    for path in paths:
+        make_folder(path.parent)
+    parts, kept = ([hidden(path, kind) for path in paths] for kind in ("part", "old"))
+    moved: list[tuple[Path, Path]] = []
+    path = paths[0]
+    try:
+        yield tuple(parts)
+        for path, part, old in zip(paths, parts, kept, strict=True):
+            if path is not paths[-1] and path.is_file():  # behind the last one nothing can fail
+                path.replace(old)
+            moved.append((path, old))
+            part.replace(path)
+        moved = []
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        for target, old in moved:
+            if old.exists():
+                old.replace(target)
+            elif target is not path:
+                target.unlink(missing_ok=True)
+        for temporary in (*parts, *kept):
+            temporary.unlink(missing_ok=True)
+
+
+def hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Refuse a second writer of `path`, in this process or another; the lock ends with its holder, however it ends."""
+    make_folder(path.parent)
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        with lock.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"{path} is being written by another segdeploy; wait for it, or name another folder with -o"
+                ) from error
+            if not lock.exists() or lock.stat().st_ino != os.fstat(held.fileno()).st_ino:
+                continue  # its last holder removed it in the meantime
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
 
 
 def make_folder(folder: Path) -> None:

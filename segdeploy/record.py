@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segdeploy import __version__
 from segdeploy.errors import GraphError
 from segdeploy.files import write_text
+
+if TYPE_CHECKING:
+    from segdeploy.signature import Signature
 
 SCHEMA = 1
 
@@ -39,6 +42,9 @@ class ArtifactRecord:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     islands: list[str] = field(default_factory=list)  # the nodes that stayed FP32 in an FP16 graph
+    engine: dict[str, Any] = field(
+        default_factory=dict
+    )  # of an engine: builder, device, profile, layers, proof
     schema: int = SCHEMA
     segdeploy: str = __version__
 
@@ -67,3 +73,23 @@ def read_record(artifact: Path) -> ArtifactRecord | None:
         return ArtifactRecord(**facts)
     except (ValueError, TypeError, AttributeError) as error:
         raise GraphError(f"{path} is not a record that can be read ({error}); export again") from error
+
+
+def first_record(name: str, digest: str, signature: Signature, precision: str, opset: int) -> ArtifactRecord:
+    """Of what was made from a graph that came without a record."""
+    return ArtifactRecord(
+        name, digest, signature.card, signature.interface, str(signature.size), signature.batch, precision, opset,
+        {"mean": list(signature.mean), "input_scale": list(signature.scale)}, signature.resize,
+        list(signature.labels.names), {"checkpoint": "unknown", "licence": "unknown"}, {},
+    )  # fmt: skip
+
+
+def record_of_graph(graph: Path, digest: str) -> ArtifactRecord | None:
+    """The graph's record; one that describes another graph of that name is refused."""
+    record = read_record(graph)
+    if record is not None and record.digest != digest:
+        raise GraphError(
+            f"{graph} is not the graph that {record_path(graph).name} describes: it was changed after that was written;"
+            " export it again, or remove the record"
+        )
+    return record

@@ -111,3 +111,37 @@ def graphs(tiny, tmp_path_factory):
         return made[key]
 
     return graph
+
+
+@pytest.fixture
+def tensorrt_here(graphs, monkeypatch):
+    """`tensorrt_here("10.3.0")`: a machine with a GPU and that TensorRT, neither of which is real."""
+    import sys
+
+    from fake_gpu import FakeGpu
+    from fake_tensorrt import fake
+
+    from segdeploy.engine import verify
+    from segdeploy.sessions import cuda
+
+    for kind in (("frames", 1), ("nvinfer", 1), ("frames", None), ("frames", 4)):
+        graphs(*kind)  # torch looks into every imported module as it traces, and would trip over a fake one
+
+    def install(version, **settings):
+        module = fake(version, **settings)
+        module.gpu = FakeGpu()
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setattr(cuda, "open_device", lambda: module.gpu)
+        monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
+        seen = {
+            "done": True,
+            "with": "ONNX Runtime",
+            "pixel_agreement": 1.0,
+            "batches": [1],
+            "device": "NVIDIA A2",
+        }
+        monkeypatch.setattr(verify, "why_not", lambda flavour, engine=None: None)
+        monkeypatch.setattr(verify, "prove", lambda path, record: seen)
+        return module
+
+    return install

@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from segdeploy.errors import OutputError
-from segdeploy.files import digest_of, make_folder, replacing, replacing_together, write_text
+from segdeploy.files import digest_of, locked, make_folder, replacing, replacing_together, write_text
 
 
 def test_a_file_appears_whole_with_its_folders(tmp_path):
@@ -54,17 +55,54 @@ def test_digest(tmp_path):
     assert digest_of(tmp_path / "x").startswith("ba7816bf8f01cfea")
 
 
-def test_files_that_belong_together_come_together(tmp_path):
-    paths = [tmp_path / "x.onnx", tmp_path / "x.onnx.json"]
-    for path in paths:
-        path.write_text("old")
-    with pytest.raises(RuntimeError), replacing_together(*paths) as parts:
-        for part in parts:
-            part.write_text("half")
-        raise RuntimeError
-    assert [path.read_text() for path in paths] == ["old", "old"]
-    with replacing_together(*paths) as parts:
-        for part in parts:
-            part.write_text("new")
+def test_files_land_together_or_not_at_all(tmp_path, monkeypatch):
+    paths = tmp_path / "x.engine", tmp_path / "x.engine.json"
+    for turn in ("old", "new"):
+        with replacing_together(*paths) as parts:
+            for part in parts:
+                part.write_text(turn)
     assert [path.read_text() for path in paths] == ["new", "new"]
-    assert sorted(tmp_path.iterdir()) == paths
+
+    whole = Path.replace
+
+    def second_fails(self, target):
+        if target == paths[1] and self.name.endswith(".part"):
+            raise OSError(5, "Input/output error")
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "replace", second_fails)
+    with (
+        pytest.raises(OutputError, match=r"x\.engine\.json cannot be written"),
+        replacing_together(*paths) as parts,
+    ):
+        for part in parts:
+            part.write_text("newer")
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    for path in paths:
+        path.unlink()
+    with pytest.raises(OutputError), replacing_together(*paths) as parts:
+        for part in parts:
+            part.write_text("first")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "x.engine"
+    with locked(path):
+        with (
+            pytest.raises(OutputError, match=r"x\.engine is being written by another segdeploy"),
+            locked(path),
+        ):
+            pass
+        with locked(tmp_path / "y.engine"):
+            pass
+    with locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_a_dead_writer_left_is_taken(tmp_path):
+    (tmp_path / ".x.engine.lock").write_text("")
+    with locked(tmp_path / "x.engine"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """What a changed graph is found to cost: every slot, the graph's own labels, and truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -93,3 +95,30 @@ def test_a_model_s_classes_are_translated_into_the_truth_s(graphs):
     probes = [Probe(FRAMES[0], translate[answer.labels])]
     judge = Judge(model, signature, probes, classes=3, translate=translate)
     assert judge.own.miou > 0.999
+
+
+def moved(model, tensor):
+    """`model` with N×h×w×C as `tensor`, moved from what made it."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    node = next(node for node in made.graph.node if tensor in node.output)
+    node.output[list(node.output).index(tensor)] = "classes first"
+    move = onnx.helper.make_node("Transpose", ["classes first"], [tensor], "move", perm=[0, 2, 3, 1])
+    made.graph.node.insert(list(made.graph.node).index(node) + 1, move)
+    return made
+
+
+def test_logits_with_their_classes_last(graphs):
+    model, signature = opened(graphs("logits"))
+    last = moved(model, "logits")
+    sides = [side.dim_value for side in last.graph.output[0].type.tensor_type.shape.dim]
+    for side, size in zip(
+        last.graph.output[0].type.tensor_type.shape.dim, [sides[0], *sides[2:], sides[1]], strict=True
+    ):
+        side.dim_value = size
+    shape = signature.output.shape
+    turned = replace(signature, output=signature.output._replace(shape=(shape[0], *shape[2:], shape[1])))
+    probes = [Probe(frame) for frame in FRAMES[:2]]
+    first, second = Judge(model, signature, probes), Judge(last, turned, probes)
+    assert all(np.array_equal(a, b) for a, b in zip(first.labels, second.labels, strict=True))
+    np.testing.assert_allclose(first.reference, second.reference, atol=1e-5)

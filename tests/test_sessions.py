@@ -86,9 +86,9 @@ def test_a_wrong_type_is_refused(graphs):
 def test_files_that_are_no_model(tmp_path, graphs):
     with pytest.raises(RequestError, match=r"there is no file .*gone\.onnx; a model is an \.onnx made by"):
         open_session(tmp_path / "gone.onnx")
-    (tmp_path / "x.engine").write_bytes(b"")
-    with pytest.raises(GraphError, match=r"x\.engine has the suffix '\.engine'"):
-        open_session(tmp_path / "x.engine")
+    (tmp_path / "x.pt").write_bytes(b"")
+    with pytest.raises(GraphError, match=r"x\.pt has the suffix '\.pt'"):
+        open_session(tmp_path / "x.pt")
     for content in (b"", b"<html>", graphs("frames").read_bytes()[:3000]):
         (tmp_path / "broken.onnx").write_bytes(content)
         with pytest.raises(GraphError, match=r"broken\.onnx cannot be loaded by ONNX Runtime"):

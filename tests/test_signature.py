@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from segdeploy.card import read_card
 from segdeploy.errors import GraphError
 from segdeploy.labels import generated_labels
 from segdeploy.signature import IMAGENET_MEAN, ONE_SCALE, Signature, TensorFacts, read_signature
@@ -52,12 +54,83 @@ def test_taos_graph_is_understood(dtype):
     assert (signature.interface, signature.scale) == ("nvinfer", (ONE_SCALE,) * 3)
 
 
+CITYSCAPES = read_card("segformer-b0-cityscapes")
+TAO = (
+    [image("float32", None, 3, 1024, 1820, name="input")],
+    [image("int64", None, 1, 1024, 1820, name="output")],
+)
+
+
+def test_taos_city_model_gets_its_classes_from_a_card():
+    bare = read_signature({}, *TAO, "city.onnx")
+    assert (str(bare.size), bare.batch, bare.classes, bare.card) == ("1024x1820", None, 256, "unknown")
+    assert (bare.mean, bare.scale) == (
+        IMAGENET_MEAN,
+        (ONE_SCALE,) * 3,
+    )  # as NVIDIA's own nvinfer configuration has it
+    named = read_signature({}, *TAO, "city.onnx", CITYSCAPES)
+    assert (named.labels.name, named.classes, named.card) == ("cityscapes", 19, "segformer-b0-cityscapes")
+    assert (str(named.size), named.resize) == ("1024x1820", "pillow")
+    assert named.scale == pytest.approx((1 / 58.395, 1 / 57.12, 1 / 57.375))
+
+
+def test_optimums_open_graph_takes_size_and_classes_from_a_card():
+    inputs, outputs = [image("float32", *[None] * 4, name="pixel_values")], [image("float32", *[None] * 4)]
+    signature = read_signature({}, inputs, outputs, "x.onnx", CITYSCAPES)
+    assert (signature.interface, signature.size, signature.classes) == ("logits", CITYSCAPES.size, 19)
+    assert not signature.channels_last
+    assert not signature.logits_last
+    assert read_signature(signature.metadata(), inputs, outputs, "x.engine") == signature
+
+
+@pytest.mark.parametrize(
+    ("eaten", "answered", "interface", "classes", "last"),
+    [
+        (image("float32", 1, 64, 96, 3), image("float32", 1, 16, 24, 5), "logits", 5, (True, True)),
+        (image("float32", 1, 64, 96, 3), image("float32", 1, 5, 16, 24), "logits", 5, (True, False)),
+        (image("float32", 1, 64, 96, 3), image("int64", 1, 64, 96), "nvinfer", 256, (True, False)),
+        (image("uint8", 1, 3, 64, 96), image("uint8", 1, 64, 96), "frames", 256, (False, False)),
+        (image("uint8", 1, 64, 96, 3), image("float16", 1, 5, 64, 96), "logits", 5, (True, False)),
+        (image("float16", 1, 3, 64, 96), image("int32", 1, 64, 96, 1), "nvinfer", 256, (False, False)),
+    ],
+)
+def test_layouts_and_types(eaten, answered, interface, classes, last):
+    signature = read_signature({}, [eaten], [answered], "x.onnx")
+    assert (signature.interface, signature.classes) == (interface, classes)
+    assert (signature.channels_last, signature.logits_last) == last
+    assert signature.size == Size(64, 96)
+    if eaten.dtype == "uint8":
+        assert (signature.mean, signature.scale) == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize(("name", "kernel"), [("pixel_values", "pillow"), ("input", "linear")])
+def test_the_resize_of_those_who_export_it(name, kernel):
+    inputs = [image("float32", 1, 3, 64, 96, name=name)]
+    assert read_signature({}, inputs, [image("float32", 1, 19, 16, 24)], "x.onnx").resize == kernel
+
+
+def test_a_card_says_nothing_new_about_a_graph_of_ours():
+    def card(labels, mean=IMAGENET_MEAN):
+        return replace(CITYSCAPES, labels=labels, mean=mean)
+
+    arguments = OURS.metadata(), [OURS.input], [OURS.output], "x.onnx"
+    assert read_signature(*arguments, card(LABELS)) == OURS
+    for other in (CITYSCAPES, card(LABELS, (127.5, 127.5, 127.5)), replace(card(LABELS), resize="linear")):
+        with pytest.raises(
+            GraphError, match=r"carries its own facts, of the card 'mine' \(2 classes, .*Leave the card"
+        ):
+            read_signature(*arguments, other)
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "words"),
     [
         ([image("float32", 1, 3, 640, 640)], [image("float32", 1, 84, 8400)], "signature is not understood"),
         ([image("float32", 1, 3, 64, 96)], [image("float32", 1, None, 16, 24)], "names no number of classes"),
         ([image("float32", 1, 3, None, None)], [image("float32", 1, 19, 16, 24)], "leaves its height and width open"),
+        ([image("float32", 1, 3, 64, 96)], [image("float32", 1, 1, 64, 96)], "has 1 channel, and logits have one for"),
+        ([image("float32", 1, 3, 64, 96)], [image("int64", 1, 32, 48)], "labels of another size than the input"),
+        ([image("float64", 1, 3, 64, 96)], [image("int64", 1, 64, 96)], "signature is not understood"),
         ([image("float32", 1, 768)], [image("float32", 1, 19, 16, 24)], "has 2 dimensions"),
         ([image("float32", 1, 3, 64, 96)] * 2, [image("float32", 1, 19, 16, 24)], "has 2 inputs"),
         ([image("float32", 1, 4, 64, 96)], [image("float32", 1, 19, 16, 24)], "signature is not understood"),

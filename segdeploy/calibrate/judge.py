@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segdeploy import image
 from segdeploy.agreement import compare_logits
 from segdeploy.evaluate.confusion import Confusion
-from segdeploy.graph.layers import logits_of
+from segdeploy.graph.layers import argmax_is_over_last, logits_of
 from segdeploy.image import Frame, LabelMap
 from segdeploy.sessions import prepared
 from segdeploy.sessions.taps import TapSession
@@ -72,6 +72,8 @@ class Judge:
         self.tensors = [logits_of(model)]
         if signature.interface != "logits":
             self.tensors.append(signature.output.name)
+        labels = signature.interface != "logits"
+        self.classes_last = argmax_is_over_last(model) if labels else signature.logits_last
         self.labels: list[LabelMap] = []
         self.own = self.look_at(model)
 
@@ -90,6 +92,8 @@ class Judge:
             found = [values for _, values in session.run(inputs)]
             for slot, place in enumerate(places):
                 logits = found[0][slot].astype(np.float32)
+                if self.classes_last:
+                    logits = np.moveaxis(logits, -1, 0)
                 yield logits, self.labels_of(logits, found[-1][slot], place)
 
     def labels_of(self, logits: NDArray[np.float32], answer: NDArray[Any], place: int) -> LabelMap:

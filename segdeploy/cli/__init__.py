@@ -12,16 +12,31 @@ import sys
 from collections.abc import Sequence
 
 from segdeploy import __version__
-from segdeploy.cli import cache, demo, evaluate, export, inspect, models, quantize, run
+from segdeploy.cli import (
+    build_engine,
+    cache,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    models,
+    quantize,
+    run,
+    verify,
+)
 from segdeploy.errors import SegdeployError
 
 VERBS = {
     "models": (models, "list the model cards and what each needs"),
     "export": (export, "turn a checkpoint into an ONNX graph, compared with PyTorch"),
     "run": (run, "segment images with a model"),
-    "inspect": (inspect, "say what an .onnx is, where it comes from and how well it agrees"),
+    "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
+    "build-engine": (build_engine, "turn a graph into an engine that was compared with it"),
+    "verify": (verify, "compare an engine with the graph it was built from, where it runs"),
+    "doctor": (doctor, "say what is installed, what fits, and what to type next"),
     "cache": (cache, "show, compare and convert TensorRT's calibration caches"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }

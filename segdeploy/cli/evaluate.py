@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segdeploy.card import ModelCard
     from segdeploy.evaluate.datasets import Dataset
     from segdeploy.evaluate.evaluate import Evaluation
     from segdeploy.evaluate.modes import Mode
@@ -16,7 +17,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         type=Path,
         nargs="+",
-        help="an .onnx; further ones are compared with the first",
+        help="an .onnx or an .engine; further ones are compared with the first",
     )
     parser.add_argument(
         "--dataset", required=True, help="cityscapes, kitti, camvid, or folder with --mapping"
@@ -28,8 +29,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", default=2, help="threads that decode (default: 2)"
     )
+    parser.add_argument("--card", metavar="NAME", help="describes graphs from elsewhere: a card, or a .yaml")
     parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
     parser.add_argument("--resize", help="linear or pillow (default: as the model was trained)")
+    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
     parser.add_argument(
         "--windows",
         action="store_true",
@@ -65,6 +68,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     import json
 
+    from segdeploy.card import read_card
     from segdeploy.evaluate.datasets import open_dataset
     from segdeploy.evaluate.report import as_json, robustness_shown, tables
     from segdeploy.files import make_folder, write_text
@@ -73,8 +77,9 @@ def execute(arguments: argparse.Namespace) -> int:
     demand(arguments)
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split, arguments.mapping)
     dataset = dataset.limited(arguments.limit)
+    card = read_card(arguments.card) if arguments.card else None
     for model in arguments.models:  # a misfit of the last one is not found out after an hour
-        with open_session(model) as session:
+        with open_session(model, provider=arguments.provider, card=card) as session:
             dataset.lookup_from(session.signature.labels)
     for place in (arguments.output, Path(arguments.json or "-").parent):
         if place:
@@ -82,10 +87,10 @@ def execute(arguments: argparse.Namespace) -> int:
     results: dict[str, Evaluation] = {}
     facts: dict[str, dict[str, Any]] = {}
     for name, model in zip(names_of(arguments.models), arguments.models, strict=True):
-        results[name], facts[name] = evaluate_one(arguments, dataset, model, name)
+        results[name], facts[name] = evaluate_one(arguments, dataset, model, card, name)
     report = as_json(results, facts, {"fit": arguments.fit, "resize": arguments.resize})
     robustness = {
-        name: robustness_of(arguments, dataset, model, name)
+        name: robustness_of(arguments, dataset, model, card, name)
         for name, model in zip(results, arguments.models, strict=True)
         if arguments.corruptions
     }
@@ -125,7 +130,7 @@ def demand(arguments: argparse.Namespace) -> None:
 
 
 def evaluate_one(
-    arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str
+    arguments: argparse.Namespace, dataset: Dataset, model: Path, card: ModelCard | None, name: str
 ) -> tuple[Evaluation, dict[str, Any]]:
     from segdeploy.cli.console import counted
     from segdeploy.evaluate.evaluate import Unfinished, evaluate, look
@@ -134,7 +139,7 @@ def evaluate_one(
     from segdeploy.sessions import open_session
 
     digest, output = digest_of(model), arguments.output
-    with open_session(model) as session:
+    with open_session(model, provider=arguments.provider, card=card) as session:
         signature = session.signature
         mode = mode_of(arguments)
         predict, options = mode.predictor(session), mode.spelled(session)
@@ -199,7 +204,9 @@ def corruptions_of(arguments: argparse.Namespace) -> tuple[tuple[str, ...], list
     return names, [int(severity) for severity in severities]
 
 
-def robustness_of(arguments: argparse.Namespace, dataset: Dataset, model: Path, name: str) -> dict[str, Any]:
+def robustness_of(
+    arguments: argparse.Namespace, dataset: Dataset, model: Path, card: ModelCard | None, name: str
+) -> dict[str, Any]:
     from segdeploy.cli.console import counted
     from segdeploy.evaluate.corruptions import robustness_table
     from segdeploy.evaluate.evaluate import Unfinished, evaluate
@@ -210,7 +217,7 @@ def robustness_of(arguments: argparse.Namespace, dataset: Dataset, model: Path, 
 
     names, severities = corruptions_of(arguments)
     mode = mode_of(arguments)
-    with open_session(model) as session:
+    with open_session(model, provider=arguments.provider, card=card) as session:
         predict = mode.predictor(session)
         key = {"model": digest_of(model), "dataset": dataset.digest, "options": mode.spelled(session)}
         done = Spoilt(spoilt_left_of(arguments.output, name), key) if arguments.output else None

@@ -7,18 +7,27 @@ from typing import Any
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx")
+    parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx or an .engine")
+    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    if arguments.file.suffix == ".engine":
+        from segdeploy.cli.inspect_engine import inspect_engine
+
+        inspect_engine(arguments.file, as_json=arguments.json)
+        return 0
+
+    from segdeploy.card import read_card
     from segdeploy.record import read_record
     from segdeploy.sessions import open_session
     from segdeploy.signature import describe as tensor
 
-    with open_session(arguments.file) as session:
+    card = read_card(arguments.card) if arguments.card else None
+    with open_session(arguments.file, card=card) as session:
         signature = session.signature
     record = read_record(arguments.file)
     facts = {
@@ -63,5 +72,7 @@ def spelled(step: dict[str, Any]) -> str:
     if step.get("worst_class"):
         worst = step["worst_class"]
         words += f", worst {worst['name']} {worst['delta_points']:+.1f}"
-    shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
-    return f"{words}, multiplications {' and '.join(shares)}"
+    if "macs" in step:
+        shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
+        words += f", multiplications {' and '.join(shares)}"
+    return words

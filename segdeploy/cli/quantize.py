@@ -16,8 +16,32 @@ if TYPE_CHECKING:
     from segdeploy.quantize import Request
 
 
+# What says on which images or scales INT8 is based.
+CALIBRATION = ("images", "dataset", "root", "recipe", "scales")
+
+
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="an FP32 .onnx")
+    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    describe_calibration(parser)
+    parser.add_argument(
+        "--fp16", action="store_true", help="FP16 where INT8 is not; input and output keep their types"
+    )
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="measure each group of layers alone in INT8 even where all of them cost no more than they may",
+    )
+    parser.add_argument(
+        "--cache-for",
+        metavar="VERSION",
+        help="also write the calibration cache of this TensorRT, as in 10.9.0",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path())
+
+
+def describe_calibration(parser: argparse._ActionsContainer) -> None:
+    """On what INT8 is based, how its scales are found, and what it may cost."""
     parser.add_argument("--images", metavar="DIR", type=Path, help="images to calibrate on, without labels")
     parser.add_argument(
         "--dataset", help="a labelled data set instead: cityscapes, kitti, camvid, or folder with --mapping"
@@ -43,15 +67,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         " without labels, per cent of the labels that may change (default: 3)",
     )
     parser.add_argument(
-        "--fp16", action="store_true", help="FP16 where INT8 is not; input and output keep their types"
-    )
-    parser.add_argument(
         "--probes", type=int, default=48, metavar="N", help="images to judge on (default: 48)"
-    )
-    parser.add_argument(
-        "--sensitivity",
-        action="store_true",
-        help="measure each group of layers alone in INT8 even where all of them cost no more than they may",
     )
     parser.add_argument(
         "--scales",
@@ -59,20 +75,21 @@ def describe(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="take them from TensorRT's calibration cache or a scales.json; images only judge",
     )
-    parser.add_argument(
-        "--cache-for",
-        metavar="VERSION",
-        help="also write the calibration cache of this TensorRT, as in 10.9.0",
-    )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path())
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.card import read_card
     from segdeploy.cli.console import steps
     from segdeploy.quantize import quantize
 
     command = shlex.join(["segdeploy", *sys.argv[1:]])
-    with steps() as progress, requested(arguments) as request:
+    more = {
+        "card": read_card(arguments.card) if arguments.card else None,
+        "fp16": arguments.fp16,
+        "cache_for": arguments.cache_for,
+        "sensitivity": arguments.sensitivity,
+    }
+    with steps() as progress, requested(arguments, **more) as request:
         done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
     show(done.sensitivities)
     keep = done.record.calibration["keep"]
@@ -95,7 +112,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def requested(arguments: argparse.Namespace) -> Iterator[Request]:
+def requested(arguments: argparse.Namespace, **more: Any) -> Iterator[Request]:
     """What the flags and the recipe say together; made scenes are there for as long as the request is."""
     from segdeploy.calibrate.recipe import Recipe, read_recipe
     from segdeploy.quantize import Request
@@ -124,9 +141,7 @@ def requested(arguments: argparse.Namespace) -> Iterator[Request]:
             method=method,
             percentile=percentile,
             seed=seed,
-            fp16=arguments.fp16,
-            cache_for=arguments.cache_for,
-            sensitivity=arguments.sensitivity,
+            **more,
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx or an .engine")
     parser.add_argument("source", metavar="SOURCE", type=Path, help="an image, or a folder of images")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     parser.add_argument(
@@ -18,6 +18,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
     )
+    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
         "--json", action="store_true", help="print the areas per class as JSON, a line an image"
@@ -25,6 +27,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.card import read_card
     from segdeploy.cli.console import counted
     from segdeploy.errors import RequestError
     from segdeploy.image import FITS, KERNELS, WRITTEN, find_images
@@ -39,9 +42,12 @@ def execute(arguments: argparse.Namespace) -> int:
         if value is not None and value not in known:
             raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
     total = len(find_images(arguments.source, but=WRITTEN))
+    card = read_card(arguments.card) if arguments.card else None
     failed = 0
     with (
-        open_session(arguments.model, threads=arguments.threads) as session,
+        open_session(
+            arguments.model, threads=arguments.threads, provider=arguments.provider, card=card
+        ) as session,
         counted(total, "segmenting") as advance,
     ):
         for done in segment_files(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from segdeploy import image
 from segdeploy.errors import RequestError
 from segdeploy.image import Frame, Geometry, LabelMap
-from segdeploy.sessions import Session, prepared
+from segdeploy.sessions import Session, answered, prepared
 from segdeploy.size import Size
 
 Predict = Callable[[Frame], LabelMap]
@@ -102,12 +102,12 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
         pixels = np.zeros((signature.batch or len(group), window.height, window.width, 3), np.uint8)
         for slot, (top, left) in enumerate(group):
             pixels[slot, :rows, :columns] = frame[top : top + rows, left : left + columns]
-        inputs = prepared(signature, pixels)  # N×3×H×W
-        inputs[:, :, rows:] = 0
-        inputs[..., columns:] = 0
-        for logits, (top, left) in zip(
-            session.run(inputs), group, strict=False
-        ):  # empty slots have no corner
+        inputs = prepared(signature, pixels)
+        planes = inputs.transpose(0, 3, 1, 2) if signature.channels_last else inputs  # N×3×H×W
+        planes[:, :, rows:] = 0
+        planes[..., columns:] = 0
+        answers = answered(signature, session.run(inputs))
+        for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
             for plane, low in zip(total, logits, strict=True):  # one plane at a time: never C×H×W floats more
                 raised = cv2.resize(low, (window.width, window.height))
                 plane[top : top + rows, left : left + columns] += raised[:rows, :columns]

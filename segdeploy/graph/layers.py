@@ -184,6 +184,11 @@ def logits_of(model: ModelProto) -> str:
     return scores
 
 
+def argmax_is_over_last(model: ModelProto) -> bool:
+    """Whether the labels are those of the last of four axes, as where images are N×H×W×3."""
+    return any(node.op_type == "ArgMax" and attribute(node, "axis") in (-1, 3) for node in model.graph.node)
+
+
 def attribute(node: NodeProto, name: str) -> int:
     return next((item.i for item in node.attribute if item.name == name), 0)
 

@@ -18,13 +18,15 @@ from segdeploy.calibrate.judge import Judge
 from segdeploy.calibrate.material import Material, Source, images_in, labelled, unlabelled
 from segdeploy.calibrate.search import Sensitivity
 from segdeploy.calibrate.thresholds import demand_method
+from segdeploy.card import ModelCard
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.evaluate import read_pair, read_truth
 from segdeploy.graph.layers import layers_of, name_nodes
 from segdeploy.graph.qdq import refuse_quantised
 from segdeploy.graph.tidy import set_batch
+from segdeploy.graph.written import written_in
 from segdeploy.quantize.cover import refusal, replayed, searched, widened_by
-from segdeploy.quantize.job import PRECISION, Job, Progress, Request, scales_of
+from segdeploy.quantize.job import Job, Progress, Request, scales_of
 from segdeploy.quantize.scales import calibrate
 from segdeploy.quantize.written import Quantised, write
 from segdeploy.sessions import open_session
@@ -40,7 +42,7 @@ MOST_IMAGES = 500  # more are read only when they are asked for
 def quantize(
     path: Path, request: Request, *, output: Path, command: str = "", progress: Progress = lambda step: None
 ) -> Quantised:
-    model, signature = read_graph(path)
+    model, signature = read_graph(path, request.card)
     demand_sense(request)
     if output.suffix == ".onnx":
         raise RequestError(f"-o {output} is the name of a file; several are written, so name a folder")
@@ -66,15 +68,15 @@ def quantize(
     return write(job, calibrated, even, found, sensitivities)
 
 
-def read_graph(path: Path) -> tuple[ModelProto, Signature]:
-    with open_session(path) as session:
+def read_graph(path: Path, card: ModelCard | None) -> tuple[ModelProto, Signature]:
+    with open_session(path, card=card) as session:
         signature = session.signature
     model = onnx.load(path)
     constants = {item.name for item in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)  # as older exporters list them
     refuse_quantised(model)
-    precision = next((item.value for item in model.metadata_props if item.key == PRECISION), "fp32")
+    precision = str(written_in(model))
     if precision != "fp32":
         raise GraphError(f"{path.name} is {precision}; quantise the FP32 graph it came from")
     opset = next((item.version for item in model.opset_import if item.domain == ""), 0)

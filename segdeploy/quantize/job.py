@@ -18,6 +18,7 @@ from segdeploy.calibrate.material import Material
 from segdeploy.calibrate.recipe import Recipe
 from segdeploy.calibrate.search import groups_of, names_in
 from segdeploy.calibrate.thresholds import int8_scales, thresholds
+from segdeploy.card import ModelCard
 from segdeploy.evaluate.datasets import Dataset
 from segdeploy.graph.layers import Layer, pixel_tensors
 from segdeploy.graph.mixed import rest_in_fp16
@@ -48,6 +49,7 @@ class Request:
     percentile: float = 99.99
     seed: int = 0
     fp16: bool = False  # what stays out of INT8 is FP16
+    card: ModelCard | None = None  # describes a graph from elsewhere
     cache_for: str | None = None  # a TensorRT version: its calibration cache is written too
     sensitivity: bool = False  # measure each group even where all of INT8 costs no more than it may
 

@@ -27,7 +27,7 @@ from segdeploy.probing import first_not_finite
 from segdeploy.quantize.cover import refusal
 from segdeploy.quantize.job import PRECISION, Calibrated, Job
 from segdeploy.quantize.scales import RANGES_ON
-from segdeploy.record import ArtifactRecord, read_record, record_path
+from segdeploy.record import ArtifactRecord, first_record, record_of_graph, record_path
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def write(
     model = calibrated.graph(found.keep)
     if job.signature.batch is None:
         set_batch(model, None)
-    for item in model.metadata_props:
-        if item.key == PRECISION:
-            item.value = precision
+    kept = {item.key: item.value for item in model.metadata_props}
+    onnx.helper.set_model_props(model, kept | job.signature.metadata() | {PRECISION: precision})
     onnx.checker.check_model(model, full_check=True)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
@@ -56,7 +55,7 @@ def write(
         beside["recipe"] = target.with_suffix(".recipe.yaml")
     if job.request.cache_for:
         beside["cache"] = target.with_suffix(".calib")
-    with files.replacing_together(target, *beside.values()) as [part, *others]:
+    with files.replacing_together(*beside.values(), target) as [*others, part]:
         parts = dict(zip(beside, others, strict=True))
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
@@ -113,7 +112,8 @@ def record_of(
     job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
     model: ModelProto, precision: str, name: str, part: Path,
 ) -> ArtifactRecord:  # fmt: skip
-    signature, parent, labels = job.signature, read_record(job.path), job.material.labels
+    signature, labels = job.signature, job.material.labels
+    parent = record_of_graph(job.path, job.key.graph)
     digest, covered = files.digest_of(part), calibrated.share(found.keep)
     own = job.judge.own
     ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
@@ -123,17 +123,14 @@ def record_of(
         half = calibrated.verdict(job.judge, none)
         ledger.append(step("fp16", own, half, labels, shares_of(calibrated.graph(none))))
     ledger.append(step(precision, own, verdict, labels, shares_of(model)))
-    facts = parent or ArtifactRecord(
-        name, digest, signature.card, signature.interface, str(signature.size), signature.batch, precision, 0,
-        {"mean": list(signature.mean), "input_scale": list(signature.scale)}, signature.resize,
-        list(signature.labels.names), {"checkpoint": "unknown", "licence": "unknown"}, {},
-    )  # fmt: skip
+    opset = next(item.version for item in model.opset_import if item.domain == "")
+    facts = parent or first_record(name, digest, signature, precision, opset)
     return replace(
         facts,
         artifact=name,
         digest=digest,
         precision=precision,
-        opset=next(item.version for item in model.opset_import if item.domain == ""),
+        opset=opset,
         cost={"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)},
         islands=fp32_nodes(model) if job.request.fp16 else [],
         command=job.command,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import image
+from segdeploy.card import ModelCard
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.image import Frame
 from segdeploy.segmentation import Segmentation
@@ -35,17 +36,43 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def open_session(path: str | Path, threads: int | None = None) -> Session:
+def open_session(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    card: ModelCard | None = None,
+) -> Session:
+    """An .onnx in ONNX Runtime or an .engine in TensorRT.
+
+    `provider` is where ONNX Runtime computes: cpu (the default), cuda or tensorrt; `card` describes a graph that was
+    not exported by segdeploy.
+    """
     path = Path(path)
+    if path.suffix == ".engine":
+        return open_engine(path, threads, provider, card)
     if not path.is_file():
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
         )
     if path.suffix != ".onnx":
-        raise GraphError(f"{path.name} has the suffix {path.suffix!r}; a model that runs here ends in .onnx")
+        raise GraphError(
+            f"{path.name} has the suffix {path.suffix!r}; a model that runs here ends in .onnx or .engine"
+        )
     from segdeploy.sessions.ort import OrtSession
 
-    return OrtSession(path, threads=threads)
+    return OrtSession(path, threads=threads, provider=provider, card=card)
+
+
+def open_engine(path: Path, threads: int | None, provider: str | None, card: ModelCard | None) -> Session:
+    for flag, value in (("threads", threads), ("provider", provider)):
+        if value is not None:
+            raise RequestError(
+                f"{flag} {value!r} is for an .onnx in ONNX Runtime; {path.name} runs on the GPU in TensorRT"
+            )
+    from segdeploy.sessions.tensorrt import TensorrtSession
+
+    return TensorrtSession(path, card)
 
 
 def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str | None = None) -> Segmentation:
@@ -82,20 +109,46 @@ def segment_batch(
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    answers = session.run(prepared(signature, fitted))
+    answers = answered(signature, session.run(prepared(signature, fitted)))
     results = []
     for answer, geometry in zip(answers, geometries, strict=False):  # the padded slots have no geometry
         if signature.interface == "logits":
             labels = image.unfit_logits(answer, signature.size, geometry)
         else:
-            flat = answer.reshape(signature.size.height, signature.size.width)
-            labels = image.unfit(flat.astype(np.uint8, copy=False), geometry)
+            labels = image.unfit(answer, geometry)
         results.append(Segmentation(labels, signature.labels))
     return results
 
 
 def prepared(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
     """Fitted frames N×H×W×3 as the graph's input."""
-    if signature.interface == "frames":
-        return frames
-    return image.normalise(frames, signature.mean, signature.scale)
+    if signature.input.dtype == "uint8":
+        return frames if signature.channels_last else np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+    pixels: NDArray[Any] = image.normalise(frames, signature.mean, signature.scale)
+    if signature.channels_last:
+        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    return pixels.astype(signature.input.dtype, copy=False)
+
+
+def answered(signature: Signature, answers: NDArray[Any]) -> NDArray[Any]:
+    """The graph's output as float32 logits N×C×h×w or uint8 labels N×H×W."""
+    if signature.interface == "logits":
+        if signature.logits_last:
+            answers = np.ascontiguousarray(answers.transpose(0, 3, 1, 2))
+        if answers.shape[1] != signature.classes:  # a graph that left their number open
+            raise GraphError(
+                f"the graph answers logits of {answers.shape[1]} classes, and the card {signature.card!r} has"
+                f" {signature.classes}; name the card that it was trained for"
+            )
+        return answers.astype(np.float32, copy=False)
+    size = signature.size
+    if answers[0].size != size.height * size.width:  # a graph that left its sides open
+        raise GraphError(
+            f"the graph answers labels {answers.shape} to images of {size}; export it with labels of the input's size"
+        )
+    if signature.foreign and not 0 <= answers.min() <= answers.max() < signature.classes:
+        raise GraphError(
+            f"the graph answers class ids of {answers.min()} to {answers.max()}, and its card {signature.card!r} has"
+            f" {signature.classes} classes; name the card that it was trained for"
+        )
+    return answers.reshape(-1, size.height, size.width).astype(np.uint8, copy=False)

@@ -1,9 +1,16 @@
-"""ONNX Runtime: the backend that is everywhere, and the one every exported graph is proven on."""
+"""ONNX Runtime: the backend that is everywhere, and the one every exported graph is proven on.
+
+It computes on the CPU unless another provider is asked for, and never anywhere else than where it was asked to: by
+itself it would go on with the CPU, many times slower, when a library of CUDA is not found.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.errors import GraphError, MissingExtra
+from segdeploy.card import ModelCard
+from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
+from segdeploy.sessions.device_array import DeviceArray, lent
 from segdeploy.signature import Signature, TensorFacts, read_signature
 
 try:
@@ -22,25 +31,73 @@ except ImportError as error:
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 
 
+DEFAULT_STREAM = 1  # DLPack's number for the one that ONNX Runtime waits for
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
 class OrtSession:
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        provider: str | None = None,
+        card: ModelCard | None = None,
+    ) -> None:
+        self.provider = provider or "cpu"
+        said = demand_provider(self.provider)
         options = quiet_options()
         if threads is not None:
             options.intra_op_num_threads = threads
+        wanted = PROVIDERS[self.provider]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=fallbacks_of(wanted))
         except Exception as error:
             first_line = str(error).strip().splitlines()[0]
             raise GraphError(f"{path} cannot be loaded by ONNX Runtime: {first_line}") from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        found = self._session.get_providers()
+        if found[0] != wanted:
+            raise EngineError(
+                f"the provider {self.provider} did not start, and ONNX Runtime would go on with {found[0]}"
+                f"{': ' + said if said else ''}. It needs the CUDA and cuDNN it was built for: see segdeploy doctor"
+            )
+        own = self._session.get_modelmeta().custom_metadata_map
         inputs = [facts(argument) for argument in self._session.get_inputs()]
         outputs = [facts(argument) for argument in self._session.get_outputs()]
-        self.signature: Signature = read_signature(metadata, inputs, outputs, path.name)
+        self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
         answers = self._session.run([self.signature.output.name], {self.signature.input.name: inputs})
         return np.asarray(answers[0])
+
+    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
+        """As `run`, from and to the GPU, with the provider cuda or tensorrt; finished when it returns.
+
+        The answer is written into `out`, an array on the GPU too, or into memory of ONNX Runtime's.
+        """
+        if self.provider == "cpu":
+            raise RequestError(
+                "arrays on the GPU are for the providers cuda and tensorrt; this session is on the CPU"
+            )
+        given = lent(inputs, DEFAULT_STREAM)
+        self.signature.demand_input(given)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        binding = self._session.io_binding()
+        eaten, answered = self.signature.input, self.signature.output
+        binding.bind_input(eaten.name, "cuda", 0, given.dtype, given.shape, given.address)
+        dtype, expected = np.dtype(answered.dtype), (given.shape[0], *answered.shape[1:])
+        place = None if out is None else lent(out, DEFAULT_STREAM)
+        if place is None:
+            binding.bind_output(answered.name, "cuda")
+        elif (place.dtype, place.shape) != (dtype, expected):
+            raise RequestError(f"the answer is {dtype} {expected}, and `out` is {place.dtype} {place.shape}")
+        else:
+            binding.bind_output(answered.name, "cuda", 0, place.dtype, place.shape, place.address)
+        binding.synchronize_inputs()  # with the whole GPU, so with whoever writes the input
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        value = binding.get_outputs()[0]
+        return DeviceArray(value.data_ptr(), tuple(value.shape()), dtype, (value, place))
 
     def close(self) -> None:
         del self._session
@@ -54,6 +111,45 @@ class OrtSession:
         self.close()
 
 
+def demand_provider(provider: str) -> str:
+    """Refuse a provider that is not installed; returns what the loading of its libraries said."""
+    if provider not in PROVIDERS:
+        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(PROVIDERS)}")
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        packages = installed()
+        listed = " and ".join(f"{name} {version}" for name, version in packages.items())
+        again = f"pip uninstall -y {' '.join(packages)} && pip install 'segdeploy[gpu]'"
+        if len(packages) > 1:
+            raise RequestError(
+                f"{listed} are installed side by side, overwrite each other's files, and what is left has no provider"
+                f" {provider}. Keep one of them: {again}"
+            )
+        raise MissingExtra(
+            "onnxruntime-gpu", "gpu", f"the provider {provider}", f"{again} ({listed} is here)"
+        )
+    if provider == "cpu" or not hasattr(ort, "preload_dlls"):  # since 1.21
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it does not find
+        ort.preload_dlls()
+    return " ".join(said.getvalue().split())
+
+
+def installed() -> dict[str, str]:
+    """The packages of ONNX Runtime by name; more than one is a mistake."""
+    found = {}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found or {"onnxruntime": ort.__version__}  # built and installed by hand
+
+
+def fallbacks_of(provider: str) -> list[str]:
+    """`provider` and what computes the nodes that it has no kernel for."""
+    order = [PROVIDERS["tensorrt"], PROVIDERS["cuda"], CPU]
+    return order[order.index(provider) :]
+
+
 def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
     """All outputs of a serialised graph by name, for one batch after the other."""
     session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
@@ -61,6 +157,14 @@ def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str
     for batch in batches:
         answers = session.run(None, {session.get_inputs()[0].name: batch})
         yield {name: np.asarray(answer) for name, answer in zip(names, answers, strict=True)}
+
+
+def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]:
+    """One output, with quantised nodes computed as they are written and not by integer kernels of this very CPU."""
+    options = quiet_options()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(model, options, providers=[CPU])
+    return np.asarray(session.run([output], {session.get_inputs()[0].name: inputs})[0])
 
 
 def quiet_options() -> ort.SessionOptions:

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.cli.quantize import describe_calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from segdeploy.deploy import Deployed
+    from segdeploy.quantize import Request
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
+    parser.add_argument(
+        "--fp16", action="store_true", help="FP16, written into the graph where it is not yet"
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="INT8; a graph that is not quantised is quantised first, on images",
+    )
+    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    images = parser.add_argument_group("images, for --int8 (and to judge --fp16 on)")
+    describe_calibration(images)
+    images.add_argument(
+        "--calibrator", metavar="tensorrt", help="TensorRT's own (up to 10), for a DLA or to compare with"
+    )
+    engine = parser.add_argument_group("the engine")
+    engine.add_argument(
+        "--runtime", metavar="NAME", help="tensorrt or tensorrt-rtx (default: tensorrt where it is installed)"
+    )
+    engine.add_argument("--batch", metavar="MIN:OPT:MAX", help="of a dynamic graph (default: 1)")
+    engine.add_argument(
+        "--target", metavar="LIST", help="tensorrt-rtx: compute capabilities, as in sm_86,sm_89"
+    )
+    engine.add_argument("--workspace", type=float, metavar="GiB", help="GPU memory to try kernels in")
+    engine.add_argument("--timing-cache", metavar="FILE", type=Path, help="read, and written back")
+    engine.add_argument("--hardware-compatible", action="store_true", help="for any GPU from Ampere on")
+    engine.add_argument("--version-compatible", action="store_true", help="for newer TensorRTs of this major")
+    engine.add_argument("--dla", type=int, metavar="N", help="run on this DLA core what it can")
+    engine.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5 (TensorRT's default: 3)")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .engine"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.cli.console import steps
+    from segdeploy.deploy import DeployRequest, deploy
+    from segdeploy.engine.request import EngineRequest, Profile, parse_targets
+    from segdeploy.errors import RequestError
+
+    if arguments.calibrator not in (None, "tensorrt"):
+        raise RequestError(f"--calibrator {arguments.calibrator!r} is not known; known: tensorrt")
+    engine = EngineRequest(
+        fp16=arguments.fp16,
+        int8=arguments.int8,
+        profile=Profile.parse(arguments.batch) if arguments.batch else None,
+        targets=parse_targets(arguments.target) if arguments.target else (),
+        workspace_gib=arguments.workspace,
+        timing_cache=arguments.timing_cache,
+        hardware_compatible=arguments.hardware_compatible,
+        version_compatible=arguments.version_compatible,
+        dla=arguments.dla,
+        optimization_level=arguments.optimization_level,
+        card=arguments.card,
+    )
+    calibrator = arguments.calibrator is not None
+    command = shlex.join(["segdeploy", *sys.argv[1:]])
+    with steps() as progress, quantisation_of(arguments) as quantisation:
+        request = DeployRequest(engine, arguments.runtime, quantisation, calibrator)
+        done = deploy(arguments.model, request, output=arguments.output, command=command, progress=progress)
+    show(done)
+    return 0
+
+
+@contextmanager
+def quantisation_of(arguments: argparse.Namespace) -> Iterator[Request | None]:
+    """None where neither images nor scales were given."""
+    from segdeploy.cli.quantize import CALIBRATION, requested
+
+    if any(getattr(arguments, name) is not None for name in CALIBRATION):
+        with requested(arguments) as request:
+            yield request
+    else:
+        yield None
+
+
+def show(done: Deployed) -> None:
+    record = done.built.record
+    engine = record.engine
+    for graph in done.graphs:
+        print(f"{graph}: made on the way")
+    size, seconds = engine["memory"]["engine_bytes"] / 1e6, engine["build_seconds"]
+    print(f"{done.built.path}: {record.precision}, {size:.1f} MB, built in {seconds:.1f} s")
+    print(f"layers: {layers_in_words(engine['layers'])}")
+    if engine["dla"]:
+        print(
+            f"DLA: {engine['dla']['on_dla']} of {engine['dla']['layers']} layers; the others fall back to the GPU"
+        )
+    print(f"verified: {verified_in_words(engine['verified'])}")
+    if record.verdict:
+        print(record.verdict)
+    for note in done.built.advice:
+        print(f"note: {note}")
+    if not engine["verified"]["done"]:
+        print(f"next, on the target: segdeploy verify {shlex.quote(str(done.built.path))}")
+
+
+def layers_in_words(layers: dict[str, Any]) -> str:
+    shares = ", ".join(
+        f"{count} {name} ({count / max(layers['total'], 1):.0%})"
+        for name, count in layers["by_precision"].items()
+        if count
+    )
+    said = {"inspector": "as TensorRT's inspector says", "network": "by the types of the network"}[
+        layers["source"]
+    ]
+    return f"{shares} of {layers['total']}, {said}"
+
+
+def verified_in_words(verified: dict[str, Any]) -> str:
+    if not verified["done"]:
+        return f"no ({verified['why']})"
+    batches = ", ".join(map(str, verified["batches"]))
+    return f"{verified['pixel_agreement']:.4%} of the pixels equal to {verified['with']}, at batch {batches}"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.doctor import Diagnosis
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", action="store_true", help="print which versions belong together, and nothing else"
+    )
+    parser.add_argument(
+        "--require",
+        metavar="ABILITY",
+        action="append",
+        default=[],
+        help="exit with 1 unless this works, as in export, build-engine or run-engine; for scripts and images",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Exit status 0 whatever is found: a laptop without a GPU is not an error, unless it is told to be one."""
+    from dataclasses import asdict
+
+    from segdeploy.doctor import ABILITIES, ThisMachine, diagnose, tables
+    from segdeploy.errors import RequestError
+
+    for name in arguments.require:
+        if name not in ABILITIES:
+            raise RequestError(f"--require {name!r} is not known; known: {', '.join(ABILITIES)}")
+    if arguments.table:
+        if arguments.json:
+            print(json.dumps({name: records(rows) for name, rows in tables().items()}, indent=1))
+        else:
+            print("\n\n".join(f"{name}\n{columns(rows)}" for name, rows in tables().items()))
+        return 0
+    diagnosis = diagnose(ThisMachine())
+    if arguments.json:
+        print(json.dumps(asdict(diagnosis), indent=1))
+    else:
+        show(diagnosis)
+    works = {one.name: one.works for one in diagnosis.abilities}
+    return 0 if all(works[name] for name in arguments.require) else 1
+
+
+def show(diagnosis: Diagnosis) -> None:
+    width = max(len(one.subject) for one in diagnosis.findings)
+    for one in diagnosis.findings:
+        print(f"{one.level:<7}  {one.subject:<{width}}  {one.found}")
+        for remedy in (one.remedy, one.command):
+            if remedy:
+                print(f"{'':<7}  {'':<{width}}    {remedy}")
+    print("\nwhat will work")
+    width = max(len(one.words) for one in diagnosis.abilities)
+    for able in diagnosis.abilities:
+        print(f"{'yes' if able.works else 'no':<7}  {able.words:<{width}}  {able.why}")
+    print(f"\nnext: {diagnosis.next}")
+
+
+def columns(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def records(rows: list[tuple[str, ...]]) -> list[dict[str, str]]:
+    head, *body = rows
+    return [dict(zip(head, row, strict=True)) for row in body]

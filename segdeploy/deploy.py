@@ -1,0 +1,152 @@
+"""One graph to one proven engine: quantised or halved first where that was asked for and is not in the graph yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from segdeploy import half
+from segdeploy.calibrate.material import images_in
+from segdeploy.card import ModelCard, read_card
+from segdeploy.engine.build import Built, build
+from segdeploy.engine.calibrator import demand_calibrator
+from segdeploy.engine.request import Calibration, EngineRequest
+from segdeploy.engine.settings import demand_possible
+from segdeploy.errors import GraphError, RequestError
+from segdeploy.flavour import Flavour, open_flavour
+from segdeploy.graph.written import Written, written_in
+from segdeploy.quantize import Request as Quantisation
+from segdeploy.quantize import quantize
+
+MOST_CALIBRATED = 500
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The engine, and the graphs that were made on the way to it."""
+
+    built: Built
+    graphs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    engine: EngineRequest
+    runtime: str | None = None
+    quantisation: Quantisation | None = None  # None: no images were given
+    calibrator: bool = False  # TensorRT's own instead of ours
+
+
+def deploy(
+    path: Path,
+    request: DeployRequest,
+    *,
+    output: Path,
+    command: str = "",
+    progress: Callable[[str], None] = lambda step: None,
+) -> Deployed:
+    flavour = open_flavour(request.runtime)
+    if request.calibrator:
+        demand_calibrator(flavour)
+    asked = replace(request.engine, calibration=calibration_of(request))
+    demand_possible(flavour, asked)
+    written = written_of(path)
+    demand_sense(path, request, written)
+    card = read_card(asked.card) if asked.card else None
+    graph, graphs = path, []
+    quantisation = request.quantisation
+    if asked.int8 and not written.int8 and not request.calibrator:
+        assert quantisation is not None  # noqa: S101 - demand_sense has seen to it
+        fp16 = asked.fp16 and flavour.can_be_typed
+        folder = output.parent if output.suffix == ".engine" else output
+        wanted = replace(quantisation, fp16=fp16, card=card)
+        done = quantize(path, wanted, output=folder, command=command, progress=progress)
+        graph = done.path
+        graphs.append(graph)
+    elif asked.fp16 and not written.fp16 and writes_types(flavour, request):
+        folder = output.parent if output.suffix == ".engine" else output
+        images = quantisation.images if quantisation else None
+        graph = halved(path, images, card, folder, command, progress)
+        graphs.append(graph)
+    # A graph made on the way carries what the card says of it.
+    asked = asked if graph is path else replace(asked, card=None)
+    built = build(graph, asked, output, progress, flavour=flavour, command=command)
+    return Deployed(built, tuple(graphs))
+
+
+def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
+    """Whether FP16 is written into the graph; else it is a flag of the builder, which then chooses."""
+    if flavour.typed_only:
+        return True
+    return flavour.can_be_typed and not request.calibrator and request.engine.dla is None
+
+
+def halved(
+    path: Path,
+    images: Path | None,
+    card: ModelCard | None,
+    output: Path,
+    command: str,
+    progress: Callable[[str], None],
+) -> Path:
+    return half.write_half(
+        path, images=images, card=card, output=output, command=command, progress=progress
+    ).path
+
+
+def calibration_of(request: DeployRequest) -> Calibration | None:
+    if not request.calibrator:
+        return None
+    given = request.quantisation
+    if given is None:
+        raise RequestError(
+            "--calibrator tensorrt needs images to calibrate on: --images DIR; or a cache: --scales FILE"
+        )
+    if given.scales is not None:
+        return Calibration(cache=given.scales)
+    if given.images is not None:
+        found = images_in(given.images)
+    elif given.dataset is not None:
+        found = [pair.image for pair in given.dataset.pairs]
+    count = min(given.count or MOST_CALIBRATED, len(found))
+    return Calibration(images=tuple(found[place * len(found) // count] for place in range(count)))
+
+
+def demand_sense(path: Path, request: DeployRequest, written: Written) -> None:
+    asked = request.engine
+    if asked.int8 and not written.int8 and request.quantisation is None:
+        raise RequestError(
+            f"{path.name} is {written}, and --int8 needs images to calibrate on: add --images DIR, or --dataset NAME"
+            " --root DIR; or give a graph that segdeploy quantize has written"
+        )
+    if asked.int8 and written.int8 and request.quantisation is not None:
+        raise RequestError(
+            f"{path.name} is quantised already, so there is nothing to calibrate; leave out --images and what goes with"
+            " it, or give the FP32 graph"
+        )
+    if request.quantisation is not None and not (asked.int8 or asked.fp16):
+        raise RequestError(
+            "images are for --int8, and to judge --fp16 on; add one of them, or leave the images out"
+        )
+    if asked.int8 and written.fp16 and not written.int8:
+        raise GraphError(
+            f"{path.name} is FP16; --int8 takes the FP32 graph it came from, and --fp16 beside it"
+        )
+
+
+def written_of(path: Path) -> Written:
+    if not path.is_file():
+        raise RequestError(
+            f"there is no file {path}; a graph is an .onnx made by: segdeploy export CHECKPOINT"
+        )
+    if path.suffix != ".onnx":
+        raise GraphError(f"{path.name} ends in {path.suffix!r}; an engine is built from an .onnx")
+    try:
+        return written_in(onnx.load(path, load_external_data=False))
+    except Exception as error:  # protobuf's own errors, whose classes differ between its versions
+        raise GraphError(
+            f"{path} is not an ONNX graph that can be read ({error}); export it again"
+        ) from error

@@ -1,0 +1,58 @@
+"""What is on this machine, what fits together, what will work, and the one command to type next.
+
+Nothing heavy is imported: versions come from the packages' metadata, and what only loading a library can tell is asked
+in processes of their own, all at once, so that a broken installation is a finding and never a traceback.
+"""
+
+from __future__ import annotations
+
+from segdeploy.doctor.abilities import JUDGES, Ability, Diagnosis, judge, next_command
+from segdeploy.doctor.compatibility import tables
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.hardware import (
+    about_board,
+    about_cuda,
+    about_gpu,
+    about_power,
+    about_python,
+    about_room,
+)
+from segdeploy.doctor.machine import Machine, ThisMachine
+from segdeploy.doctor.software import (
+    about_deepstream,
+    about_media,
+    about_onnxruntime,
+    about_opencv,
+    about_pycuda,
+    about_rtx,
+    about_tensorrt,
+    about_torch,
+)
+from segdeploy.doctor.survey import survey
+
+__all__ = [
+    "ABILITIES",
+    "NOTE",
+    "OK",
+    "PROBLEM",
+    "Ability",
+    "Diagnosis",
+    "Finding",
+    "Machine",
+    "ThisMachine",
+    "diagnose",
+    "tables",
+]
+
+ABILITIES = tuple(JUDGES)
+PARTS = (
+    about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime, about_pycuda,
+    about_torch, about_opencv, about_media, about_deepstream, about_power, about_room,
+)  # fmt: skip
+
+
+def diagnose(machine: Machine) -> Diagnosis:
+    seen = survey(machine)
+    found = [finding for about in PARTS for finding in about(seen)]
+    able = judge(seen, found)
+    return Diagnosis(found, able, next_command(found, able, bool(seen.gpus)))

@@ -1,0 +1,16 @@
+"""One thing that is there, missing or wrong, and its remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: str  # ok | note | problem
+    subject: str
+    found: str
+    remedy: str = ""  # in words
+    command: str = ""  # the same, to be typed

@@ -1,0 +1,188 @@
+"""Findings on the machine itself: Python, board, GPU and driver, power, room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, Numbers, cuda
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.survey import Survey, dotted, numbers
+
+GIB = 2**30
+LITTLE_MEMORY, LITTLE_DISK = 4 * GIB, 5 * GIB
+
+
+def about_python(seen: Survey) -> Iterator[Finding]:
+    python = seen.python
+    yield Finding(OK, "Python", f"{python['version']} {home_of_python(seen)}, {python['executable']}")
+    if python["system"] != "Linux":
+        yield Finding(
+            NOTE,
+            "system",
+            python["system"],
+            "TensorRT, DeepStream and this doctor's GPU checks are for Linux",
+        )
+
+
+def home_of_python(seen: Survey) -> str:
+    python = seen.python
+    if seen.machine.paths(f"{python['prefix']}/conda-meta"):
+        return "of conda"
+    if "/.pyenv/" in python["base_prefix"]:
+        return "of pyenv"
+    if python["prefix"] == python["base_prefix"]:
+        return "of the system" if python["prefix"] == "/usr" else f"in {python['prefix']}"
+    return "in a virtual environment" + (
+        "" if sees_system_packages(seen) else " without the system's packages"
+    )
+
+
+def sees_system_packages(seen: Survey) -> bool:
+    settings = (seen.machine.read(f"{seen.python['prefix']}/pyvenv.cfg") or "").lower().replace(" ", "")
+    return "include-system-site-packages=true" in settings
+
+
+def about_board(seen: Survey) -> Iterator[Finding]:
+    if seen.jetson is None:
+        return
+    jetson = seen.jetson
+    found = f"{jetson.board}, JetPack {jetson.jetpack} (L4T {dotted(jetson.l4t)})"
+    if jetson.row is None:
+        yield Finding(NOTE, "board", found, "this L4T is not in the table: segdeploy doctor --table")
+        return
+    row = jetson.row
+    yield Finding(
+        OK,
+        "board",
+        f"{found}: made for Python {row.python}, CUDA {row.cuda}, TensorRT {row.tensorrt}, DeepStream {row.deepstream}",
+    )
+
+
+def about_gpu(seen: Survey) -> Iterator[Finding]:
+    for gpu in seen.gpus:
+        capability = gpu.compute_capability
+        if capability and capability < OLDEST_GPU and not seen.jetson:
+            yield Finding(
+                PROBLEM,
+                "GPU",
+                str(gpu),
+                f"TensorRT 10 and 11 need compute capability {dotted(OLDEST_GPU)}; run on the CPU, or on a newer GPU",
+            )
+        else:
+            yield Finding(OK, "GPU", str(gpu))
+    yield from about_driver(seen)
+
+
+def about_driver(seen: Survey) -> Iterator[Finding]:
+    error = seen.probes["gpu"].get("error") or seen.cuda.get("error") or seen.nvml.get("error")
+    if seen.cuda.get("gpus"):
+        yield from about_age_of_driver(seen)
+    elif error:
+        hidden = seen.machine.environment("CUDA_VISIBLE_DEVICES")
+        remedy = "after an update of the driver restart the machine; in a container compare its driver with the host's"
+        if hidden:
+            remedy = f"CUDA_VISIBLE_DEVICES is {hidden!r}: does it hide the GPU?"
+        yield Finding(PROBLEM, "driver", f"{seen.driver} does not answer: {error}".strip(), remedy)
+    elif seen.gpus or seen.kernel_module:
+        how = (
+            "--runtime nvidia"
+            if seen.jetson
+            else "--gpus all and NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+        )
+        yield Finding(
+            PROBLEM,
+            "driver",
+            f"{seen.driver or seen.kernel_module or 'of the board'}: its library libcuda.so.1 is not to be seen here",
+            f"start the container with {how}; outside of one, install the driver's libraries of the same version",
+        )
+    else:
+        remedy = "none is needed to export, quantize, evaluate and run"
+        yield Finding(NOTE, "GPU", "no NVIDIA GPU or driver", remedy)
+
+
+def about_age_of_driver(seen: Survey) -> Iterator[Finding]:
+    version = f"{seen.driver or 'of the board'}, CUDA up to {dotted(seen.driver_cuda)}"
+    wanted = max([OLDEST_CUDA, *(major for _, major in built_for(seen))]) if not seen.jetson else 0
+    if seen.driver_cuda[0] >= wanted:
+        yield Finding(OK, "driver", version)
+        return
+    least, own = cuda(wanted), seen.driver_cuda[0]
+    users = sorted({name for name, major in built_for(seen) if major > own})
+    remedy, command = f"update the driver to {least.driver if least else 'the newest'} or later", ""
+    if users and own >= OLDEST_CUDA:
+        parts = " ".join(name for name in ("tensorrt", *seen.pip_tensorrt) if seen.has(name))
+        remedy += f", or take what is built for CUDA {own}"
+        command = f"pip uninstall -y {parts} && {pip_tensorrt(seen.driver_cuda)}"
+    found = f"{version} is too old: {', '.join(users) or 'what pip brings'} is built for CUDA {wanted}"
+    yield Finding(PROBLEM, "driver", found, remedy, command)
+
+
+def built_for(seen: Survey) -> list[tuple[str, int]]:
+    """pip's TensorRT, as in tensorrt_cu13, with the CUDA major that it is built for."""
+    return [(name[:13], int(name[11:13])) for name in seen.pip_tensorrt if name[9:11] == "cu"]
+
+
+def pip_tensorrt(driver_cuda: Numbers) -> str:
+    if driver_cuda and driver_cuda[0] < 13:
+        return f"pip install tensorrt-cu{driver_cuda[0]} pycuda 'cuda-python<13'"
+    return "pip install 'segdeploy[tensorrt]'"
+
+
+def about_cuda(seen: Survey) -> Iterator[Finding]:
+    if seen.toolkits:
+        yield Finding(OK, "CUDA toolkit", ", ".join(seen.toolkits))
+    elif seen.gpus:
+        yield Finding(NOTE, "CUDA toolkit", "none", "only building PyCUDA from source needs one, for nvcc")
+
+
+def about_power(seen: Survey) -> Iterator[Finding]:
+    mode = seen.outputs.get("nvpmodel", "").replace("NV Power Mode:", "").split()
+    if mode:
+        least = next(iter(seen.machine.paths("/sys/class/devfreq/*gpu*/min_freq")), "")
+        most = str(PurePosixPath(least).with_name("max_freq"))
+        locked = bool(least) and seen.machine.read(least) == seen.machine.read(most)
+        found = f"mode {mode[0]}, clocks {'locked' if locked else 'not locked'}"
+        if locked and mode[0].startswith("MAXN"):
+            yield Finding(OK, "power", found)
+        else:
+            yield Finding(
+                NOTE,
+                "power",
+                found,
+                "before measuring, choose the mode that you ship with (sudo nvpmodel -m N) and lock the clocks:"
+                " sudo jetson_clocks",
+            )
+    for gpu in seen.gpus:
+        if gpu.highest_clock_mhz:
+            found = f"{gpu.name} at {gpu.clock_mhz} of {gpu.highest_clock_mhz} MHz"
+            yield Finding(OK, "clocks", found)
+
+
+def about_room(seen: Survey) -> Iterator[Finding]:
+    total, available = seen.memory.get("MemTotal"), seen.memory.get("MemAvailable")
+    if total and available:
+        little = available < LITTLE_MEMORY
+        yield Finding(
+            NOTE if little else OK,
+            "memory",
+            f"{available / GIB:.1f} of {total / GIB:.1f} GiB free",
+            "building an engine may need more: close what is open, add swap, or give --workspace a lower limit"
+            if little
+            else "",
+        )
+    free = seen.machine.free_bytes()
+    if free is not None:
+        little = free < LITTLE_DISK
+        remedy = "PyTorch and TensorRT from pip take several GiB: make room first" if little else ""
+        yield Finding(NOTE if little else OK, "disk", f"{free / GIB:.1f} GiB free here", remedy)
+
+
+def distro_python(seen: Survey) -> Numbers:
+    """The Python that apt's packages are for."""
+    if seen.jetson and seen.jetson.row:
+        return numbers(seen.jetson.row.python)
+    return numbers((seen.machine.output("/usr/bin/python3", "-c", VERSION) or "").strip())
+
+
+VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"

@@ -1,0 +1,304 @@
+"""Findings on what is installed: TensorRT in its flavours, runtimes, picture and video libraries, DeepStream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from segdeploy.doctor.compatibility import deepstream
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.hardware import distro_python, home_of_python, pip_tensorrt, sees_system_packages
+from segdeploy.doctor.survey import Survey, dotted, numbers
+
+OPENCVS = (
+    "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
+)  # fmt: skip
+APT_TENSORRT = "sudo apt-get install python3-libnvinfer"
+
+
+def about_tensorrt(seen: Survey) -> Iterator[Finding]:
+    subject, probe = "TensorRT", seen.probes.get("tensorrt")
+    if seen.jetson and seen.pip_tensorrt and not seen.jetson.takes_pip:
+        names = " ".join(name for name in ("tensorrt", *seen.pip_tensorrt) if seen.has(name))
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"{next(iter(seen.pip_tensorrt.values()))} from pip on JetPack {seen.jetson.jetpack}: its wheels for"
+            " aarch64 are for servers, they install on a Jetson and then do not run (before JetPack 7.2.2)",
+            "remove them and take JetPack's own TensorRT from apt",
+            f"pip uninstall -y {names} && {APT_TENSORRT}",
+        )
+    elif probe is None:
+        yield from about_no_tensorrt(seen)
+    elif "error" in probe:
+        yield broken_tensorrt(seen, str(probe["error"]))
+    else:
+        yield from about_this_tensorrt(seen, probe)
+
+
+def about_no_tensorrt(seen: Survey) -> Iterator[Finding]:
+    subject, python = "TensorRT", seen.python
+    if seen.apt_bindings:
+        yield hidden_tensorrt(seen)
+    elif seen.jetson:
+        yield Finding(
+            PROBLEM, subject, "no Python bindings", "JetPack has them in apt, not in pip", APT_TENSORRT
+        )
+    elif seen.gpus:
+        yield Finding(
+            NOTE, subject, "not installed", "to build and run engines", pip_tensorrt(seen.driver_cuda)
+        )
+    elif python["system"] == "Linux":
+        yield Finding(NOTE, subject, "not installed", "it needs an NVIDIA GPU, even to build an engine")
+
+
+def hidden_tensorrt(seen: Survey) -> Finding:
+    """apt's bindings are for the distribution's own Python, and outside of a virtual environment."""
+    python, wanted = seen.python, distro_python(seen)
+    own = numbers(python["version"])[:2]
+    where = f"apt's bindings are in {seen.apt_bindings[0]}"
+    if home_of_python(seen) in ("of conda", "of pyenv") or (wanted and own != wanted):
+        of = f" of Python {dotted(wanted)}" if wanted else ""
+        return Finding(
+            PROBLEM,
+            "TensorRT",
+            f"{where}, which Python {dotted(own)} {home_of_python(seen)} cannot import",
+            f"make an environment{of} that sees the system's packages, and install segdeploy there",
+            "/usr/bin/python3 -m venv --system-site-packages ~/segdeploy",
+        )
+    if python["prefix"] != python["base_prefix"] and not sees_system_packages(seen):
+        return Finding(
+            PROBLEM,
+            "TensorRT",
+            f"{where}, which this virtual environment does not see",
+            "let it see the system's packages; what is installed in it stays",
+            f"/usr/bin/python3 -m venv --system-site-packages {python['prefix']}",
+        )
+    return Finding(
+        PROBLEM,
+        "TensorRT",
+        f"{where}, and this Python {dotted(own)} does not look there",
+        "run segdeploy with /usr/bin/python3 or in an environment made by it",
+        "/usr/bin/python3 -m venv --system-site-packages ~/segdeploy",
+    )
+
+
+def broken_tensorrt(seen: Survey, error: str) -> Finding:
+    lacks_library = "cannot open shared object file" in error or "libnvinfer" in error
+    bindings = next((name for name in seen.pip_tensorrt if name.endswith("_bindings")), "")
+    libraries = bindings.replace("_bindings", "_libs")
+    if lacks_library and bindings and not seen.has(libraries):
+        return Finding(
+            PROBLEM,
+            "TensorRT",
+            f"{bindings} {seen.packages[bindings]} is there without its libraries ({error})",
+            "install the libraries of the same version",
+            f"pip install {libraries}=={seen.packages[bindings]}",
+        )
+    return Finding(
+        PROBLEM,
+        "TensorRT",
+        f"its bindings cannot be imported: {error}",
+        "install bindings and libraries together, of one version",
+        APT_TENSORRT
+        if seen.jetson
+        else f"pip install --force-reinstall {pip_tensorrt(seen.driver_cuda)[12:]}",
+    )
+
+
+def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Finding]:
+    subject, version = "TensorRT", probe["version"]
+    library = probe.get("library_version", version)
+    majors = sorted({name[9:13] for name in seen.pip_tensorrt if name[9:11] == "cu"})
+    if numbers(library)[:3] != numbers(version)[:3]:
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"bindings {version} with the libraries {library} ({probe['library']})",
+            "install bindings and libraries of one version, and remove the other from LD_LIBRARY_PATH",
+        )
+        return
+    if len(majors) > 1:
+        names = " ".join(name for name in ("tensorrt", *seen.pip_tensorrt) if seen.has(name))
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"{version}, installed for {' and '.join(majors)}: they overwrite each other's files",
+            "remove all and install one",
+            f"pip uninstall -y {names} && {pip_tensorrt(seen.driver_cuda)}",
+        )
+        return
+    origin = f"pip, {majors[0]}" if majors else "pip" if seen.pip_tensorrt else "apt"
+    yield Finding(OK, subject, f"{version} ({origin}), bindings and libraries match")
+    others = {name: found for name, found in seen.apt.items() if name.startswith("libnvinfer")}
+    if seen.pip_tensorrt and others:
+        listed = ", ".join(f"{name} {found}" for name, found in others.items())
+        yield Finding(
+            NOTE,
+            subject,
+            f"apt's {listed} beside it",
+            f"an engine runs on the version that built it: Python's is {version}, trtexec's and DeepStream's is apt's",
+        )
+
+
+def about_rtx(seen: Survey) -> Iterator[Finding]:
+    probe = seen.probes.get("tensorrt_rtx")
+    if probe is None:
+        if not seen.jetson:
+            yield Finding(
+                NOTE,
+                "TensorRT-RTX",
+                "not installed",
+                "it builds engines for GeForce and RTX without a GPU",
+                "pip install 'segdeploy[rtx]'",
+            )
+    elif "error" in probe:
+        yield Finding(
+            PROBLEM,
+            "TensorRT-RTX",
+            f"cannot be imported: {probe['error']}",
+            "install it again",
+            "pip install --force-reinstall 'tensorrt-rtx'",
+        )
+    else:
+        yield Finding(OK, "TensorRT-RTX", str(probe["version"]))
+
+
+def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
+    subject, probe = "onnxruntime", seen.probes.get("onnxruntime")
+    if seen.has("onnxruntime", "onnxruntime-gpu"):
+        kept = "onnxruntime-gpu" if seen.gpus else "onnxruntime"
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"onnxruntime {seen.packages['onnxruntime']} and onnxruntime-gpu {seen.packages['onnxruntime-gpu']}"
+            " overwrite each other's files",
+            "remove both and install one",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {kept}",
+        )
+    elif probe is None:
+        yield Finding(
+            PROBLEM, subject, "not installed", "to run anything on the CPU", "pip install 'segdeploy[cpu]'"
+        )
+    elif "error" in probe:
+        kept = "onnxruntime-gpu" if seen.has("onnxruntime-gpu") else "onnxruntime"
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"cannot be imported: {probe['error']}",
+            "install it again",
+            f"pip install --force-reinstall {kept}",
+        )
+    else:
+        names = [name.removesuffix("ExecutionProvider") for name in probe["providers"]]
+        yield Finding(OK, subject, f"{probe['version']}, providers {', '.join(names)}")
+
+
+def about_pycuda(seen: Survey) -> Iterator[Finding]:
+    if not seen.gpus:
+        return
+    probe = seen.probes.get("pycuda")
+    if probe is None or "error" in probe:
+        nvcc = "nvcc" in seen.outputs
+        yield Finding(
+            NOTE,
+            "PyCUDA",
+            "not installed" if probe is None else f"cannot be imported: {probe['error']}",
+            "engines run through it"
+            + ("" if nvcc else "; it is built from source, so put CUDA's nvcc on the PATH first"),
+            "pip install pycuda",
+        )
+    else:
+        yield Finding(OK, "PyCUDA", seen.packages.get("pycuda", "there"))
+    if seen.has("cuda-python") or seen.has("cuda-bindings"):
+        name = "cuda-python" if seen.has("cuda-python") else "cuda-bindings"
+        yield Finding(OK, "cuda-python", f"{name} {seen.packages[name]}")
+    else:
+        yield Finding(
+            NOTE, "cuda-python", "not installed", "CUDA graphs go through it", "pip install cuda-python"
+        )
+
+
+def about_torch(seen: Survey) -> Iterator[Finding]:
+    if not seen.has("torch"):
+        yield Finding(
+            NOTE, "torch", "not installed", "only export needs it", "pip install 'segdeploy[export]'"
+        )
+        return
+    built = f"for CUDA {seen.torch_cuda}" if seen.torch_cuda else "for the CPU, which is enough to export"
+    yield Finding(OK, "torch", f"{seen.packages['torch']}, built {built}")
+
+
+def about_opencv(seen: Survey) -> Iterator[Finding]:
+    installed, probe = [name for name in OPENCVS if seen.has(name)], seen.probes.get("cv2")
+    if len(installed) > 1:
+        yield Finding(
+            PROBLEM,
+            "OpenCV",
+            f"{' and '.join(installed)} overwrite each other's files",
+            "remove all and install one",
+            f"pip uninstall -y {' '.join(installed)} && pip install opencv-python-headless",
+        )
+    elif probe is None or "error" in probe:
+        yield Finding(
+            PROBLEM,
+            "OpenCV",
+            f"cannot be imported: {probe['error']}" if probe else "not installed",
+            "every picture goes through it",
+            "pip install --force-reinstall opencv-python-headless",
+        )
+    else:
+        reads = [
+            word for word, there in (("FFmpeg", probe["ffmpeg"]), ("GStreamer", probe["gstreamer"])) if there
+        ]
+        origin = installed[0] if installed else "not from pip"
+        found = f"{probe['version']} ({origin}), video through {' and '.join(reads) or 'nothing'}"
+        if seen.jetson and not probe["gstreamer"]:
+            remedy = (
+                "a CSI camera needs GStreamer: take JetPack's or the distribution's python3-opencv for those"
+            )
+            yield Finding(NOTE, "OpenCV", found, remedy)
+        else:
+            yield Finding(OK, "OpenCV", found)
+
+
+def about_media(seen: Survey) -> Iterator[Finding]:
+    for subject, command, why in (
+        ("ffmpeg", "ffmpeg", "to write video and read streams"),
+        ("GStreamer", "gst-launch-1.0", "DeepStream and CSI cameras need it"),
+    ):
+        said = next((word for word in seen.outputs.get(command, "").split() if numbers(word.lstrip("n"))), "")
+        if command in seen.outputs:
+            yield Finding(OK, subject, said or "there")
+        else:
+            yield Finding(NOTE, subject, "not found", why)
+
+
+def about_deepstream(seen: Survey) -> Iterator[Finding]:
+    if not seen.deepstreams:
+        if seen.gpus:
+            yield Finding(
+                NOTE,
+                "DeepStream",
+                "no SDK in /opt/nvidia/deepstream",
+                "only segdeploy deepstream needs it; the target deepstream of docker/Dockerfile brings it",
+            )
+        return
+    for version, path in seen.deepstreams.items():
+        row = deepstream(version)
+        made = ""
+        if row:
+            made = f", made for TensorRT {row.tensorrt_jetson if seen.jetson else row.tensorrt}"
+        yield Finding(OK, "DeepStream", f"{version} in {path}{made}")
+    if len(seen.deepstreams) > 1:
+        yield Finding(
+            NOTE, "DeepStream", "several SDKs", "the link /opt/nvidia/deepstream/deepstream chooses one"
+        )
+    if seen.tao_app:
+        yield Finding(OK, "ds-tao-segmentation", seen.tao_app)
+    else:
+        yield Finding(
+            NOTE,
+            "ds-tao-segmentation",
+            "not found",
+            "NVIDIA's app is built from deepstream_tao_apps; our parser and pipelines do not need it",
+        )

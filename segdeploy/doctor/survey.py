@@ -1,0 +1,223 @@
+"""What is on the machine, as plain facts; what they mean is said in `findings` and `abilities`."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+from segdeploy.doctor.compatibility import FIRST_WITH_PIP, Jetpack, Numbers, gpu_of_board, jetpack_of
+from segdeploy.doctor.machine import Machine
+
+TENSORRT_LIBRARIES = ("libnvinfer8", "libnvinfer10", "libnvinfer11")
+PIP_TENSORRT = tuple(
+    f"tensorrt_{cuda}{part}" for cuda in ("cu11", "cu12", "cu13") for part in ("", "_bindings", "_libs")
+)
+PACKAGES = (
+    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless",
+    "opencv-contrib-python", "opencv-contrib-python-headless", "torch", "safetensors", "huggingface_hub", "onnxscript",
+    "pycuda", "cuda-python", "cuda-bindings", "tensorrt", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT,
+    "tensorrt_rtx", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12",
+)  # fmt: skip
+PROBED = ("tensorrt", "tensorrt_rtx", "onnxruntime", "cv2", "pycuda")
+COMMANDS = (
+    ("ffmpeg", "-version"),
+    ("gst-launch-1.0", "--version"),
+    ("nvpmodel", "-q"),
+    ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
+    ("nvcc", "--version"),
+    ("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "nvidia-jetpack", "python3-libnvinfer", *TENSORRT_LIBRARIES),
+    ("which", "ds-tao-segmentation"),
+)  # fmt: skip
+TAO_APPS = (
+    "/opt/nvidia/deepstream/deepstream*/bin/ds-tao-segmentation",
+    "/opt/nvidia/deepstream/deepstream*/sources/apps/*/ds-tao-segmentation",
+    "/opt/nvidia/deepstream/deepstream*/sources/*/apps/tao_segmentation/ds-tao-segmentation",
+    "~/deepstream_tao_apps/apps/tao_segmentation/ds-tao-segmentation",
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    compute_capability: Numbers | None
+    memory_bytes: int = 0
+    clock_mhz: int = 0
+    highest_clock_mhz: int = 0
+
+    def __str__(self) -> str:
+        known = [f"compute capability {dotted(self.compute_capability)}"] if self.compute_capability else []
+        known += [f"{self.memory_bytes / 2**30:.0f} GiB"] if self.memory_bytes else []
+        return f"{self.name} ({', '.join(known)})" if known else self.name
+
+
+@dataclass(frozen=True)
+class Jetson:
+    board: str
+    l4t: Numbers
+    stated: str  # the version of the package nvidia-jetpack, which an image need not have
+
+    @property
+    def row(self) -> Jetpack | None:
+        return jetpack_of(self.l4t)
+
+    @property
+    def jetpack(self) -> str:
+        return self.stated or (self.row.version if self.row else "unknown")
+
+    @property
+    def takes_pip(self) -> bool:
+        """Whether TensorRT from pip runs on it."""
+        return numbers(self.stated) >= FIRST_WITH_PIP
+
+
+@dataclass(frozen=True)
+class Survey:
+    machine: Machine
+    packages: dict[str, str]
+    probes: dict[str, dict[str, Any]]  # of modules that are there, and of the GPU
+    outputs: dict[str, str]  # by the command's name
+
+    @cached_property
+    def python(self) -> dict[str, str]:
+        return self.machine.python()
+
+    @cached_property
+    def jetson(self) -> Jetson | None:
+        release = self.machine.read("/etc/nv_tegra_release")
+        if release is None:
+            return None
+        found = re.search(r"R(\d+).*?REVISION:\s*(\d+)(?:\.(\d+))?", release)
+        l4t = tuple(int(part) for part in found.groups() if part) if found else ()
+        board = (self.machine.read("/proc/device-tree/model") or "Jetson").strip()
+        return Jetson(board, l4t, self.apt.get("nvidia-jetpack", "").partition("+")[0])
+
+    @cached_property
+    def apt(self) -> dict[str, str]:
+        """Version by package, of those that matter here."""
+        lines = [line.split() for line in self.outputs.get("dpkg-query", "").splitlines()]
+        return {line[0]: line[1] for line in lines if len(line) == 2}
+
+    @cached_property
+    def nvml(self) -> dict[str, Any]:
+        return dict(self.probes["gpu"].get("nvml", {}))
+
+    @cached_property
+    def cuda(self) -> dict[str, Any]:
+        return dict(self.probes["gpu"].get("cuda", {}))
+
+    @cached_property
+    def smi(self) -> list[list[str]]:
+        """nvidia-smi's lines: name, compute capability, driver."""
+        lines = [line.split(", ") for line in self.outputs.get("nvidia-smi", "").splitlines()]
+        return [line for line in lines if len(line) == 3]
+
+    @cached_property
+    def gpus(self) -> list[Gpu]:
+        """As NVML names them, as CUDA does (a Jetson's), or as whatever else there is says."""
+        for found in (self.nvml.get("gpus"), self.cuda.get("gpus")):
+            if found and all(any(gpu["compute_capability"]) for gpu in found):
+                return [
+                    Gpu(**{**gpu, "compute_capability": tuple(gpu["compute_capability"])}) for gpu in found
+                ]
+        if self.smi and not self.jetson:
+            return [Gpu(line[0], numbers(line[1]) or None) for line in self.smi]
+        if self.jetson:
+            return [Gpu(f"the GPU of {self.jetson.board}", gpu_of_board(self.jetson.board))]
+        return []
+
+    @cached_property
+    def driver(self) -> str:
+        return str(self.nvml.get("driver") or next((line[2] for line in self.smi), ""))
+
+    @cached_property
+    def driver_cuda(self) -> Numbers:
+        """The newest CUDA that the driver can run."""
+        return tuple(self.cuda.get("cuda") or self.nvml.get("cuda") or ())
+
+    @cached_property
+    def kernel_module(self) -> str:
+        """The driver's version in the kernel, which a container shares with its host."""
+        text = self.machine.read("/proc/driver/nvidia/version") or ""
+        found = re.search(r"\s(\d{3}\.\d+(?:\.\d+)?)\s", text)
+        return found.group(1) if found else ""
+
+    @cached_property
+    def toolkits(self) -> list[str]:
+        """CUDA toolkits and runtimes with where they are from."""
+        found = []
+        compiler = re.search(r"release (\d+\.\d+)", self.outputs.get("nvcc", ""))
+        if compiler:
+            found.append(f"{compiler.group(1)} (nvcc)")
+        for path in self.machine.paths("/usr/local/cuda-[0-9]*"):
+            found.append(f"{PurePosixPath(path).name.removeprefix('cuda-')} ({path})")
+        for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):
+            if name in self.packages:
+                found.append(f"{self.packages[name]} (pip's {name})")
+        return found
+
+    @cached_property
+    def pip_tensorrt(self) -> dict[str, str]:
+        """The parts of TensorRT that came from pip; apt's bindings call themselves `tensorrt` too."""
+        names = (*PIP_TENSORRT, "tensorrt_libs", "tensorrt_bindings")
+        return {name: self.packages[name] for name in names if name in self.packages}
+
+    @cached_property
+    def apt_bindings(self) -> list[str]:
+        return self.machine.paths("/usr/lib/python3*/dist-packages/tensorrt")
+
+    @cached_property
+    def torch_cuda(self) -> str:
+        """The CUDA that torch was built for; read, because importing torch takes seconds."""
+        module = self.machine.module("torch")
+        text = self.machine.read(str(PurePosixPath(module).with_name("version.py"))) if module else None
+        found = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", text or "", re.MULTILINE)
+        return found.group(1) if found else ""
+
+    @cached_property
+    def deepstreams(self) -> dict[str, str]:
+        """Folder by version."""
+        paths = self.machine.paths("/opt/nvidia/deepstream/deepstream-[0-9]*")
+        return {PurePosixPath(path).name.removeprefix("deepstream-"): path for path in paths}
+
+    @cached_property
+    def tao_app(self) -> str:
+        """NVIDIA's ds-tao-segmentation, which is built from deepstream_tao_apps."""
+        found = [path for pattern in TAO_APPS for path in self.machine.paths(pattern)]
+        return self.outputs.get("which", "") or (found[0] if found else "")
+
+    @cached_property
+    def memory(self) -> dict[str, int]:
+        """Bytes, by the names of /proc/meminfo."""
+        lines = (self.machine.read("/proc/meminfo") or "").splitlines()
+        found = [re.match(r"(\w+):\s+(\d+) kB", line) for line in lines]
+        return {match.group(1): int(match.group(2)) * 1024 for match in found if match}
+
+    def has(self, *packages: str) -> bool:
+        return all(package in self.packages for package in packages)
+
+    def imports(self, module: str) -> bool:
+        return module in self.probes and "error" not in self.probes[module]
+
+
+def survey(machine: Machine) -> Survey:
+    versions = {name: machine.version(name) for name in PACKAGES}
+    asked = ["gpu", *(name for name in PROBED if machine.module(name) is not None)]
+    with ThreadPoolExecutor() as pool:
+        probes = dict(zip(asked, pool.map(machine.probe, asked), strict=True))
+        outputs = zip(COMMANDS, pool.map(lambda command: machine.output(*command), COMMANDS), strict=True)
+        answers = {command[0]: answer for command, answer in outputs if answer}
+    return Survey(machine, {name: found for name, found in versions.items() if found}, probes, answers)
+
+
+def numbers(text: str) -> Numbers:
+    """`10.13.2.6` as (10, 13, 2, 6): compared as text, 10.13 would come before 10.3."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def dotted(parts: Numbers) -> str:
+    return ".".join(map(str, parts))

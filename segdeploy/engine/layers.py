@@ -1,0 +1,158 @@
+"""What the layers of an engine really compute in, told by TensorRT's inspector or by the types of its network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from segdeploy.engine.request import EngineRequest
+from segdeploy.errors import EngineError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.layers import group_of
+from segdeploy.tensorrt_log import Heard, logger_of
+
+WITH_INT8 = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+IDLE = {  # as the inspector calls them: they move, fill and convert, and compute nothing
+    "reformat", "constant", "noop", "shuffle", "cast", "quantize", "dequantize", "signal", "wait", "shape",
+    "shapehosttodevice",
+}  # fmt: skip
+TYPES = {
+    "fp32": "FP32", "float": "FP32", "float32": "FP32", "fp16": "FP16", "half": "FP16", "float16": "FP16",
+    "bf16": "BF16", "bfloat16": "BF16", "fp8": "FP8", "int8": "INT8",
+}  # fmt: skip
+NARROWEST = ("FP8", "FP16", "BF16", "FP32")
+ATTENTION = re.compile(r"(^|[^a-z0-9])mha([^a-z0-9]|$)")  # as in _gemm_mha_v2
+OF_THE_GRAPH = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    name: str
+    kind: str
+    precision: str  # INT8 | FP16 | BF16 | FP32 | FP8
+    tactic: str
+    group: str  # the part of the graph it is of, the same in all blocks of a stage
+
+
+@dataclass(frozen=True)
+class Report:
+    source: str  # inspector: the built engine itself; network: the types it was built from
+    layers: tuple[LayerFacts, ...]
+
+    @property
+    def by_precision(self) -> dict[str, int]:
+        counted = Counter(layer.precision for layer in self.layers)
+        return {name: counted.get(name, 0) for name in sorted({"INT8", "FP16", "FP32"} | set(counted))}
+
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        found: dict[str, Counter[str]] = {}
+        for layer in self.layers:
+            found.setdefault(layer.group, Counter())[layer.precision] += 1
+        return {name: dict(counted) for name, counted in found.items()}
+
+    @property
+    def fused_attention(self) -> int | None:
+        """How many attentions are one kernel; None where only the engine itself could tell."""
+        if self.source != "inspector":
+            return None
+        return sum(bool(ATTENTION.search(f"{layer.name} {layer.tactic}".lower())) for layer in self.layers)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "total": len(self.layers),
+            "by_precision": self.by_precision,
+            "groups": self.groups,
+            "fused_attention": self.fused_attention,
+        }
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What the engine itself says; `report` is None where it names no layers."""
+
+    report: Report | None
+    device_bytes: int
+
+
+def look_into(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool = False) -> Inside | None:
+    """Loads the engine and asks the inspector; None where it cannot be loaded, as RTX's without a GPU."""
+    runtime = flavour.module.Runtime(logger_of(flavour.module))
+    if carries_code:
+        runtime.engine_host_code_allowed = True  # we have just built it
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        if flavour.builds_without_gpu:
+            return None
+        raise EngineError(
+            f"{flavour} cannot load the engine it has just built: {'; '.join(heard.errors[-3:])}"
+        )
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(flavour.module.LayerInformationFormat.JSON)
+    held = engine.device_memory_size_v2 if flavour.counts_memory_in_64_bits else engine.device_memory_size
+    layers = read_layers(text)
+    return Inside(Report("inspector", layers) if layers else None, int(held))
+
+
+def read_layers(text: str) -> tuple[LayerFacts, ...]:
+    """Of the inspector's JSON; without detailed verbosity it holds names only, which say nothing of precision."""
+    found = []
+    for layer in json.loads(text).get("Layers", []):
+        if not isinstance(layer, dict):
+            continue
+        kind = str(layer.get("LayerType", ""))
+        precision = precision_of(layer)
+        if kind.lower() in IDLE or precision is None:
+            continue
+        name = str(layer.get("Name", ""))
+        found.append(
+            LayerFacts(name, kind, precision, str(layer.get("TacticName", "")), group_of(of_graph(layer)))
+        )
+    return tuple(found)
+
+
+def precision_of(layer: dict[str, Any]) -> str | None:
+    """INT8 where it reads INT8 (what only writes it rounds for the next), else the narrowest type it touches."""
+    reads = {type_of(tensor) for tensor in layer.get("Inputs", [])}
+    touched = reads | {type_of(tensor) for tensor in layer.get("Outputs", [])}
+    if "INT8" in reads:
+        return "INT8"
+    return next((name for name in NARROWEST if name in touched), None)
+
+
+def type_of(tensor: dict[str, Any]) -> str | None:
+    """TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has the type in a key of its own."""
+    for key in ("DataType", "Datatype", "Format/Datatype", "Format/DataType"):
+        for word in re.findall(r"[a-z]+\d*", str(tensor.get(key, "")).lower()):
+            if word in TYPES:
+                return TYPES[word]
+    return None
+
+
+def of_graph(layer: dict[str, Any]) -> str:
+    """The first node of the graph that is in this layer; TensorRT joins the names of what it fuses."""
+    named = OF_THE_GRAPH.search(str(layer.get("Metadata", "")))
+    if named:
+        return named[1]
+    return re.split(r" \+ |\.\.\.", re.sub(r"^\{?ForeignNode\[|__myl_\w+", "", str(layer.get("Name", ""))))[0]
+
+
+def demand_precision(report: Report, request: EngineRequest, graph: str, flavour: Flavour) -> None:
+    """An engine that is not what was asked for is no engine: it would be slower, and its measurements a lie."""
+    counted = report.by_precision
+    total = sum(counted.values())
+    shown = ", ".join(f"{count} {name}" for name, count in counted.items() if count)
+    if request.int8 and not counted["INT8"]:
+        raise EngineError(
+            f"INT8 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
+            " the graph has no Q/DQ pairs around its products. Quantise it with segdeploy quantize. Nothing was written"
+        )
+    if request.fp16 and not counted["FP16"]:
+        raise EngineError(
+            f"FP16 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
+            " give it the FP32 graph and let --fp16 write the types into it. Nothing was written"
+        )

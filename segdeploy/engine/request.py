@@ -1,0 +1,128 @@
+"""What an engine was asked to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segdeploy.errors import RequestError
+
+LARGEST_BATCH = 1024
+LEVELS = range(6)  # of optimisation
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The batches an engine takes: the smallest, the one it is tuned for, the largest."""
+
+    least: int
+    usual: int
+    most: int
+
+    @classmethod
+    def parse(cls, text: str) -> Profile:
+        """`1:4:8`, or `4` for that batch alone."""
+        parts = text.split(":")
+        if not all(part.isdecimal() for part in parts) or len(parts) not in (1, 3):
+            raise RequestError(
+                f"--batch {text!r} is not a batch; expected MIN:OPT:MAX, as in 1:4:8, or one number"
+            )
+        profile = cls(*map(int, parts * 3 if len(parts) == 1 else parts))
+        if not 1 <= profile.least <= profile.usual <= profile.most <= LARGEST_BATCH:
+            raise RequestError(
+                f"--batch {text} does not hold: expected 1 ≤ MIN ≤ OPT ≤ MAX ≤ {LARGEST_BATCH}, as in 1:4:8"
+            )
+        return profile
+
+    def __str__(self) -> str:
+        return f"{self.least}:{self.usual}:{self.most}"
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.least == self.most
+
+    @property
+    def label(self) -> str:
+        """What it adds to a file name: nothing for one image at a time."""
+        if self.most == 1:
+            return ""
+        return f".b{self.most}" if self.is_fixed else f".b{self.least}-{self.usual}-{self.most}"
+
+    def as_json(self) -> dict[str, int]:
+        return {"min": self.least, "opt": self.usual, "max": self.most}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What TensorRT's own calibrator is fed with: images, or scales that are there already."""
+
+    images: tuple[Path, ...] = ()
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    fp16: bool = False  # asked for: the engine must have it
+    int8: bool = False
+    profile: Profile | None = None
+    targets: tuple[str, ...] = ()  # compute capabilities, as in sm_86
+    workspace_gib: float | None = None
+    timing_cache: Path | None = None
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    dla: int | None = None
+    optimization_level: int | None = None
+    calibration: Calibration | None = None
+    card: str | None = None
+
+    def demand_sense(self) -> None:
+        """Refuse what no TensorRT can do."""
+        if self.workspace_gib is not None and not 0 < self.workspace_gib <= 1024:
+            raise RequestError(f"--workspace {self.workspace_gib:g} is not a size in GiB, as in 4")
+        if self.optimization_level is not None and self.optimization_level not in LEVELS:
+            raise RequestError(f"--optimization-level {self.optimization_level} is outside 0 to {LEVELS[-1]}")
+        if self.dla is not None and self.dla < 0:
+            raise RequestError(f"--dla {self.dla} is not the number of a DLA core; they are counted from 0")
+        if self.dla is not None and not (self.fp16 or self.int8):
+            raise RequestError(
+                "a DLA computes in FP16 and INT8 only: add --fp16, or --int8 with its calibrator"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked for beyond the defaults."""
+        asked = {
+            "fp16": self.fp16,
+            "int8": self.int8,
+            "batch": str(self.profile) if self.profile else None,
+            "targets": list(self.targets),
+            "workspace_gib": self.workspace_gib,
+            "timing_cache": self.timing_cache.name if self.timing_cache else None,
+            "hardware_compatible": self.hardware_compatible,
+            "version_compatible": self.version_compatible,
+            "dla": self.dla,
+            "optimization_level": self.optimization_level,
+            "calibrator": None if self.calibration is None else "tensorrt",
+        }
+        return {
+            name: value
+            for name, value in asked.items()
+            if value is not None and value is not False and value != []
+        }
+
+
+def parse_targets(text: str) -> tuple[str, ...]:
+    """`sm_86,sm_89`."""
+    targets = tuple(part.strip() for part in text.split(","))
+    wrong = next((target for target in targets if not re.fullmatch(r"sm_\d{2,3}", target)), None)
+    if wrong is not None:
+        raise RequestError(
+            f"--target {wrong!r} is not a compute capability; expected one like sm_86 or sm_120"
+        )
+    return unique(targets)
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,173 @@
+"""An engine against the graph it was built from, on the frames in its record: every slot of its batches.
+
+TensorRT has been wrong in single batch slots without a word (NVIDIA/TensorRT#4853), so each slot is compared by itself,
+with another frame in it than in its neighbours, at the smallest, the best and the largest batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy import agreement
+from segdeploy.agreement import Agreement, compare_labels
+from segdeploy.card import ModelCard, known_cards, read_card
+from segdeploy.engine import golden
+from segdeploy.errors import EngineDisagrees
+from segdeploy.flavour import Flavour
+from segdeploy.record import ArtifactRecord
+from segdeploy.sessions import Session, cuda, prepared
+from segdeploy.sessions.engine_facts import invalid_here
+from segdeploy.sessions.loadable import read_engine_record
+from segdeploy.sessions.tensorrt import TensorrtSession
+
+# Equal pixels demanded. FP32 engines compute convolutions in TF32, whose products have 11 bits.
+BOUND, BOUND_OF_FEWER_BITS = 0.999, 0.99
+# What a build cannot change: an engine for other machines is not wrong because this one cannot run it.
+OF_THIS_MACHINE = (
+    "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    batch: int
+    slot: int
+    agreement: Agreement
+
+
+def why_not(flavour: Flavour, engine: Path | None = None) -> str | None:
+    """None where an engine of this flavour can run here; else why not, in words.
+
+    RTX builds for GPUs other than the one that is there, so it is asked about the very `engine`.
+    """
+    reason = cuda.why_no_gpu()
+    if reason is not None or engine is None:
+        return reason
+    invalid = [name for name in invalid_here(flavour, engine.read_bytes()) if name in OF_THIS_MACHINE]
+    if not invalid:
+        return None
+    device = cuda.open_device()
+    return (
+        f"{flavour} cannot run it on {device.name} (compute capability {device.compute_capability}):"
+        f" {', '.join(invalid)}"
+    )
+
+
+def prove(path: Path, record: ArtifactRecord) -> dict[str, Any]:
+    """What was seen, for the record; an engine below the bound raises."""
+    with TensorrtSession(path, record=record) as session:
+        frames, labels = golden.read(record.engine["golden"], session.signature.size)
+        profile = record.engine["profile"]
+        batches = sorted({profile["min"], profile["opt"], profile["max"]})
+        seen = [one for batch in batches for one in compare(session, batch, frames, labels)]
+    demand(seen, record)
+    return {
+        "done": True,
+        "with": "ONNX Runtime",
+        "pixel_agreement": agreement.total(one.agreement for one in seen).pixel_agreement,
+        "worst_slot": min(one.agreement.pixel_agreement for one in seen),
+        "batches": batches,
+        "frames": len(frames),
+        "device": cuda.open_device().name,
+    }
+
+
+def verify(path: Path) -> ArtifactRecord:
+    """Prove the engine that was built where it could not run; its record then says what was seen."""
+    record = read_engine_record(path)
+    try:
+        verified = prove(path, record)
+    except EngineDisagrees as error:
+        written(path, record, {"done": False, "why": str(error)})
+        raise
+    return written(path, record, verified)
+
+
+def written(path: Path, record: ArtifactRecord, verified: dict[str, Any]) -> ArtifactRecord:
+    known = replace(record, artifact=path.name, engine=record.engine | {"verified": verified})
+    known.write(path.parent)
+    return known
+
+
+def compare(
+    session: Session, batch: int, frames: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> Iterator[Seen]:
+    """Each slot of a batch with each of the frames, one after the other."""
+    orders = orders_of(len(frames))
+    turns: list[list[Agreement]] = [[] for _ in range(batch)]
+    for turn in range(len(frames)):
+        places = [orders[slot % len(orders)][turn] for slot in range(batch)]
+        answers = golden.labels_of(
+            session.signature, session.run(prepared(session.signature, frames[places]))
+        )
+        for slot, place in enumerate(places):
+            turns[slot].append(compare_labels(labels[place][None], answers[slot][None]))
+    for slot, each in enumerate(turns):
+        yield Seen(batch, slot, agreement.total(each))
+
+
+def orders_of(count: int) -> list[list[int]]:
+    """In what order a slot gets the frames, another one for each of its neighbours: round, and round the other way."""
+    around = [[(start + turn) % count for turn in range(count)] for start in range(count)]
+    return around + [order[::-1] for order in around]
+
+
+def demand(seen: list[Seen], record: ArtifactRecord) -> None:
+    """Refuse an engine of which one slot is below the bound."""
+    bound = bound_of(record)
+    below = [one for one in seen if one.agreement.pixel_agreement < bound]
+    if not below:
+        return
+    worst = min(below, key=lambda one: one.agreement.pixel_agreement)
+    raise EngineDisagrees(
+        f"{record.artifact} disagrees with {record.engine['graph']['name']}: in slot {worst.slot} of batch"
+        f" {worst.batch} {worst.agreement.pixel_agreement:.2%} of the pixels are as ONNX Runtime labels them, and"
+        f" {bound:.2%} are demanded ({len(below)} of {len(seen)} slots are below). {advice(below, seen, record)}"
+    )
+
+
+def bound_of(record: ArtifactRecord) -> float:
+    """The general one, or the one that the card sets."""
+    card = read_card(record.card) if record.card in known_cards() else None
+    if record.precision == "fp32":
+        return set_by(card, "min_pixel_agreement") or BOUND
+    if record.precision == "fp16":
+        return set_by(card, "min_pixel_agreement_fp16") or BOUND_OF_FEWER_BITS
+    return BOUND_OF_FEWER_BITS
+
+
+def set_by(card: ModelCard | None, name: str) -> float | None:
+    """A card's own value; its default is for graphs in ONNX Runtime, which round less than engines."""
+    value = getattr(card, name, None)
+    return None if value == getattr(ModelCard, name) else value
+
+
+def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
+    """The known bug that fits, and what to do."""
+    samples = record.cost.get("GridSample", 0)
+    if samples and record.opset >= 20:
+        return (
+            "This fits NVIDIA/TensorRT#4646 (GridSample of opset 20): export the graph at opset 19 or lower"
+        )
+    if samples:
+        return (
+            "This fits NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1): build it with"
+            " another version of TensorRT"
+        )
+    largest = max(one.batch for one in seen)
+    alone_right = all(one.batch > 1 for one in below)
+    if largest > 1 and alone_right:
+        return (
+            "This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, TensorRT 10.11 to 11.1): build it with"
+            " --batch 1"
+        )
+    return (
+        "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step loses it, and report"
+        f" it with its record ({record.engine['flavour']} {record.engine['version']})"
+    )

@@ -1,0 +1,322 @@
+"""TensorRT 8.6, 10, 11 and TensorRT-RTX engines: pinned buffers, two batches in flight, CUDA graphs.
+
+A session may be shared by threads. It has two slots, each with an execution context, a stream and buffers of its own.
+A lock chooses the slot, and another in each slot lets one thread at a time in: two overlap, and a third waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.card import ModelCard
+from segdeploy.errors import EngineError, OutputError, RequestError
+from segdeploy.files import write_bytes
+from segdeploy.record import ArtifactRecord
+from segdeploy.sessions import cuda
+from segdeploy.sessions.cuda import Device, DeviceMemory
+from segdeploy.sessions.device_array import DeviceArray, Lent, lent
+from segdeploy.sessions.engine_facts import bindings_of, profile_of, why_invalid
+from segdeploy.sessions.loadable import (
+    demand_engine,
+    demand_gpu,
+    open_builder,
+    read_engine_record,
+    rebuild,
+)
+from segdeploy.sessions.slot import Slot, Ticket
+from segdeploy.signature import TensorFacts, read_signature
+from segdeploy.tensorrt_log import listening, logger_of
+
+SLOTS = 2
+
+
+class TensorrtSession:
+    """An engine and its record (the one beside it), ready to run.
+
+    `graphs=False` leaves CUDA graphs out, to measure what they bring.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        card: ModelCard | None = None,
+        *,
+        record: ArtifactRecord | None = None,
+        graphs: bool = True,
+    ) -> None:
+        self._record = record or read_engine_record(path)
+        demand_engine(path, self._record)
+        self._flavour = open_builder(self._record)
+        self._device = cuda.open_device()
+        demand_gpu(self._record, self._device.name, self._device.compute_capability)
+        self._path = path
+        self._graphs = graphs
+        self._lock = Lock()
+        self._slots: list[Slot] = []
+        self._turn = 0
+        self._closed = False
+        self._engine: Any = None
+        self._runtime: Any = None
+        self._config: Any = None
+        self._cache: Any = None
+        self._listening = ExitStack()
+        self._heard = self._listening.enter_context(listening(self._flavour))
+        try:
+            with self._device.active():
+                self._open(card)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, card: ModelCard | None) -> None:
+        module, logger = self._flavour.module, logger_of(self._flavour.module)
+        module.init_libnvinfer_plugins(logger, "")
+        self._runtime = module.Runtime(logger)
+        if self._record.engine["options"].get("version_compatible"):
+            # Such an engine brings its own runtime along as code for the processor.
+            self._runtime.engine_host_code_allowed = True
+        data = self._path.read_bytes()
+        reasons = why_invalid(self._flavour, self._runtime, data)
+        if reasons:
+            raise EngineError(
+                f"{self._flavour} says that {self._name} cannot run on this {self._device.name} (compute capability"
+                f" {self._device.compute_capability}): {', '.join(reasons)}. Rebuild it: {rebuild(self._record)}"
+            )
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise EngineError(
+                f"{self._name} cannot be loaded by {self._flavour}: {self._said()}."
+                f" Rebuild it: {rebuild(self._record)}"
+            )
+        inputs, outputs = bindings_of(self._engine, module)
+        self.profile = profile_of(self._engine, inputs[0])
+        batches = {shape[0] for shape in self.profile}
+        if len(batches) == 1:  # the engine leaves the batch open, its profile does not
+            inputs = [inputs[0]._replace(shape=(*batches, *inputs[0].shape[1:])), *inputs[1:]]
+        self.signature = read_signature(self._record.engine["metadata"], inputs, outputs, self._name, card)
+        # TensorRT 8.6 lets only one execution context use a profile.
+        alone = not self._flavour.can_be_typed and self.signature.batch is None
+        self._most_slots = 1 if alone else SLOTS
+        if self._flavour.is_rtx:
+            self._config = self._rtx_config()
+        self._slots.append(self._new_slot())
+
+    @property
+    def _name(self) -> str:
+        return self._record.artifact
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    @property
+    def without_graph(self) -> str | None:
+        """Why kernels are launched one by one; None where a CUDA graph is replayed, or none has been tried yet."""
+        if not self._graphs:
+            return "CUDA graphs are off"
+        return next((slot.without_graph for slot in self._slots if slot.without_graph), None)
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        return self.result(self.submit(inputs))
+
+    def submit(self, inputs: NDArray[Any]) -> Ticket:
+        """Start a batch. Two can be under way; a third first waits for the oldest, whose answer is kept."""
+        self._demand(inputs)
+        ticket = Ticket()
+
+        def start(slot: Slot) -> None:
+            slot.start(inputs, ticket)
+
+        self._in_a_slot(start)
+        return ticket
+
+    def result(self, ticket: Ticket) -> NDArray[Any]:
+        """The answer to a batch, once: its ticket does not keep it."""
+        slot = ticket.slot
+        if slot is not None:
+            with slot.lock, self._device.active():
+                if ticket.slot is slot:
+                    slot.collect()
+        return ticket.take()
+
+    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
+        """As `run`, for an array on the GPU (DLPack or `__cuda_array_interface__`); finished when it returns.
+
+        The input is copied on the GPU into the place that the CUDA graph reads. The answer is written into `out`, an
+        array on the GPU too, or into memory of its own, which costs an allocation.
+        """
+        answers: list[DeviceArray] = []
+        self._in_a_slot(lambda slot: answers.append(self._run_device(slot, inputs, out)))
+        return answers[0]
+
+    def _run_device(self, slot: Slot, inputs: Any, out: Any) -> DeviceArray:
+        given = lent(inputs, slot.stream.handle)
+        self._demand(given)
+        shape, dtype = slot.answers(given.shape), np.dtype(self.signature.output.dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        if out is None:
+            memory = self._device.allocate(size)
+            answer = DeviceArray(memory.address, shape, dtype, Owned(self._device, memory))
+        else:
+            place = lent(out, slot.stream.handle)
+            if (place.shape, place.dtype) != (shape, dtype):
+                raise RequestError(f"the answer is {dtype} {shape}, and `out` is {place.dtype} {place.shape}")
+            if place.stream is not None:
+                slot.stream.wait_for(place.stream)
+            answer = DeviceArray(place.address, shape, dtype, (place, out))
+        slot.run_on_device(given, answer.address)
+        return answer
+
+    def _in_a_slot(self, work: Callable[[Slot], None]) -> None:
+        slot = self._take_slot()
+        with slot.lock, self._device.active():
+            self._demand_open()
+            slot.collect()
+            try:
+                work(slot)
+            except BaseException:
+                slot.abandon()
+                raise
+
+    def _take_slot(self) -> Slot:
+        """An idle one, a new one, or the one that has been under way for longest."""
+        with self._lock:
+            self._demand_open()
+            slot = next((one for one in self._slots if not one.taken), None)
+            if slot is None and len(self._slots) < self._most_slots:
+                slot = self._further_slot()
+            if slot is None:
+                slot = min(self._slots, key=lambda one: one.turn)
+            slot.taken = True
+            slot.turn = self._turn = self._turn + 1
+            return slot
+
+    def _demand_open(self) -> None:
+        if self._closed:
+            raise RequestError(f"the session of {self._name} is closed")
+
+    def _demand(self, inputs: NDArray[Any] | Lent) -> None:
+        self.signature.demand_input(inputs)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        least, best, most = (shape[0] for shape in self.profile)
+        batch = inputs.shape[0]
+        if not least <= batch <= most:
+            wider = f"--batch {min(least, batch)}:{best}:{max(most, batch)}"
+            raise RequestError(
+                f"a batch of {batch} is outside the profile of {self._name}, which holds {least} to {most}"
+                f" (fastest at {best}). For more build it with {wider}: {rebuild(self._record, wider)}"
+            )
+
+    # ---- making and freeing ----------------------------------------------------------------------------------------
+
+    def _further_slot(self) -> Slot | None:
+        """None where there is no memory for it: then batches follow one another, as on a small Jetson."""
+        try:
+            with self._device.active():
+                slot = self._new_slot()
+        except EngineError:
+            self._most_slots = len(self._slots)
+            return None
+        self._slots.append(slot)
+        return slot
+
+    def _new_slot(self) -> Slot:
+        context = (
+            self._engine.create_execution_context()
+            if self._config is None
+            else self._engine.create_execution_context(self._config)
+        )
+        if context is None:
+            raise EngineError(
+                f"{self._name} needs more memory than {self._device.name} has free, or cannot be set up on it:"
+                f" {self._said()}. End what else runs there, or build it for a smaller batch with --batch"
+            )
+        captures = self._graphs and self._config is None  # RTX captures by itself
+        return Slot(
+            self._device, context, self.signature, self.profile[2], self._outputs(), captures, self._said
+        )
+
+    def _outputs(self) -> list[TensorFacts]:
+        return bindings_of(self._engine, self._flavour.module)[1]
+
+    def _rtx_config(self) -> Any:
+        """RTX compiles kernels when an engine first runs: all at once, not step by step, and they are kept."""
+        module = self._flavour.module
+        config = self._engine.create_runtime_config()
+        if self._graphs:
+            config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            module.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        cache = config.create_runtime_cache()
+        kept = cache_path(self._path)
+        loaded = kept.is_file() and cache.deserialize(kept.read_bytes())  # of another GPU or driver: False
+        config.set_runtime_cache(cache)
+        self._cache = None if loaded else cache
+        return config
+
+    def _keep_compiled(self) -> None:
+        """Beside the engine, for the next start; a folder that cannot be written costs that start its seconds."""
+        under_its_name = self._path.name == self._record.artifact  # it is not while a build still proves it
+        if self._cache is not None and under_its_name and any(slot.has_run for slot in self._slots):
+            with suppress(OutputError):
+                write_bytes(cache_path(self._path), bytes(self._cache.serialize()))
+
+    def _said(self) -> str:
+        """What TensorRT logged since it was last asked."""
+        said = "; ".join(" ".join(one.split()) for one in self._heard.errors) or "TensorRT gave no reason"
+        self._heard.errors.clear()
+        return said
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            slots = list(self._slots)
+        with self._listening, self._device.active():
+            try:
+                for slot in slots:
+                    with slot.lock:
+                        slot.collect()
+                self._keep_compiled()
+            finally:
+                with ExitStack() as freed:
+                    for slot in slots:
+                        freed.callback(self._free, slot)
+                # A context goes before its engine, an engine before its runtime.
+                self._cache = self._config = None
+                self._engine = None
+                self._runtime = None
+
+    def _free(self, slot: Slot) -> None:
+        with slot.lock:
+            slot.free()
+
+    def __enter__(self) -> TensorrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Owned:
+    """Memory that is freed with the last array that was made of it, in whichever thread that happens."""
+
+    def __init__(self, device: Device, memory: DeviceMemory) -> None:
+        self._device, self._memory = device, memory
+
+    def __del__(self) -> None:
+        with self._device.active():
+            self._memory.free()
+
+
+def cache_path(engine: Path) -> Path:
+    return engine.with_name(engine.name + ".compiled")

@@ -1,0 +1,382 @@
+"""A GPU made of numpy, and a TensorRT runtime on it that has what each version really has, and nothing else.
+
+Work that is queued on a stream is done when the stream is waited for, not before: what reads a buffer too early, or
+writes into it too soon, gets wrong numbers here as it would there.
+"""
+
+import ctypes
+import inspect
+import itertools
+import json
+import threading
+from contextlib import contextmanager
+from types import ModuleType
+
+import fake_tensorrt
+import numpy as np
+
+from segdeploy.errors import EngineError
+from segdeploy.sessions import cuda
+
+TYPES = {"float32": "FLOAT", "float16": "HALF", "int32": "INT32", "int64": "INT64", "uint8": "UINT8"}
+
+
+def at(address, shape, dtype):
+    """The array that lies at an address."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype).reshape(shape)
+
+
+class FakeDevice:
+    def __init__(self, name="Test GPU", compute_capability="8.6", room=1 << 30):
+        self.name, self.compute_capability, self.room = name, compute_capability, room
+        self.live = set()  # buffers and graphs that were not freed
+        self.streams = {}
+        self.most_under_way = 0
+        self.refuse_capture = False
+        self.captures = self.launches = 0
+        self._here = threading.local()
+
+    @contextmanager
+    def active(self):
+        self._here.depth = getattr(self._here, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._here.depth -= 1
+
+    def demand_active(self):
+        assert getattr(self._here, "depth", 0) > 0, "the device is not current in this thread"
+
+    def memory(self):
+        return cuda.Memory(self.room - sum(one.size for one in set(self.live)), self.room)
+
+    def allocate(self, size):
+        self.demand_room(size)
+        return FakeMemory(self, size)
+
+    def pin(self, size):
+        self.demand_room(size)
+        return FakePinned(self, size)
+
+    def demand_room(self, size):
+        self.demand_active()
+        if size > self.memory().free_bytes:
+            raise EngineError("out of memory")
+
+    def stream(self):
+        self.demand_active()
+        return FakeStream(self)
+
+
+class FakeMemory:
+    def __init__(self, device, size):
+        self.device, self.size = device, size
+        self.array = np.full(size, 0xA5, np.uint8)
+        self.address = self.array.ctypes.data
+        device.live.add(self)
+
+    def free(self):
+        self.device.demand_active()
+        self.device.live.remove(self)  # twice would raise
+        self.array[:] = 0x5A
+
+
+class FakePinned(FakeMemory):
+    def view(self, shape, dtype):
+        size = int(np.prod(shape)) * dtype.itemsize
+        return self.array[:size].view(dtype).reshape(shape)
+
+
+class FakeEvent:
+    def synchronise(self):
+        pass
+
+    def ms_until(self, later):
+        return 0.0
+
+
+class FakeStream:
+    handles = itertools.count(1000)
+
+    def __init__(self, device):
+        self.device = device
+        self.handle = next(self.handles)
+        self.queue = []
+        self.recorded = None
+        self.waited_for = []
+        device.streams[self.handle] = self
+
+    def free(self):
+        del self.device.streams[self.handle]
+
+    def do(self, work):
+        self.device.demand_active()
+        (self.queue if self.recorded is None else self.recorded).append(work)
+        under_way = sum(bool(one.queue) for one in list(self.device.streams.values()))
+        self.device.most_under_way = max(self.device.most_under_way, under_way)
+
+    def upload(self, target, source):
+        assert target.size >= source.nbytes
+        self.do(lambda: np.copyto(at(target.address, source.shape, source.dtype), source))
+
+    def download(self, target, source):
+        assert source.size >= target.nbytes
+        self.do(lambda: np.copyto(target, at(source.address, target.shape, target.dtype)))
+
+    def copy(self, target, source, size):
+        self.do(lambda: np.copyto(at(target, size, np.uint8), at(source, size, np.uint8)))
+
+    def mark(self):
+        return FakeEvent()
+
+    def wait_for(self, handle):
+        self.waited_for.append(handle)
+
+    def synchronise(self):
+        self.device.demand_active()
+        queue, self.queue = self.queue, []
+        for work in queue:
+            work()
+
+    def capture(self, work):
+        self.device.demand_active()
+        self.recorded = []
+        try:
+            work()
+            if self.device.refuse_capture:
+                raise EngineError("CUDA refused a graph: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+            self.device.captures += 1
+            return FakeGraph(self.device, self.recorded)
+        finally:
+            self.recorded = None
+
+
+class FakeGraph:
+    size = 0
+
+    def __init__(self, device, recorded):
+        self.device, self.recorded = device, recorded
+        device.live.add(self)
+
+    def launch(self, stream):
+        self.device.launches += 1
+        for work in self.recorded:
+            stream.do(work)
+
+    def free(self):
+        self.device.demand_active()
+        self.device.live.remove(self)
+
+
+PAIRS = (
+    (cuda.Device, FakeDevice), (cuda.DeviceMemory, FakeMemory), (cuda.PinnedMemory, FakePinned),
+    (cuda.Event, FakeEvent), (cuda.Stream, FakeStream), (cuda.Graph, FakeGraph),
+)  # fmt: skip
+
+
+def methods_of(kind):
+    return {
+        name: list(inspect.signature(value).parameters)
+        for name, value in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
+    }
+
+
+# ---- TensorRT --------------------------------------------------------------------------------------------------
+
+
+class Value:
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def __int__(self):
+        return self.value
+
+
+def enumeration(names):
+    flags = names[0] == "VERSION_MISMATCH"
+    members = {name: Value(name, 1 << place if flags else place) for place, name in enumerate(names)}
+    return type("Enumeration", (), members | {"__members__": members})
+
+
+class Logger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = (
+        f"Severity.{name}" for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+    )
+
+
+def plan(network, bindings, profile=(1, 1, 1)):
+    """The bytes of an engine. `bindings`: [name, mode, dtype, shape with None]."""
+    return json.dumps({"network": network, "bindings": bindings, "profile": list(profile)}).encode()
+
+
+class Runtime:
+    def __init__(self, logger):
+        self._logger = logger
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, serialized_engine):
+        self.module.loaded.append(self)
+        try:
+            facts = json.loads(bytes(serialized_engine))
+        except ValueError:
+            self._logger.log(Logger.ERROR, "Serialization assertion magicTag failed")
+            return None
+        return self.module.ICudaEngine(facts, self._logger)
+
+    def get_engine_validity(self, buffer):
+        return self.module.validity
+
+
+class ICudaEngine:
+    def __init__(self, facts, logger):
+        self._facts, self._logger = facts, logger
+        self._bindings = {name: (mode, dtype, shape) for name, mode, dtype, shape in facts["bindings"]}
+        self.num_io_tensors = len(self._bindings)
+        self._contexts = 0
+
+    def get_tensor_name(self, index):
+        return list(self._bindings)[index]
+
+    def get_tensor_mode(self, name):
+        return getattr(self.module.TensorIOMode, self._bindings[name][0])
+
+    def get_tensor_dtype(self, name):
+        return getattr(self.module.DataType, TYPES[self._bindings[name][1]])
+
+    def get_tensor_shape(self, name):
+        return [-1 if side is None else side for side in self._bindings[name][2]]
+
+    def get_tensor_profile_shape(self, name, profile_index):
+        assert profile_index == 0
+        return [[batch, *self._bindings[name][2][1:]] for batch in self._facts["profile"]]
+
+    def create_runtime_config(self):
+        return self.module.IRuntimeConfig()
+
+    def create_execution_context(self, config=None):
+        self._contexts += 1
+        if self._contexts > self.module.most_contexts:
+            self._logger.log(Logger.ERROR, "Requested amount of GPU memory could not be allocated")
+            return None
+        context = self.module.IExecutionContext(self, config, 0 if self._contexts == 1 else -1)
+        self.module.contexts.append(context)
+        return context
+
+
+class IExecutionContext:
+    def __init__(self, engine, config, profile):
+        self._engine, self._config = engine, config
+        self.active_optimization_profile = profile
+        self._addresses, self._shape = {}, None
+
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        self.active_optimization_profile = profile_index
+        return True
+
+    def set_input_shape(self, name, shape):
+        self._shape = tuple(shape)
+        return True
+
+    def get_tensor_shape(self, name):
+        return [self._shape[0] if side is None else side for side in self._engine._bindings[name][2]]
+
+    def set_tensor_address(self, name, memory):
+        self._addresses[name] = int(memory)
+        return True
+
+    def execute_async_v3(self, stream_handle):
+        module, engine = self.module, self._engine
+        assert self.active_optimization_profile == 0
+        assert set(self._addresses) == set(engine._bindings)
+        if module.failures:
+            engine._logger.log(Logger.ERROR, module.failures.pop(0))
+            return False
+        shape = self._shape
+
+        def work():
+            assert shape == self._shape, "the context's shape was changed under a captured graph"
+            (eaten,) = (name for name, (mode, *_) in engine._bindings.items() if mode == "INPUT")
+            outputs = [name for name, (mode, *_) in engine._bindings.items() if mode == "OUTPUT"]
+            given = at(self._addresses[eaten], shape, engine._bindings[eaten][1]).copy()
+            answers = module.networks[engine._facts["network"]](given)
+            answers = answers if isinstance(answers, tuple) else (answers,)
+            for name, answer in zip(outputs, answers, strict=True):
+                np.copyto(at(self._addresses[name], answer.shape, answer.dtype), answer)
+
+        module.device.streams[stream_handle].do(work)
+        return True
+
+
+class IRuntimeConfig:
+    def __init__(self):
+        self.cuda_graph_strategy = self.dynamic_shapes_kernel_specialization_strategy = None
+
+    def create_runtime_cache(self):
+        return self.module.IRuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self._cache = cache
+        return True
+
+
+class IRuntimeCache:
+    _loaded = None
+
+    def deserialize(self, blob):
+        self._loaded = bytes(blob) if blob == b"compiled here" else None
+        return self._loaded is not None
+
+    def serialize(self):
+        return b"compiled here"
+
+
+CLASSES = (Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig, IRuntimeCache)
+ENUMERATIONS = {
+    "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
+    "DataType": ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "INT64", "BF16"),
+    "CudaGraphStrategy": ("DISABLED", "WHOLE_GRAPH_CAPTURE"),
+    "DynamicShapesKernelSpecializationStrategy": ("LAZY", "EAGER", "NONE"),
+    "EngineValidity": ("VALID", "SUBOPTIMAL", "INVALID"),
+    "EngineInvalidityDiagnostics": (
+        "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY",
+        "MALFORMED_ENGINE", "CUDA_ERROR",
+    ),
+}  # fmt: skip
+
+
+def symbols(version):
+    """What the bindings of this version hold: of TensorRT by the table, of RTX by the package itself."""
+    if version == "rtx":
+        import tensorrt_rtx as rtx
+
+        return {*dir(rtx), *(f"{kind}.{name}" for kind in dir(rtx) for name in dir(getattr(rtx, kind)))}
+    return fake_tensorrt.symbols(version)
+
+
+def fake_module(version, device, networks):
+    """A TensorRT runtime of this version ("rtx": TensorRT-RTX 1.7.1) that computes with `networks`."""
+    known = symbols(version)
+    module = ModuleType("tensorrt_rtx" if version == "rtx" else "tensorrt")
+    module.__version__ = "1.7.1.116" if version == "rtx" else f"{version}.7"
+    module.device, module.networks = device, networks
+    module.loaded, module.contexts, module.failures, module.most_contexts = [], [], [], 9
+    module.ILogger = Logger
+    module.init_libnvinfer_plugins = lambda logger, namespace: True
+    for name, members in ENUMERATIONS.items():
+        if name in known:
+            setattr(module, name, enumeration([one for one in members if f"{name}.{one}" in known]))
+    for kind in CLASSES:
+        if kind.__name__ in known or (version == "rtx" and kind is IRuntimeCache):
+            held = {
+                name: value
+                for name, value in vars(kind).items()
+                if name.startswith("_") or f"{kind.__name__}.{name}" in known
+            }
+            for name in ("__dict__", "__weakref__"):
+                held.pop(name, None)
+            setattr(module, kind.__name__, type(kind.__name__, (), held | {"module": module}))
+    if version == "rtx":
+        module.validity = (module.EngineValidity.VALID, 0)
+    return module

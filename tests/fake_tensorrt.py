@@ -1,0 +1,468 @@
+"""A TensorRT that builds nothing and remembers everything, with exactly the names that a real version's bindings hold.
+
+`fake("10.3.0")` is a module to put into `sys.modules["tensorrt"]`. What data/tensorrt_symbols.tsv does not list for
+that version is an AttributeError here, as there. Its parser reads the real graph, its builder asks monitors and
+calibrators as TensorRT does, and its inspector writes that version's JSON.
+"""
+
+import json
+import types
+from functools import cache
+from pathlib import Path
+
+import onnx
+
+from segdeploy.graph.precision import Typed
+
+TABLE = Path(__file__).parent / "data" / "tensorrt_symbols.tsv"
+VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0")
+KINDS = {
+    "Conv": "CONVOLUTION", "ConvTranspose": "DECONVOLUTION", "MatMul": "MATRIX_MULTIPLY", "Gemm": "MATRIX_MULTIPLY",
+    "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Cast": "CAST", "Transpose": "SHUFFLE",
+    "Reshape": "SHUFFLE", "Softmax": "SOFTMAX", "LayerNormalization": "NORMALIZATION", "Resize": "RESIZE",
+    "ArgMax": "TOPK", "Squeeze": "SHUFFLE", "Unsqueeze": "SHUFFLE", "Constant": "CONSTANT", "Identity": "IDENTITY",
+}  # fmt: skip
+TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF"}
+SPELLED = {
+    "FLOAT": "FP32",
+    "HALF": "FP16",
+    "INT8": "Int8",
+    "INT32": "Int32",
+    "INT64": "Int64",
+    "UINT8": "UInt8",
+}
+
+
+@cache
+def symbols(version):
+    rows = [line.split("\t") for line in TABLE.read_text().splitlines()]
+    place = rows[0].index(version)
+    return frozenset(row[0] for row in rows[1:] if row[place] == "yes")
+
+
+class Limited:
+    """An object whose public names are those of the table, for reading and for writing."""
+
+    _version = ""
+    _kind = ""
+
+    def __getattribute__(self, name):
+        if not name.startswith("_"):
+            demand(self, name)
+        return object.__getattribute__(self, name)
+
+    def __setattr__(self, name, value):
+        if not name.startswith("_"):
+            demand(self, name)
+        object.__setattr__(self, name, value)
+
+
+def demand(thing, name):
+    kind, version = thing._kind, thing._version
+    if f"{kind}.{name}" not in symbols(version):
+        raise AttributeError(f"{kind!r} of TensorRT {version} has no attribute {name!r}")
+
+
+class Member(int):
+    """A value of one of TensorRT's enumerations."""
+
+    def __new__(cls, kind, name, value):
+        made = super().__new__(cls, value)
+        made.kind, made.name = kind, name
+        return made
+
+    def __str__(self):
+        return f"{self.kind}.{self.name}"
+
+    __repr__ = __str__
+
+
+def enumeration(version, kind):
+    names = sorted(
+        one.partition(".")[2]
+        for one in symbols(version)
+        if one.startswith(f"{kind}.") and one.count(".") == 1
+    )
+    members = {
+        name: Member(kind, name, place)
+        for place, name in enumerate(name for name in names if name not in ("name", "value"))
+    }
+    return type(kind, (), {**members, "__members__": members})
+
+
+class Plan(bytes):
+    @property
+    def nbytes(self):
+        return len(self)
+
+
+class Fake(types.ModuleType):
+    """`parser_says`, `builder_says`: the errors with which it fails; `calls`: what it was asked to do."""
+
+    def __init__(self, version):
+        super().__init__("tensorrt")
+        self.__dict__["_names"] = symbols(version)
+        self.__version__ = f"{version}.7"
+        self.calls = []
+        self.parser_says = []
+        self.builder_says = []
+        self.warns = []
+        self.dla_cores = 0
+        self.takes_timing_cache = True
+        self.has_driver = True
+        self.drops_to_fp32 = False
+        self.fused_attention = 0
+        self.on_step = lambda name, step: None
+        self.loggers = []
+        for name in self._names:
+            if "." not in name and f"{name}.name" in self._names and f"{name}.value" in self._names:
+                self.__dict__[name] = enumeration(version, name)
+        for kind in classes(self, version):
+            if kind.__name__ in self._names:
+                self.__dict__[kind.__name__] = kind
+        self.__dict__["init_libnvinfer_plugins"] = lambda logger, namespace: True
+
+    def __getattr__(self, name):
+        raise AttributeError(f"module 'tensorrt' {self.__version__} has no attribute {name!r}")
+
+    def did(self, name, *arguments):
+        self.calls.append((name, *arguments))
+
+    def arguments_of(self, name):
+        return [call[1:] for call in self.calls if call[0] == name]
+
+
+def fake(version, **settings):
+    made = Fake(version)
+    for name, value in settings.items():
+        assert hasattr(made, name), name
+        setattr(made, name, value)
+    return made
+
+
+def classes(module, version):
+    """The classes of this version, bound to their module."""
+
+    class ILogger:
+        def __init__(self):
+            module.loggers.append(self)
+
+    severities = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+    for place, name in enumerate(severities):
+        setattr(ILogger, name, Member("Severity", name, place))
+    ILogger.Severity = ILogger
+
+    class IProgressMonitor:
+        def __init__(self):
+            pass
+
+    class IInt8EntropyCalibrator2:
+        def __init__(self):
+            pass
+
+    class ITensor(Limited):
+        _kind = "ITensor"
+
+        def __init__(self, name, dtype, shape):
+            self._facts = name, dtype, shape
+
+        name = property(lambda self: self._facts[0])
+        dtype = property(lambda self: getattr(module.DataType, self._facts[1]))
+        shape = property(lambda self: self._facts[2])
+
+    class ILayer(Limited):
+        _kind = "ILayer"
+
+        def __init__(self, node, tensors):
+            self._node = node
+            self._inputs = [tensors.get(name) for name in node.input]
+            self._outputs = [tensors[name] for name in node.output if name]
+
+        name = property(lambda self: self._node.name)
+        type = property(lambda self: getattr(module.LayerType, KINDS.get(self._node.op_type, "ELEMENTWISE")))
+        num_inputs = property(lambda self: len(self._inputs))
+        num_outputs = property(lambda self: len(self._outputs))
+
+        def get_input(self, index):
+            return self._inputs[index]
+
+        def get_output(self, index):
+            return self._outputs[index]
+
+    class INetworkDefinition(Limited):
+        _kind = "INetworkDefinition"
+
+        def __init__(self, flags):
+            self._flags, self._layers, self._inputs, self._outputs = flags, [], [], []
+
+        num_layers = property(lambda self: len(self._layers))
+        num_inputs = property(lambda self: len(self._inputs))
+        num_outputs = property(lambda self: len(self._outputs))
+
+        def get_layer(self, index):
+            return self._layers[index]
+
+        def get_input(self, index):
+            return self._inputs[index]
+
+        def get_output(self, index):
+            return self._outputs[index]
+
+    class ParserError(Limited):
+        _kind = "ParserError"
+
+        def __init__(self, code, place, name, operator, text):
+            self._facts = code, place, name, operator, text
+
+        def code(self):
+            return f"ErrorCode.{self._facts[0]}"
+
+        def node(self):
+            return self._facts[1]
+
+        def node_name(self):
+            return self._facts[2]
+
+        def node_operator(self):
+            return self._facts[3]
+
+        def desc(self):
+            return self._facts[4]
+
+    class OnnxParser(Limited):
+        _kind = "OnnxParser"
+
+        def __init__(self, network, logger):
+            self._network = network
+
+        num_errors = property(lambda self: len(module.parser_says))
+
+        def get_error(self, index):
+            return ParserError(*module.parser_says[index])
+
+        def parse_from_file(self, path):
+            module.did("parse_from_file", path)
+            if module.parser_says:
+                return False
+            read(self._network, onnx.load(path))
+            return True
+
+    def read(network, model):
+        values = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+        values |= {value.name: value for value in [*model.graph.input, *model.graph.output]}
+        types = Typed(model).types
+
+        def tensor(name):
+            kind = TYPES.get(types.get(name, 1), "FLOAT")
+            if kind == "INT64" and version.startswith("8."):
+                kind = "INT32"
+            shape = values[name].type.tensor_type.shape.dim if name in values else []
+            return ITensor(name, kind, tuple(-1 if side.dim_param else side.dim_value for side in shape))
+
+        names = {name for node in model.graph.node for name in (*node.input, *node.output) if name}
+        tensors = {name: tensor(name) for name in names}
+        network._layers = [ILayer(node, tensors) for node in model.graph.node]
+        network._inputs = [tensors[value.name] for value in model.graph.input]
+        network._outputs = [tensors[value.name] for value in model.graph.output]
+
+    class IOptimizationProfile(Limited):
+        _kind = "IOptimizationProfile"
+
+        def set_shape(self, name, least, usual, most):
+            module.did("set_shape", name, least, usual, most)
+
+    class ITimingCache(Limited):
+        _kind = "ITimingCache"
+
+        def __init__(self, data):
+            self._data = data
+
+        def serialize(self):
+            return Plan(self._data + b"+timed")
+
+    class IBuilderConfig(Limited):
+        _kind = "IBuilderConfig"
+
+        def __init__(self):
+            self._set = {}
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if not name.startswith("_"):
+                module.did("config." + name, value)
+
+        def set_flag(self, flag):
+            module.did("set_flag", flag.name)
+            self._set[flag.name] = True
+
+        def set_memory_pool_limit(self, pool, size):
+            module.did("set_memory_pool_limit", pool.name, size)
+
+        def add_optimization_profile(self, profile):
+            return 0
+
+        def set_calibration_profile(self, profile):
+            module.did("set_calibration_profile")
+            return True
+
+        def can_run_on_DLA(self, layer):  # noqa: N802
+            return layer.type.name == "CONVOLUTION"
+
+        def create_timing_cache(self, data):
+            module.did("create_timing_cache", bytes(data))
+            return ITimingCache(bytes(data))
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            self._cache = cache
+            return module.takes_timing_cache
+
+        def get_timing_cache(self):
+            return self._cache
+
+    class Builder(Limited):
+        _kind = "Builder"
+
+        def __init__(self, logger):
+            self._logger = logger
+            if not module.has_driver:
+                logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
+
+        num_DLA_cores = property(lambda self: module.dla_cores)  # noqa: N815
+
+        def create_network(self, flags=0):
+            module.did("create_network", flags)
+            return INetworkDefinition(flags)
+
+        def create_builder_config(self):
+            return IBuilderConfig()
+
+        def create_optimization_profile(self):
+            return IOptimizationProfile()
+
+        def build_serialized_network(self, network, config):
+            module.did("build_serialized_network")
+            for message in module.warns:
+                self._logger.log(ILogger.WARNING, message)
+            for message in module.builder_says:
+                self._logger.log(ILogger.ERROR, message)
+            if module.builder_says or not calibrate(config) or not walk(self._logger, config):
+                return None
+            return Plan(json.dumps(layers_of(network, config)).encode())
+
+    def calibrate(config):
+        calibrator = config.__dict__.get("int8_calibrator")
+        if calibrator is None:
+            return True
+        cache = calibrator.read_calibration_cache()
+        if cache is None:
+            while (addresses := calibrator.get_batch(["input"])) is not None:
+                module.did("calibrated", calibrator.get_batch_size(), *addresses)
+            calibrator.write_calibration_cache(b"TRT-100300-EntropyCalibration2\n")
+        return True
+
+    def walk(logger, config):
+        monitor = config.__dict__.get("progress_monitor")
+        for phase, parent, steps in (
+            ("Building engine", None, 2),
+            ("Optimizing graph", "Building engine", 3),
+        ):
+            if monitor is not None:
+                monitor.phase_start(phase, parent, steps)
+            for step in range(steps):
+                module.on_step(phase, step)
+                if monitor is not None and not monitor.step_complete(phase, step):
+                    logger.log(ILogger.ERROR, "IBuilder::buildSerializedNetwork: Error Code 7: BuildCanceled")
+                    return False
+            if monitor is not None:
+                monitor.phase_finish(phase)
+        return True
+
+    def layers_of(network, config):
+        typed = bool(version >= "11" and not version.startswith("8")) or bool(network._flags)
+        typed = typed and not version.startswith("8")
+        dequantised = {
+            layer._outputs[0].name for layer in network._layers if layer._node.op_type == "DequantizeLinear"
+        }
+        found = [
+            {"name": f"_gemm_mha_v2_{place}", "kind": "kgen", "reads": "HALF", "writes": "HALF"}
+            for place in range(module.fused_attention)
+        ]
+        for layer in network._layers:
+            reads = next((one._facts[1] for one in layer._inputs if one is not None), "FLOAT")
+            writes = layer._outputs[0]._facts[1]
+            if not typed and config._set.get("FP16") and writes == "FLOAT":
+                reads = writes = "HALF"
+            calibrated = "int8_calibrator" in config.__dict__
+            if layer.type.name in ("CONVOLUTION", "MATRIX_MULTIPLY") and (
+                calibrated or layer._inputs[0].name in dequantised
+            ):
+                reads = "INT8"
+            if module.drops_to_fp32:
+                reads = writes = "FLOAT"
+            kind = "Reformat" if layer.type.name in ("CAST", "SHUFFLE") else layer.type.name.title()
+            found.append({"name": layer.name, "kind": kind, "reads": reads, "writes": writes})
+        return found
+
+    def typed_as(kind):
+        spelled = SPELLED.get(kind, kind)
+        if version.startswith("11"):
+            return {"Name": "t", "Format": "Row major linear", "DataType": spelled}
+        return {"Name": "t", "Location": "Device", "Format/Datatype": f"Row major linear {spelled} format"}
+
+    class EngineInspector(Limited):
+        _kind = "EngineInspector"
+
+        def __init__(self, layers):
+            self._layers = layers
+
+        def get_engine_information(self, form):
+            assert form is module.LayerInformationFormat.JSON
+            layers = [
+                {
+                    "Name": layer["name"],
+                    "LayerType": layer["kind"],
+                    "Inputs": [typed_as(layer["reads"])],
+                    "Outputs": [typed_as(layer["writes"])],
+                    "TacticName": "",
+                    "Metadata": f"[ONNX Layer: {layer['name']}]",
+                }
+                for layer in self._layers
+            ]
+            return json.dumps(
+                {"Layers": layers, "I/O Tensors" if version.startswith("11") else "Bindings": []}
+            )
+
+    class ICudaEngine(Limited):
+        _kind = "ICudaEngine"
+
+        def __init__(self, layers):
+            self._layers = layers
+
+        device_memory_size = property(lambda self: 4096)
+        device_memory_size_v2 = property(lambda self: 8192)
+
+        def create_engine_inspector(self):
+            return EngineInspector(self._layers)
+
+    class Runtime(Limited):
+        _kind = "Runtime"
+
+        def __init__(self, logger):
+            self._logger = logger
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if not name.startswith("_"):
+                module.did("runtime." + name, value)
+
+        def deserialize_cuda_engine(self, plan):
+            return ICudaEngine(json.loads(bytes(plan)))
+
+    made = (
+        ILogger, IProgressMonitor, IInt8EntropyCalibrator2, ITensor, ILayer, INetworkDefinition, ParserError,
+        OnnxParser, IOptimizationProfile, ITimingCache, IBuilderConfig, Builder, EngineInspector, ICudaEngine, Runtime,
+    )  # fmt: skip
+    for kind in made:
+        kind._version = version
+    return made

@@ -1,0 +1,56 @@
+"""What only a GPU can show. Without one each test says why it is skipped; with SEGDEPLOY_GPU=1 a skip is a failure.
+
+What was seen is printed at the end as JSON, and written to the file that SEGDEPLOY_GPU_RESULT names.
+"""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from segdeploy import __version__
+from segdeploy.sessions import cuda
+
+SEEN = {}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def gpu():
+    reason = cuda.why_no_gpu()
+    if reason is not None:
+        pytest.skip(reason)
+    device = cuda.open_device()
+    SEEN["gpu"] = {"name": device.name, "compute_capability": device.compute_capability}
+    return device
+
+
+@pytest.fixture
+def seen():
+    """A dictionary for what was found out."""
+    return SEEN
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    found_out = hasattr(report, "wasxfail")  # a fact about this GPU, not something that was left out
+    if report.skipped and not found_out and os.environ.get("SEGDEPLOY_GPU") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped on a machine that is declared to have a GPU: {reason}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not SEEN:
+        return
+    facts = {
+        "segdeploy": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    } | SEEN
+    text = json.dumps(facts, indent=1)
+    terminalreporter.write_line(text)
+    if os.environ.get("SEGDEPLOY_GPU_RESULT"):
+        Path(os.environ["SEGDEPLOY_GPU_RESULT"]).write_text(text + "\n")

@@ -1,0 +1,171 @@
+"""Engines of the tiny network, built, proven and run by each TensorRT that is installed."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from segdeploy import flavour
+from segdeploy.cli import main
+from segdeploy.engine import verify
+from segdeploy.engine.build import build
+from segdeploy.engine.request import EngineRequest, Profile
+from segdeploy.sessions import open_session
+from segdeploy.sessions.device_array import DeviceArray
+from segdeploy.sessions.engine_facts import invalid_here
+from segdeploy.sessions.tensorrt import TensorrtSession
+
+INSTALLED = [name for name in flavour.NAMES if flavour.is_installed(name)]
+
+
+@pytest.fixture(scope="module", params=INSTALLED or flavour.NAMES)
+def here(request):
+    if not flavour.is_installed(request.param):
+        pytest.skip(f"{request.param} is not installed: {flavour.how_to_install(request.param)}")
+    return flavour.open_flavour(request.param)
+
+
+@pytest.fixture(scope="module")
+def built(here, gpu, graphs, tmp_path_factory):
+    """`built(1, 2, 4)`: an engine for these batches, if this GPU runs it."""
+    made = {}
+
+    def make(*batches):
+        if batches not in made:
+            request = EngineRequest(profile=Profile(*batches))
+            done = build(graphs("frames", None), request, tmp_path_factory.mktemp("engines"), flavour=here)
+            made[batches] = done
+        verified = made[batches].record.engine["verified"]
+        if not verified["done"]:
+            pytest.xfail(f"{here} on {gpu.name}: {verified['why']}")
+        return made[batches].path
+
+    return make
+
+
+def frames_of(batch, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (batch, 96, 160, 3), np.uint8)
+
+
+def expected_of(graphs, frames):
+    with open_session(graphs("frames", None)) as session:
+        return session.run(frames)
+
+
+def test_what_rtx_says_of_this_gpu(gpu, graphs, tmp_path, seen):
+    """A finding, not a demand: TensorRT-RTX is for GeForce RTX and RTX PRO, and this may be another GPU."""
+    if not flavour.is_installed(flavour.RTX):
+        pytest.skip("tensorrt-rtx is not installed: pip install tensorrt-rtx")
+    rtx = flavour.open_flavour(flavour.RTX)
+    done = build(graphs("frames"), EngineRequest(), tmp_path, flavour=rtx)
+    reasons = invalid_here(rtx, done.path.read_bytes())
+    seen["tensorrt-rtx"] = {
+        "version": str(rtx.version),
+        "targets": list(done.record.engine["targets"]),
+        "invalid_here": reasons,
+        "why_not": verify.why_not(rtx, done.path),
+        "verified": done.record.engine["verified"],
+    }
+    assert bool(reasons) == (not done.record.engine["verified"]["done"])
+
+
+@pytest.mark.parametrize("batches", [(1, 1, 1), (1, 2, 4)])
+def test_built_and_proven(batches, here, built, seen):
+    path = built(*batches)
+    facts = open_record(path).engine["verified"]
+    seen[f"{here} {batches}"] = facts
+    assert facts["batches"] == sorted(set(batches))
+    assert main(["verify", str(path)]) == 0
+
+
+def open_record(path):
+    from segdeploy.record import read_record
+
+    return read_record(path)
+
+
+def test_answers_with_and_without_a_graph(here, built, graphs, seen):
+    path = built(1, 2, 4)
+    for graphs_on in (True, False):
+        with TensorrtSession(path, graphs=graphs_on) as session:
+            for turn, batch in enumerate((2, 2, 2, 4, 4, 1, 2)):
+                frames = frames_of(batch, turn)
+                assert np.mean(session.run(frames) == expected_of(graphs, frames)) >= 0.999
+            if graphs_on:
+                seen[f"{here} without_graph"] = session.without_graph
+                assert session.without_graph is None
+
+
+def test_two_in_flight_and_threads(built, graphs):
+    wrong = []
+    given = [frames_of(1 + seed % 4, seed) for seed in range(8)]
+    expected = [expected_of(graphs, frames) for frames in given]
+    with TensorrtSession(built(1, 2, 4)) as session:
+        tickets = [session.submit(frames) for frames in given]
+        for ticket, answer in zip(tickets, expected, strict=True):
+            assert np.mean(session.result(ticket) == answer) >= 0.999
+
+        def work(seed):
+            for turn in range(20):
+                place = (seed + turn) % len(given)
+                if np.mean(session.run(given[place]) == expected[place]) < 0.999:
+                    wrong.append((seed, turn))
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_from_the_gpu_to_the_gpu(gpu, built, graphs):
+    frames = frames_of(2, 5)
+    with TensorrtSession(built(1, 2, 4)) as session, gpu.active():
+        stream, given = gpu.stream(), gpu.allocate(frames.nbytes)
+        stream.upload(given, frames)
+        stream.synchronise()
+        inputs = DeviceArray(given.address, frames.shape, frames.dtype, given)
+        labels = np.empty(frames.shape[:3], np.uint8)
+        for _ in range(3):
+            answer = session.run_device(inputs)
+            pinned = gpu.allocate(labels.nbytes)
+            stream.copy(pinned.address, answer.address, labels.nbytes)
+            stream.download(labels, pinned)
+            stream.synchronise()
+            pinned.free()
+            assert np.array_equal(labels, session.run(frames))
+        del answer
+        given.free()
+        stream.free()
+
+
+def test_with_pytorchs_tensors(built, graphs):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    frames = frames_of(2, 6)
+    with TensorrtSession(built(1, 2, 4)) as session:
+        expected = session.run(frames)
+        with torch.cuda.stream(torch.cuda.Stream()):  # another one than the session's
+            tensor = torch.from_numpy(frames).cuda(non_blocking=True)
+            answer = torch.from_dlpack(session.run_device(tensor))
+            assert np.array_equal(answer.cpu().numpy(), expected)
+            out = torch.zeros_like(answer)
+            session.run_device(tensor, out)
+            assert np.array_equal(out.cpu().numpy(), expected)
+
+
+def test_memory_comes_back(gpu, built):
+    path = built(1, 2, 4)
+    TensorrtSession(path).close()  # what CUDA loads once and keeps
+
+    def free_bytes():
+        with gpu.active():
+            return gpu.memory().free_bytes
+
+    before = free_bytes()
+    for _ in range(5):
+        with TensorrtSession(path) as session:
+            session.run(frames_of(4))
+    assert free_bytes() >= before - (16 << 20)

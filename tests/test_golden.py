@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+from conftest import run_model
+
+from segdeploy import image
+from segdeploy.engine import golden
+from segdeploy.errors import EngineError
+from segdeploy.graph.precision import to_fp16
+from segdeploy.quantize import Request, quantize
+from segdeploy.scenes import write_cityscapes
+from segdeploy.sessions import open_session, prepared, segment
+from segdeploy.size import Size
+
+
+def signature_of(path):
+    with open_session(path) as session:
+        return session.signature
+
+
+@pytest.mark.parametrize(
+    "size", [Size(96, 160), Size(512, 1024), Size(97, 131), Size(1024, 1024), Size(720, 1283)]
+)
+def test_frames_are_whole_numbers_larger(size):
+    small, times = golden.small_scene(7, size)
+    whole = golden.enlarged(small, times, size)
+    assert whole.shape == (size.height, size.width, 3)
+    rows, columns = np.indices((size.height, size.width)) // times
+    assert np.array_equal(whole, small[rows, columns])
+    assert small.shape[0] * small.shape[1] <= 1.3 * golden.PIXELS
+
+
+def test_a_frame_is_a_few_ten_kilobytes():
+    small, _ = golden.small_scene(golden.SEED, Size(1024, 2048))
+    assert len(golden.as_text(small)) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("interface", "batch"), [("nvinfer", 1), ("frames", 1), ("frames", 3), ("frames", None), ("logits", 1)]
+)
+def test_the_labels_are_onnx_runtimes_own(interface, batch, graphs):
+    signature = signature_of(graphs(interface, batch))
+    made = golden.make(graphs(interface, batch), signature, count=4)  # which fills no two batches of 3
+    frames, labels = golden.read(json.loads(json.dumps(made)), signature.size)
+    assert (frames.shape, labels.shape) == ((4, 96, 160, 3), (4, 96, 160))
+    assert len({frame.tobytes() for frame in frames}) == 4
+    with open_session(graphs(interface)) as session:
+        for frame, known in zip(frames, labels, strict=True):
+            assert np.mean(segment(session, frame).labels == known) >= 0.9999
+
+
+def test_fp16_is_rounded_as_the_graph_says(graphs, tmp_path):
+    path = tmp_path / "half.onnx"
+    onnx.save(to_fp16(onnx.load(graphs("frames"))), path)
+    signature = signature_of(path)
+    frames, labels = golden.read(golden.make(path, signature), signature.size)
+    rounded = golden.as_rounded(onnx.load(path))
+    assert any(node.name.endswith(".exact") for node in rounded.graph.node)
+    for frame, known in zip(frames, labels, strict=True):
+        assert np.array_equal(run_model(rounded, frame[None])[0], known)
+    plain = onnx.load(graphs("frames"))
+    assert golden.as_rounded(plain) is plain
+
+
+def test_int8_is_computed_as_the_graph_says(graphs, tmp_path):
+    write_cityscapes(tmp_path, 8, seed=5, height=96, width=160)
+    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
+    path = quantize(graphs("frames"), request, output=tmp_path).path
+    signature = signature_of(path)
+    frames, labels = golden.read(golden.make(path, signature), signature.size)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    for frame, known in zip(frames, labels, strict=True):
+        assert np.array_equal(session.run(None, {"frames": frame[None]})[0][0], known)
+
+
+def test_logits_become_labels_after_upsampling(graphs):
+    path = graphs("logits")
+    with open_session(path) as session:
+        frame = np.random.default_rng(3).integers(0, 256, (96, 160, 3), np.uint8)
+        answer = session.run(prepared(session.signature, frame[None]))
+        labels = golden.labels_of(session.signature, answer)
+        fitted, geometry = image.fit(frame, session.signature.size)
+    assert np.array_equal(fitted, frame)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels[0], image.unfit_logits(answer[0], Size(96, 160), geometry))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frame": "AAAA"}, {"labels": None}, {"enlarged": 0}, {"enlarged": "x"}, {"frame": "not base64!"}],
+)
+def test_a_record_whose_frames_are_spoilt(change, graphs):
+    signature = signature_of(graphs("frames"))
+    made = golden.make(graphs("frames"), signature, count=1)
+    with pytest.raises(
+        EngineError, match=r"holds no frames to compare the engine with .* build the engine again"
+    ):
+        golden.read([made[0] | change], signature.size)
+    with pytest.raises(EngineError, match="holds no frames"):
+        golden.read([], signature.size)

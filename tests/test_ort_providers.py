@@ -1,0 +1,186 @@
+"""Where ONNX Runtime computes: what was asked for, or an error. Stand-ins for its CUDA build, which needs a GPU."""
+
+import ctypes
+from importlib import metadata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from segdeploy.cli import main
+from segdeploy.errors import EngineError, MissingExtra, RequestError
+from segdeploy.sessions import device_array, open_session, ort
+from segdeploy.sessions.device_array import DeviceArray
+
+ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def packages(monkeypatch, **versions):
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(ort.metadata, "version", version)
+
+
+def test_the_cpu_is_the_default(graphs):
+    for options in ({}, {"provider": "cpu"}, {"provider": None}):
+        with open_session(graphs("frames"), **options) as session:
+            assert session.provider == "cpu"
+            assert session._session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_an_unknown_provider(graphs):
+    with pytest.raises(RequestError, match="no provider is called 'gpu'; known: cpu, cuda, tensorrt"):
+        open_session(graphs("frames"), provider="gpu")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_installed(provider, graphs, monkeypatch):
+    packages(monkeypatch, onnxruntime="1.31.0")
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ALL[2:])
+    with pytest.raises(MissingExtra) as refusal:
+        open_session(graphs("frames"), provider=provider)
+    assert str(refusal.value) == (
+        f"the provider {provider} needs onnxruntime-gpu, which is not installed: pip uninstall -y onnxruntime && pip"
+        " install 'segdeploy[gpu]' (onnxruntime 1.31.0 is here)"
+    )
+
+
+def test_both_packages_side_by_side(graphs, monkeypatch):
+    packages(monkeypatch, **{"onnxruntime": "1.31.0", "onnxruntime-gpu": "1.30.0"})
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ALL[2:])
+    with pytest.raises(RequestError) as refusal:
+        open_session(graphs("frames"), provider="cuda")
+    assert str(refusal.value) == (
+        "onnxruntime 1.31.0 and onnxruntime-gpu 1.30.0 are installed side by side, overwrite each other's files, and"
+        " what is left has no provider cuda. Keep one of them: pip uninstall -y onnxruntime onnxruntime-gpu && pip"
+        " install 'segdeploy[gpu]'"
+    )
+
+
+def test_never_a_silent_cpu(graphs, monkeypatch, capsys):
+    """This very ONNX Runtime goes on with the CPU when CUDA does not load: with a warning, and no error."""
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ALL)
+    monkeypatch.setattr(ort.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
+    real = ort.ort.InferenceSession
+    asked = []
+
+    def falls_back(path, options, providers):
+        asked.append(providers)
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort.ort, "InferenceSession", falls_back)
+    for provider, order in (("cuda", ALL[1:]), ("tensorrt", ALL)):
+        with pytest.raises(EngineError) as refusal:
+            open_session(graphs("frames"), provider=provider)
+        assert asked.pop() == order
+        assert str(refusal.value) == (
+            f"the provider {provider} did not start, and ONNX Runtime would go on with CPUExecutionProvider: Failed to"
+            " load libcudnn.so.9. It needs the CUDA and cuDNN it was built for: see segdeploy doctor"
+        )
+    assert capsys.readouterr().out == ""
+
+
+def test_the_flag(graphs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ort.ort, "get_available_providers", lambda: ALL[2:])
+    (tmp_path / "x.png").write_bytes(b"")
+    assert main(["run", str(graphs("frames")), str(tmp_path), "-o", str(tmp_path), "--provider", "cuda"]) == 1
+    assert "the provider cuda needs onnxruntime-gpu" in capsys.readouterr().err
+
+
+# ---- arrays on the GPU -----------------------------------------------------------------------------------------
+
+
+class Binding:
+    """An IO binding, on memory of the CPU's that passes for the GPU's."""
+
+    def __init__(self):
+        self.calls = []
+        self.out = None
+
+    def bind_input(self, name, device_type, device_id, element_type, shape, buffer_ptr):
+        self.calls.append(("input", name, device_type))
+        size = int(np.prod(shape)) * element_type.itemsize
+        self.given = np.frombuffer((ctypes.c_ubyte * size).from_address(buffer_ptr), element_type).reshape(
+            shape
+        )
+
+    def bind_output(self, name, device_type, device_id=0, element_type=None, shape=None, buffer_ptr=None):
+        self.calls.append(("output", name, device_type, buffer_ptr))
+        if buffer_ptr is not None:
+            size = int(np.prod(shape)) * element_type.itemsize
+            self.out = np.frombuffer((ctypes.c_ubyte * size).from_address(buffer_ptr), element_type).reshape(
+                shape
+            )
+
+    def synchronize_inputs(self):
+        self.calls.append("synchronize_inputs")
+
+    def synchronize_outputs(self):
+        self.calls.append("synchronize_outputs")
+
+    def get_outputs(self):
+        return [
+            SimpleNamespace(
+                data_ptr=lambda: self.out.ctypes.data, shape=lambda: list(self.out.shape), keep=self.out
+            )
+        ]
+
+
+@pytest.fixture
+def on_cuda(graphs, monkeypatch):
+    """A session that takes itself to be on the GPU."""
+    monkeypatch.setattr(device_array, "CUDA", 1)
+    session = open_session(graphs("frames"))
+    real, binding = session._session, Binding()
+
+    def run_with_iobinding(bound):
+        bound.calls.append("run")
+        (answer,) = real.run(None, {"frames": bound.given})
+        if bound.out is None:
+            bound.out = answer
+        else:
+            bound.out[:] = answer
+
+    session.provider = "cuda"
+    session._session = SimpleNamespace(
+        io_binding=lambda: binding, run_with_iobinding=run_with_iobinding, run=real.run
+    )
+    return session, binding
+
+
+def array_on(array):
+    return DeviceArray(array.ctypes.data, array.shape, array.dtype, array)
+
+
+def test_from_the_gpu_to_the_gpu(on_cuda):
+    session, binding = on_cuda
+    frames = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
+    answer = np.from_dlpack(session.run_device(array_on(frames)))
+    assert np.array_equal(answer, session.run(frames))
+    assert binding.calls == [
+        ("input", "frames", "cuda"), ("output", "labels", "cuda", None), "synchronize_inputs", "run",
+        "synchronize_outputs",
+    ]  # fmt: skip
+
+
+def test_the_answer_in_memory_of_the_callers(on_cuda):
+    session, _ = on_cuda
+    frames = np.random.default_rng(1).integers(0, 256, (1, 96, 160, 3), np.uint8)
+    out = np.zeros((1, 96, 160), np.uint8)
+    assert session.run_device(array_on(frames), array_on(out)).address == out.ctypes.data
+    assert np.array_equal(out, session.run(frames))
+    with pytest.raises(RequestError, match=r"the answer is uint8 \(1, 96, 160\), and `out` is int64"):
+        session.run_device(array_on(frames), array_on(out.astype(np.int64)))
+    with pytest.raises(RequestError, match="this graph takes"):
+        session.run_device(array_on(frames[:, :64].copy()))
+
+
+def test_arrays_on_the_gpu_are_not_for_the_cpu(graphs):
+    with (
+        open_session(graphs("frames")) as session,
+        pytest.raises(RequestError, match="this session is on the CPU"),
+    ):
+        session.run_device(object())

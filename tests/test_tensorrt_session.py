@@ -1,0 +1,625 @@
+"""The session's logic, on a GPU and a runtime made of numpy that hold what each TensorRT really holds."""
+
+import sys
+import threading
+from dataclasses import replace
+
+import fake_runtime
+import numpy as np
+import pytest
+from fake_runtime import FakeDevice, fake_module, plan
+
+from segdeploy import flavour
+from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
+from segdeploy.files import digest_of
+from segdeploy.labels import generated_labels
+from segdeploy.record import ArtifactRecord
+from segdeploy.sessions import cuda, open_session
+from segdeploy.sessions.device_array import DeviceArray
+from segdeploy.sessions.engine_facts import why_invalid
+from segdeploy.sessions.tensorrt import TensorrtSession
+from segdeploy.signature import Signature, TensorFacts
+from segdeploy.size import Size
+from segdeploy.tensorrt_log import logger_of
+
+VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0", "rtx")
+HEIGHT, WIDTH = 64, 96
+
+
+def brightest(frames):
+    """A network: which channel is the largest."""
+    return frames.argmax(3).astype(np.uint8)
+
+
+def frames_of(batch, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8)
+
+
+NETWORKS = {
+    "brightest": brightest,
+    "with a second output": lambda frames: (brightest(frames), frames[:, :, :, 0].astype(np.float32)),
+    "normalised": lambda pixels: pixels.argmax(1, keepdims=True).astype(np.int32),
+}
+
+
+class Machine:
+    """A machine with one GPU and one TensorRT, and engines to put on it."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.device = FakeDevice()
+        monkeypatch.setattr(cuda, "open_device", lambda: self.device)
+        monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
+
+    def install(self, version):
+        self.version = version
+        self.module = fake_module(version, self.device, NETWORKS)
+        for name in ("tensorrt", "tensorrt_rtx"):
+            self.monkeypatch.delitem(sys.modules, name, raising=False)
+        self.monkeypatch.setitem(sys.modules, self.module.__name__, self.module)
+        here = flavour.RTX if version == "rtx" else flavour.TENSORRT
+        self.monkeypatch.setattr(flavour, "is_installed", lambda name: name == here)
+        self.monkeypatch.setattr("segdeploy.sessions.loadable.is_installed", lambda name: name == here)
+        return here
+
+    def engine(
+        self, version="10.3.0", profile=(1, 1, 1), network="brightest", name="x.engine", further=(), **facts
+    ):
+        """Builds and installs; `facts` change the record."""
+        here = self.install(version)
+        batch = None if profile[0] != profile[2] else profile[0]
+        if network == "normalised":
+            interface, *sides = "nvinfer", (batch, 3, HEIGHT, WIDTH), (batch, 1, HEIGHT, WIDTH)
+            bindings = [["input", "INPUT", "float32", sides[0]], ["output", "OUTPUT", "int32", sides[1]]]
+        else:
+            interface = "frames"
+            bindings = [
+                ["frames", "INPUT", "uint8", (batch, HEIGHT, WIDTH, 3)],
+                ["labels", "OUTPUT", "uint8", (batch, HEIGHT, WIDTH)],
+                *further,
+            ]
+        path = self.folder / name
+        path.write_bytes(plan(network, bindings, profile))
+        eaten, answered = (TensorFacts(one[0], one[2], tuple(one[3])) for one in bindings[:2])
+        signature = Signature(
+            interface, eaten, answered, Size(HEIGHT, WIDTH), batch, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0),
+            generated_labels(["red", "green", "blue"], "three"), "linear", "mine",
+        )  # fmt: skip
+        engine = {
+            "flavour": here,
+            "version": self.module.__version__.rpartition(".")[0],
+            "graph": {"name": "x.onnx", "digest": "ab"},
+            "device": None if version == "rtx" else {"name": "Test GPU", "compute_capability": "8.6"},
+            "targets": ["sm_86"] if version == "rtx" else [],
+            "profile": dict(zip(("min", "opt", "max"), profile, strict=True)),
+            "metadata": signature.metadata(),
+            "memory": {"engine_bytes": path.stat().st_size, "device_bytes": None},
+            "options": {},
+            "golden": [],
+        }
+        record = ArtifactRecord(
+            name, digest_of(path), "mine", interface, f"{HEIGHT}x{WIDTH}", batch, "fp32", 17, {}, "linear",
+            ["red", "green", "blue"], {}, {}, command="segdeploy build-engine x.onnx", engine=engine | facts,
+        )  # fmt: skip
+        self.record = record
+        record.write(self.folder)
+        return path
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    made = Machine(tmp_path, monkeypatch)
+    yield made
+    assert made.device.live == set()
+    assert made.device.streams == {}
+
+
+def versions():
+    return [
+        pytest.param(
+            version, marks=pytest.mark.skipif(version == "rtx" and not has_rtx(), reason="needs [rtx]")
+        )
+        for version in VERSIONS
+    ]
+
+
+def has_rtx():
+    import importlib.util
+
+    return importlib.util.find_spec("tensorrt_rtx") is not None
+
+
+def test_the_fake_gpu_has_what_the_real_one_has():
+    for real, fake in fake_runtime.PAIRS:
+        missing = {
+            name: names
+            for name, names in fake_runtime.methods_of(real).items()
+            if fake_runtime.methods_of(fake).get(name) != names
+        }
+        assert missing == {}, real
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.16.1", "11.4.0"])
+def test_attributes_that_no_fake_can_refuse_are_in_every_tensorrt(version):
+    assert fake_runtime.symbols(version) >= {
+        "ICudaEngine.num_io_tensors", "IExecutionContext.active_optimization_profile", "DataType.name",
+        "Runtime.engine_host_code_allowed", "init_libnvinfer_plugins", "ILogger.INTERNAL_ERROR", "ILogger.ERROR",
+        "TensorIOMode.INPUT",
+    }  # fmt: skip
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", versions())
+@pytest.mark.parametrize("profile", [(1, 1, 1), (3, 3, 3), (1, 2, 4)])
+def test_right_answers_on_every_tensorrt(version, profile, machine):
+    with open_session(machine.engine(version, profile)) as session:
+        assert session.signature.batch == (None if profile[0] != profile[2] else profile[0])
+        assert session.signature.labels.names == ("red", "green", "blue")
+        for batch in (profile[2], profile[0], profile[1], profile[1]):
+            given = frames_of(batch, batch)
+            answer = session.run(given)
+            assert answer.dtype == np.uint8
+            assert np.array_equal(answer, brightest(given))
+
+
+def test_an_answer_stays_what_it_was(machine):
+    with open_session(machine.engine()) as session:
+        first = session.run(frames_of(1, 1))
+        kept = first.copy()
+        session.run(frames_of(1, 2))
+        assert np.array_equal(first, kept)
+
+
+def test_numbers_that_do_not_lie_in_one_piece(machine):
+    with open_session(machine.engine(network="normalised")) as session:
+        pixels = np.random.default_rng(0).random((1, HEIGHT, WIDTH, 3), np.float32).transpose(0, 3, 1, 2)
+        answer = session.run(pixels)
+    assert answer.dtype == np.int32
+    assert np.array_equal(answer, pixels.argmax(1, keepdims=True))
+
+
+def test_a_second_output_gets_its_memory(machine):
+    further = [["other", "OUTPUT", "float32", (1, HEIGHT, WIDTH)]]
+    with open_session(machine.engine(network="with a second output", further=further)) as session:
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+
+
+def test_a_profile_of_one_batch_fixes_the_batch(machine):
+    path = machine.engine()
+    open_batch = [
+        ["frames", "INPUT", "uint8", (None, HEIGHT, WIDTH, 3)],
+        ["labels", "OUTPUT", "uint8", (None, HEIGHT, WIDTH)],
+    ]
+    path.write_bytes(plan("brightest", open_batch, (2, 2, 2)))
+    memory = {"engine_bytes": path.stat().st_size}
+    replace(machine.record, digest=digest_of(path), engine=machine.record.engine | {"memory": memory}).write(
+        path.parent
+    )
+    with open_session(path) as session:
+        assert session.signature.batch == 2
+        with pytest.raises(RequestError, match="takes 'frames' uint8 2×64×96×3, got"):
+            session.run(frames_of(1))
+
+
+# ---- two in flight, and threads --------------------------------------------------------------------------------
+
+
+def test_two_in_flight_and_a_third_that_waits(machine):
+    with TensorrtSession(machine.engine()) as session:
+        given = [frames_of(1, seed) for seed in range(5)]
+        tickets = [session.submit(frames) for frames in given]
+        assert machine.device.most_under_way == 2
+        assert len(machine.device.streams) == 2
+        for ticket, frames in zip(tickets, given, strict=True):
+            assert np.array_equal(session.result(ticket), brightest(frames))
+        with pytest.raises(RequestError, match="was taken already"):
+            session.result(tickets[0])
+
+
+def test_results_in_any_order(machine):
+    with TensorrtSession(machine.engine()) as session:
+        first, second = session.submit(frames_of(1, 1)), session.submit(frames_of(1, 2))
+        assert np.array_equal(session.result(second), brightest(frames_of(1, 2)))
+        assert np.array_equal(session.result(first), brightest(frames_of(1, 1)))
+
+
+def test_one_at_a_time_needs_one_context(machine):
+    with open_session(machine.engine()) as session:
+        for seed in range(3):
+            session.run(frames_of(1, seed))
+        assert len(machine.module.contexts) == 1
+
+
+def test_no_memory_for_a_second_context(machine):
+    path = machine.engine()
+    machine.module.most_contexts = 1
+    with TensorrtSession(path) as session:
+        tickets = [session.submit(frames_of(1, seed)) for seed in range(3)]
+        for seed, ticket in enumerate(tickets):
+            assert np.array_equal(session.result(ticket), brightest(frames_of(1, seed)))
+
+
+def test_tensorrt_8_shares_no_profile(machine):
+    with TensorrtSession(machine.engine("8.6.1", (1, 2, 4))) as session:
+        tickets = [session.submit(frames_of(2, seed)) for seed in range(3)]
+        for seed, ticket in enumerate(tickets):
+            assert np.array_equal(session.result(ticket), brightest(frames_of(2, seed)))
+        assert len(machine.module.contexts) == 1
+
+
+def test_threads_share_a_session(machine):
+    wrong = []
+    with open_session(machine.engine(profile=(1, 2, 4))) as session:
+
+        def work(seed):
+            for turn in range(20):
+                given = frames_of(1 + (seed + turn) % 4, 100 * seed + turn)
+                if not np.array_equal(session.run(given), brightest(given)):
+                    wrong.append((seed, turn))
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+# ---- CUDA graphs -----------------------------------------------------------------------------------------------
+
+
+def test_a_graph_is_captured_when_a_shape_comes_again(machine):
+    device = machine.device
+    with open_session(machine.engine(profile=(1, 2, 4))) as session:
+        seen = []
+        for batch in (2, 2, 2, 4, 4, 2):
+            given = frames_of(batch, len(seen))
+            assert np.array_equal(session.run(given), brightest(given))
+            seen.append((device.captures, device.launches))
+        assert seen == [(0, 0), (1, 1), (1, 2), (1, 2), (2, 3), (2, 3)]
+        assert session.without_graph is None
+
+
+def test_a_graph_that_cannot_be_captured(machine):
+    machine.device.refuse_capture = True
+    with open_session(machine.engine()) as session:
+        for seed in range(3):
+            assert np.array_equal(session.run(frames_of(1, seed)), brightest(frames_of(1, seed)))
+        assert "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in session.without_graph
+        assert (machine.device.captures, machine.device.launches) == (0, 0)
+
+
+def test_without_graphs(machine):
+    with TensorrtSession(machine.engine(), graphs=False) as session:
+        session.run(frames_of(1))
+        assert session.without_graph == "CUDA graphs are off"
+    assert machine.device.captures == 0
+
+
+@pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
+def test_rtx_captures_by_itself_and_keeps_what_it_compiled(machine):
+    path = machine.engine("rtx")
+    kept = path.with_name("x.engine.compiled")
+    with open_session(path) as session:
+        assert not kept.exists()
+        session.run(frames_of(1))
+        config = machine.module.contexts[0]._config
+    assert machine.device.captures == 0
+    assert config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+    assert config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
+    assert config._cache._loaded is None
+    assert kept.read_bytes() == b"compiled here"
+    with open_session(path) as session:
+        session.run(frames_of(1))
+    assert machine.module.contexts[1]._config._cache._loaded == b"compiled here"
+    kept.write_bytes(b"of another GPU")
+    with open_session(path) as session:
+        session.run(frames_of(1))
+    assert kept.read_bytes() == b"compiled here"
+
+
+# ---- arrays on the GPU -----------------------------------------------------------------------------------------
+
+
+def on_gpu(device, array):
+    with device.active():
+        memory = device.allocate(array.nbytes)
+    fake_runtime.at(memory.address, array.shape, array.dtype)[:] = array
+    return DeviceArray(memory.address, array.shape, array.dtype, memory)
+
+
+class OnlyInterface:
+    def __init__(self, array, **change):
+        self.__cuda_array_interface__ = array.__cuda_array_interface__ | change
+
+
+def test_from_the_gpu_to_the_gpu(machine):
+    device = machine.device
+    with TensorrtSession(machine.engine(profile=(1, 2, 4))) as session:
+        for batch in (2, 3, 3):
+            given = frames_of(batch, batch)
+            inputs = on_gpu(device, given)
+            for array in (inputs, OnlyInterface(inputs)):
+                answer = session.run_device(array)
+                assert (answer.shape, answer.dtype) == ((batch, HEIGHT, WIDTH), np.uint8)
+                found = fake_runtime.at(answer.address, answer.shape, answer.dtype)
+                assert np.array_equal(found, brightest(given))
+            free(device, inputs)
+        del answer
+
+
+def free(device, array):
+    with device.active():
+        array._owner.free()
+
+
+def test_the_answer_in_memory_of_the_callers(machine):
+    device = machine.device
+    with TensorrtSession(machine.engine()) as session:
+        inputs, out = on_gpu(device, frames_of(1)), on_gpu(device, np.zeros((1, HEIGHT, WIDTH), np.uint8))
+        answer = session.run_device(inputs, out)
+        assert answer.address == out.address
+        assert np.array_equal(fake_runtime.at(out.address, out.shape, out.dtype), brightest(frames_of(1)))
+        wrong = on_gpu(device, np.zeros((1, HEIGHT, WIDTH), np.int64))
+        with pytest.raises(RequestError, match=r"the answer is uint8 \(1, 64, 96\), and `out` is int64"):
+            session.run_device(inputs, wrong)
+        assert np.array_equal(session.run(frames_of(1, 3)), brightest(frames_of(1, 3)))
+        for array in (inputs, out, wrong):
+            free(device, array)
+
+
+def test_the_producers_stream_is_waited_for(machine):
+    with TensorrtSession(machine.engine()) as session:
+        inputs = on_gpu(machine.device, frames_of(1))
+        answers = [session.run_device(OnlyInterface(inputs, stream=stream)) for stream in (None, 1, 77)]
+        (stream,) = machine.device.streams.values()
+        assert stream.waited_for == [1, 77]
+        del answers
+        free(machine.device, inputs)
+
+
+def test_arrays_that_are_not_on_the_gpu(machine):
+    with TensorrtSession(machine.engine()) as session:
+        with pytest.raises(RequestError, match=r"not in the memory of an NVIDIA GPU .*give it to run\(\)"):
+            session.run_device(frames_of(1))
+        with pytest.raises(RequestError, match="list is no array on the GPU"):
+            session.run_device([1, 2])
+        inputs = on_gpu(machine.device, frames_of(1))
+        turned = OnlyInterface(inputs, strides=(3 * HEIGHT * WIDTH, 3, 3 * HEIGHT, 1))
+        with pytest.raises(RequestError, match="make it contiguous first"):
+            session.run_device(turned)
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+        free(machine.device, inputs)
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_a_batch_outside_the_profile(machine):
+    with open_session(machine.engine(profile=(2, 4, 8))) as session:
+        for batch, wider in ((1, "1:4:8"), (9, "2:4:9")):
+            with pytest.raises(RequestError) as refusal:
+                session.run(frames_of(batch))
+            assert str(refusal.value) == (
+                f"a batch of {batch} is outside the profile of x.engine, which holds 2 to 8 (fastest at 4). For more"
+                f" build it with --batch {wider}: segdeploy build-engine x.onnx --batch {wider}"
+            )
+        with pytest.raises(RequestError, match="this graph takes"):
+            session.run(frames_of(2).astype(np.float32))
+        assert np.array_equal(session.run(frames_of(2)), brightest(frames_of(2)))
+
+
+def test_a_session_that_is_closed(machine):
+    session = TensorrtSession(machine.engine())
+    ticket = session.submit(frames_of(1))
+    session.close()
+    session.close()
+    assert np.array_equal(session.result(ticket), brightest(frames_of(1)))
+    with pytest.raises(RequestError, match=r"the session of x\.engine is closed"):
+        session.run(frames_of(1))
+
+
+def test_tensorrt_fails_in_the_middle(machine):
+    with open_session(machine.engine()) as session:
+        machine.module.failures.append("Myelin  fails\nhere")
+        with pytest.raises(EngineError, match="TensorRT did not run the engine: Myelin fails here"):
+            session.run(frames_of(1))
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+
+
+def test_the_gpu_fails_in_the_middle(machine, monkeypatch):
+    def fail(frames):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    with open_session(machine.engine()) as session:
+        monkeypatch.setitem(NETWORKS, "brightest", fail)
+        with pytest.raises(EngineError, match="a batch failed on the GPU: an illegal memory access"):
+            session.run(frames_of(1))
+
+
+def test_no_memory_for_the_engine(machine):
+    path = machine.engine()
+    machine.module.most_contexts = 0
+    with pytest.raises(
+        EngineError, match=r"x\.engine needs more memory than Test GPU has free.*could not be allocated"
+    ):
+        open_session(path)
+
+
+@pytest.mark.parametrize(
+    "room", [1000, 3 * HEIGHT * WIDTH + 100, 4 * HEIGHT * WIDTH + 100, 7 * HEIGHT * WIDTH + 100]
+)
+def test_no_memory_for_the_buffers(room, machine):
+    path = machine.engine()
+    machine.device.room = room
+    with pytest.raises(EngineError, match="out of memory"):
+        open_session(path)
+
+
+def refusal_of(path):
+    with pytest.raises(EngineError) as refusal:
+        open_session(path)
+    return str(refusal.value)
+
+
+def test_an_engine_without_its_record(machine):
+    path = machine.engine()
+    (path.parent / "x.engine.json").unlink()
+    assert refusal_of(path) == (
+        "x.engine has no record x.engine.json beside it, which says what it was built by and for and what its classes"
+        " are. Copy it there, or build the engine again: segdeploy build-engine MODEL.onnx"
+    )
+
+
+def test_a_record_without_its_engine(machine):
+    path = machine.engine()
+    path.unlink()
+    assert refusal_of(path) == (
+        "the record x.engine.json is here, and x.engine is not. Copy it here, or build it again:"
+        " segdeploy build-engine x.onnx"
+    )
+    (path.parent / "x.engine.json").unlink()
+    with pytest.raises(
+        RequestError, match=r"there is no file .*x\.engine; an engine is made by: segdeploy build-engine"
+    ):
+        open_session(path)
+
+
+def test_a_record_of_something_else(machine):
+    path = machine.engine()
+    replace(machine.record, engine={}).write(path.parent)
+    assert "is the record of a graph, not of an engine" in refusal_of(path)
+    (path.parent / "x.engine.json").write_text("{")
+    with pytest.raises(GraphError, match="not a record that can be read"):
+        open_session(path)
+
+
+def test_an_engine_that_is_not_whole(machine):
+    path = machine.engine()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert refusal_of(path).startswith(
+        f"x.engine has 100 bytes, and its record says {len(whole)}: it was cut off, or"
+    )
+    path.write_bytes(whole[:-1] + b"!")
+    assert "x.engine is not the file that its record describes (their digests differ)" in refusal_of(path)
+    assert machine.module.loaded == []
+
+
+def test_an_engine_of_another_version(machine):
+    path = machine.engine("10.3.0")
+    machine.install("10.16.1")
+    assert refusal_of(path) == (
+        "x.engine was built by TensorRT 10.3.0, and this machine has TensorRT 10.16.1: an engine runs on the very"
+        " version that built it. Rebuild it: segdeploy build-engine x.onnx"
+    )
+    assert machine.module.loaded == []
+
+
+def test_a_version_compatible_engine(machine):
+    path = machine.engine("10.3.0", options={"version_compatible": True})
+    machine.install("10.16.1")
+    with open_session(path) as session:
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+        assert machine.module.loaded[0].engine_host_code_allowed
+    machine.install("11.4.0")
+    assert "was built by TensorRT 10.3.0, and this machine has TensorRT 11.4.0" in refusal_of(path)
+
+
+def test_host_code_is_not_let_in_unasked(machine):
+    with open_session(machine.engine()):
+        assert not machine.module.loaded[0].engine_host_code_allowed
+
+
+@pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
+def test_an_engine_of_the_other_flavour(machine):
+    path = machine.engine("10.3.0")
+    machine.install("rtx")
+    assert refusal_of(path) == (
+        "x.engine was built by TensorRT 10.3.0, and this machine has TensorRT-RTX 1.7.1, which cannot read it. Rebuild"
+        " it: segdeploy build-engine x.onnx --runtime tensorrt-rtx"
+    )
+
+
+def test_an_engine_of_another_gpu(machine):
+    path = machine.engine()
+    machine.device = FakeDevice("Other GPU", "8.9")
+    assert refusal_of(path) == (
+        "x.engine was built on Test GPU (sm_86), and this Other GPU is sm_89: an engine runs on the kind of GPU that it"
+        " was built on. Rebuild it here: segdeploy build-engine x.onnx"
+    )
+
+
+def test_a_hardware_compatible_engine(machine):
+    path = machine.engine(options={"hardware_compatible": True})
+    machine.module.device = machine.device = FakeDevice("Newer GPU", "12.0")
+    with open_session(path) as session:
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+    machine.device = FakeDevice("Older GPU", "7.5")
+    assert "this Older GPU is sm_75: a hardware-compatible engine runs on sm_80 and later" in refusal_of(path)
+
+
+@pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
+def test_an_rtx_engine_for_other_targets(machine):
+    path = machine.engine("rtx")
+    machine.device = FakeDevice("Other GPU", "8.9")
+    assert refusal_of(path) == (
+        "x.engine was built for sm_86, and this Other GPU is sm_89. Rebuild it: segdeploy build-engine x.onnx"
+        " --target sm_89"
+    )
+
+
+@pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
+def test_an_rtx_engine_that_rtx_itself_refuses(machine):
+    path = machine.engine("rtx", targets=[])
+    machine.module.validity = (machine.module.EngineValidity.INVALID, 2 | 16)
+    assert refusal_of(path) == (
+        "TensorRT-RTX 1.7.1 says that x.engine cannot run on this Test GPU (compute capability 8.6): UNSUPPORTED_CC,"
+        " INSUFFICIENT_GPU_MEMORY. Rebuild it: segdeploy build-engine x.onnx"
+    )
+    machine.module.validity = (machine.module.EngineValidity.SUBOPTIMAL, 0)
+    open_session(path).close()
+
+
+def test_an_engine_that_tensorrt_cannot_read(machine):
+    path = machine.engine()
+    path.write_bytes(b"not a plan")
+    memory = {"engine_bytes": path.stat().st_size}
+    replace(machine.record, digest=digest_of(path), engine=machine.record.engine | {"memory": memory}).write(
+        path.parent
+    )
+    assert refusal_of(path) == (
+        "x.engine cannot be loaded by TensorRT 10.3.0: Serialization assertion magicTag failed. Rebuild it:"
+        " segdeploy build-engine x.onnx"
+    )
+
+
+@pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
+def test_the_real_rtx_tells_why_without_a_gpu():
+    here = flavour.open_flavour(flavour.RTX)
+    runtime = here.module.Runtime(logger_of(here.module))
+    assert why_invalid(here, runtime, b"no engine" * 99) == ["MALFORMED_ENGINE"]
+
+
+def test_a_gpu_that_nothing_could_name_when_the_engine_was_built(machine):
+    with open_session(machine.engine(device=None)) as session:
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+
+
+def test_flags_of_the_other_runtime(machine):
+    path = machine.engine()
+    for option in ({"threads": 2}, {"provider": "cuda"}):
+        with pytest.raises(
+            RequestError, match=r"is for an \.onnx in ONNX Runtime; x\.engine runs on the GPU"
+        ):
+            open_session(path, **option)
+
+
+def test_no_pycuda(machine, monkeypatch):
+    path = machine.engine()
+    monkeypatch.setattr(cuda, "open_device", cuda.Device)
+    monkeypatch.setattr(cuda, "why_no_gpu", lambda: cuda.NO_PYCUDA)
+    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install pycuda cuda-python"):
+        open_session(path)

@@ -1,0 +1,221 @@
+"""Engines that answer right and wrong, on the fake GPU, against a real graph's labels."""
+
+import json
+import sys
+from dataclasses import replace
+
+import onnxruntime
+import pytest
+from fake_runtime import FakeDevice, fake_module, plan
+
+from segdeploy import flavour
+from segdeploy.cli import main
+from segdeploy.engine import golden, verify
+from segdeploy.errors import EngineDisagrees, EngineError
+from segdeploy.files import digest_of
+from segdeploy.flavour import open_flavour
+from segdeploy.record import ArtifactRecord, read_record
+from segdeploy.sessions import cuda, open_session
+
+
+@pytest.fixture
+def engine(graphs, tmp_path, monkeypatch):
+    """`engine(spoil, profile)`: an engine that computes the tiny graph and then `spoil(answers)`."""
+    graph = graphs("frames", None)
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    device = FakeDevice()
+    monkeypatch.setattr(cuda, "open_device", lambda: device)
+    monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
+    monkeypatch.setattr(flavour, "is_installed", lambda name: name == "tensorrt")
+    with open_session(graph) as opened:
+        signature = opened.signature
+    frames = golden.make(graph, signature)
+
+    def make(spoil=lambda answers: None, profile=(1, 2, 4), **facts):
+        def compute(given):
+            (answers,) = session.run(None, {"frames": given})
+            spoil(answers)
+            return answers
+
+        module = fake_module("10.16.1", device, {"tiny": compute})
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        path = tmp_path / "tiny.engine"
+        batch = None if profile[0] != profile[2] else profile[0]
+        bindings = [
+            ["frames", "INPUT", "uint8", (batch, 96, 160, 3)],
+            ["labels", "OUTPUT", "uint8", (batch, 96, 160)],
+        ]
+        path.write_bytes(plan("tiny", bindings, profile))
+        record = ArtifactRecord(
+            "tiny.engine", digest_of(path), "tiny", "frames", "96x160", batch, "fp32", 17, {}, "pillow",
+            list(signature.labels.names), {}, {}, command="segdeploy build-engine tiny.onnx",
+            engine={
+                "flavour": "tensorrt", "version": "10.16.1", "graph": {"name": "tiny.onnx", "digest": "ab"},
+                "device": {"name": "Test GPU", "compute_capability": "8.6"}, "targets": [],
+                "profile": dict(zip(("min", "opt", "max"), profile, strict=True)), "metadata": signature.metadata(),
+                "memory": {"engine_bytes": path.stat().st_size}, "options": {}, "golden": frames,
+                "verified": {"done": False, "why": "no GPU"},
+            },
+        )  # fmt: skip
+        record = replace(record, **facts)
+        record.write(tmp_path)
+        return path, record
+
+    yield make
+    assert device.live == set()
+
+
+def test_an_engine_that_answers_right(engine):
+    path, record = engine()
+    assert verify.prove(path, record) == {
+        "done": True, "with": "ONNX Runtime", "pixel_agreement": 1.0, "worst_slot": 1.0, "batches": [1, 2, 4],
+        "frames": 3, "device": "Test GPU",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("profile", "batches"), [((1, 1, 1), [1]), ((4, 4, 4), [4]), ((2, 2, 4), [2, 4])])
+def test_every_profile_point_and_no_other(profile, batches, engine):
+    path, record = engine(profile=profile)
+    assert verify.prove(path, record)["batches"] == batches
+
+
+def flip_slot(slot, batch, share=1.0):
+    def spoil(answers):
+        if len(answers) == batch:
+            pixels = answers[slot].reshape(-1)[: round(share * answers[slot].size)]
+            pixels[:] = (pixels + 1) % 5
+
+    return spoil
+
+
+def test_one_wrong_slot_is_named_with_the_bug_that_fits(engine):
+    path, record = engine(flip_slot(2, 4))
+    with pytest.raises(EngineDisagrees) as refusal:
+        verify.prove(path, record)
+    assert str(refusal.value) == (
+        "tiny.engine disagrees with tiny.onnx: in slot 2 of batch 4 0.00% of the pixels are as ONNX Runtime labels"
+        " them, and 99.90% are demanded (1 of 7 slots are below). This fits NVIDIA/TensorRT#4853 (SegFormer with a"
+        " batch above 1, TensorRT 10.11 to 11.1): build it with --batch 1"
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (0, 3), (1, 2), (2, 3)])
+def test_slots_that_are_exchanged(first, second, engine):
+    def exchange(answers):
+        if len(answers) == 4:
+            answers[[first, second]] = answers[[second, first]].copy()
+
+    path, record = engine(exchange)
+    with pytest.raises(
+        EngineDisagrees, match=rf"in slot {first}|{second} of batch 4.*\(2 of 7 slots are below"
+    ):
+        verify.prove(path, record)
+
+
+def test_an_engine_that_is_wrong_alone_too_is_no_batch_bug(engine):
+    path, record = engine(flip_slot(0, 1))
+    with pytest.raises(
+        EngineDisagrees, match=r"in slot 0 of batch 1 .* No known bug fits.*tensorrt 10\.16\.1"
+    ):
+        verify.prove(path, record)
+
+
+@pytest.mark.parametrize(("opset", "bug"), [(20, "#4646"), (17, "#4813")])
+def test_the_bugs_of_grid_sample(opset, bug, engine):
+    path, record = engine(flip_slot(0, 1), cost={"nodes": 9, "GridSample": 2}, opset=opset)
+    with pytest.raises(EngineDisagrees, match=bug):
+        verify.prove(path, record)
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "passes"),
+    [
+        ("fp32", 0.02, False),
+        ("fp16", 0.005, True),
+        ("int8", 0.005, True),
+        ("fp16", 0.03, False),
+        ("int8", 0.03, False),
+    ],
+)
+def test_bounds(precision, share, passes, engine):
+    path, record = engine(flip_slot(1, 2, share), precision=precision)
+    if precision == "fp32" or not passes:
+        with pytest.raises(EngineDisagrees, match=r"99\.90%" if precision == "fp32" else r"99\.00%"):
+            verify.prove(path, record)
+    else:
+        assert verify.prove(path, record)["worst_slot"] < 1
+
+
+def test_a_cards_own_bound(engine, monkeypatch):
+    path, record = engine(flip_slot(1, 2, 0.02), precision="fp16", card="segformer-b0-demo")
+    card = verify.read_card("segformer-b0-demo")
+    assert verify.bound_of(record) == 0.99
+    monkeypatch.setattr(verify, "read_card", lambda name: replace(card, min_pixel_agreement_fp16=0.97))
+    assert verify.prove(path, record)["worst_slot"] < 0.99
+
+
+def test_the_command(engine, capsys):
+    path, _ = engine()
+    assert main(["verify", str(path)]) == 0
+    assert capsys.readouterr().out == (
+        f"{path}: 100.0000% of the pixels as ONNX Runtime labels them (worst slot 100.0000%; batches of 1, 2, 4 on Test"
+        " GPU)\n"
+    )
+    assert read_record(path).engine["verified"]["done"] is True
+    assert main(["verify", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["batches"] == [1, 2, 4]
+
+
+def test_the_command_on_drift(engine, capsys):
+    path, _ = engine(flip_slot(2, 4))
+    assert main(["verify", str(path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("segdeploy: tiny.engine disagrees with tiny.onnx: in slot 2 of batch 4")
+    verified = read_record(path).engine["verified"]
+    assert verified["done"] is False
+    assert "#4853" in verified["why"]
+    assert path.is_file()
+
+
+def test_the_command_where_it_cannot_run(engine, capsys, monkeypatch):
+    path, record = engine()
+
+    def none():
+        raise EngineError("an engine runs on an NVIDIA GPU, and there is no GPU")
+
+    monkeypatch.setattr(cuda, "open_device", none)
+    assert main(["verify", str(path)]) == 1
+    assert capsys.readouterr().err == "segdeploy: an engine runs on an NVIDIA GPU, and there is no GPU\n"
+    assert read_record(path) == record
+    assert main(["verify", str(path.with_name("gone.engine"))]) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_why_not(engine, monkeypatch):
+    engine()
+    here = open_flavour("tensorrt")
+    assert verify.why_not(here) is None
+    monkeypatch.setattr(cuda, "why_no_gpu", lambda: "no GPU (for this test)")
+    assert verify.why_not(here) == "no GPU (for this test)"
+
+
+def test_why_not_asks_rtx_about_the_engine(tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    device = FakeDevice("NVIDIA H200", "9.0")
+    module = fake_module("rtx", device, {})
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    monkeypatch.setattr(flavour, "is_installed", lambda name: name == flavour.RTX)
+    monkeypatch.setattr(cuda, "open_device", lambda: device)
+    monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
+    path = tmp_path / "x.engine"
+    path.write_bytes(b"x")
+    here = open_flavour(flavour.RTX)
+    assert verify.why_not(here, path) is None
+    invalid = module.EngineValidity.INVALID
+    module.validity = (invalid, 2)
+    assert verify.why_not(here, path) == (
+        "TensorRT-RTX 1.7.1 cannot run it on NVIDIA H200 (compute capability 9.0): UNSUPPORTED_CC"
+    )
+    module.validity = (invalid, 32)  # a malformed engine is this build's fault, so it is not excused
+    assert verify.why_not(here, path) is None
