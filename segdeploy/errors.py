@@ -11,6 +11,7 @@
     ├── CalibrationError   statistics, scales or a cache that cannot be used as they are
     ├── ImageError         an image that cannot be decoded
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
+    ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
 
 A message says what was found, what was expected and what to do, in one or two plain sentences.
@@ -66,6 +67,10 @@ class ImageError(SegdeployError):
 
 
 class EvaluationError(SegdeployError):
+    pass
+
+
+class DeepStreamError(SegdeployError):
     pass
 
 

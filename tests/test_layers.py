@@ -18,7 +18,7 @@ LEVELS = [
     {"segmentation", "signature"},
     {"families", "graph", "sessions", "evaluate.confusion"},
     {"proof", "probing"},
-    {"export", "stream", "evaluate", "calibrate"},
+    {"export", "stream", "evaluate", "calibrate", "deepstream"},
     {"quantize"},
     {"demo"},
     {"cli"},
