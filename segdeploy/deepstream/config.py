@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segdeploy.deepstream.document import Document, Entry, read_document
-from segdeploy.deepstream.keys import PATH, PROPERTY, Key, Value, keys_of, likely
+from segdeploy.deepstream.keys import Key, Value, keys_of, likely
 from segdeploy.deepstream.values import read_value, write_value
 from segdeploy.errors import DeepStreamError
 
@@ -79,7 +79,6 @@ class NvinferConfig:
 
     def file(self, key: str) -> Path | None:
         """The file that `key` names, which nvinfer takes relative to the configuration."""
-        assert PROPERTY[key].kind == PATH
         value = self.get(key)
         return self.path.parent / value if value else None
 

@@ -1,8 +1,8 @@
 """Every key that nvinfer reads, with its type, range, default and versions.
 
-From the public sources of nvinfer 9.1 (gstnvinfer_property_parser and the YAML parser beside it) and the public API pages
-of the versions before. A key that those pages do not have before 9.1 counts as new in 9.1; Caffe, UFF and the implicit
-batch went with TensorRT 10, which came with DeepStream 7.1.
+From the public sources of nvinfer 9.1 (gstnvinfer_property_parser and the YAML parser beside it) and the public API
+pages of the versions before. What was made public in 9.1 first counts as new in 9.1; Caffe, UFF and the implicit batch
+went with TensorRT 10, which came with DeepStream 7.1.
 """
 
 from __future__ import annotations
