@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from segdeploy import __version__
-from segdeploy.cli import demo, evaluate, export, inspect, models, quantize, run
+from segdeploy.cli import deepstream, demo, evaluate, export, inspect, models, quantize, run
 from segdeploy.errors import SegdeployError
 
 VERBS = {
@@ -22,6 +22,7 @@ VERBS = {
     "inspect": (inspect, "say what an .onnx is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
+    "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
 
