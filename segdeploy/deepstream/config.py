@@ -23,7 +23,7 @@ class Fault(NamedTuple):
     """A line that is written well but says nothing that nvinfer takes."""
 
     entry: Entry
-    kind: str  # unknown-group | unknown-key | wrong-type | out-of-range
+    kind: str  # unknown-key | wrong-type | out-of-range
     expected: str
 
 
@@ -39,13 +39,9 @@ class NvinferConfig:
         for entry in self.document.entries:
             known = keys_of(entry.group)
             key = known.get(entry.key) if known else None
-            if known is None:
-                faults.append(
-                    Fault(entry, "unknown-group", "property, class-attrs-all or class-attrs-<class>")
-                )
-            elif key is None:
+            if known is not None and key is None:
                 faults.append(Fault(entry, "unknown-key", likely(entry.key, known) or ""))
-            else:
+            elif key is not None:
                 self._take(entry, key, values, faults)
         return values, faults
 

@@ -30,14 +30,15 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
     for problem in document.problems:
         yield Finding("syntax", problem.line, problem.words, "the app reads no further: correct the line")
     lines = dict(document.groups)
-    for entry in document.entries:
-        known = KEYS.get(entry.group)
-        if known is None:
+    for name, line in document.groups:
+        if name not in KEYS:
             yield Finding(
-                "unknown-group", entry.line, f"{entry.key} stands in {entry.group}, a group that the app does not read",
+                "unknown-group", line, f"{name} is a group that the app does not read",
                 f"the groups are {', '.join(KEYS)}",
             )  # fmt: skip
-        elif entry.key not in known:
+    for entry in document.entries:
+        known = KEYS.get(entry.group, (entry.key,))
+        if entry.key not in known:
             close = difflib.get_close_matches(entry.key, known, n=1)
             yield Finding(
                 "unknown-key", entry.line, f"{entry.key} is no key of {entry.group}",

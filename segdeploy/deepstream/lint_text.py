@@ -18,10 +18,18 @@ def check(config: NvinferConfig, version: str) -> Iterator[Finding]:
     for problem in document.problems:
         yield Finding("syntax", problem.line, problem.words, "nvinfer reads no further: correct the line")
     if not document.problems and "property" not in (name for name, _ in document.groups):
+        groups = ", ".join(dict(document.groups)) or "none"
         yield Finding(
-            "no-property-group", 1, "it has no group property, without which nvinfer does not start",
+            "no-property-group", 1, f"it has no group property, without which nvinfer does not start; it has {groups}",
             "put the keys under [property], in a .yml under property:",
         )  # fmt: skip
+        return
+    for name, line in document.groups:
+        if keys_of(name) is None:
+            yield Finding(
+                "unknown-group", line, f"{name} is a group that nvinfer does not read",
+                "the groups are property, class-attrs-all and class-attrs-<class>",
+            )  # fmt: skip
     for fault in config.faults:
         yield of_fault(fault)
     seen: dict[tuple[str, str], int] = {}
@@ -38,11 +46,6 @@ def check(config: NvinferConfig, version: str) -> Iterator[Finding]:
 
 def of_fault(fault: Fault) -> Finding:
     entry, kind, expected = fault
-    if kind == "unknown-group":
-        return Finding(
-            kind, entry.line, f"{entry.key} stands in the group {entry.group}, which nvinfer does not read",
-            f"the groups are {expected}",
-        )  # fmt: skip
     if kind == "unknown-key":
         elsewhere = (
             "class-attrs-all" if entry.key in CLASS_ATTRS else "property" if entry.key in PROPERTY else ""
