@@ -14,7 +14,7 @@ from typing import NamedTuple
 import yaml
 
 FORMS = ("txt", "yml")
-_PLAIN_IN_YAML = re.compile(r"[\w./+-][\w./;+:-]*(?<!:)")
+_PLAIN_IN_YAML = re.compile(r"[-+]?[\w./][\w./;+:-]*(?<!:)")
 _GROUP = re.compile(r"\[([^\[\]\x00-\x1f]*)\][ \t]*")
 
 
