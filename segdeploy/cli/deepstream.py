@@ -107,12 +107,21 @@ def execute_replay(arguments: argparse.Namespace) -> int:
     from segdeploy.deepstream.frames import open_source
     from segdeploy.deepstream.replay import BANNER, replay
 
+    reference = None
+    if arguments.reference:
+        from segdeploy.deepstream.config import read_config
+        from segdeploy.deepstream.reference import PyTorchReference
+        from segdeploy.deepstream.replay import graph_of
+        from segdeploy.graph.facts import read_facts
+
+        signature = read_facts(graph_of(read_config(arguments.config))).signature
+        reference = PyTorchReference(arguments.reference, signature)
     with counted(open_source(arguments.input).frames, "replaying") as advance:
         seen = replay(
             arguments.config,
             arguments.input,
             arguments.output,
-            reference=arguments.reference,
+            reference=reference,
             progress=advance,
         )
     if arguments.json:

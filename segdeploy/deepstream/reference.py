@@ -20,7 +20,7 @@ from segdeploy.proof import reference_logits, upsampled
 from segdeploy.signature import Signature
 
 
-class Reference:
+class PyTorchReference:
     def __init__(self, source: str, signature: Signature) -> None:
         checkpoint = read_checkpoint(source, None)
         self._card = card_for_checkpoint(checkpoint.source, checkpoint.config, checkpoint.preprocessor)
@@ -32,7 +32,7 @@ class Reference:
         self._network = families.build(checkpoint).plain
         self._size = signature.size
 
-    def class_map(self, frame: Frame) -> NDArray[np.int64]:
+    def __call__(self, frame: Frame) -> NDArray[np.int64]:
         """The frame stretched to the network bilinearly, the checkpoint's own normalisation, labels of that size."""
         fitted, _ = fit(frame, self._size)
         logits = reference_logits(self._network, fitted, self._card)

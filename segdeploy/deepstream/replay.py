@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,9 @@ from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, open_session
 from segdeploy.size import Size
 
-if TYPE_CHECKING:
-    pass
+Reference = Callable[
+    [Frame], NDArray[np.int64]
+]  # the labels H×W, of the network's size, that a frame should get
 
 BANNER = (
     "This stands in for DeepStream: nvinfer's scaling, normalisation, interval and parsing as its public sources have"
@@ -84,7 +85,7 @@ def replay(
     source: Path,
     output: Path,
     *,
-    reference: str | None = None,
+    reference: Reference | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Replay:
     if output.suffix.lower() != ".mp4":
@@ -98,18 +99,13 @@ def replay(
     clip = open_source(source)
     with open_session(graph_of(config)) as session:
         feed = make_feed(config, session.signature)
-        truth = None
-        if reference is not None:
-            from segdeploy.deepstream.reference import Reference
-
-            truth = Reference(reference, session.signature)
         with parser_of(config, session.signature) as parse:
             found = Replay(expected=clip.frames, notes=notes_on(config, parse))
             with writing(output, clip.fps, clip.size) as writer:
                 for frame, parsed in answers(config, session, feed, parse, clip):
                     if parsed is not None:
                         found.inferred += 1
-                        found.add(parsed, truth.class_map(frame) if truth else None)
+                        found.add(parsed, reference(frame) if reference else None)
                         frame = drawn(frame, parsed, session)
                     writer.write(frame)
                     found.frames += 1
