@@ -137,6 +137,7 @@ def test_values_of_a_txt(key, raw, value):
     [
         ("interval", "3", 3),
         ("interval", "3 x", None),
+        ("batch-size", "010", None),  # 8 to yaml-cpp
         ("output-tensor-meta", "1", True),
         ("output-tensor-meta", "true", None),
         ("infer-dims", "3;512;1024", (3, 512, 1024)),

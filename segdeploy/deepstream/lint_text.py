@@ -61,7 +61,10 @@ def of_fault(fault: Fault) -> Finding:
             remedy,
         )
     return Finding(
-        kind, entry.line, f"{entry.key} is {entry.value!r}, which nvinfer refuses", f"write {expected}"
+        kind,
+        entry.line,
+        f"{entry.key} is {entry.value!r}, which nvinfer refuses or misreads",
+        f"write {expected}",
     )
 
 

@@ -22,6 +22,7 @@ from segdeploy.deepstream.keys import (
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)(\s.*)?")
+_YAML_INTEGER = re.compile(r"([+-]?(?:0|[1-9]\d*))")  # 010 would be 8
 _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -35,7 +36,7 @@ def read_value(key: Key, raw: str, form: str) -> Value:
 
 def read_one(kind: str, raw: str, form: str) -> int | bool | float | str:
     if kind == INTEGER:
-        found = _LEADING_INTEGER.fullmatch(raw) if form == "txt" else re.fullmatch(r"([+-]?\d+)", raw)
+        found = _LEADING_INTEGER.fullmatch(raw) if form == "txt" else _YAML_INTEGER.fullmatch(raw)
         if not found or abs(int(found[1])) > INT32:
             raise ValueError(WORDS[kind])
         return int(found[1])
