@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
 from segdeploy.deepstream.lint import lint
-from segdeploy.export import export_onnx
 from segdeploy.graph.facts import read_facts
 
 TRAPS = Path(__file__).parent / "traps"
@@ -21,34 +20,15 @@ CLEAN = {"clean", "clean-app", "tensors"}
 
 
 @pytest.fixture(scope="module")
-def models(graphs, tiny, tmp_path_factory):
+def models(graphs, typed, tmp_path_factory):
     """The graphs that the traps name in their second line."""
     folder = tmp_path_factory.mktemp("models")
     made = {kind: graphs(kind) for kind in ("nvinfer", "logits", "frames")}
-    made["fp16"] = export_onnx(tiny, fp16=True, output=folder / "fp16.onnx").path
-    made["int8"] = with_a_pair(made["nvinfer"], folder / "int8.onnx")
+    made |= typed
     made["whole-logits"] = whole_logits(made["logits"], folder / "whole.onnx")
     made["rubbish"] = folder / "rubbish.onnx"
     made["rubbish"].write_bytes(b"<html>")
     return made
-
-
-def with_a_pair(path, target):
-    model = onnx.load(path)
-    graph = model.graph
-    pair = [
-        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["whole"]),
-        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["back"]),
-    ]
-    for node in graph.node:
-        node.input[:] = ["back" if name == "input" else name for name in node.input]
-    graph.initializer.append(numpy_helper.from_array(np.float32(0.02), "scale"))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
-    nodes = [*pair, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.save(model, target)
-    return target
 
 
 def whole_logits(path, target):
@@ -159,13 +139,14 @@ def test_bytes_that_are_no_text(tmp_path):
 @pytest.mark.parametrize("suffix", [".txt", ".yml"])
 def test_ten_thousand_lines(suffix, place, tmp_path):
     path = place(TRAPS / f"clean{suffix}")
-    line = "# {}\nuntrue-key-{}=1\n" if suffix == ".txt" else "# {}\n  untrue-key-{}: 1\n"
-    path.write_text(path.read_text() + "".join(line.format(number, number) for number in range(5000)))
+    line = "untrue-key-{}=1\n" if suffix == ".txt" else "  untrue-key-{}: 1\n"
+    many = "# nothing\n" * 9000 + "".join(line.format(number) for number in range(1000))
+    path.write_text(path.read_text() + many)
     began = time.monotonic()
     found = lint(path)
     assert time.monotonic() - began < 30
     assert {one.code for one in found} == {"unknown-key"}
-    assert len(found) == 5000
+    assert len(found) == 1000
 
 
 def test_yaml_that_is_none(tmp_path):
@@ -173,7 +154,7 @@ def test_yaml_that_is_none(tmp_path):
     for text, words in (
         ("property:\n\tx: 1\n", "it is not YAML"),
         ("- 1\n", "it has no groups"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 700, "nested too deeply"),
     ):
         path.write_text(text)
         (found,) = lint(path)

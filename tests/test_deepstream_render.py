@@ -16,7 +16,6 @@ from segdeploy.deepstream.lint import lint
 from segdeploy.deepstream.plan import Request
 from segdeploy.deepstream.render import render
 from segdeploy.errors import DeepStreamError, RequestError
-from segdeploy.export import export_onnx
 
 
 def values_of(path):
@@ -24,32 +23,6 @@ def values_of(path):
     assert config.document.problems == ()
     assert config.faults == []
     return {entry.key: config.get(entry.key) for entry in config.document.entries}
-
-
-@pytest.fixture(scope="module")
-def half(tiny, tmp_path_factory):
-    return export_onnx(tiny, fp16=True, output=tmp_path_factory.mktemp("half") / "tiny.fp16.onnx").path
-
-
-@pytest.fixture(scope="module")
-def pairs(graphs, tmp_path_factory):
-    """The tiny graph with one Q/DQ pair, which is all that makes a graph INT8 to a builder."""
-    model = onnx.load(graphs("nvinfer"))
-    graph = model.graph
-    for node in graph.node:
-        node.input[:] = ["back" if name == "input" else name for name in node.input]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["whole"]),
-        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["back"]),
-        *graph.node,
-    ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.append(numpy_helper.from_array(np.float32(0.02), "scale"))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
-    path = tmp_path_factory.mktemp("pairs") / "tiny.int8.onnx"
-    onnx.save(model, path)
-    return path
 
 
 def test_the_values_are_the_graph_s_own(graphs, tmp_path):
@@ -156,7 +129,8 @@ def test_precision_of_an_fp32_graph(version, precision, said, graphs, tmp_path):
     assert lint(tmp_path / "nvinfer_config.txt") == []
 
 
-def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(half, tmp_path):
+def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(typed, tmp_path):
+    half = typed["fp16"]
     render(Request(half, "9.1"), tmp_path / "new")
     values = values_of(tmp_path / "new" / "nvinfer_config.txt")
     assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
@@ -171,7 +145,8 @@ def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(half, tmp_path):
         render(Request(half, precision="int8"), tmp_path / "no")
 
 
-def test_int8(pairs, graphs, tmp_path):
+def test_int8(typed, graphs, tmp_path):
+    pairs = shutil.copy(typed["int8"], tmp_path / "tiny.int8.onnx")
     render(Request(pairs, "9.2"), tmp_path / "new")
     values = values_of(tmp_path / "new" / "nvinfer_config.txt")
     assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
@@ -282,6 +257,8 @@ def test_the_verb(graphs, tmp_path, capsys):
     capsys.readouterr()
     assert main(["deepstream", "config", str(tmp_path / "gone.onnx"), "-o", str(out)]) == 1
     assert "there is no file" in capsys.readouterr().err
+    assert main(["deepstream", "config", "tiny.engine", "-o", str(out)]) == 1
+    assert "tiny.engine is not an .onnx; name the graph" in capsys.readouterr().err
     (tmp_path / "x.onnx").write_bytes(b"<html>")
     assert main(["deepstream", "config", str(tmp_path / "x.onnx"), "-o", str(out)]) == 1
     assert "x.onnx" in capsys.readouterr().err

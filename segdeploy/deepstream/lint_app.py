@@ -28,7 +28,9 @@ SINKS = ("eglsink", "filesink", "fakesink")
 def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
     document = app.document
     for problem in document.problems:
-        yield Finding("syntax", problem.line, problem.words, "the app reads no further: correct the line")
+        yield Finding(
+            "syntax", problem.line, problem.words, "correct the line: the app does not start with it"
+        )
     lines = dict(document.groups)
     for name, line in document.groups:
         if name not in KEYS:

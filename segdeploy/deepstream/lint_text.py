@@ -16,7 +16,9 @@ _KEPT_BEHIND = re.compile(r"\s#.*|\s+$")
 def check(config: NvinferConfig, version: str) -> Iterator[Finding]:
     document = config.document
     for problem in document.problems:
-        yield Finding("syntax", problem.line, problem.words, "nvinfer reads no further: correct the line")
+        yield Finding(
+            "syntax", problem.line, problem.words, "correct the line: nvinfer does not start with it"
+        )
     if not document.problems and "property" not in (name for name, _ in document.groups):
         groups = ", ".join(dict(document.groups)) or "none"
         yield Finding(

@@ -61,6 +61,10 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     demand_version(request.deepstream)
+    if request.model.suffix != ".onnx":
+        raise DeepStreamError(
+            f"{request.model.name} is not an .onnx; name the graph, of which nvinfer builds the engine of its own device"
+        )
     facts = read_facts(request.model)
     signature, name = facts.signature, request.model.name
     if signature.interface == "frames":
