@@ -63,7 +63,7 @@ def make_plan(request: Request) -> Plan:
     demand_version(request.deepstream)
     if request.model.suffix != ".onnx":
         raise DeepStreamError(
-            f"{request.model.name} is not an .onnx; name the graph, of which nvinfer builds the engine of its own device"
+            f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
         )
     facts = read_facts(request.model)
     signature, name = facts.signature, request.model.name
