@@ -264,6 +264,14 @@ def test_the_verb(graphs, tmp_path, capsys):
     assert "x.onnx" in capsys.readouterr().err
 
 
+def test_a_record_of_another_file_is_refused(graphs, tmp_path):
+    model = Path(shutil.copy(graphs("nvinfer"), tmp_path))
+    shutil.copy(f"{graphs('logits')}.json", f"{model}.json")
+    with pytest.raises(DeepStreamError, match="is of another file"):
+        render(Request(model), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_model_that_lies_in_its_own_folder_stays(graphs, tmp_path):
     model = Path(shutil.copy(graphs("nvinfer"), tmp_path / "model.onnx"))
     before = model.read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from segdeploy.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.deepstream.keys import demand_version, is_before
 from segdeploy.errors import DeepStreamError
+from segdeploy.files import digest_of
 from segdeploy.graph.facts import GraphFacts, read_facts
 from segdeploy.record import ArtifactRecord, read_record
 from segdeploy.signature import describe
@@ -93,7 +94,16 @@ def make_plan(request: Request) -> Plan:
         )
     mode, strongly_typed, cache = precision_of(request, facts)
     parser = choose_parser(request, facts) if request.network_type == 2 else None
-    return Plan(request, facts, read_record(request.model), parser, mode, strongly_typed, cache)
+    return Plan(request, facts, record_of(request.model), parser, mode, strongly_typed, cache)
+
+
+def record_of(model: Path) -> ArtifactRecord | None:
+    record = read_record(model)
+    if record and record.digest != digest_of(model):
+        raise DeepStreamError(
+            f"the record beside {model.name} is of another file, so what is known of it does not hold; export it again"
+        )
+    return record
 
 
 def choose_parser(request: Request, facts: GraphFacts) -> str:
