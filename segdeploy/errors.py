@@ -13,6 +13,7 @@
     ├── EngineDisagrees    an engine that answers differently from the graph it was built from
     ├── ImageError         an image that cannot be decoded
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
+    ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
 
 A message says what was found, what was expected and what to do, in one or two plain sentences.
@@ -77,6 +78,10 @@ class ImageError(SegdeployError):
 
 
 class EvaluationError(SegdeployError):
+    pass
+
+
+class DeepStreamError(SegdeployError):
     pass
 
 

@@ -145,3 +145,46 @@ def tensorrt_here(graphs, monkeypatch):
         return module
 
     return install
+
+
+@pytest.fixture(scope="session")
+def typed(graphs, tmp_path_factory):
+    """The tiny network with a precision in its graph, as far as a builder sees it: one FP16 product, one Q/DQ pair."""
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    folder = tmp_path_factory.mktemp("typed")
+    half = [
+        helper.make_node("Cast", ["input"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "one"], ["product"]),
+        helper.make_node("Cast", ["product"], ["back"], to=TensorProto.FLOAT),
+    ]
+    pair = [
+        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["whole"]),
+        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["back"]),
+    ]
+    return {
+        "fp16": behind(graphs("nvinfer"), half, {"one": np.float16(1)}, folder / "tiny.fp16.onnx"),
+        "int8": behind(
+            graphs("nvinfer"),
+            pair,
+            {"scale": np.float32(0.02), "zero": np.int8(0)},
+            folder / "tiny.int8.onnx",
+        ),
+    }
+
+
+def behind(path, nodes, constants, target):
+    """A graph whose input goes through `nodes`, to `back`, first."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = ["back" if name == "input" else name for name in node.input]
+    later = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *later])
+    made = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model.graph.initializer.extend(made)
+    onnx.save(model, target)
+    return target

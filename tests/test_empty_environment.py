@@ -61,6 +61,7 @@ for name in {MODULES}:
         "segdeploy.calibrate.ledger",
         "segdeploy.calibrate.material",
         "segdeploy.calibrate.search",
+        "segdeploy.deepstream.reference",
         "segdeploy.demo",
         "segdeploy.deploy",
         "segdeploy.export",

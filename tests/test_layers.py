@@ -19,7 +19,7 @@ LEVELS = [
     {"record"},
     {"families", "graph", "sessions", "evaluate.confusion"},
     {"proof", "probing"},
-    {"export", "stream", "evaluate", "calibrate"},
+    {"export", "stream", "evaluate", "calibrate", "deepstream"},
     {"quantize", "half", "engine", "doctor"},
     {"deploy"},
     {"demo"},

@@ -15,6 +15,7 @@ from segdeploy import __version__
 from segdeploy.cli import (
     build_engine,
     cache,
+    deepstream,
     demo,
     doctor,
     evaluate,
@@ -38,6 +39,7 @@ VERBS = {
     "verify": (verify, "compare an engine with the graph it was built from, where it runs"),
     "doctor": (doctor, "say what is installed, what fits, and what to type next"),
     "cache": (cache, "show, compare and convert TensorRT's calibration caches"),
+    "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
 

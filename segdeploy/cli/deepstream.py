@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+
+    config = verbs.add_parser("config", help="render a folder that DeepStream runs")
+    config.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
+    config.add_argument(
+        "--deepstream", metavar="VERSION", default="8.0", help="7.1, 8.0 (default), 9.0, 9.1 or 9.2"
+    )
+    config.add_argument(
+        "--network-type",
+        type=int,
+        metavar="N",
+        default=2,
+        help="2: nvinfer parses (default); 100: hands tensors on",
+    )
+    config.add_argument("--streams", type=int, metavar="N", default=1, help="default: 1")
+    config.add_argument(
+        "--parser",
+        metavar="NAME",
+        help="tao, NVIDIA's; segdeploy, ours (default: tao where it takes the output)",
+    )
+    config.add_argument("--precision", metavar="NAME", help="fp32, fp16 or int8 (default: the graph's own)")
+    config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
+    config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+
+    lint = verbs.add_parser("lint", help="find what is wrong with a configuration before a device sees it")
+    lint.add_argument("file", metavar="FILE", type=Path, help="nvinfer's .txt or .yml, or the app's .yml")
+    lint.add_argument(
+        "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"
+    )
+    lint.add_argument(
+        "--deepstream", metavar="VERSION", help="default: the one the file is for, else the newest"
+    )
+    lint.add_argument("--json", action="store_true", help="print JSON")
+
+    replay = verbs.add_parser(
+        "replay", help="execute a configuration with nvinfer's semantics, without DeepStream"
+    )
+    replay.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
+    replay.add_argument(
+        "-i", "--input", metavar="CLIP", type=Path, required=True, help="a clip or a folder of images"
+    )
+    replay.add_argument("-o", "--output", metavar="MP4", type=Path, required=True)
+    replay.add_argument("--reference", metavar="CHECKPOINT", help="hold it against this network in PyTorch")
+    replay.add_argument("--json", action="store_true", help="print JSON")
+
+    run = verbs.add_parser("run", help="start ds-tao-segmentation on a configuration")
+    run.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
+    run.add_argument(
+        "-i", "--input", metavar="URI", action="append", required=True, help="once for each stream"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    steps = {"config": execute_config, "lint": execute_lint, "replay": execute_replay, "run": execute_run}
+    return steps[arguments.step](arguments)
+
+
+def execute_config(arguments: argparse.Namespace) -> int:
+    from segdeploy.deepstream.plan import Request
+    from segdeploy.deepstream.render import render
+
+    request = Request(
+        arguments.model,
+        arguments.deepstream,
+        arguments.network_type,
+        arguments.streams,
+        arguments.parser,
+        arguments.precision,
+        arguments.int8_cache,
+    )
+    for path in render(request, arguments.output):
+        print(path)
+    print(
+        f"next: segdeploy deepstream replay -c {arguments.output / 'nvinfer_config.txt'} -i CLIP -o replay.mp4"
+    )
+    return 0
+
+
+def execute_lint(arguments: argparse.Namespace) -> int:
+    from segdeploy.deepstream.lint import lint
+
+    found = lint(arguments.file, arguments.model, arguments.deepstream)
+    if arguments.json:
+        print(
+            json.dumps({"file": str(arguments.file), "findings": [one._asdict() for one in found]}, indent=1)
+        )
+    else:
+        for one in found:
+            print(
+                f"{arguments.file}:{one.line}: {one.code}: {one.what}. {one.remedy[:1].upper()}{one.remedy[1:]}."
+            )
+        if not found:
+            print(f"{arguments.file}: nothing found")
+    return 1 if found else 0
+
+
+def execute_replay(arguments: argparse.Namespace) -> int:
+    from segdeploy.cli.console import counted
+    from segdeploy.deepstream.frames import open_source
+    from segdeploy.deepstream.replay import BANNER, replay
+
+    reference = None
+    if arguments.reference:
+        from segdeploy.deepstream.config import read_config
+        from segdeploy.deepstream.reference import PyTorchReference
+        from segdeploy.deepstream.replay import graph_of
+        from segdeploy.graph.facts import read_facts
+
+        signature = read_facts(graph_of(read_config(arguments.config))).signature
+        reference = PyTorchReference(arguments.reference, signature)
+    with counted(open_source(arguments.input).frames, "replaying") as advance:
+        seen = replay(
+            arguments.config,
+            arguments.input,
+            arguments.output,
+            reference=reference,
+            progress=advance,
+        )
+    if arguments.json:
+        print(json.dumps({"output": str(arguments.output)} | seen.as_json(), indent=1))
+        return 0
+    print(BANNER)
+    print(f"{arguments.output}: {seen.frames} frames, {seen.inferred} of them inferred")
+    if seen.agreement and seen.lowest:
+        print(f"against PyTorch: {seen.agreement}, lowest frame {seen.lowest.pixel_agreement:.4%}")
+    if seen.without_class:
+        print(f"without a class: {seen.without_class / seen.pixels:.2%} of the pixels")
+    if seen.beyond:
+        print(f"read past the end of the output: {seen.beyond:,} values, 0 here and anything on the device")
+    for note in seen.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def execute_run(arguments: argparse.Namespace) -> int:
+    from segdeploy.deepstream.launch import run
+
+    return run(arguments.config, arguments.input)

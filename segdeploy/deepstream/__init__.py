@@ -1,0 +1,1 @@
+"""NVIDIA DeepStream: nvinfer configurations rendered, checked, and replayed where DeepStream is absent."""

@@ -1,0 +1,217 @@
+"""The C++ output parser, compiled as its Makefile does but against our own header, and run under the address sanitizer.
+
+The sanitizer has to be loaded before Python, so the calls are made by a process of their own, through ctypes, with the
+arguments that nvinfer gives. PyTorch says what the answers should be.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segdeploy.shipped import folder
+
+SOURCES = folder("deepstream") / "parser"
+COMPILER = shutil.which("g++")
+pytestmark = pytest.mark.skipif(
+    not COMPILER or not shutil.which("make"),
+    reason="there is no g++ and make here to compile the parser with",
+)
+CALL = """
+import sys
+import numpy as np
+from pathlib import Path
+from segdeploy.deepstream.library import ParserLibrary
+from segdeploy.errors import DeepStreamError
+from segdeploy.size import Size
+library = ParserLibrary(Path(sys.argv[1]), "NvDsInferParseSegdeploy")
+height, width, classes, threshold = map(float, sys.argv[3:7])
+try:
+    size = Size(int(height), int(width))
+    answer = library.parse("output", np.load(sys.argv[2]), size, int(classes), threshold)
+    np.save(sys.argv[2], answer)
+except DeepStreamError as error:
+    print(error)
+"""
+
+
+def make(target, *flags):
+    subprocess.run(
+        ["make", "-s", "-C", str(SOURCES), "INCLUDES=-Iabi", f"LIBRARY={target}", *flags],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The Makefile's own warnings are errors: -Wall -Wextra -Werror."""
+    target = tmp_path_factory.mktemp("parser") / "libsegdeploy_parser.so"
+    return make(target, "CXXFLAGS=-O1 -g -fsanitize=address -fno-omit-frame-pointer")
+
+
+@pytest.fixture(scope="module")
+def sanitizer():
+    asked = subprocess.run(
+        [COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    path = Path(asked.stdout.strip()).resolve()
+    if not path.is_file():
+        pytest.skip("this g++ has no address sanitizer")
+    return {"LD_PRELOAD": str(path), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+@pytest.fixture
+def parse(library, sanitizer, tmp_path):
+    """The class map, or the words of a refusal."""
+
+    def call(output, size, classes, threshold=0.0, expect=0):
+        path = tmp_path / "output.npy"
+        np.save(path, output)
+        words = [str(value) for value in (path, *size, classes, threshold)]
+        done = subprocess.run(
+            [sys.executable, "-c", CALL, str(library), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | sanitizer | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        assert done.returncode == expect, done.stderr
+        return done.stdout + done.stderr if done.stdout or expect else np.load(path)
+
+    return call
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("shape", [(1, 9, 13), (9, 13), (9, 13, 1)])
+def test_labels(dtype, shape, parse):
+    labels = np.random.default_rng(0).integers(0, 7, shape).astype(dtype)
+    labels.flat[3] = 7  # no class
+    expected = labels.reshape(9, 13).astype(np.int32)
+    expected[expected == 7] = -1
+    assert np.array_equal(parse(labels, (9, 13), 7), expected)
+
+
+def test_ids_far_outside_are_no_class(parse):
+    labels = np.array([[[-1, 0, 2**40, -(2**63), 4, 5]]], np.int64)
+    assert parse(labels, (1, 6), 5).tolist() == [[-1, 0, -1, -1, 4, -1]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((5, 6, 10), (24, 40)),
+        ((19, 7, 5), (25, 19)),
+        ((3, 1, 1), (4, 6)),
+        ((2, 9, 9), (9, 9)),
+        ((4, 12, 16), (5, 7)),
+    ],
+)
+def test_logits_are_raised_as_pytorch_raises_them(shape, size, parse):
+    logits = (
+        np.random.default_rng(1).standard_normal(shape).astype(np.float32) - 5
+    )  # all negative is no obstacle
+    raised = F.interpolate(torch.from_numpy(logits)[None], size, mode="bilinear", align_corners=False)[0]
+    best = raised.argmax(0).numpy()
+    answer = parse(logits, size, shape[0])
+    equal = answer == best
+    ties = (
+        raised.max(0).values - raised.gather(0, torch.from_numpy(answer.astype(np.int64))[None])[0]
+    ).numpy()
+    assert (ties[~equal] < 1e-5).all()
+    assert equal.mean() > 0.99
+
+
+def test_a_threshold_is_a_probability(parse):
+    logits = np.random.default_rng(2).standard_normal((6, 8, 8)).astype(np.float32) * 2
+    raised = F.interpolate(torch.from_numpy(logits)[None], (32, 32), mode="bilinear", align_corners=False)[0]
+    best = raised.softmax(0).max(0)
+    answer = parse(logits, (32, 32), 6, 0.5)
+    sure, unsure = best.values.numpy() > 0.5 + 1e-4, best.values.numpy() < 0.5 - 1e-4
+    assert sure.sum() > 100 < unsure.sum()
+    assert (answer[unsure] == -1).all()
+    assert np.array_equal(answer[sure], best.indices.numpy()[sure])
+
+
+@pytest.mark.parametrize(
+    ("output", "classes", "words"),
+    [
+        (np.zeros((1, 4, 6), np.int64), 3, "another resolution"),
+        (np.zeros((6, 8), np.int32), 3, "another resolution"),  # turned by a quarter
+        (np.zeros((3, 4, 6), np.float32), 4, "another number of channels"),
+        (np.zeros((4, 6), np.float32), 3, "not logits"),
+        (np.zeros((3, 4, 6), np.float16), 3, "neither int64"),
+        (np.zeros((1, 8, 6), np.int64), 0, "num-detected-classes is 0"),
+    ],
+)
+def test_what_it_refuses(output, classes, words, parse):
+    said = parse(output, (8, 6), classes)
+    assert "refused the output 'output'" in said
+    assert words in said
+
+
+def test_the_sanitizer_sees_what_is_planted(library, parse, monkeypatch):
+    """A class map that is a row short has to be reported, or the tests above show nothing."""
+    code = CALL.replace("size = Size(int(height), int(width))", "size = Size(int(height) - 1, int(width))")
+    code = code.replace(
+        "answer = library.parse(",
+        "import segdeploy.deepstream.library as l;"
+        " real = l.Network; l.Network = lambda w, h, c: real(w, h + 1, c); answer = library.parse(",
+    )
+    monkeypatch.setitem(parse.__globals__, "CALL", code)
+    said = parse(np.zeros((1, 200, 300), np.int64), (200, 300), 5, expect=1)
+    assert "heap-buffer-overflow" in said
+
+
+def test_our_header_is_laid_out_as_ctypes_has_it(tmp_path):
+    from segdeploy.deepstream import library
+
+    (tmp_path / "layout.cpp").write_text(
+        '#include <cstddef>\n#include <cstdio>\n#include "nvdsinfer_custom_impl.h"\nint main() { std::printf('
+        '"%zu %zu %zu %zu %zu %zu %zu", sizeof(NvDsInferLayerInfo), offsetof(NvDsInferLayerInfo, inferDims),'
+        " offsetof(NvDsInferLayerInfo, bindingIndex), offsetof(NvDsInferLayerInfo, layerName),"
+        " offsetof(NvDsInferLayerInfo, buffer), offsetof(NvDsInferLayerInfo, isInput),"
+        " sizeof(std::vector<NvDsInferLayerInfo>)); }\n"
+    )
+    program = tmp_path / "layout"
+    subprocess.run(
+        [COMPILER, f"-I{SOURCES / 'abi'}", "-o", str(program), str(tmp_path / "layout.cpp")], check=True
+    )
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    layer = library.Layer
+    fields = (layer.dims, layer.binding, layer.name, layer.buffer, layer.is_input)
+    assert [int(word) for word in said.split()] == [72, *(field.offset for field in fields), 24]
+    import ctypes
+
+    assert (ctypes.sizeof(layer), ctypes.sizeof(library.Vector)) == (72, 24)
+
+
+def test_it_is_built_without_a_makefile_too(tmp_path):
+    from segdeploy.deepstream.library import ParserLibrary, build_own_parser
+    from segdeploy.size import Size
+
+    build_own_parser(tmp_path / "own.so")
+    answer = ParserLibrary(tmp_path / "own.so", "NvDsInferParseSegdeploy").parse(
+        "labels", np.full((4, 6), 2, np.uint8), Size(4, 6), 3, 0.0
+    )
+    assert (answer == 2).all()
+
+
+def test_libraries_that_are_none(tmp_path, library):
+    from segdeploy.deepstream.library import ParserLibrary
+    from segdeploy.errors import DeepStreamError
+
+    (tmp_path / "x.so").write_bytes(b"\x7fELF")
+    with pytest.raises(DeepStreamError, match="cannot be loaded on this machine"):
+        ParserLibrary(tmp_path / "x.so", "f")
+    plain = make(tmp_path / "plain.so", "CXXFLAGS=-O1")
+    with pytest.raises(DeepStreamError, match="holds no function NvDsInferParseCustomUnet"):
+        ParserLibrary(plain, "NvDsInferParseCustomUnet")

@@ -1,0 +1,280 @@
+"""The folder that `deepstream config` writes: the values we mean, the same in both forms, clean, and copyable."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from segdeploy.cli import main
+from segdeploy.deepstream.config import read_config
+from segdeploy.deepstream.keys import VERSIONS
+from segdeploy.deepstream.lint import lint
+from segdeploy.deepstream.plan import Request
+from segdeploy.deepstream.render import render
+from segdeploy.errors import DeepStreamError, RequestError
+
+
+def values_of(path):
+    config = read_config(path)
+    assert config.document.problems == ()
+    assert config.faults == []
+    return {entry.key: config.get(entry.key) for entry in config.document.entries}
+
+
+def test_the_values_are_the_graph_s_own(graphs, tmp_path):
+    model = graphs("nvinfer")
+    render(Request(model), tmp_path)
+    values = values_of(tmp_path / "nvinfer_config.txt")
+    assert values == {
+        "gpu-id": 0,
+        "onnx-file": model.name,
+        "model-engine-file": f"{model.name}_b1_gpu0_fp32.engine",
+        "labelfile-path": "labels.txt",
+        "batch-size": 1,
+        "network-mode": 0,
+        "infer-dims": (3, 96, 160),
+        "model-color-format": 0,
+        "net-scale-factor": 0.01735207357279195,
+        "offsets": (123.675, 116.28, 103.53),
+        "maintain-aspect-ratio": False,
+        "scaling-filter": 1,
+        "scaling-compute-hw": 1,
+        "process-mode": 1,
+        "interval": 0,
+        "gie-unique-id": 1,
+        "cluster-mode": 2,
+        "network-type": 2,
+        "num-detected-classes": 5,
+        "segmentation-output-order": 1,
+        "parse-segmentation-func-name": "NvDsInferParseCustomSegformerTAO",
+        "custom-lib-path": "/opt/nvidia/deepstream/deepstream/lib/libnvds_infercustomparser_tao.so",
+    }
+    assert (tmp_path / "labels.txt").read_text() == "road\nkerb\nsky\ncar\nbus\n"
+    assert (tmp_path / "colours.csv").read_text().splitlines()[:2] == [
+        "id,name,red,green,blue",
+        "0,road,255,64,64",
+    ]
+    assert (
+        "net-scale-factor=0.01735207357279195\noffsets=123.675;116.28;103.53\n"
+        in (tmp_path / "nvinfer_config.txt").read_text()
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("network_type", [2, 100])
+@pytest.mark.parametrize("interface", ["nvinfer", "logits"])
+def test_every_version_and_type_is_clean_and_says_the_same_twice(
+    version, network_type, interface, graphs, tmp_path
+):
+    request = Request(graphs(interface), version, network_type)
+    written = render(request, tmp_path / "made")
+    assert all(path.is_file() for path in written)
+    folder = Path(shutil.copytree(tmp_path / "made", tmp_path / "copied"))
+    shutil.rmtree(tmp_path / "made")
+    values = values_of(folder / "nvinfer_config.txt")
+    assert values == values_of(folder / "nvinfer_config.yml")
+    assert values["network-type"] == network_type
+    assert ("output-tensor-meta" in values) == (network_type == 100)
+    assert read_config(folder / "nvinfer_config.yml").made_for == version
+    for name in ("nvinfer_config.txt", "nvinfer_config.yml", "app.yml"):
+        if (folder / name).exists():
+            assert lint(folder / name) == []
+    drawn = network_type == 2 or version == "7.1"
+    assert (folder / "app.yml").exists() == drawn
+    ours = network_type == 2 and (interface == "logits" or version == "7.1")
+    assert (folder / "parser" / "Makefile").exists() == ours
+
+
+def test_streams(graphs, tmp_path):
+    render(Request(graphs("nvinfer", None), streams=4), tmp_path)
+    values = values_of(tmp_path / "nvinfer_config.txt")
+    assert values["batch-size"] == 4
+    assert values["model-engine-file"].endswith("_b4_gpu0_fp32.engine")
+    app = yaml.safe_load((tmp_path / "app.yml").read_text())
+    assert app["streammux"]["batch-size"] == 4
+    assert len(app["source-list"]["list"].split(";")) == 4
+    assert (app["segvisual"]["height"], app["segvisual"]["width"]) == (96, 160)
+    assert lint(tmp_path / "app.yml") == []
+    assert (tmp_path / "README.md").read_text().count(" -i file:///") == 4
+
+
+def test_what_the_app_looks_up_is_where_it_looks(graphs, tmp_path):
+    """It cuts two characters off the path and puts `configs` before the rest."""
+    render(Request(graphs("nvinfer")), tmp_path)
+    named = yaml.safe_load((tmp_path / "app.yml").read_text())["primary-gie"]["config-file-path"]
+    seen = yaml.safe_load((tmp_path / ("configs" + named[2:])).read_text())["property"]
+    assert seen == {"network-type": 2, "num-detected-classes": 5}
+    assert (tmp_path / named).samefile(tmp_path / "nvinfer_config.yml")
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "said"),
+    [
+        ("8.0", None, {"network-mode": 0}),
+        ("8.0", "fp16", {"network-mode": 2}),
+        ("9.2", "fp16", {"network-mode": 2}),
+    ],
+)
+def test_precision_of_an_fp32_graph(version, precision, said, graphs, tmp_path):
+    render(Request(graphs("nvinfer"), version, precision=precision), tmp_path)
+    values = values_of(tmp_path / "nvinfer_config.txt")
+    assert {key: values[key] for key in said} == said
+    assert "strongly-typed" not in values
+    measured = "was not measured" in (tmp_path / "README.md").read_text()
+    assert measured == (precision == "fp16")
+    assert lint(tmp_path / "nvinfer_config.txt") == []
+
+
+def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(typed, tmp_path):
+    half = typed["fp16"]
+    render(Request(half, "9.1"), tmp_path / "new")
+    values = values_of(tmp_path / "new" / "nvinfer_config.txt")
+    assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
+    assert values["model-engine-file"] == "tiny.fp16.onnx_b1_gpu0_fp32.engine"
+    assert lint(tmp_path / "new" / "nvinfer_config.txt") == []
+    render(Request(half, "9.0"), tmp_path / "old")
+    values = values_of(tmp_path / "old" / "nvinfer_config.yml")
+    assert values["network-mode"] == 2
+    assert "strongly-typed" not in values
+    assert lint(tmp_path / "old" / "nvinfer_config.yml") == []
+    with pytest.raises(DeepStreamError, match="is an fp16 graph and int8 was asked for"):
+        render(Request(half, precision="int8"), tmp_path / "no")
+
+
+def test_int8(typed, graphs, tmp_path):
+    pairs = shutil.copy(typed["int8"], tmp_path / "tiny.int8.onnx")
+    render(Request(pairs, "9.2"), tmp_path / "new")
+    values = values_of(tmp_path / "new" / "nvinfer_config.txt")
+    assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
+    with pytest.raises(DeepStreamError, match="without one nvinfer of DeepStream"):
+        render(Request(pairs), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    cache = pairs.with_name("tiny.calib")  # where `quantize --cache-for` puts it
+    cache.write_text("TRT-100900-EntropyCalibration2\ninput: 3c010a14\n")
+    for model, named in ((pairs, None), (graphs("nvinfer"), cache)):
+        folder = tmp_path / model.stem
+        render(Request(model, precision="int8", int8_cache=named), folder)
+        values = values_of(folder / "nvinfer_config.txt")
+        assert (values["network-mode"], values["int8-calib-file"]) == (1, "tiny.calib")
+        assert values["model-engine-file"].endswith("_int8.engine")
+        assert (folder / "tiny.calib").read_bytes() == cache.read_bytes()
+        assert lint(folder / "nvinfer_config.txt") == []
+        assert "--calib=tiny.calib" in (folder / "README.md").read_text()
+
+
+def test_triton(graphs, tmp_path):
+    render(Request(graphs("logits"), "9.1"), tmp_path)
+    server = (tmp_path / "triton" / "nvinferserver_config.txt").read_text()
+    assert 'path: "../parser/libsegdeploy_parser.so"' in server
+    assert "scale_factor: 0.01735207357279195" in server
+    assert server.count("{") == server.count("}")
+    model = (tmp_path / "triton" / "models" / "tiny" / "config.pbtxt").read_text()
+    assert "dims: [ 5, 24, 40 ]" in model
+    assert "TYPE_FP32" in model
+    render(Request(graphs("nvinfer"), "7.1", 100), tmp_path / "tensors")
+    server = (tmp_path / "tensors" / "triton" / "nvinferserver_config.txt").read_text()
+    assert "output_tensor_meta: true" in server
+    assert "custom_lib" not in server
+
+
+# ---- requests that cannot be met --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"deepstream": "6.1"}, "DeepStream '6.1' is not known here"),
+        ({"network_type": 0}, "network type 0 is not one of segmentation"),
+        ({"streams": 0}, "0 streams cannot be run"),
+        ({"streams": 2}, "has a batch of 1, and 2 streams make batches of 2; export it with --batch 2"),
+        ({"parser": "yolo"}, "no parser is called 'yolo'; known: tao, segdeploy"),
+        ({"parser": "tao", "deepstream": "7.1"}, "NVIDIA's parser came with DeepStream 8.0"),
+        ({"precision": "bf16"}, "'bf16' is not a precision"),
+        ({"precision": "int8"}, "there is no calibration cache"),
+    ],
+)
+def test_what_is_refused(change, words, graphs, tmp_path):
+    with pytest.raises((DeepStreamError, RequestError)) as refusal:
+        render(Request(graphs("nvinfer"), **change), tmp_path / "no")
+    assert words in str(refusal.value)
+    assert not (tmp_path / "no").exists()
+
+
+def test_graphs_that_are_refused(graphs, tmp_path):
+    with pytest.raises(DeepStreamError, match=r"takes 'frames' uint8 .* --interface nvinfer"):
+        render(Request(graphs("frames")), tmp_path / "no")
+    with pytest.raises(DeepStreamError, match="use --parser segdeploy, or export with --interface nvinfer"):
+        render(Request(graphs("logits"), parser="tao"), tmp_path / "no")
+    for kind, shape, words in (
+        (TensorProto.FLOAT, (1, 4, 64, 96), "wants a scale per channel"),
+        (TensorProto.INT64, (1, 1, 64, 96), "does not say its classes"),
+    ):
+        inner = [helper.make_node("Conv", ["x", "w"], ["y"])]
+        if kind == TensorProto.INT64:
+            inner = [
+                helper.make_node("Conv", ["x", "w"], ["many"]),
+                helper.make_node("ArgMax", ["many"], ["y"], axis=1),
+            ]
+        graph = helper.make_graph(
+            inner,
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 64, 96))],
+            [helper.make_tensor_value_info("y", kind, shape)],
+            [numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")],
+        )
+        onnx.save(helper.make_model(graph), tmp_path / "theirs.onnx")
+        with pytest.raises(DeepStreamError, match=words):
+            render(Request(tmp_path / "theirs.onnx"), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_verb(graphs, tmp_path, capsys):
+    model, out = graphs("nvinfer"), tmp_path / "out"
+    assert (
+        main(
+            [
+                "deepstream",
+                "config",
+                str(model),
+                "--network-type",
+                "100",
+                "--deepstream",
+                "7.1",
+                "-o",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert str(out / "nvinfer_config.txt") in said
+    assert said[-1].startswith("next: segdeploy deepstream replay -c ")
+    assert main(["deepstream", "config", str(model), "-o", str(out)]) == 0  # again, over itself
+    capsys.readouterr()
+    assert main(["deepstream", "config", str(tmp_path / "gone.onnx"), "-o", str(out)]) == 1
+    assert "there is no file" in capsys.readouterr().err
+    assert main(["deepstream", "config", "tiny.engine", "-o", str(out)]) == 1
+    assert "tiny.engine is not an .onnx; name the graph" in capsys.readouterr().err
+    (tmp_path / "x.onnx").write_bytes(b"<html>")
+    assert main(["deepstream", "config", str(tmp_path / "x.onnx"), "-o", str(out)]) == 1
+    assert "x.onnx" in capsys.readouterr().err
+
+
+def test_a_record_of_another_file_is_refused(graphs, tmp_path):
+    model = Path(shutil.copy(graphs("nvinfer"), tmp_path))
+    shutil.copy(f"{graphs('logits')}.json", f"{model}.json")
+    with pytest.raises(DeepStreamError, match="is of another file"):
+        render(Request(model), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_model_that_lies_in_its_own_folder_stays(graphs, tmp_path):
+    model = Path(shutil.copy(graphs("nvinfer"), tmp_path / "model.onnx"))
+    before = model.read_bytes()
+    render(Request(model), tmp_path)
+    assert model.read_bytes() == before
+    assert lint(tmp_path / "nvinfer_config.txt") == []
