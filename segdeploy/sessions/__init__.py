@@ -35,8 +35,11 @@ class Session(Protocol):
     ) -> None: ...
 
 
-def open_session(path: str | Path, threads: int | None = None) -> Session:
+def open_session(path: str | Path, *, threads: int | None = None, provider: str | None = None) -> Session:
+    """An .onnx in ONNX Runtime, on the CPU."""
     path = Path(path)
+    if provider not in (None, "cpu"):
+        raise RequestError(f"no provider is called {provider!r}; known: cpu")
     if not path.is_file():
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
@@ -82,14 +85,13 @@ def segment_batch(
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    answers = session.run(prepared(signature, fitted))
+    answers = answered(signature, session.run(prepared(signature, fitted)))
     results = []
     for answer, geometry in zip(answers, geometries, strict=False):  # the padded slots have no geometry
         if signature.interface == "logits":
             labels = image.unfit_logits(answer, signature.size, geometry)
         else:
-            flat = answer.reshape(signature.size.height, signature.size.width)
-            labels = image.unfit(flat.astype(np.uint8, copy=False), geometry)
+            labels = image.unfit(answer, geometry)
         results.append(Segmentation(labels, signature.labels))
     return results
 
@@ -99,3 +101,11 @@ def prepared(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
     if signature.interface == "frames":
         return frames
     return image.normalise(frames, signature.mean, signature.scale)
+
+
+def answered(signature: Signature, answers: NDArray[Any]) -> NDArray[Any]:
+    """The graph's output as float32 logits N×C×h×w or uint8 labels N×H×W."""
+    if signature.interface == "logits":
+        return answers.astype(np.float32, copy=False)
+    size = signature.size
+    return answers.reshape(-1, size.height, size.width).astype(np.uint8, copy=False)
