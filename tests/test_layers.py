@@ -19,8 +19,8 @@ LEVELS = [
     {"families", "graph", "sessions", "evaluate.confusion"},
     {"proof", "probing"},
     {"export", "stream", "evaluate", "calibrate"},
-    {"quantize"},
-    {"demo"},
+    {"quantize", "sessions.eager"},
+    {"bench", "demo"},
     {"cli"},
     {"__main__"},
 ]

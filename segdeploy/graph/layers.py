@@ -36,6 +36,7 @@ class Layer:
 
 def layers_of(model: ModelProto) -> list[Layer]:
     known = shapes_of(model)
+    images = images_of(model)
     weights = {item.name for item in model.graph.initializer}
     made_by = {name: node for node in model.graph.node for name in node.output}
     found = []
@@ -50,7 +51,7 @@ def layers_of(model: ModelProto) -> list[Layer]:
                 root_of(node.input[0], made_by),
                 node.input[1],
                 output_axis(node, known[node.input[1]]),
-                macs_of(node, known),
+                macs_of(node, known) // images,
             )
         )
     return found
@@ -97,20 +98,35 @@ def pixel_tensors(model: ModelProto) -> set[str]:
 
 
 def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
+    """Of the whole batch, because a Gemm's rows and a batched product's matrices may be the images' together."""
     outputs, weight = known[node.output[0]], known[node.input[1]]
     if node.op_type == "Conv":
         per_output = prod(weight[1:])
     elif node.op_type == "ConvTranspose":
         outputs, per_output = known[node.input[0]], prod(weight[1:])
+    elif node.op_type == "Gemm" and attribute(node, "transA"):
+        per_output = known[node.input[0]][0]
     else:
         per_output = known[node.input[0]][-1]
-    return prod(outputs[1:]) * per_output
+    return elements(outputs) * per_output
 
 
 def all_macs(model: ModelProto) -> int:
     """Of one image: those of the layers with weights, and of products of two activations."""
     known = shapes_of(model)
-    return sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+    macs = sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+    return macs // images_of(model)
+
+
+def images_of(model: ModelProto) -> int:
+    """The batch the graph is written for; 1 where it is open."""
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    return max(shape[0].dim_value, 1) if shape else 1
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Of one image where the batch is open, which is a side of 0 here."""
+    return prod(max(side, 1) for side in shape)
 
 
 LABEL_STEPS = (
@@ -161,8 +177,20 @@ def attribute(node: NodeProto, name: str) -> int:
 
 def shapes_of(model: ModelProto) -> dict[str, tuple[int, ...]]:
     """0 where a side is open; it is the batch, which no use of these shapes counts."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    return inferred_shapes(onnx.shape_inference.infer_shapes(model).graph)
+
+
+def inferred_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     known = {item.name: tuple(item.dims) for item in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
+    for value in values_of(graph):
         known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
     return known
+
+
+def types_of(graph: onnx.GraphProto) -> dict[str, int]:
+    known = {item.name: item.data_type for item in graph.initializer}
+    return known | {value.name: value.type.tensor_type.elem_type for value in values_of(graph)}
+
+
+def values_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.output, *graph.value_info]
