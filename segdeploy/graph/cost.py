@@ -301,7 +301,7 @@ class Counting:
         width = itemsize(item.data_type)
         if self.precision and item.data_type in FLOATS:
             width = (IN_PRODUCTS if len(item.dims) > 1 else ELSEWHERE)[self.precision]
-        return prod(item.dims) * width
+        return int(prod(item.dims)) * width
 
     def demand_shape(self, node: NodeProto) -> None:
         for name in (node.input[0], node.input[1], node.output[0]):
