@@ -75,6 +75,7 @@ for name in {MODULES}:
         "segdeploy.quantize.job",
         "segdeploy.quantize.scales",
         "segdeploy.quantize.written",
+        "segdeploy.sessions.eager",
         "segdeploy.sessions.ort",
         "segdeploy.sessions.taps",
     }
@@ -90,6 +91,8 @@ for name in {MODULES}:
         (["export", "x.pth"], "export"),
         (["demo"], "export"),
         (["run", "x.onnx", "x.png"], "cpu"),
+        (["bench", "x.onnx"], "cpu"),
+        (["bench", "x.pth"], "export"),
         (["quantize", "x.onnx", "--images", "."], "cpu"),
         (["evaluate", "x.onnx", "--dataset", "camvid", "--root", "."], "cpu"),
     ],

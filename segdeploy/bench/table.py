@@ -86,9 +86,10 @@ def how_it_ran(plan: Plan, measurement: Measurement) -> str:
     """The modes, which the numbers mean nothing without."""
     ran = measurement.ran
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
+    took = f"stopped after {measurement.timings.walltime_ms / 1e3:.1f} s of" if measurement.stopped else "duration"
     return (
         f"modes: trtexec {plan.trtexec} defaults; {modes}; streams {ran['streams']};"
-        f" clock: the {ran['clock']}'s; warm-up {plan.warm_up_ms:g} ms; duration {plan.duration_s:g} s"
+        f" clock: the {ran['clock']}'s; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"
     )
 
 

@@ -136,7 +136,7 @@ def run_queries(
                 reached_ms = max(reached_ms, queries[-1].start_compute)
         rounds += 1
         if reached_ms < warm_up_ms:
-            warming += reached_ms > 0  # a round that only filled the lanes is none
+            warming += bool(queries)  # a round that only filled the lanes is none
         elif not warm:
             warm = True
             warmed()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from segdeploy import __version__
-from segdeploy.cli import demo, evaluate, export, inspect, models, quantize, run
+from segdeploy.cli import bench, demo, evaluate, export, inspect, models, quantize, report, run
 from segdeploy.errors import SegdeployError
 
 VERBS = {
@@ -22,6 +22,11 @@ VERBS = {
     "inspect": (inspect, "say what an .onnx is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
+    "bench": (
+        bench,
+        "measure a model as trtexec would, compare models in turn, or show where a frame's time goes",
+    ),
+    "report": (report, "make one HTML file of what lies in a folder: ledger, scores, frames, speed"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
 

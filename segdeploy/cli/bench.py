@@ -216,7 +216,7 @@ class Bench:
             self.stopped = True
         self.say(f"{opened.name} in {opened.runtime}")
         self.show(measurements_shown(measurements))
-        self.say(how_it_ran(self.plan, measurements[0]))
+        self.say(how_it_ran(self.plan, measurements[-1]))
         for measurement in measurements:
             for warning in measurement.warnings:
                 self.say(f"warning, batch {measurement.batch}: {warning}")
