@@ -167,11 +167,12 @@ def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
 def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str, str], place: int) -> str:
     models = list(next(iter(frames.values())))
     kinds = ["original", "truth", *(spelled(model, precisions) for model in models)]
-    sources = []
+    sources, first = [], []
     for index, (name, pictures) in enumerate(frames.items()):
         panels = [panels_of(pictures[model]) for model in models]
         layers = [embedded(panels[0]["image"]), embedded(panels[0]["truth"], flat=True)]
         layers += [embedded(blended(one["image"], one["prediction"])) for one in panels]
+        first = first or layers
         for kind, source in enumerate(layers):
             sources.append(
                 f'<img hidden data-of="{index}" data-kind="{kind}" src="{source}"'
@@ -182,7 +183,8 @@ def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str,
         '<div data-comparison><div class="controls">'
         f"{choice('frame', 'Frame', list(frames), 0, place)}{choice('left', 'Left', kinds, left, place)}"
         f"{choice('right', 'Right', kinds, right, place)}</div>"
-        '<div class="stage" data-stage><img data-under alt=""><img class="over" data-over alt=""></div>'
+        f'<div class="stage" data-stage><img data-under src="{first[right]}" alt="{escape(kinds[right])}">'
+        f'<img class="over" data-over src="{first[left]}" alt="{escape(kinds[left])}"></div>'
         f'<label for="wipe-{place}">How much of the left picture is seen; arrow keys move it</label>'
         f'<input class="wipe" id="wipe-{place}" data-wipe type="range" min="0" max="100" value="50">'
         f"{''.join(sources)}</div>"
