@@ -28,7 +28,12 @@ def measurements_shown(measurements: Sequence[Measurement]) -> Table:
 
 def milliseconds(part: str, field: str) -> Callable[[Measurement], str]:
     def text(measurement: Measurement) -> str:
-        if part in ("h2d", "d2h", "enqueue") and not measurement.has_device:
+        shown = {
+            "h2d": measurement.has_device,
+            "d2h": measurement.has_device,
+            "enqueue": measurement.enqueues,
+        }
+        if not shown.get(part, True):
             return ""
         found: Summary = getattr(measurement.timings, part)
         return f"{getattr(found, field):.3f}"
@@ -86,10 +91,14 @@ def how_it_ran(plan: Plan, measurement: Measurement) -> str:
     """The modes, which the numbers mean nothing without."""
     ran = measurement.ran
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
-    took = f"stopped after {measurement.timings.walltime_ms / 1e3:.1f} s of" if measurement.stopped else "duration"
+    took = (
+        f"stopped after {measurement.timings.walltime_ms / 1e3:.1f} s of"
+        if measurement.stopped
+        else "duration"
+    )
     return (
         f"modes: trtexec {plan.trtexec} defaults; {modes}; streams {ran['streams']};"
-        f" clock: the {ran['clock']}'s; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"
+        f" clock: {ran['clock']}; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"
     )
 
 
