@@ -257,6 +257,10 @@ def test_inspect_shows_the_cost(graphs, capsys):
     assert "stages.1.ffn.expand" in said
     assert "floor on t4, int8, batch 1" in said
     assert "prediction, not measured: " in said
+    measured = ["--device", "t4", "--measured", "20", "--json", str(graphs())]
+    assert main(["inspect", "--cost", *measured]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["achieved_share"] == pytest.approx(facts["floor"]["ms"] / 20)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +269,8 @@ def test_inspect_shows_the_cost(graphs, capsys):
         (["--device", "b9000"], "no device is called 'b9000'; known: jetson-orin-nano-8gb, "),
         (["--device", "t4", "--precision", "fp8"], "T4 has no figure for fp8; known of it: fp16, int8"),
         (["--device", "t4", "--precision", "fp4"], "--precision fp4 is not one of fp16, fp8, int8"),
+        (["--device", "t4", "--measured", "0"], "a time of 0.0 ms is not one that can have been measured"),
+        (["--measured", "3"], "--measured 3.0 needs the --device it was measured on"),
         (["--device", "t4", "--batch", "0"], "a batch of 0 holds no image"),
     ],
 )

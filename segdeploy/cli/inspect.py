@@ -26,6 +26,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--precision", default="fp16", help="of the floor: fp16 (default), fp8 or int8, with --device"
     )
     parser.add_argument("--batch", type=int, default=1, help="of the floor, with --device (default: 1)")
+    parser.add_argument(
+        "--measured",
+        type=float,
+        metavar="MS",
+        help="of a batch on --device: the share of the floor it reaches",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -103,14 +109,17 @@ def show_cost(arguments: argparse.Namespace) -> int:
 
     if arguments.device and arguments.precision not in PEAKS:
         raise RequestError(f"--precision {arguments.precision} is not one of {', '.join(PEAKS)}")
+    if arguments.measured is not None and not arguments.device:
+        raise RequestError(f"--measured {arguments.measured} needs the --device it was measured on")
     device = device_called(arguments.device) if arguments.device else None
     model = onnx.load(arguments.file)
     cost = cost_of(model, arguments.precision if device else None)
-    floor = prediction = None
+    floor = prediction = share = None
     if device:
         half = cost_of(model, "fp16")
         floor = floor_of(cost, device, arguments.batch)
         prediction = predicted(cost, device, arguments.batch, half)
+        share = None if arguments.measured is None else floor.share_of(arguments.measured)
     if arguments.json:
         facts = {
             "file": str(arguments.file),
@@ -121,6 +130,7 @@ def show_cost(arguments: argparse.Namespace) -> int:
             "groups": [vars(group) for group in cost.groups()],
             "floor": None if floor is None else vars(floor),
             "prediction": None if prediction is None else prediction.as_json(),
+            "achieved_share": share,
         }
         print(json.dumps(facts, indent=1))
         return 0
@@ -134,6 +144,8 @@ def show_cost(arguments: argparse.Namespace) -> int:
             f" (multiplications {floor.compute_ms:.3f} ms, bytes {floor.memory_ms:.3f} ms)"
         )
         print(prediction)
+    if share is not None:
+        print(f"measured {arguments.measured:g} ms: {share:.1%} of the floor's speed is achieved")
     return 0
 
 

@@ -167,7 +167,8 @@ def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
 def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str, str], place: int) -> str:
     models = list(next(iter(frames.values())))
     kinds = ["original", "truth", *(spelled(model, precisions) for model in models)]
-    sources, first = [], []
+    sources: list[str] = []
+    first: list[str] = []
     for index, (name, pictures) in enumerate(frames.items()):
         panels = [panels_of(pictures[model]) for model in models]
         layers = [embedded(panels[0]["image"]), embedded(panels[0]["truth"], flat=True)]

@@ -161,16 +161,19 @@ def pareto(title: str, x: str, y: str, points: Sequence[tuple[str, float, float]
     height = 380
     right = around([one for _, one, _ in points], LEFT, WIDTH - RIGHT)
     up = around([one for _, _, one in points], height - BOTTOM, TOP)
-    front = sorted(one for one in points if not any(beats(other, one) for other in points))
-    front.sort(key=lambda one: one[1])
+    front = [one for one in points if not any(beats(other, one) for other in points)]
+    front.sort(key=lambda one: one[1:])
     parts = [*vertical_grid(right, TOP, height - BOTTOM), *horizontal_grid(up), *labels(x, y, height)]
     line = " ".join(f"{right.at(one):.1f},{up.at(other):.1f}" for _, one, other in front)
     parts.append(f'<polyline class="front" points="{line}"/>')
-    for name, one, other in points:
-        side = "end" if right.at(one) > WIDTH * 0.7 else "start"
-        shift = -9 if side == "end" else 9
-        parts.append(dot(right.at(one), up.at(other), 0, f"{name}: {spelled(one)} {x}, {spelled(other)} {y}"))
-        parts.append(text(name, right.at(one) + shift, up.at(other) - 7, side))
+    told = "{}: {} {}, {} {}"
+    parts += named_dots(
+        [
+            (name, right.at(one), up.at(other), told.format(name, spelled(one), x, spelled(other), y))
+            for name, one, other in points
+        ],
+        0,
+    )
     return svg(title, height, parts)
 
 
@@ -205,16 +208,14 @@ def roofline(
         parts.append(
             f'<polyline class="s{index % SERIES} line" points="{line}"><title>{escape(told)}</title></polyline>'
         )
-    for name, one, other in points:
-        parts.append(
-            dot(
-                right.at(one),
-                up.at(other),
-                5,
-                f"{name}: {spelled(one)} operations per byte, {spelled(other)} TFLOPS",
-            )
-        )
-        parts.append(text(name, right.at(one) + 9, up.at(other) + 4))
+    told = "{}: {} operations per byte, {} TFLOPS"
+    parts += named_dots(
+        [
+            (name, right.at(one), up.at(other), told.format(name, spelled(one), spelled(other)))
+            for name, one, other in points
+        ],
+        5,
+    )
     return svg(title, height, parts)
 
 
@@ -266,6 +267,17 @@ def rectangle(x: float, y: float, width: float, height: float, index: int, told:
 
 def dot(x: float, y: float, index: int, told: str) -> str:
     return f'<circle class="s{index % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
+
+
+def named_dots(dots: Sequence[tuple[str, float, float, str]], index: int) -> list[str]:
+    """Name, place and what to tell; names beside their dots, moved down where two would lie on each other."""
+    parts, lowest = [], -math.inf
+    for name, x, y, told in sorted(dots, key=lambda one: one[2]):
+        lowest = max(y + 4, lowest + 14)
+        beyond = x + 9 + LETTER * len(name) > WIDTH - 4
+        parts.append(dot(x, y, index, told))
+        parts.append(text(name, x - 9 if beyond else x + 9, lowest, "end" if beyond else "start"))
+    return parts
 
 
 def key(names: Sequence[str]) -> str:
