@@ -21,6 +21,7 @@ LEVELS = [
     {"export", "stream", "evaluate", "calibrate"},
     {"quantize", "sessions.eager"},
     {"bench", "demo"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -10,7 +10,11 @@ from onnx import ModelProto, NodeProto, TensorProto
 from segdeploy.graph.layers import WITH_WEIGHTS, group_of, images_of, inferred_shapes, macs_of, types_of
 
 NAMES: dict[int, str] = {TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16"}
-EIGHT_BITS: dict[int, str] = {TensorProto.INT8: "INT8", TensorProto.UINT8: "INT8", TensorProto.FLOAT8E4M3FN: "FP8"}
+EIGHT_BITS: dict[int, str] = {
+    TensorProto.INT8: "INT8",
+    TensorProto.UINT8: "INT8",
+    TensorProto.FLOAT8E4M3FN: "FP8",
+}
 
 
 @dataclass(frozen=True)
