@@ -9,6 +9,7 @@ from bench_fakes import DeviceSession, HostSession
 
 from segdeploy import __version__, scenes
 from segdeploy.bench import opened
+from segdeploy.bench.meter import Reading
 from segdeploy.bench.results import SCHEMA, read_results
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
@@ -139,6 +140,8 @@ def test_compare(graphs, tmp_path, capsys):
     assert said[2].startswith("| tiny.nvinfer.dynamic.onnx | ONNX Runtime ")
     assert said[2].endswith("| 1 |")
     assert said[3].startswith("| tiny.frames.1.onnx | ONNX Runtime ")
+    assert said[5].startswith("modes: trtexec 11 defaults; transfers none: host memory; ")
+    assert said[5].endswith(" (tiny.nvinfer.dynamic.onnx, tiny.frames.1.onnx)")
     results = read_results(written)
     assert [model["name"] for model in results["models"]] == [
         "tiny.nvinfer.dynamic.onnx",
@@ -250,6 +253,42 @@ def test_bad_requests(graphs, flags, said, capsys):
     assert found.err.startswith(f"segdeploy: {said}")
     assert found.err.count("\n") == 1
     assert found.out == ""
+
+
+def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkeypatch, capsys):
+    class Gpu:
+        source = "a fake"
+
+        def name(self):
+            return "NVIDIA A2"
+
+        def driver(self):
+            return "570"
+
+        def memory_in_use(self):
+            return 5 << 20
+
+        def energy_joules(self):
+            return None
+
+        def read(self):
+            return Reading(40.0, 1400, 1770, 60, ("power cap",))
+
+    monkeypatch.setattr("segdeploy.bench.nvml.open_gpu", Gpu)
+    model = instead(DeviceSession())
+    arguments = ["bench", model, "--duration", "0.1", "--reference"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "power, W" not in said
+    assert (
+        "nothing ran on a GPU here, and published numbers are of GPUs; name one: --reference DEVICE" in said
+    )
+    assert main([*arguments, "--provider", "cuda"]) == 0
+    said = capsys.readouterr().out
+    for row in ("power, W", "energy an image, mJ", "clock, MHz", "slowed by", "device memory added, MiB"):
+        assert f"│ {row} " in said
+    assert "1400–1400 of 1770" in said
+    assert "A2: 230 FPS at batch 16" in said
 
 
 def test_compare_and_end_to_end_are_two_requests():

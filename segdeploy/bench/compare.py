@@ -48,6 +48,17 @@ class Comparison:
     unlike: tuple[str, ...]  # in what the models differ that makes the comparison unfair
     stopped: bool
 
+    def ran_alike(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """Each way in which models ran, with those models."""
+        ways: list[tuple[dict[str, Any], list[str]]] = []
+        for name, ran in self.ran.items():
+            names = next((names for way, names in ways if way == ran), None)
+            if names is None:
+                ways.append((ran, [name]))
+            else:
+                names.append(name)
+        return ways
+
 
 def demand_alike(models: Sequence[Opened], allow_unlike: bool) -> tuple[str, ...]:
     """Refuse models that do not do the same work, or say how they differ."""

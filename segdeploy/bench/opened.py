@@ -57,6 +57,11 @@ def is_checkpoint(model: str) -> bool:
     return Path(model).suffix not in FILES
 
 
+def on_gpu(models: Sequence[str], opening: Opening) -> bool:
+    """Whether any of them computes on a GPU, whose power and memory are then of interest."""
+    return opening.provider not in (None, "cpu") or any(Path(model).suffix == ".engine" for model in models)
+
+
 def open_model(model: str, opening: Opening) -> Opened:
     return open_checkpoint(model, opening) if is_checkpoint(model) else open_file(Path(model), opening)
 

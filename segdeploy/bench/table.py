@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -87,15 +88,10 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
 )
 
 
-def how_it_ran(plan: Plan, measurement: Measurement) -> str:
+def how_it_ran(plan: Plan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
     """The modes, which the numbers mean nothing without."""
-    ran = measurement.ran
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
-    took = (
-        f"stopped after {measurement.timings.walltime_ms / 1e3:.1f} s of"
-        if measurement.stopped
-        else "duration"
-    )
+    took = "duration" if stopped_after_ms is None else f"stopped after {stopped_after_ms / 1e3:.1f} s of"
     return (
         f"modes: trtexec {plan.trtexec} defaults; {modes}; streams {ran['streams']};"
         f" clock: {ran['clock']}; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"

@@ -88,15 +88,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.bench.jetson import open_board
     from segdeploy.bench.nvml import open_gpu
+    from segdeploy.bench.opened import on_gpu
     from segdeploy.bench.results import results_of, setting, spelled, write_results
 
     plan, opening, batches = demand(arguments)
-    sensors: Sensors | None = open_board() or open_gpu()
+    models = [arguments.model, *(arguments.compare or [])]
+    sensors: Sensors | None = open_board() or (open_gpu() if on_gpu(models, opening) else None)
     where = setting(sensors, arguments.threads)
     bench = Bench(plan, opening, sensors, quiet=arguments.json == "-")
     try:
         if arguments.compare:
-            found = bench.compared([arguments.model, *arguments.compare], batches, arguments.allow_unlike)
+            found = bench.compared(models, batches, arguments.allow_unlike)
         elif arguments.end_to_end:
             found = bench.end_to_end(arguments.model, arguments.end_to_end)
         else:
@@ -209,14 +211,16 @@ class Bench:
                     measure(opened.session, batch, self.plan, before=before, sensors=self.sensors)
                 )
                 if measurements[-1].stopped:
-                    raise KeyboardInterrupt
-        except KeyboardInterrupt:
+                    self.stopped = True
+                    break
+        except KeyboardInterrupt:  # before the first query of a further batch was counted
             if not measurements:
                 raise
             self.stopped = True
         self.say(f"{opened.name} in {opened.runtime}")
         self.show(measurements_shown(measurements))
-        self.say(how_it_ran(self.plan, measurements[-1]))
+        last = measurements[-1]
+        self.say(how_it_ran(self.plan, last.ran, last.timings.walltime_ms if last.stopped else None))
         for measurement in measurements:
             for warning in measurement.warnings:
                 self.say(f"warning, batch {measurement.batch}: {warning}")
@@ -228,7 +232,9 @@ class Bench:
         from segdeploy.bench.reference import spelled
 
         if device is None:
-            self.say("no GPU is here, and published numbers are of GPUs; name one: --reference DEVICE")
+            self.say(
+                "nothing ran on a GPU here, and published numbers are of GPUs; name one: --reference DEVICE"
+            )
             return
         for line in spelled(device, [(one.batch, one.images_per_s) for one in measurements]):
             self.say(line)
@@ -236,6 +242,7 @@ class Bench:
     def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:
         from segdeploy.bench.compare import as_markdown, compare, demand_alike
         from segdeploy.bench.measure import demand_batches, usual_batches
+        from segdeploy.bench.table import how_it_ran
 
         for model in models:
             self.open(model)
@@ -250,11 +257,14 @@ class Bench:
                 comparisons.append(compare(self.models, batch, self.plan, allow_unlike=allow_unlike))
                 self.say(as_markdown(comparisons[-1]) + "\n")
                 if comparisons[-1].stopped:
-                    raise KeyboardInterrupt
+                    self.stopped = True
+                    break
         except KeyboardInterrupt:
             if not comparisons:
                 raise
             self.stopped = True
+        for ran, names in comparisons[0].ran_alike():
+            self.say(f"{how_it_ran(self.plan, ran)} ({', '.join(names)})")
         for difference in comparisons[0].unlike:
             self.say(f"the models differ in {difference}")
         return {"comparisons": comparisons}
