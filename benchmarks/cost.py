@@ -24,6 +24,7 @@ CLASSES, OPSET = 19, 18
 WIDE = {"hidden_sizes": (64, 128, 320, 512), "head_size": 768}
 NETWORKS = {
     "b0": SegformerConfig(CLASSES, (32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": SegformerConfig(CLASSES, (64, 128, 320, 512), (2, 2, 2, 2)),
     "b2": SegformerConfig(CLASSES, depths=(3, 4, 6, 3), **WIDE),
     "b5": SegformerConfig(CLASSES, depths=(3, 6, 40, 3), **WIDE),
 }
@@ -32,7 +33,7 @@ SIZES = ("512x1024", "1024x1024")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["b0", "b2"])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["b0", "b1", "b2"])
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "cost.segformer.json")
     asked = parser.parse_args()
     results = setting(torch.get_num_threads()) | {

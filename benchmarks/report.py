@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from segdeploy.bench.roofline import read_devices
+from segdeploy.bench.roofline import Achieved, read_achieved, read_devices
 from segdeploy.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 
 HERE = Path(__file__).resolve().parent
@@ -231,6 +231,8 @@ def cost(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
             row.append(f"{there['fp16_floor_ms']:.2f}; predicted {low:.1f}–{high:.1f}")
         rows.append(row)
     yield table(("device", *(f"{one['network']} {one['size']}" for one in deployed)), rows)
+    yield "The shares of their floors that predictions are made of:"
+    yield table(("network", "device", "share", "source"), [achieved(one) for one in read_achieved()])
     roofs = {
         devices[key].name: (devices[key].peak("fp16").value, devices[key].bandwidth_gb_s.value)
         for key in ON_ROOF
@@ -242,6 +244,12 @@ def cost(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         points.append((f"{one['network']} {one['size']}", 2000 * one["gmacs"] / moved, reached))
     plots[name] = roofline("FP16 roofs, and the graphs' floors on an A100", roofs, points)
     yield picture(name, "roofline")
+
+
+def achieved(seen: Achieved) -> list[str]:
+    worst, best = seen.shares
+    share = f"{worst:.0%}" if worst == best else f"{worst:.0%} to {best:.0%}"
+    return [seen.what, read_devices()[seen.device].name, share, seen.source]
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (

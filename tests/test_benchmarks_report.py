@@ -103,7 +103,7 @@ NASTY = '<b>&"'
         curves(NASTY, "batch", "ms", {NASTY: [(1, 2.0)], "other": [(1, 3.0), (4, 1.0)]}, "ms"),
         pareto(NASTY, "FPS", "mIoU", [(NASTY, 1.0, 2.0)]),
         roofline(NASTY, {NASTY: (65.0, 320.0)}, [(NASTY, 90.0, 20.0)]),
-        strip(NASTY, [(NASTY, 1.0, SERIES + 1, NASTY)]),
+        strip(NASTY, [(NASTY, 1.0, SERIES + 1, NASTY)], {NASTY: SERIES + 1}),
         bars(NASTY, {"a": {"x": 0.0}}, "ms"),
     ],
     ids=["bars", "waterfall", "curves", "pareto", "roofline", "strip", "nothing"],

@@ -219,11 +219,11 @@ def roofline(
     return svg(title, height, parts)
 
 
-def strip(title: str, cells: Sequence[tuple[str, float, int, str]]) -> str:
-    """A band of cells as wide as their weight: name, weight, series and what to tell."""
+def strip(title: str, cells: Sequence[tuple[str, float, int, str]], names: Mapping[str, int]) -> str:
+    """A band of cells as wide as their weight: name, weight, series and what to tell; `names` are the series'."""
     height = TOP + 60
     total = sum(weight for _, weight, _, _ in cells) or 1.0
-    parts, x = [], 4.0
+    parts, x = [key(list(names), list(names.values()))], 4.0
     for name, weight, index, told in cells:
         width = (WIDTH - 8) * weight / total
         parts.append(rectangle(x, TOP, max(width - 0.5, 0.3), 40, index, f"{name}: {told}"))
@@ -280,12 +280,12 @@ def named_dots(dots: Sequence[tuple[str, float, float, str]], index: int) -> lis
     return parts
 
 
-def key(names: Sequence[str]) -> str:
-    """Which colour is which series; nothing where there is one."""
-    if len(names) < 2:
+def key(names: Sequence[str], series: Sequence[int] | None = None) -> str:
+    """Which colour is which series (by default in turn); nothing where there is one of them in turn."""
+    if len(names) < 2 and series is None:
         return ""
     parts, x = [], 4.0
-    for index, name in enumerate(names):
+    for name, index in zip(names, series or range(len(names)), strict=True):
         parts.append(
             f'<rect class="s{index % SERIES}" stroke="none" x="{x:.1f}" y="26" width="10" height="10"/>'
         )

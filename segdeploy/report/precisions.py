@@ -52,11 +52,6 @@ def map_of(graph: Path) -> list[str]:
     return [
         heading(graph.name),
         paragraph(f"Multiplications: {said}."),
-        strip(f"Layers from input to output: {colours_of(shares)}", cells),
+        strip("Layers from input to output", cells, {name: COLOURS.get(name, OTHER) for name in shares}),
         details("The same in numbers", numbers),
     ]
-
-
-def colours_of(shares: Counter[str]) -> str:
-    names = {"FP32": "blue", "FP16": "orange", "INT8": "green", "FP8": "purple"}
-    return ", ".join(f"{name} {names.get(name, 'grey')}" for name in shares)
