@@ -5,6 +5,7 @@ import shutil
 
 import cv2
 import pytest
+import torch
 from bench_fakes import DeviceSession, HostSession
 
 from segdeploy import __version__, scenes
@@ -17,6 +18,14 @@ from segdeploy.files import digest_of
 
 QUICK = ["--duration", "0.01", "--warmup", "1"]
 HERE = [*QUICK, "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """PyTorch has one number of threads for all: the next test gets it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

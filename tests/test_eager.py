@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
 from segdeploy import scenes
 from segdeploy.agreement import compare_logits
@@ -13,6 +14,14 @@ from segdeploy.sessions.eager import open_eager, ran
 from segdeploy.sessions.eager_lane import CudaLane, start_of_time
 from segdeploy.sessions.timed import Modes
 from segdeploy.size import Size
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """PyTorch has one number of threads for all: the next test gets it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("network", ["plain", "deployed"])
