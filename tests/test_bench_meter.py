@@ -109,7 +109,7 @@ def test_a_jetson_with_one_rail_for_the_whole_board(tmp_path):
     write(tmp_path, ORIN_NANO)
     board = JetsonBoard(tmp_path)
     assert board.name() == "NVIDIA Jetson Orin Nano Developer Kit Super"
-    assert board.source == "the board's power monitor, VDD_IN"
+    assert board.source == "the module's power monitor, VDD_IN"
     assert board.read() == Reading(7.5, 918, 1020, 61, ())
     assert board.memory_in_use() is None
     write(tmp_path, {"sys/class/hwmon/hwmon3/oc1_event_cnt": "5\n"})
@@ -118,7 +118,18 @@ def test_a_jetson_with_one_rail_for_the_whole_board(tmp_path):
 
 def test_a_jetson_whose_rails_are_added_up(tmp_path):
     rails = {"1": ("VDD_GPU_SOC", 400), "2": ("VDD_CPU_CV", 200), "3": ("VIN_SYS_5V0", 1000)}
-    write(tmp_path, {"proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0"})
+    write(
+        tmp_path,
+        {
+            "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
+            f"{MONITOR}/in4_label": "NC",  # not connected
+            f"{MONITOR}/in4_input": "5000",
+            f"{MONITOR}/curr4_input": "1",
+            "sys/class/devfreq/15a80000.vic/cur_freq": "115200000",
+            "sys/class/devfreq/17000000.ga10b/cur_freq": "1300500000",
+            "sys/class/devfreq/17000000.ga10b/max_freq": "1300500000",
+        },
+    )
     for place, (label, current) in rails.items():
         write(
             tmp_path,
@@ -129,8 +140,8 @@ def test_a_jetson_whose_rails_are_added_up(tmp_path):
             },
         )
     board = JetsonBoard(tmp_path)
-    assert board.source == "the board's power monitor, the sum of VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0"
-    assert board.read() == Reading(16.0, None, None, None, ())
+    assert board.source == "the module's power monitor, the sum of VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0"
+    assert board.read() == Reading(16.0, 1300, 1300, None, ())
 
 
 def test_a_machine_that_is_no_jetson(tmp_path):

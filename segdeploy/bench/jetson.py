@@ -1,7 +1,8 @@
-"""A Jetson's own sensors, which its kernel shows as files: power of the board, clock of the GPU, over-current events.
+"""A Jetson's own sensors, which its kernel shows as files: power of the module, clock of the GPU, over-current events.
 
-The whole board's power where one rail carries it (Orin Nano and NX: VDD_IN), else the sum of the input rails (AGX
-Orin). Written after NVIDIA's documentation of the INA3221 monitors in JetPack 5 to 7; not run on a Jetson yet.
+The module's power is VDD_IN where there is that rail (Orin Nano and NX), else the sum of all rails that are measured
+(AGX Orin), which the result names: some may feed others. Written from the documentation of JetPack 5 to 7 and of the
+kernel's ina3221 driver; not run on a Jetson yet.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from pathlib import Path
 from segdeploy.bench.meter import Reading, text_of
 
 WHOLE = "VDD_IN"
-NOT_INPUTS = ("NC", "sum of shunt voltages")  # labels of channels that measure no rail of their own
+UNCONNECTED = "NC"
+GPUS = (
+    "gpu",
+    "ga10b",
+    "gv11b",
+)  # in the name of its clock: since JetPack 6; Orin's and Xavier's on JetPack 5
 
 
 class JetsonBoard:
-    """The board, as `Sensors`."""
+    """The module, as `Sensors`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -25,8 +31,9 @@ class JetsonBoard:
         rails = dict(rails_of(root))
         self._rails = [rails[WHOLE]] if WHOLE in rails else list(rails.values())
         named = WHOLE if WHOLE in rails else "the sum of " + ", ".join(rails)
-        self.source = f"the board's power monitor, {named}" if rails else "no power monitor found"
-        self._gpu = next(iter(sorted((root / "sys/class/devfreq").glob("*gpu*"))), None)
+        self.source = f"the module's power monitor, {named}" if rails else "no power monitor found"
+        clocks = sorted((root / "sys/class/devfreq").glob("*"))
+        self._gpu = next((path for path in clocks if any(name in path.name for name in GPUS)), None)
         self._events = self._event_counts()
 
     def name(self) -> str:
@@ -71,7 +78,7 @@ def rails_of(root: Path) -> list[tuple[str, tuple[Path, Path]]]:
         for label in sorted(folder.glob("in*_label")):
             place = label.name.removeprefix("in").removesuffix("_label")
             name, files = text_of(label), (folder / f"in{place}_input", folder / f"curr{place}_input")
-            if name and name not in NOT_INPUTS and all(file.is_file() for file in files):
+            if name and name != UNCONNECTED and all(file.is_file() for file in files):
                 found.append((name, files))
     return found
 
