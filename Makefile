@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test gpu-test lint wheel-test clean
+.PHONY: demo bench test gpu-test lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -15,6 +15,11 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/segdeploy demo -o demo-out
+
+# What this machine can run of benchmarks/suites; the results and the report made of them are for committing.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/suites.py
+	$(BIN)/python benchmarks/report.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -121,7 +121,7 @@ def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> 
     usual_path = export_usual(row.network, row.size, folder)
     ours_path = export_ours(row.network, row.size, "frames" if row.measured == "frame" else "logits", folder)
     usual_session = open_usual(usual_path, threads)
-    ours_session = open_session(ours_path, threads)
+    ours_session = open_session(ours_path, threads=threads)
     frame = scenes.make_scene(7, FRAME.height, FRAME.width).image
     fitted = image.resize(frame, row.size)
     pixels = usual_pixels(frame, row.size)

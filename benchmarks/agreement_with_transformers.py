@@ -148,7 +148,9 @@ class Reference:
 
 
 def open_graph(checkpoint: Path, size: Size, interface: str, folder: Path) -> Session:
-    return open_session(export_onnx(checkpoint, size=size, interface=interface, output=folder).path, THREADS)
+    return open_session(
+        export_onnx(checkpoint, size=size, interface=interface, output=folder).path, threads=THREADS
+    )
 
 
 def share(part: int, whole: int) -> float:

@@ -34,7 +34,7 @@ class FakeDevice:
         self.streams = {}
         self.most_under_way = 0
         self.refuse_capture = False
-        self.captures = self.launches = 0
+        self.captures = self.launches = self.clock_ms = 0
         self._here = threading.local()
 
     @contextmanager
@@ -64,6 +64,10 @@ class FakeDevice:
         if size > self.memory().free_bytes:
             raise EngineError("out of memory")
 
+    def event(self, blocking):
+        self.demand_active()
+        return FakeEvent(self, blocking)
+
     def stream(self):
         self.demand_active()
         return FakeStream(self)
@@ -89,11 +93,23 @@ class FakePinned(FakeMemory):
 
 
 class FakeEvent:
+    """Happens when its stream comes to it. Each piece of work takes a millisecond, and events take none."""
+
+    def __init__(self, device, blocking=False):
+        self.device, self.blocking = device, blocking
+        self.stream = self.at_ms = None
+
+    def happen(self):
+        self.at_ms = self.device.clock_ms
+
+    def wait(self):
+        self.stream.synchronise()
+
     def synchronise(self):
-        pass
+        self.stream.synchronise()
 
     def ms_until(self, later):
-        return 0.0
+        return float(later.at_ms - self.at_ms)
 
 
 class FakeStream:
@@ -128,7 +144,16 @@ class FakeStream:
         self.do(lambda: np.copyto(at(target, size, np.uint8), at(source, size, np.uint8)))
 
     def mark(self):
-        return FakeEvent()
+        event = FakeEvent(self.device)
+        self.record(event)
+        return event
+
+    def record(self, event):
+        event.stream = self
+        self.do(event.happen)
+
+    def wait_for_event(self, event):
+        self.do(event.wait)
 
     def wait_for(self, handle):
         self.waited_for.append(handle)
@@ -138,6 +163,8 @@ class FakeStream:
         queue, self.queue = self.queue, []
         for work in queue:
             work()
+            if not isinstance(getattr(work, "__self__", None), FakeEvent):
+                self.device.clock_ms += 1
 
     def capture(self, work):
         self.device.demand_active()

@@ -78,7 +78,9 @@ for name in {MODULES}:
         "segdeploy.quantize.job",
         "segdeploy.quantize.scales",
         "segdeploy.quantize.written",
+        "segdeploy.sessions.eager",
         "segdeploy.sessions.ort",
+        "segdeploy.sessions.ort_device",
         "segdeploy.sessions.taps",
     }
     assert lacking["segdeploy.sessions.ort"] == (
@@ -93,6 +95,8 @@ for name in {MODULES}:
         (["export", "x.pth"], "export"),
         (["demo"], "export"),
         (["run", "x.onnx", "x.png"], "cpu"),
+        (["bench", "x.onnx"], "cpu"),
+        (["bench", "x.pth"], "export"),
         (["quantize", "x.onnx", "--images", "."], "cpu"),
         (["evaluate", "x.onnx", "--dataset", "camvid", "--root", "."], "cpu"),
     ],

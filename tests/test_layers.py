@@ -20,9 +20,10 @@ LEVELS = [
     {"families", "graph", "sessions", "evaluate.confusion"},
     {"proof", "probing"},
     {"export", "stream", "evaluate", "calibrate", "deepstream"},
-    {"quantize", "half", "engine", "doctor"},
-    {"deploy"},
+    {"quantize", "half", "engine", "doctor", "sessions.eager"},
+    {"deploy", "bench"},
     {"demo"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

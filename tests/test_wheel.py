@@ -28,8 +28,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_segdeploy_is_installed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.partition("/")[0] for name in archive.namelist()}
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"segdeploy"}
+    shipped = "segdeploy/shipped_data/benchmarks"
+    for name in (f"{shipped}/devices.yaml", f"{shipped}/reference/ngc-segformer-cityscapes.yaml"):
+        assert name in names
+    assert {"segdeploy/report/page.css", "segdeploy/report/page.js"} <= set(names)
 
 
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from segdeploy import __version__
 from segdeploy.cli import (
+    bench,
     build_engine,
     cache,
     deepstream,
@@ -23,6 +24,7 @@ from segdeploy.cli import (
     inspect,
     models,
     quantize,
+    report,
     run,
     verify,
 )
@@ -38,6 +40,11 @@ VERBS = {
     "build-engine": (build_engine, "turn a graph into an engine that was compared with it"),
     "verify": (verify, "compare an engine with the graph it was built from, where it runs"),
     "doctor": (doctor, "say what is installed, what fits, and what to type next"),
+    "bench": (
+        bench,
+        "measure a model as trtexec would, compare models in turn, or show where a frame's time goes",
+    ),
+    "report": (report, "make one HTML file of what lies in a folder: ledger, scores, frames, speed"),
     "cache": (cache, "show, compare and convert TensorRT's calibration caches"),
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),

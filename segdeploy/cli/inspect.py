@@ -3,13 +3,36 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from segdeploy.graph.cost import Cost
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx or an .engine")
     parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--cost", action="store_true", help="count multiply-adds and least bytes, by group of layers"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="with --cost: the floor there, and a prediction (benchmarks/devices.yaml)",
+    )
+    parser.add_argument(
+        "--precision", default="fp16", help="of the floor: fp16 (default), fp8 or int8, with --device"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="of the floor, with --device (default: 1)")
+    parser.add_argument(
+        "--measured",
+        type=float,
+        metavar="MS",
+        help="of a batch on --device: the share of the floor it reaches",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -29,6 +52,8 @@ def execute(arguments: argparse.Namespace) -> int:
     card = read_card(arguments.card) if arguments.card else None
     with open_session(arguments.file, card=card) as session:
         signature = session.signature
+    if arguments.cost or arguments.device:
+        return show_cost(arguments)
     record = read_record(arguments.file)
     facts = {
         "file": str(arguments.file),
@@ -76,3 +101,82 @@ def spelled(step: dict[str, Any]) -> str:
         shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
         words += f", multiplications {' and '.join(shares)}"
     return words
+
+
+def show_cost(arguments: argparse.Namespace) -> int:
+    """In place of the other facts: it is long."""
+    import onnx
+
+    from segdeploy.bench.roofline import PEAKS, device_called, floor_of, predicted
+    from segdeploy.cli.evaluate import show
+    from segdeploy.errors import RequestError
+    from segdeploy.graph.cost import cost_of
+
+    if arguments.device and arguments.precision not in PEAKS:
+        raise RequestError(f"--precision {arguments.precision} is not one of {', '.join(PEAKS)}")
+    if arguments.measured is not None and not arguments.device:
+        raise RequestError(f"--measured {arguments.measured} needs the --device it was measured on")
+    device = device_called(arguments.device) if arguments.device else None
+    model = onnx.load(arguments.file)
+    cost = cost_of(model, arguments.precision if device else None)
+    floor = prediction = share = None
+    if device:
+        half = cost_of(model, "fp16")
+        floor = floor_of(cost, device, arguments.batch)
+        prediction = predicted(cost, device, arguments.batch, half)
+        share = None if arguments.measured is None else floor.share_of(arguments.measured)
+    if arguments.json:
+        facts = {
+            "file": str(arguments.file),
+            "precision": cost.precision or "as written",
+            "gmacs": cost.macs / 1e9,
+            "weight_bytes": cost.weight_bytes,
+            "activation_bytes": cost.activation_bytes,
+            "groups": [vars(group) for group in cost.groups()],
+            "floor": None if floor is None else vars(floor),
+            "prediction": None if prediction is None else prediction.as_json(),
+            "achieved_share": share,
+        }
+        print(json.dumps(facts, indent=1))
+        return 0
+    show([cost_table(cost)])
+    print(
+        "bytes: what an ideal runtime that fuses all between two products must move, per image; weights per batch"
+    )
+    if floor:
+        print(
+            f"floor on {floor.device}, {floor.precision}, batch {floor.batch}: {floor.ms:.3f} ms, {floor.fps:.0f} FPS"
+            f" (multiplications {floor.compute_ms:.3f} ms, bytes {floor.memory_ms:.3f} ms)"
+        )
+        print(prediction)
+    if share is not None:
+        print(f"measured {arguments.measured:g} ms: {share:.1%} of the floor's speed is achieved")
+    return 0
+
+
+def cost_table(cost: Cost) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="cost of one image", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("group")
+    for heading in ("GMACs", "share", "weights, MB", "activations, MB"):
+        table.add_column(heading, justify="right")
+    total = cost.macs or 1
+    for group in cost.groups():
+        table.add_row(
+            group.group,
+            f"{group.all_macs / 1e9:.3f}",
+            f"{group.all_macs / total:.1%}",
+            f"{group.weight_bytes / 1e6:.3f}",
+            f"{group.activation_bytes / 1e6:.2f}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        f"{cost.macs / 1e9:.3f}",
+        "",
+        f"{cost.weight_bytes / 1e6:.3f}",
+        f"{cost.activation_bytes / 1e6:.2f}",
+    )
+    return table

@@ -25,6 +25,7 @@ from segdeploy.segmentation import write_image
 SCHEMA = 1
 INK, PAPER, GRID, WRONG = (32, 32, 32), (255, 255, 255), (225, 225, 225), (230, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+PANELS, TITLE_HEIGHT = ("image", "truth", "prediction", "difference"), 28  # of a frame that is looked at
 
 Results = Mapping[str, Evaluation]  # by model, the one that others are compared with first
 
@@ -242,10 +243,10 @@ def draw_sight(sight: Sight, palette: NDArray[np.uint8]) -> Frame:
     difference[sight.predicted != sight.truth] = WRONG
     difference[uncounted(sight.truth)] = 0
     panels = [sight.frame, palette[sight.truth], palette[sight.predicted], difference]
-    titles = [sight.name, "truth", "prediction", "difference"]
+    titles = [sight.name, *PANELS[1:]]
     strips = []
     for panel, title in zip(panels, titles, strict=True):
-        strip = np.full((28, panel.shape[1], 3), PAPER, np.uint8)
+        strip = np.full((TITLE_HEIGHT, panel.shape[1], 3), PAPER, np.uint8)
         write(strip, title, (6, 19), INK)
         strips.append(np.vstack([strip, panel]))
     return np.hstack(strips)

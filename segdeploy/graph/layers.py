@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from segdeploy.errors import GraphError
 
@@ -37,6 +37,7 @@ class Layer:
 
 def layers_of(model: ModelProto) -> list[Layer]:
     known = shapes_of(model)
+    images = images_of(model)
     weights = {item.name for item in model.graph.initializer}
     made_by = {name: node for node in model.graph.node for name in node.output}
     found = []
@@ -51,7 +52,7 @@ def layers_of(model: ModelProto) -> list[Layer]:
                 root_of(node.input[0], made_by),
                 node.input[1],
                 output_axis(node, known[node.input[1]]),
-                macs_of(node, known),
+                macs_of(node, known) // images,
             )
         )
     return found
@@ -98,6 +99,7 @@ def pixel_tensors(model: ModelProto) -> set[str]:
 
 
 def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
+    """Of the whole batch, because a Gemm's rows and a batched product's matrices may be the images' together."""
     for name in (node.input[0], node.input[1], node.output[0]):
         shape = known.get(name)
         if not shape or 0 in shape[1:]:
@@ -110,23 +112,36 @@ def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
         per_output = prod(weight[1:])
     elif node.op_type == "ConvTranspose":
         outputs, per_output = known[node.input[0]], prod(weight[1:])
+    elif node.op_type == "Gemm" and attribute(node, "transA"):
+        per_output = known[node.input[0]][0]
     else:
         per_output = known[node.input[0]][-1]
-    return prod(outputs[1:]) * per_output
+    return elements(outputs) * per_output
 
 
 def all_macs(model: ModelProto) -> int:
     """Of one image: those of the layers with weights, and of products of two activations."""
     known = shapes_of(model)
-    return sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+    macs = sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
+    return macs // images_of(model)
+
+
+def images_of(model: ModelProto) -> int:
+    """The batch the graph is written for; 1 where it is open."""
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    return max(shape[0].dim_value, 1) if shape else 1
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Of one image where the batch is open, which is a side of 0 here."""
+    return prod(max(side, 1) for side in shape)
 
 
 def shares_of(model: ModelProto) -> dict[str, float]:
     """Of all multiplications, those in each precision, as the types in the graph say."""
     inferred = onnx.shape_inference.infer_shapes(model)
-    known = shapes_in(inferred.graph)
-    values = [*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info]
-    halves = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    known = inferred_shapes(inferred.graph)
+    types = types_of(inferred.graph)
     made_by = {name: node for node in model.graph.node for name in node.output}
     counted = {"int8": 0, "fp16": 0, "fp32": 0}
     for node in model.graph.node:
@@ -136,7 +151,7 @@ def shares_of(model: ModelProto) -> dict[str, float]:
         if all(origin is not None and origin.op_type == "DequantizeLinear" for origin in origins):
             kind = "int8"
         else:
-            kind = "fp16" if node.output[0] in halves else "fp32"
+            kind = "fp16" if types.get(node.output[0]) == TensorProto.FLOAT16 else "fp32"
         counted[kind] += macs_of(node, known)
     total = max(sum(counted.values()), 1)
     return {kind: macs / total for kind, macs in counted.items() if macs}
@@ -195,11 +210,20 @@ def attribute(node: NodeProto, name: str) -> int:
 
 def shapes_of(model: ModelProto) -> dict[str, tuple[int, ...]]:
     """0 where a side is open; it is the batch, which no use of these shapes counts."""
-    return shapes_in(onnx.shape_inference.infer_shapes(model).graph)
+    return inferred_shapes(onnx.shape_inference.infer_shapes(model).graph)
 
 
-def shapes_in(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+def inferred_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     known = {item.name: tuple(item.dims) for item in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
+    for value in values_of(graph):
         known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
     return known
+
+
+def types_of(graph: onnx.GraphProto) -> dict[str, int]:
+    known = {item.name: item.data_type for item in graph.initializer}
+    return known | {value.name: value.type.tensor_type.elem_type for value in values_of(graph)}
+
+
+def values_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.output, *graph.value_info]

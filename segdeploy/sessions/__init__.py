@@ -61,6 +61,10 @@ def open_session(
         )
     from segdeploy.sessions.ort import OrtSession
 
+    if provider not in (None, "cpu"):
+        from segdeploy.sessions.ort_device import OrtDeviceSession
+
+        return OrtDeviceSession(path, threads=threads, provider=provider, card=card)
     return OrtSession(path, threads=threads, provider=provider, card=card)
 
 

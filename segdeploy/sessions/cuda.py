@@ -110,6 +110,11 @@ class Device:
     def pin(self, size: int) -> PinnedMemory:
         return PinnedMemory(self._driver.pagelocked_empty(size, np.uint8))
 
+    def event(self, blocking: bool) -> Event:
+        """One that can be recorded again and again; to wait for a `blocking` one costs no processor."""
+        flags = self._driver.event_flags
+        return Event(self._driver.Event(flags.BLOCKING_SYNC if blocking else flags.DEFAULT))
+
     def stream(self) -> Stream:
         return Stream(self._driver, self._driver.Stream(NON_BLOCKING))
 
@@ -174,6 +179,12 @@ class Stream:
 
     def mark(self) -> Event:
         return Event(self._driver.Event().record(self._stream))
+
+    def record(self, event: Event) -> None:
+        event._event.record(self._stream)
+
+    def wait_for_event(self, event: Event) -> None:
+        self._stream.wait_for_event(event._event)
 
     def wait_for(self, handle: int) -> None:
         """What is queued here from now on comes after what is queued on another library's stream by now."""

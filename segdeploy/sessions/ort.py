@@ -167,6 +167,11 @@ def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]
     return np.asarray(session.run([output], {session.get_inputs()[0].name: inputs})[0])
 
 
+def placed(array: NDArray[Any], place: str) -> Any:
+    """A copy in the memory of `place`: cpu or cuda."""
+    return ort.OrtValue.ortvalue_from_numpy(array, place, 0)
+
+
 def quiet_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, RequestError, SegdeployError
-from segdeploy.sessions.cuda import Device, DeviceMemory, Graph
+from segdeploy.sessions.cuda import Device, DeviceMemory, Graph, Stream
 from segdeploy.sessions.device_array import Lent
 from segdeploy.signature import Signature, TensorFacts
 
@@ -96,12 +96,10 @@ class Slot:
     def start(self, inputs: NDArray[Any], ticket: Ticket) -> None:
         self.taken = True
         self._set_shape(inputs.shape)
-        waiting = self._host_input.view(inputs.shape, self._input_dtype)
-        np.copyto(waiting, inputs)
-        self.stream.upload(self._input, waiting)
+        np.copyto(self._waiting(), inputs)
+        self.upload(self.stream)
         self._infer()
-        answer = self._host_output.view(self._shape_of(self._answered), self._output_dtype)
-        self.stream.download(answer, self._outputs[self._answered])
+        self.download(self.stream)
         self._ticket, ticket.slot = ticket, self
 
     def collect(self) -> None:
@@ -111,8 +109,7 @@ class Slot:
             return
         try:
             self.stream.synchronise()
-            answer = self._host_output.view(self._shape_of(self._answered), self._output_dtype)
-            ticket.answer = answer.copy()
+            ticket.answer = self.answer()
         except Exception as error:  # noqa: BLE001 # raised where the ticket is taken, which may be elsewhere
             ticket.error = EngineError(f"a batch failed on the GPU: {' '.join(str(error).split())}")
         finally:
@@ -131,6 +128,41 @@ class Slot:
         self.stream.copy(target, self._outputs[self._answered].address, size)
         self.stream.synchronise()
         self.taken = False
+
+    # ---- one batch, part by part, for whoever times it -------------------------------------------------------------
+
+    def load(self, inputs: NDArray[Any]) -> None:
+        """Take the input of the queries to come."""
+        self.taken = True
+        self._set_shape(inputs.shape)
+        np.copyto(self._waiting(), inputs)
+
+    def warm(self) -> None:
+        """Twice: first kernel by kernel, then as it will be replayed."""
+        self.upload(self.stream)
+        for _ in range(2):
+            self.infer()
+        self.stream.synchronise()
+
+    def upload(self, stream: Stream) -> None:
+        stream.upload(self._input, self._waiting())
+
+    def infer(self) -> None:
+        self._infer()
+
+    def download(self, stream: Stream) -> None:
+        stream.download(self._answer(), self._outputs[self._answered])
+
+    def answer(self) -> NDArray[Any]:
+        """A copy of what was downloaded last."""
+        return self._answer().copy()
+
+    def _waiting(self) -> NDArray[Any]:
+        assert self._shape is not None  # noqa: S101 # it is set first, here and in `start`
+        return self._host_input.view(self._shape, self._input_dtype)
+
+    def _answer(self) -> NDArray[Any]:
+        return self._host_output.view(self._shape_of(self._answered), self._output_dtype)
 
     def answers(self, shape: Shape) -> Shape:
         """The shape of the answer to a batch of this shape."""

@@ -6,8 +6,8 @@ A lock chooses the slot, and another in each slot lets one thread at a time in: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -24,6 +24,7 @@ from segdeploy.sessions import cuda
 from segdeploy.sessions.cuda import Device, DeviceMemory
 from segdeploy.sessions.device_array import DeviceArray, Lent, lent
 from segdeploy.sessions.engine_facts import bindings_of, profile_of, why_invalid
+from segdeploy.sessions.engine_lane import EngineLane, start_of_time, timed_once
 from segdeploy.sessions.loadable import (
     demand_engine,
     demand_gpu,
@@ -32,6 +33,7 @@ from segdeploy.sessions.loadable import (
     rebuild,
 )
 from segdeploy.sessions.slot import Slot, Ticket
+from segdeploy.sessions.timed import Lanes, Modes, Query
 from segdeploy.signature import TensorFacts, read_signature
 from segdeploy.tensorrt_log import listening, logger_of
 
@@ -104,6 +106,7 @@ class TensorrtSession:
         self.signature = read_signature(self._record.engine["metadata"], inputs, outputs, self._name, card)
         # TensorRT 8.6 lets only one execution context use a profile.
         alone = not self._flavour.can_be_typed and self.signature.batch is None
+        self._alone = alone
         self._most_slots = 1 if alone else SLOTS
         if self._flavour.is_rtx:
             self._config = self._rtx_config()
@@ -173,6 +176,61 @@ class TensorrtSession:
         slot.run_on_device(given, answer.address)
         return answer
 
+    # ---- timed by its parts, for segdeploy.bench -------------------------------------------------------------------
+
+    @contextmanager
+    def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
+        """Whether a CUDA graph is replayed was decided when the session was opened, with `graphs`."""
+        self._demand(inputs)
+        with ExitStack() as held:
+            held.enter_context(self._device.active())
+            slots = [held.enter_context(self._held(place)) for place in range(modes.streams)]
+            for slot in slots:
+                slot.load(inputs)
+                slot.warm()
+            start = start_of_time(self._device, slots[0])
+            lanes = [EngineLane(self._device, slot, modes, start) for slot in slots]
+            for lane in lanes:
+                held.callback(lane.free)
+            yield Lanes(lanes, self._ran(modes))
+
+    def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
+        self._demand(inputs)
+        with self._device.active(), self._held(0) as slot:
+            slot.load(inputs)
+            query = timed_once(self._device, slot)
+            return slot.answer(), query
+
+    @contextmanager
+    def _held(self, place: int) -> Iterator[Slot]:
+        """The slot of this number, for nobody else meanwhile."""
+        with self._lock:
+            self._demand_open()
+            while len(self._slots) <= place:
+                if self._alone:
+                    raise RequestError(
+                        f"{self._flavour} runs one stream of an engine with an open batch, and {place + 1} were asked"
+                        " for; leave --streams out, or build the engine for one batch size"
+                    )
+                self._slots.append(self._new_slot())
+            slot = self._slots[place]
+        with slot.lock:
+            slot.collect()
+            try:
+                yield slot
+            finally:
+                slot.abandon()
+
+    def _ran(self, modes: Modes) -> dict[str, Any]:
+        graph = "on" if self.without_graph is None else f"off: {self.without_graph}"
+        return {
+            "clock": "device",
+            "transfers": "included" if modes.transfers else "excluded",
+            "cuda_graph": "on, by TensorRT-RTX itself" if self._config and self._graphs else graph,
+            "wait": "spin" if modes.spin else "blocking",
+            "streams": modes.streams,
+        }
+
     def _in_a_slot(self, work: Callable[[Slot], None]) -> None:
         slot = self._take_slot()
         with slot.lock, self._device.active():
@@ -203,8 +261,10 @@ class TensorrtSession:
 
     def _demand(self, inputs: NDArray[Any] | Lent) -> None:
         self.signature.demand_input(inputs)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        self.demand_batch(inputs.shape[0])
+
+    def demand_batch(self, batch: int) -> None:
         least, best, most = (shape[0] for shape in self.profile)
-        batch = inputs.shape[0]
         if not least <= batch <= most:
             wider = f"--batch {min(least, batch)}:{best}:{max(most, batch)}"
             raise RequestError(

@@ -1,0 +1,309 @@
+"""REPORT.md and its plots, made of results/*.json, so that every number has its file, machine and command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from segdeploy.bench.roofline import Achieved, read_achieved, read_devices
+from segdeploy.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
+
+HERE = Path(__file__).resolve().parent
+Facts = dict
+ON_ROOF = ("jetson-agx-orin-64gb", "t4", "l4", "a100-80gb-sxm", "h100-sxm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR")
+    parser.add_argument("-o", "--output", type=Path, default=HERE, metavar="DIR")
+    asked = parser.parse_args()
+    render(
+        {path.stem: json.loads(path.read_text()) for path in sorted(asked.results.glob("*.json"))},
+        asked.output,
+    )
+
+
+def render(results: dict[str, Facts], output: Path) -> None:
+    plots: dict[str, str] = {}
+    parts = [OPENING, sources(results)]
+    for title, kind, show in SECTIONS:
+        found = {name: facts for name, facts in results.items() if kind_of(name, facts) == kind}
+        shown = [part for name, facts in found.items() for part in show(name, facts, plots)]
+        parts += [f"## {title}", *shown] if shown else []
+    parts += trade_off(results, plots)
+    folder = output / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in plots}:
+        stale.unlink()
+    for name, chart in plots.items():
+        (folder / f"{name}.svg").write_text(standing_alone(chart))
+    (output / "REPORT.md").write_text("\n\n".join(part.strip("\n") for part in parts) + "\n")
+
+
+OPENING = """# Results
+
+Rendered by `python benchmarks/report.py` from `results/*.json`; a test compares the two. [README.md](README.md) says
+what each script measures, and how. Absolute times are those of one machine on one day: ratios hold elsewhere too."""
+
+
+def kind_of(name: str, facts: Facts) -> str:
+    """The older files have no kind: their names begin with the script's."""
+    if "kind" in facts:
+        return facts["kind"]
+    return "evaluation" if {"dataset", "models", "options"} <= facts.keys() else name.partition(".")[0]
+
+
+def sources(results: dict[str, Facts]) -> str:
+    rows = []
+    for name, facts in results.items():
+        machine = facts.get("machine", {})
+        cpu = f"{machine['cpu']}, {machine['threads']} threads" if machine else "–"
+        load = machine.get("load_before", facts.get("load_before"))
+        rows.append(
+            [
+                f"[{name}](results/{name}.json)",
+                facts.get("date", "–")[:10],
+                machine.get("device") or cpu,
+                "–" if load is None else f"{load:.1f}",
+                f"`{facts['command']}`" if facts.get("command") else "–",
+            ]
+        )
+    return table(("file", "date", "machine", "load before", "command"), rows)
+
+
+# ---- one section per kind of file ------------------------------------------------------------------------------
+
+
+def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    rows, drawn = [], {}
+    for row in facts["rows"]:
+        low, high = row["ratio_quartiles"]
+        equal = row["agreement"]["labels_equal_at_input_size"]
+        times = [f"{row['usual_ms']:.0f} ms", f"{row['ours_ms']:.0f} ms"]
+        rows.append([row["row"], *times, f"{row['ratio']:.2f} ({low:.2f}–{high:.2f})", f"{equal:.3%}"])
+        drawn[row["row"]] = {"transformers": row["usual_ms"], "segdeploy": row["ours_ms"]}
+    plots[name] = bars("Median time of one image, in turn", drawn, "ms")
+    yield table(("row", "transformers", "segdeploy", "ratio (quartiles)", "labels equal"), rows)
+    yield f"{facts['rounds']} pairs of runs in turn; ONNX Runtime {facts['versions']['onnxruntime']} on the CPU."
+    yield picture(name, "median times against transformers")
+
+
+def agreement(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['checkpoint']}, {facts['size']}, {facts['classes']} classes: over {facts['frames']} frames"
+        f" {facts['labels_equal']:.5%} of {facts['pixels']:,} labels are those of transformers' own pipeline"
+        f" (lowest frame {facts['labels_equal_lowest_frame']:.4%}); with the arg-max at the input's size"
+        f" {facts['labels_equal_argmax_before_resize']:.2%}."
+    )
+
+
+def int8(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['checkpoint']} on {facts['dataset']}: {facts['val_images']} images scored, none of them calibrated"
+        " on; in points."
+    )
+    rows, drawn = [], {}
+    for row in facts["rows"]:
+        drop, pixels = row.get("miou_drop"), row.get("pixel_accuracy_drop")
+        rows.append(
+            [
+                row["graph"],
+                str(row.get("images", "–")),
+                f"{row['miou']:.2f}",
+                "–" if drop is None else f"{drop:+.2f}",
+                "–" if pixels is None else f"{pixels:+.2f}",
+            ]
+        )
+        if drop is not None:
+            drawn[row["graph"]] = {"mIoU lost": drop}
+    plots[name] = bars(f"mIoU that INT8 costs, {facts['checkpoint']}", drawn, "points")
+    yield table(("graph", "calibrated on", "mIoU", "lost", "pixel accuracy lost"), rows)
+    yield picture(name, "mIoU lost by each quantiser")
+
+
+def collection(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    rows = [
+        [
+            str(row["images"]),
+            f"{row['forward_ms_per_image']:.0f} ms",
+            f"{row['collect_ms_per_image']:.0f} ms",
+            f"{row['ratio']:.2f}",
+            f"{row['collect_peak_gb']:.2f} GB",
+        ]
+        for row in facts["rows"]
+    ]
+    beside = facts["entropy_beside_onnxruntime"]
+    yield table(("images", "forward", "with collection", "ratio", "peak memory"), rows)
+    yield (
+        f"Beside onnxruntime's entropy calibrator on {beside['images']} images: {beside['times_less_memory']:.1f} times"
+        f" less memory, {beside['times_faster']:.1f} times as fast."
+    )
+
+
+def bench(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    if facts["measurements"]:
+        yield from measured(name, facts, plots)
+    for one in facts["comparisons"]:
+        rows = [
+            [
+                row["model"],
+                row["runtime"],
+                f"{row['median_ms']:.1f} ms",
+                f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})",
+            ]
+            for row in one["rows"]
+        ]
+        yield f"Batch {one['batch']}, {one['rounds']} rounds in turn:"
+        yield table(("model", "runtime", "median", "times as fast as the first (quartiles)"), rows)
+    if facts["waterfall"]:
+        yield from end_to_end(name, facts, plots)
+
+
+def measured(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    model, rows = facts["models"][0], facts["measurements"]
+    yield f"{model['name']} in {model['runtime']}:"
+    yield table(
+        ("batch", "images/s", "median latency", "p99", "queries"),
+        [
+            [
+                str(row["batch"]),
+                f"{row['images_per_s']:.1f}",
+                f"{row['timings']['latency']['median']:.2f} ms",
+                f"{row['timings']['latency']['p99']:.2f} ms",
+                str(row["timings"]["queries"]),
+            ]
+            for row in rows
+        ],
+    )
+    if len(rows) > 1:
+        lines = {
+            part: [(row["batch"], row["timings"]["latency"][part]) for row in rows]
+            for part in ("median", "p99")
+        }
+        plots[name] = curves(f"Latency by batch size, {model['name']}", "batch", "ms", lines, "ms")
+        yield picture(name, "latency by batch size")
+
+
+def end_to_end(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    fall, model = facts["waterfall"], facts["models"][0]
+    yield (
+        f"{model['name']} in {model['runtime']}, from a file of {fall['frame']} to its overlay:"
+        f" {fall['median_ms']:.1f} ms, of which {fall['outside_network']:.1%} is not the network."
+    )
+    stages = [(stage["name"], stage["median_ms"], stage["p99_ms"]) for stage in fall["stages"]]
+    plots[name] = waterfall("Medians, one stage after the other", stages)
+    yield picture(name, "time of each stage")
+
+
+def cost(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        "Counted and computed, not measured. Bytes and floors are those of an ideal runtime that fuses all between two"
+        " products (`segdeploy inspect --cost`). Predictions divide the floor by the shares that published networks"
+        " reach, and stay predictions until somebody measures."
+    )
+    shape = ("network", "graph", "size", "GMACs", "weights, MB", "activations, MB")
+    yield table(
+        shape,
+        [
+            [
+                row["network"],
+                row["graph"],
+                row["size"],
+                f"{row['gmacs']:.2f}",
+                f"{row['weights_mb_fp16']:.1f}",
+                f"{row['activations_mb_fp16']:.0f}",
+            ]
+            for row in facts["rows"]
+        ],
+    )
+    yield "FP16 at batch 1, deployed graph: floor, and the prediction as an interval, in ms."
+    deployed = [row for row in facts["rows"] if row["graph"] == "deployed"]
+    devices = read_devices()
+    rows = []
+    for key in deployed[0]["devices"]:
+        row = [devices[key].name]
+        for one in deployed:
+            there = one["devices"][key]
+            low, high = there["fp16_prediction_ms"]
+            row.append(f"{there['fp16_floor_ms']:.2f}; predicted {low:.1f}–{high:.1f}")
+        rows.append(row)
+    yield table(("device", *(f"{one['network']} {one['size']}" for one in deployed)), rows)
+    yield "The shares of their floors that predictions are made of:"
+    yield table(("network", "device", "share", "source"), [achieved(one) for one in read_achieved()])
+    roofs = {
+        devices[key].name: (devices[key].peak("fp16").value, devices[key].bandwidth_gb_s.value)
+        for key in ON_ROOF
+    }
+    points = []
+    for one in deployed:
+        if one["size"] != deployed[-1]["size"]:  # the sizes of one network lie on each other
+            continue
+        moved = one["weights_mb_fp16"] + one["activations_mb_fp16"]
+        reached = 2 * one["gmacs"] / one["devices"]["a100-80gb-sxm"]["fp16_floor_ms"]
+        points.append((f"{one['network']} {one['size']}", 2000 * one["gmacs"] / moved, reached))
+    plots[name] = roofline("FP16 roofs, and the graphs' floors on an A100", roofs, points)
+    yield picture(name, "roofline")
+
+
+def achieved(seen: Achieved) -> list[str]:
+    worst, best = seen.shares
+    share = f"{worst:.0%}" if worst == best else f"{worst:.0%} to {best:.0%}"
+    return [seen.what, read_devices()[seen.device].name, share, seen.source]
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
+    ("Speed, against transformers", "against_transformers", against_transformers),
+    ("Measured by segdeploy bench", "bench", bench),
+    ("Agreement, with transformers", "agreement", agreement),
+    ("INT8", "int8", int8),
+    ("Calibration", "collection", collection),
+    ("Floors and predictions", "cost", cost),
+)
+
+
+def trade_off(results: dict[str, Facts], plots: dict[str, str]) -> list[str]:
+    """mIoU against speed: of models that were both measured and evaluated, told by the digest of their files."""
+    scored = {
+        model["digest"]: model["scores"]["miou"]
+        for name, facts in results.items()
+        if kind_of(name, facts) == "evaluation"
+        for model in facts["models"]
+    }
+    points = [
+        (facts["models"][0]["name"], row["images_per_s"], 100 * scored[facts["models"][0]["digest"]])
+        for name, facts in results.items()
+        if kind_of(name, facts) == "bench" and facts["models"][0]["digest"] in scored
+        for row in facts["measurements"]
+        if row["batch"] == 1
+    ]
+    if len(points) < 2:
+        return []
+    plots["pareto"] = pareto("mIoU against speed at batch 1", "images per second", "mIoU, %", points)
+    rows = [[name, f"{fps:.1f}", f"{miou:.2f}"] for name, fps, miou in points]
+    return [
+        "## Accuracy against speed",
+        table(("model", "images/s", "mIoU, %"), rows),
+        picture("pareto", "mIoU against images per second"),
+    ]
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Columns of numbers are set to the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    headings = list(headings)
+    rules = [
+        "--:" if all(row[place][:1] in "+-–0123456789" for row in cells) else "---"
+        for place in range(len(headings))
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rules, *cells))
+
+
+def picture(name: str, alt: str) -> str:
+    return f"![{alt}](plots/{name}.svg)"
+
+
+if __name__ == "__main__":
+    main()

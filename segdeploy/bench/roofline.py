@@ -1,0 +1,197 @@
+"""How fast a graph could be on a device at the most, what share of that a measured time is, and what to expect there.
+
+The floor adds up, kernel by kernel (`graph.cost` says what one is), the longer of its multiplications at the device's
+dense peak and its bytes at its full bandwidth. No runtime reaches it, and only a graph small enough to stay in the
+device's cache can pass it.
+
+A prediction is the floor divided by the shares of their floors that published networks have been seen to reach
+(`achieved` in benchmarks/devices.yaml): the worst and the best share make an interval. At eight bits it is the FP16
+interval divided by the gains seen for other transformers. It was not measured, and says so wherever it is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from segdeploy.errors import RequestError
+from segdeploy.shipped import folder
+
+if TYPE_CHECKING:
+    from segdeploy.graph.cost import Cost, Kernel
+
+PEAKS = {"fp16": "fp16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Device:
+    key: str
+    name: str
+    reported: tuple[str, ...]  # by drivers
+    compute_capability: str
+    peaks: dict[str, Figure]  # precision → dense TFLOPS
+    bandwidth_gb_s: Figure
+
+    def peak(self, precision: str) -> Figure:
+        if precision not in self.peaks:
+            raise RequestError(
+                f"{self.name} has no figure for {precision}; known of it: {', '.join(self.peaks)}"
+            )
+        return self.peaks[precision]
+
+
+@dataclass(frozen=True)
+class Achieved:
+    device: str
+    what: str
+    measured_ms: tuple[float, float]  # best and worst
+    floor_ms: float
+    source: str
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Worst and best."""
+        best, worst = self.measured_ms
+        return self.floor_ms / worst, self.floor_ms / best
+
+
+@dataclass(frozen=True)
+class Floor:
+    device: str
+    precision: str
+    batch: int
+    ms: float  # per batch
+    compute_ms: float  # all multiplications at the peak
+    memory_ms: float  # all bytes at full bandwidth
+
+    @property
+    def fps(self) -> float:
+        return 1000 * self.batch / self.ms
+
+    def share_of(self, measured_ms: float) -> float:
+        """Of the floor that a measured time per batch reaches; 1 is all of it."""
+        if not measured_ms > 0:
+            raise RequestError(f"a time of {measured_ms} ms is not one that can have been measured")
+        return self.ms / measured_ms
+
+
+@dataclass(frozen=True)
+class Prediction:
+    floor: Floor
+    low_ms: float
+    high_ms: float
+    basis: str
+
+    @property
+    def fps(self) -> tuple[float, float]:
+        batch = self.floor.batch
+        return 1000 * batch / self.high_ms, 1000 * batch / self.low_ms
+
+    def __str__(self) -> str:
+        low, high = self.fps
+        return (
+            f"prediction, not measured: {self.low_ms:.2f} to {self.high_ms:.2f} ms per batch of {self.floor.batch},"
+            f" {low:.0f} to {high:.0f} FPS ({self.basis})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kind": "prediction",
+            "low_ms": self.low_ms,
+            "high_ms": self.high_ms,
+            "fps": list(self.fps),
+            "basis": self.basis,
+        }
+
+
+def device_called(name: str) -> Device:
+    """By its key in devices.yaml, or by the name that its driver reports."""
+    known = read_devices()
+    for device in known.values():
+        if name == device.key or name in device.reported:
+            return device
+    raise RequestError(
+        f"no device is called {name!r}; known: {', '.join(known)}. Others can be added to benchmarks/devices.yaml"
+    )
+
+
+def read_devices() -> dict[str, Device]:
+    return {
+        key: Device(
+            key,
+            facts["name"],
+            tuple(facts.get("reported", ())),
+            facts["compute_capability"]["value"],
+            {precision: Figure(**facts[entry]) for precision, entry in PEAKS.items() if entry in facts},
+            Figure(**facts["bandwidth_gb_s"]),
+        )
+        for key, facts in read_table()["devices"].items()
+    }
+
+
+def read_achieved() -> list[Achieved]:
+    return [
+        Achieved(
+            facts["device"], facts["what"], tuple(facts["measured_ms"]), facts["floor_ms"], facts["source"]
+        )
+        for facts in read_table()["achieved"]
+    ]
+
+
+def read_table() -> dict[str, Any]:
+    table: dict[str, Any] = yaml.safe_load((folder("benchmarks") / "devices.yaml").read_text())
+    return table
+
+
+def floor_of(cost: Cost, device: Device, batch: int = 1) -> Floor:
+    """`cost` must have been counted in the precision that is asked about."""
+    if cost.precision is None:
+        raise RequestError(f"a floor needs a precision, one of {', '.join(PEAKS)}")
+    if batch < 1:
+        raise RequestError(f"a batch of {batch} holds no image")
+    peak = device.peak(cost.precision).value
+    times = [kernel_ms(kernel, device, peak, batch) for kernel in cost.kernels]
+    return Floor(
+        device.key,
+        cost.precision,
+        batch,
+        sum(max(pair) for pair in times),
+        sum(compute for compute, _ in times),
+        sum(memory for _, memory in times),
+    )
+
+
+def kernel_ms(kernel: Kernel, device: Device, peak: float, batch: int) -> tuple[float, float]:
+    """Products of two activations stay in FP16, whatever the layers with weights are in."""
+    half = device.peak("fp16").value
+    compute = 2 * batch * (kernel.macs / peak + kernel.attention_macs / half) / 1e9
+    moved = kernel.weight_bytes + batch * kernel.activation_bytes
+    return compute, moved / device.bandwidth_gb_s.value / 1e6
+
+
+def predicted(cost: Cost, device: Device, batch: int = 1, half_cost: Cost | None = None) -> Prediction:
+    """For eight bits `half_cost` is the same graph's cost in FP16, which the interval starts from."""
+    floor = floor_of(cost, device, batch)
+    seen = read_achieved()
+    low, high = min(one.shares[0] for one in seen), max(one.shares[1] for one in seen)
+    basis = f"{low:.0%} to {high:.0%} of the floor, as seen on {len(seen)} published networks"
+    if cost.precision == "fp16":
+        return Prediction(floor, floor.ms / high, floor.ms / low, basis)
+    if half_cost is None or half_cost.precision != "fp16":
+        raise RequestError(f"a prediction at {cost.precision} starts from the graph's cost in fp16")
+    half = floor_of(half_cost, device, batch)
+    least, most = read_table()["eight_bit_gain"]["value"]
+    return Prediction(
+        floor,
+        max(half.ms / high / most, floor.ms),
+        half.ms / low / least,
+        f"FP16 at {basis}, divided by gains of {least} to {most} seen at eight bits",
+    )

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segdeploy.bench.measure import Measurement
+    from segdeploy.bench.meter import Sensors
+    from segdeploy.bench.modes import Plan
+    from segdeploy.bench.opened import Opened, Opening
+
+STOPPED = 130
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch",
+    )
+    parser.add_argument(
+        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: the model's, or 1)"
+    )
+    parser.add_argument(
+        "--duration", metavar="S", type=float, default=3.0, help="seconds a batch size (default: 3)"
+    )
+    parser.add_argument("--warmup", metavar="MS", type=float, default=200.0, help="default: 200")
+    parser.add_argument(
+        "--streams", metavar="N", type=int, default=1, help="queries run at once (default: 1)"
+    )
+    parser.add_argument(
+        "--trtexec-compat",
+        metavar="N",
+        type=int,
+        default=11,
+        help="whose defaults: 11 (default: no transfers, CUDA graph, spin) or 10 (transfers, no graph, blocking)",
+    )
+    parser.add_argument(
+        "--cuda-graph",
+        action=argparse.BooleanOptionalAction,
+        help="replay a CUDA graph (default: as trtexec)",
+    )
+    parser.add_argument("--transfers", metavar="WHAT", help="include or exclude (default: as trtexec)")
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--provider", help="where ONNX Runtime or PyTorch computes: cpu (default), cuda, or tensorrt"
+    )
+    parser.add_argument(
+        "--network", help="of a checkpoint: plain, as published (default), or deployed, as exported"
+    )
+    parser.add_argument("--interface", help="of a checkpoint: nvinfer (default), frames or logits")
+    parser.add_argument("--size", metavar="HxW", help="of a checkpoint (default: its card's)")
+    parser.add_argument("--fp16", action="store_true", help="of a checkpoint, on the GPU")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--compare",
+        metavar="OTHER",
+        nargs="+",
+        help="run these and MODEL in turn, and print the ratios as Markdown",
+    )
+    other.add_argument(
+        "--end-to-end",
+        metavar="SOURCE",
+        type=Path,
+        help="from each image of a folder, or a video, to its overlay: every stage's time",
+    )
+    parser.add_argument(
+        "--allow-unlike",
+        action="store_true",
+        help="compare models whose size, classes or kind of answer differ",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="DEVICE",
+        nargs="?",
+        const="",
+        help="lay the numbers beside published ones of this device (default: the one that is here)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write JSON there; - prints it instead of the tables")
+    parser.add_argument(
+        "--export-times", metavar="FILE", type=Path, help="write each query as trtexec --exportTimes does"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.bench.jetson import open_board
+    from segdeploy.bench.nvml import open_gpu
+    from segdeploy.bench.opened import on_gpu
+    from segdeploy.bench.results import results_of, setting, spelled, write_results
+
+    plan, opening, batches = demand(arguments)
+    models = [arguments.model, *(arguments.compare or [])]
+    sensors: Sensors | None = open_board() or (open_gpu() if on_gpu(models, opening) else None)
+    where = setting(sensors, arguments.threads)
+    bench = Bench(plan, opening, sensors, quiet=arguments.json == "-")
+    try:
+        if arguments.compare:
+            found = bench.compared(models, batches, arguments.allow_unlike)
+        elif arguments.end_to_end:
+            found = bench.end_to_end(arguments.model, arguments.end_to_end)
+        else:
+            found = bench.measured(arguments.model, batches)
+            if arguments.reference is not None:
+                bench.refer(arguments.reference or where["machine"]["device"], found["measurements"])
+        command = shlex.join(["segdeploy", *sys.argv[1:]])
+        results = results_of(where, plan, bench.models, command=command, **found)
+        if arguments.export_times:
+            export(found["measurements"], plan, arguments.export_times)
+    finally:
+        for model in bench.models:
+            model.session.close()
+    if arguments.json == "-":
+        print(spelled(results), end="")
+    elif arguments.json:
+        write_results(results, Path(arguments.json))
+    if bench.stopped:
+        print("segdeploy: stopped; what was measured so far is above", file=sys.stderr)
+    return STOPPED if bench.stopped else 0
+
+
+def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | None]:
+    from segdeploy.bench.modes import make_plan
+    from segdeploy.bench.opened import Opening, demand_used
+    from segdeploy.bench.roofline import device_called
+    from segdeploy.errors import RequestError
+    from segdeploy.size import Size
+
+    if arguments.transfers not in (None, "include", "exclude"):
+        raise RequestError(f"--transfers {arguments.transfers!r} is neither include nor exclude")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise RequestError(f"--threads {arguments.threads} is less than 1")
+    if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):
+        raise RequestError(f"--json {arguments.json} is neither a .json file nor -")
+    batches = None if arguments.batch is None else numbers(arguments.batch)
+    several = batches is not None and len(batches) > 1
+    if arguments.export_times and (several or arguments.compare or arguments.end_to_end):
+        raise RequestError("--export-times holds the queries of one model at one batch size; ask for one")
+    if arguments.end_to_end and batches is not None:
+        raise RequestError("--end-to-end takes frames as the model does, so leave --batch out")
+    if arguments.reference is not None and (arguments.compare or arguments.end_to_end):
+        raise RequestError("--reference is for measuring one model by itself; leave it out")
+    if arguments.reference:
+        device_called(arguments.reference)
+    if arguments.streams > 1 and (arguments.compare or arguments.end_to_end):
+        raise RequestError(
+            f"--streams {arguments.streams} is for measuring one model by itself; leave it out"
+        )
+    plan = make_plan(
+        arguments.trtexec_compat,
+        transfers=None if arguments.transfers is None else arguments.transfers == "include",
+        cuda_graph=arguments.cuda_graph,
+        streams=arguments.streams,
+        warm_up_ms=arguments.warmup,
+        duration_s=arguments.duration,
+    )
+    opening = Opening(
+        arguments.threads,
+        arguments.provider,
+        plan.modes.cuda_graph,
+        arguments.network,
+        arguments.interface,
+        Size.parse(arguments.size) if arguments.size else None,
+        arguments.fp16,
+    )
+    demand_used([arguments.model, *(arguments.compare or [])], opening)
+    return plan, opening, batches
+
+
+def numbers(text: str) -> list[int]:
+    from segdeploy.errors import RequestError
+
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise RequestError(f"--batch {text!r} is not a list of batch sizes, as in 1,2,4,8")
+    return [int(part) for part in parts]
+
+
+def export(measurements: list[Measurement], plan: Plan, path: Path) -> None:
+    from segdeploy.bench.results import spelled
+    from segdeploy.bench.timings import export_times
+    from segdeploy.files import write_text
+
+    (measurement,) = measurements
+    write_text(path, spelled(export_times(measurement.queries, plan.warm_up_ms)))
+
+
+class Bench:
+    """Measures what was asked for and shows each result as soon as all of its kind are there."""
+
+    def __init__(self, plan: Plan, opening: Opening, sensors: Sensors | None, quiet: bool) -> None:
+        self.plan, self.opening, self.sensors, self.quiet = plan, opening, sensors, quiet
+        self.models: list[Opened] = []
+        self.stopped = False
+
+    def measured(self, model: str, batches: list[int] | None) -> dict[str, Any]:
+        from segdeploy.bench.measure import demand_batches, measure, usual_batches
+        from segdeploy.bench.meter import Before
+        from segdeploy.bench.table import how_it_ran, measurements_shown
+
+        before = Before.look(self.sensors)
+        opened = self.open(model)
+        batches = batches or usual_batches(opened.session)
+        demand_batches(opened.session, batches)
+        measurements: list[Measurement] = []
+        try:
+            for batch in batches:
+                self.announce(f"{opened.name}, batch {batch}: {self.plan.duration_s:g} s")
+                measurements.append(
+                    measure(opened.session, batch, self.plan, before=before, sensors=self.sensors)
+                )
+                if measurements[-1].stopped:
+                    self.stopped = True
+                    break
+        except KeyboardInterrupt:  # before the first query of a further batch was counted
+            if not measurements:
+                raise
+            self.stopped = True
+        self.say(f"{opened.name} in {opened.runtime}")
+        self.show(measurements_shown(measurements))
+        last = measurements[-1]
+        self.say(how_it_ran(self.plan, last.ran, last.timings.walltime_ms if last.stopped else None))
+        for measurement in measurements:
+            for warning in measurement.warnings:
+                self.say(f"warning, batch {measurement.batch}: {warning}")
+        if opened.record is None:
+            self.say(f"{opened.name} has no record: how well it agrees with its checkpoint is not known")
+        return {"measurements": measurements}
+
+    def refer(self, device: str | None, measurements: list[Measurement]) -> None:
+        from segdeploy.bench.reference import spelled
+
+        if device is None:
+            self.say(
+                "nothing ran on a GPU here, and published numbers are of GPUs; name one: --reference DEVICE"
+            )
+            return
+        for line in spelled(device, [(one.batch, one.images_per_s) for one in measurements]):
+            self.say(line)
+
+    def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:
+        from segdeploy.bench.compare import as_markdown, compare, demand_alike
+        from segdeploy.bench.measure import demand_batches, usual_batches
+        from segdeploy.bench.table import how_it_ran
+
+        for model in models:
+            self.open(model)
+        demand_alike(self.models, allow_unlike)
+        batches = batches or usual_batches(self.models[0].session)
+        for opened in self.models:
+            demand_batches(opened.session, batches)
+        comparisons = []
+        try:
+            for batch in batches:
+                self.announce(f"batch {batch}: {self.plan.duration_s * len(models):g} s")
+                comparisons.append(compare(self.models, batch, self.plan, allow_unlike=allow_unlike))
+                self.say(as_markdown(comparisons[-1]) + "\n")
+                if comparisons[-1].stopped:
+                    self.stopped = True
+                    break
+        except KeyboardInterrupt:
+            if not comparisons:
+                raise
+            self.stopped = True
+        for ran, names in comparisons[0].ran_alike():
+            self.say(f"{how_it_ran(self.plan, ran)} ({', '.join(names)})")
+        for difference in comparisons[0].unlike:
+            self.say(f"the models differ in {difference}")
+        return {"comparisons": comparisons}
+
+    def end_to_end(self, model: str, source: Path) -> dict[str, Any]:
+        from segdeploy.bench.table import waterfall_shown
+        from segdeploy.bench.waterfall import measure_end_to_end
+
+        opened = self.open(model)
+        self.announce(f"{opened.name}, end to end: {self.plan.duration_s:g} s")
+        waterfall = measure_end_to_end(opened.session, source, self.plan)
+        self.stopped = waterfall.stopped
+        self.say(
+            f"{opened.name} in {opened.runtime}: {waterfall.frames} images of {waterfall.frame} from {waterfall.source}"
+        )
+        self.show(waterfall_shown(waterfall))
+        self.say(
+            f"{waterfall.outside_network:.1%} of the time is not the network; {waterfall.images_per_s:.1f} images/s"
+            f" with one stage after the other; encoded as {waterfall.encoded}"
+        )
+        return {"waterfall": waterfall}
+
+    def open(self, model: str) -> Opened:
+        from segdeploy.bench.opened import open_model
+
+        self.announce(f"opening {model}")
+        self.models.append(open_model(model, self.opening))
+        return self.models[-1]
+
+    def announce(self, step: str) -> None:
+        """A line, not a spinner: that would take turns with what is measured."""
+        if sys.stderr.isatty():
+            print(step, file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text)
+
+    def show(self, table: Any) -> None:
+        from segdeploy.cli.evaluate import show
+
+        if not self.quiet:
+            show([table])

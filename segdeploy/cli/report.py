@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where export, evaluate and bench wrote")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="the page (default: DIR/report.html)"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.errors import RequestError
+    from segdeploy.report import write_report
+
+    output = arguments.output or arguments.folder / "report.html"
+    if output.suffix not in (".html", ".htm"):
+        raise RequestError(f"-o {output} is no .html file")
+    write_report(arguments.folder, output)
+    print(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
+    return 0

@@ -1,0 +1,104 @@
+"""Sessions without a model, for what measures them."""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from segdeploy.errors import RequestError
+from segdeploy.sessions.timed import Lanes, Query
+from segdeploy.signature import Signature, TensorFacts, numbered_labels
+from segdeploy.size import Size
+
+SIZE = Size(64, 96)
+
+
+def signature(batch=None, interface="frames", size=SIZE, classes=5):
+    names = {"frames": ("frames", "labels"), "logits": ("input", "logits")}[interface]
+    if interface == "frames":
+        eaten = TensorFacts(names[0], "uint8", (batch, size.height, size.width, 3))
+        answered = TensorFacts(names[1], "uint8", (batch, size.height, size.width))
+    else:
+        eaten = TensorFacts(names[0], "float32", (batch, 3, size.height, size.width))
+        answered = TensorFacts(names[1], "float32", (batch, classes, size.height // 4, size.width // 4))
+    return Signature(
+        interface, eaten, answered, size, batch, (0.0,) * 3, (1.0,) * 3, numbered_labels(classes), "linear", "fake"
+    )  # fmt: skip
+
+
+class HostSession:
+    """Answers with zeros, and remembers what it was asked. From query `stop_at` on the user presses Ctrl-C."""
+
+    def __init__(self, batch=None, stop_at=None, **facts):
+        self.signature = signature(batch, **facts)
+        self.stop_at = stop_at
+        self.asked = []
+        self.closed = False
+
+    def run(self, inputs):
+        self.signature.demand_input(inputs)
+        self.asked.append(inputs)
+        if self.stop_at is not None and len(self.asked) > self.stop_at:
+            raise KeyboardInterrupt
+        shape = [len(inputs) if side is None else side for side in self.signature.output.shape]
+        return np.zeros(shape, self.signature.output.dtype)
+
+    def close(self):
+        self.closed = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()
+
+
+class DeviceLane:
+    """A query takes 1 ms to the device, 4 ms there and 2 ms back, on a clock that only queries move."""
+
+    depth = 2
+
+    def __init__(self):
+        self.clock = 0.0
+        self.waiting = []
+
+    def start(self):
+        begin, self.clock = self.clock, self.clock + 7
+        self.waiting.append(
+            Query(begin, begin + 0.5, begin, begin + 1, begin + 1, begin + 5, begin + 5, begin + 7)
+        )
+
+    def finish(self):
+        return self.waiting.pop(0)
+
+
+class DeviceSession(HostSession):
+    """Times itself, and takes batches of at most 4."""
+
+    asked_modes = None
+    open_lanes = 0
+
+    def demand_batch(self, batch):
+        if batch > 4:
+            raise RequestError(f"a batch of {batch} is outside the profile, which holds 1 to 4")
+
+    @contextmanager
+    def lanes(self, inputs, modes):
+        self.signature.demand_input(inputs)
+        self.asked_modes = modes
+        self.open_lanes += modes.streams
+        yield Lanes(
+            [DeviceLane() for _ in range(modes.streams)],
+            {
+                "clock": "device",
+                "transfers": "included" if modes.transfers else "excluded",
+                "cuda_graph": "on" if modes.cuda_graph else "off",
+                "wait": "spin" if modes.spin else "blocking",
+                "streams": modes.streams,
+            },
+        )
+        self.open_lanes -= modes.streams
+
+    def run_timed(self, inputs):
+        lane = DeviceLane()
+        lane.start()
+        return self.run(inputs), lane.finish()

@@ -1,0 +1,283 @@
+"""The page from the files that the verbs write: its structure, what it must never hold, and a real browser's view."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+from browser import Page, find_chromium
+
+from segdeploy import scenes
+from segdeploy.cli import main
+from segdeploy.errors import RequestError
+from segdeploy.record import record_path
+from segdeploy.report import charts, write_report
+from segdeploy.report.findings import look_into
+
+HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go
+VERDICT = "</style></script><script>alert(2)</script><img src=x onerror=alert(3)>"
+SECTIONS = ["ledger", "accuracy", "slider", "worst", "latency", "waterfall", "precision", "environment"]
+
+
+@pytest.fixture(scope="module")
+def folder(graphs, tmp_path_factory):
+    """What export, evaluate and bench write of the tiny network, one copy under a name that bites."""
+    made = tmp_path_factory.mktemp("made") / "made <b>here"
+    made.mkdir()
+    plain = graphs("frames")
+    for name in ("plain.onnx", HOSTILE):
+        (made / name).write_bytes(plain.read_bytes())
+        facts = json.loads(record_path(plain).read_text()) | {"artifact": name, "verdict": VERDICT}
+        record_path(made / name).write_text(json.dumps(facts))
+    images = tmp_path_factory.mktemp("images")
+    for part in ("images", "labels"):
+        (images / part).mkdir()
+    for index in range(3):
+        cv2.imwrite(str(images / f"images/{index}.png"), scenes.make_scene(index, 96, 160).image)
+        cv2.imwrite(str(images / f"labels/{index}.png"), np.full((96, 160), index, np.uint8))
+    (images / "m.yaml").write_text("ids: {0: road, 1: kerb, 2: sky, 3: car, 4: bus}")
+    models = [str(made / "plain.onnx"), str(made / HOSTILE)]
+    asked = ["--dataset", "folder", "--root", str(images), "--mapping", str(images / "m.yaml")]
+    assert main(["evaluate", *models, *asked, "-o", str(made), "--worst", "2"]) == 0
+    short = ["--duration", "0.05", "--warmup", "1"]
+    dynamic = graphs("frames", None)
+    assert main(["bench", str(dynamic), "--batch", "1,2", *short, "--json", str(made / "bench.json")]) == 0
+    end_to_end = ["--end-to-end", str(images / "images"), *short, "--json", str(made / "fall.json")]
+    assert main(["bench", models[0], *end_to_end]) == 0
+    assert main(["bench", models[0], "--compare", models[1], *short, "--json", str(made / "both.json")]) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return write_report(folder, folder / "report.html")
+
+
+class Outline(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def of(self, *names):
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def outline(page):
+    return Outline(page.read_text())
+
+
+def test_every_section_is_there_with_its_content(outline):
+    assert [one["id"] for one in outline.of("h2")] == SECTIONS
+    assert [one["href"] for one in outline.of("a")] == ["#main", *(f"#{name}" for name in SECTIONS)]
+    charts = [one["aria-label"] for one in outline.of("svg")]
+    for title in ("IoU of each class", "Median latency by batch size", "Throughput by batch size"):
+        assert title in charts
+    assert "Medians, one stage after the other" in charts
+    assert charts.count("Layers from input to output") == 2
+    assert "missing" not in {one.get("class") for one in outline.of("p")}
+
+
+def test_numbers_are_those_of_the_files(folder, outline):
+    words = " ".join(outline.words)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert f"{100 * evaluation['models'][0]['scores']['miou']:.2f}" in words
+    bench = json.loads((folder / "bench.json").read_text())
+    assert [row["batch"] for row in bench["measurements"]] == [1, 2]
+    for row in bench["measurements"]:
+        assert f"{row['timings']['latency']['median']:.2f}" in words
+    assert bench["machine"]["cpu"] in words
+
+
+def test_it_loads_nothing(outline, page):
+    text = page.read_text()
+    for one in outline.of("img"):
+        assert one["src"].startswith("data:image/")
+    assert not outline.of("link", "iframe", "object", "embed", "base", "form")
+    assert all("src" not in one for one in outline.of("script"))
+    assert "url(" not in text and "@import" not in text
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name of a language, which nobody fetches
+    policy = next(one["content"] for one in outline.of("meta") if "content" in one and "http-equiv" in one)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_hostile_names_are_words(outline, page):
+    assert len(outline.of("script")) == 1
+    assert "<script>alert" not in page.read_text()
+    assert any("<script>alert(1)<_script>" in words for words in outline.words)
+    assert not outline.of("b") and not [one for one in outline.of("img") if "onerror" in one]
+    assert VERDICT in outline.words
+    assert "segdeploy report: made <b>here" in outline.words
+
+
+def test_it_can_be_read_by_those_who_do_not_see_it(outline):
+    assert outline.of("html") == [{"lang": "en"}]
+    labelled = {one["for"] for one in outline.of("label")}
+    controls = outline.of("input", "select")
+    assert controls and all(one["id"] in labelled for one in controls)
+    assert all("alt" in one for one in outline.of("img"))
+    assert all(one["role"] == "img" and one["aria-label"] for one in outline.of("svg"))
+    assert all(one["scope"] in ("col", "row") for one in outline.of("th"))
+    identities = [one["id"] for _, one in outline.tags if "id" in one]
+    assert len(set(identities)) == len(identities)
+
+
+def luminance(colour):
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one, other):
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_and_charts_have_contrast(page, dark):
+    """4.5 for text and 3 for marks, as WCAG's level AA asks."""
+    sheet = page.read_text().partition("<style>")[2].partition("</style>")[0]
+    colours = re.findall(r"--(paper|ink|soft|tint|link): (#[0-9a-f]{6})", sheet)
+    scheme = dict(colours[5:] if dark else colours[:5])
+    for name in ("ink", "soft", "link"):
+        for ground in ("paper", "tint"):
+            assert contrast(scheme[name], scheme[ground]) >= 4.5, (name, ground)
+    marks = re.findall(r"\.s(\d) \{ fill: (#[0-9a-f]{6})", charts.STYLE)
+    assert len(marks) == 2 * charts.SERIES
+    for _, colour in marks[charts.SERIES :] if dark else marks[: charts.SERIES]:
+        assert contrast(colour, scheme["paper"]) >= 3
+    words = re.findall(
+        r"text \{ fill: (#[0-9a-f]{6}); \} \.chart \.soft \{ fill: (#[0-9a-f]{6})", charts.STYLE
+    )
+    assert all(contrast(colour, scheme["paper"]) >= 4.5 for colour in words[dark])
+
+
+# ---- what is missing or wrong ----------------------------------------------------------------------------------
+
+
+def test_a_record_alone_makes_a_page(graphs, tmp_path):
+    graph = graphs()
+    (tmp_path / "x.onnx.json").write_text(record_path(graph).read_text())
+    (tmp_path / "notes.json").write_text('["not ours"]')
+    (tmp_path / "broken.json").write_text("{")
+    outline = Outline(write_report(tmp_path, tmp_path / "r.html").read_text())
+    assert [one["id"] for one in outline.of("h2")] == SECTIONS
+    said = " ".join(outline.words)
+    for words in (
+        "No evaluation lies here",
+        "Nothing was measured here",
+        "No waterfall lies here",
+        "its layers",
+    ):
+        assert words in said
+    assert not outline.of("img", "svg")
+
+
+def test_an_empty_folder_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    assert "holds no record, no evaluation.json and no results of segdeploy bench" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "-o", "x.pdf"]) == 1
+    assert "-o x.pdf is no .html file" in capsys.readouterr().err
+
+
+def test_a_newer_schema_is_refused(folder, tmp_path):
+    facts = json.loads((folder / "bench.json").read_text()) | {"schema": 99}
+    (tmp_path / "bench.json").write_text(json.dumps(facts))
+    with pytest.raises(RequestError, match=r"bench\.json has schema 99, this version of segdeploy reads 1"):
+        look_into(tmp_path)
+
+
+def test_a_file_with_a_hole_is_refused(folder, tmp_path):
+    facts = json.loads((folder / "evaluation.json").read_text())
+    del facts["models"][0]["scores"]["iou"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(facts))
+    with pytest.raises(RequestError, match=r"not as segdeploy writes it \(KeyError\('iou'\)\)"):
+        write_report(tmp_path, tmp_path / "r.html")
+
+
+def test_the_command(folder, tmp_path, capsys):
+    assert main(["report", str(folder), "-o", str(tmp_path / "r.html")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'r.html'}, ")
+
+
+# ---- a browser -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shown(page, tmp_path_factory):
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip(
+            "no Chromium is installed, so the page is not opened in a browser: apt-get install chromium"
+        )
+    browser = Page(chromium, tmp_path_factory.mktemp("profile"))
+    browser.open(page)
+    yield browser
+    browser.close()
+
+
+def test_a_browser_shows_it_without_complaint_or_request(shown, page):
+    assert shown.ask("document.querySelectorAll('main section').length") == len(SECTIONS)
+    assert shown.ask("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert shown.of("Runtime.exceptionThrown") == [] and shown.of("Log.entryAdded") == []
+    asked = {one["request"]["url"] for one in shown.of("Network.requestWillBeSent")}
+    assert {address for address in asked if not address.startswith("data:")} == {page.as_uri()}
+    assert shown.ask("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_slider_moves_by_keys_and_the_pictures_change(shown):
+    wipe = "document.querySelector('[data-wipe]')"
+    cut = "document.querySelector('[data-stage]').style.getPropertyValue('--cut')"
+    assert shown.ask(cut) == "50%"
+    shown.ask(f"{wipe}.focus()")
+    for _ in range(3):
+        shown.press("ArrowRight", 39)
+    assert shown.ask(f"{wipe}.value") == "53"
+    assert shown.ask(cut) == "53%"
+    assert shown.ask(f"{wipe}.getAttribute('aria-valuetext')") == "53 % of the left picture"
+    source = "document.querySelector('[data-over]').src"
+    before = shown.ask(source)
+    shown.ask("document.querySelector('[data-left]').focus()")
+    shown.press("Home", 36)
+    assert shown.ask("document.querySelector('[data-left]').selectedIndex") == 0
+    assert shown.ask(source) != before
+    assert shown.ask("document.querySelector('[data-over]').alt").startswith("original, ")
+
+
+def test_tab_reaches_the_slider_and_shows_where_it_is(shown):
+    shown.ask("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(40):
+        shown.press("Tab", 9)
+        reached.append(shown.ask("document.activeElement.id || document.activeElement.className"))
+        if reached[-1] == "wipe-0":
+            break
+    assert reached[-1] == "wipe-0"
+    assert shown.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_it_follows_the_readers_light_or_dark(shown):
+    seen = {}
+    for scheme in ("light", "dark"):
+        shown.prefer(scheme)
+        seen[scheme] = (
+            shown.ask("getComputedStyle(document.body).backgroundColor"),
+            shown.ask("getComputedStyle(document.querySelector('.chart text')).fill"),
+        )
+    assert seen == {
+        "light": ("rgb(255, 255, 255)", "rgb(28, 32, 36)"),
+        "dark": ("rgb(21, 24, 27)", "rgb(230, 233, 236)"),
+    }
