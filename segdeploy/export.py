@@ -56,18 +56,23 @@ def export_onnx(
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
+    msda: str | None = None,
     revision: str | None = None,
+    any_task: bool = False,
     output: Path = Path(),
     command: str = "",
     progress: Progress = lambda step: None,
 ) -> Exported:
-    """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open."""
+    """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
+
+    `msda` is how deformable attention is written, `any_task` takes checkpoints for panoptic or instance segmentation.
+    """
     if interface not in INTERFACES:
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
         raise RequestError(f"a batch of {batch} was asked for; it is 1 to 1024, or dynamic")
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision)
+    checkpoint = read_checkpoint(source, revision, any_task)
     model_card = card_of(checkpoint, card)
     networks = families.build(checkpoint)
     size = size or model_card.size
@@ -76,6 +81,7 @@ def export_onnx(
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     progress("tracing the network")
+    networks.deployed.fit(size, msda)
     model = trace(networks.deployed, model_card, signature)
     describe(model, signature, checkpoint)
     with files.replacing(path) as part:
