@@ -112,7 +112,7 @@ class GridSampling(nn.Module):
         super().__init__()
         self.sides, self.heads = sides, heads
         self.lengths = [height * width for height, width in sides]
-        self.centres = nn.Buffer((2 * centres(sides) - 1).repeat(1, POINTS))  # S×(point, xy)
+        self.centres = nn.Buffer((2 * centres(sides) - 1)[None, None, None])  # 1×1×1×S×xy
 
     @staticmethod
     def unit(pixels: Tensor) -> Tensor:
@@ -121,15 +121,17 @@ class GridSampling(nn.Module):
     def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
         batch, count, size = values.shape
         joined = batch * self.heads
-        offsets = offsets.reshape(batch, count, LEVELS, self.heads, POINTS * 2).permute(0, 2, 3, 1, 4)
+        # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
+        offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
         grids = (offsets + self.centres).split([1] * LEVELS, dim=1)
-        parts = shares.transpose(1, 2).reshape(joined, 1, count, LEVELS * POINTS).split([POINTS] * LEVELS, dim=-1)
+        parts = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
+        parts = parts.split([POINTS] * LEVELS, dim=2)
         maps = values.transpose(1, 2).split(self.lengths, dim=2)
         mixed = []
         for (height, width), level, grid, part in zip(self.sides, maps, grids, parts, strict=True):
             level = level.reshape(joined, size // self.heads, height, width)
-            grid = grid.reshape(joined, count, POINTS, 2)
-            mixed.append((F.grid_sample(level, grid, align_corners=False) * part).sum(-1))
+            grid = grid.reshape(joined, POINTS, count, 2)
+            mixed.append((F.grid_sample(level, grid, align_corners=False) * part).sum(2))
         return (mixed[0] + mixed[1] + mixed[2]).reshape(batch, size, count).transpose(1, 2)
 
 

@@ -145,14 +145,15 @@ class LevelAttention(nn.Module):
         self.key, self.value = linear(key, None), linear(value, None)
         passed = value @ embedding.detach() + value_bias
         self.project = linear(plain.out_proj.weight, plain.out_proj.bias + plain.out_proj.weight @ passed)
+        self.zero, self.minus = nn.Buffer(torch.zeros(1, 1, 1)), nn.Buffer(torch.full((1, 1, 1), BLOCKED))
 
     def queries(self, tokens: Tensor) -> Tensor:
         return split_heads(self.query(tokens) + self.placed, self.heads)
 
     def forward(self, queries: Tensor, level: Tensor, placed_level: Tensor, masks: Tensor) -> Tensor:
-        blocked = (masks < 0) & (masks.amax(-1, keepdim=True) >= 0)
+        blocked = (masks < self.zero) & ~(masks.amax(-1, keepdim=True) < self.zero)
         scores = queries @ split_keys(self.key(placed_level), self.heads)
-        scores = scores + torch.where(blocked, BLOCKED, 0.0).unsqueeze(1)
+        scores = scores + torch.where(blocked, self.minus, self.zero).unsqueeze(1)
         mixed: Tensor = self.project(
             join_heads(scores.softmax(-1) @ split_heads(self.value(level), self.heads))
         )

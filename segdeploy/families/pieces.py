@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -38,6 +39,11 @@ def reading_bare(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tens
 
 def bare(norm: nn.LayerNorm) -> nn.LayerNorm:
     return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
+
+
+def gelu(values: Tensor) -> Tensor:
+    """The exact form, in the order of steps that runtimes recognise and fuse; the exporter's own order is another."""
+    return values * (1 + torch.erf(values / 2**0.5)) * 0.5
 
 
 def to_maps(tokens: Tensor, height: int, width: int) -> Tensor:  # N×hw×C -> N×C×h×w

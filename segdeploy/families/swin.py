@@ -4,13 +4,13 @@ The deployed network computes the same function. What makes it leaner:
 
 * padding, the cyclic shift and the cut into windows are one gather with a constant index, and so is the way back;
   patch merging is one gather as well, where the usual form has four strided slices and a concatenation;
+* queries, keys and values are one product, taken before the padding, and the output projection comes after it;
 * which tokens of a shifted window may see each other is a constant, made for the exported size;
 * the attention scale is in the query projection; the key bias is dropped (softmax does not see a constant per query);
-  the value bias goes through the attention's rows, which sum to one, into the output projection, and that runs on the
-  tokens themselves, without the padding.
+  the value bias goes through the attention's rows, which sum to one, into the output projection.
 
-Padding comes after the norm, so padded tokens are zeros that take part as keys. Without biases their keys and values
-are zeros too, as above they must be; that is why the norm keeps its affine.
+Padding comes after the norm, so padded tokens take part as keys: as zeros, times the weights, plus the biases. Without
+biases that is zero, so zeros can be put in place of their keys and values; what their queries are does not matter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.families.pieces import linear, module_list, to_maps, to_tokens
+from segdeploy.families.pieces import gelu, linear, module_list, to_maps, to_tokens
 
 FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins but the image does not
 
@@ -249,7 +249,7 @@ class Regrouping(nn.Module):
     def __init__(self, order: Tensor) -> None:
         super().__init__()
         self.order = nn.Buffer(order.clamp(min=0))
-        self.present = nn.Buffer((order >= 0).float()[:, None]) if (order < 0).any() else None
+        self.present = nn.Buffer((order >= 0).float()[None, :, None]) if (order < 0).any() else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         regrouped = tokens.index_select(1, self.order)
@@ -282,10 +282,11 @@ class Windows(nn.Module):
         super().__init__()
         order = window_order(height, width, side, shift)
         self.length = side * side
+        self.count = len(order) // self.length
         self.cut = Regrouping(order)
         self.join = Regrouping(order.argsort(stable=True)[-height * width :])
         forbidden = forbidden_pairs(-(-height // side), -(-width // side), side, shift)
-        self.forbidden = None if forbidden is None else nn.Buffer(forbidden)
+        self.forbidden = None if forbidden is None else nn.Buffer(forbidden[None])
 
 
 class DeployedWindowAttention(nn.Module):
@@ -294,24 +295,26 @@ class DeployedWindowAttention(nn.Module):
         plain, dense = attention.self, attention.output.dense
         size, self.heads = plain.query.in_features, plain.heads
         scale = (size // plain.heads) ** -0.5
-        query_bias = None if plain.query.bias is None else plain.query.bias * scale
-        self.query = linear(plain.query.weight * scale, query_bias)
-        self.key = linear(plain.key.weight, None)
-        self.value = linear(plain.value.weight, None)
+        weights = [plain.query.weight * scale, plain.key.weight, plain.value.weight]
+        biases = torch.zeros(3 * size)
+        if plain.query.bias is not None:
+            biases[:size] = plain.query.bias.detach() * scale
+        self.triple = linear(torch.cat(weights), biases)  # query, key, value
         bias = dense.bias if plain.value.bias is None else dense.bias + dense.weight @ plain.value.bias
         self.project = linear(dense.weight, bias)
-        self.position_bias = nn.Buffer(plain.position_bias().detach().clone())
+        self.position_bias = nn.Buffer(plain.position_bias().detach()[None, None].clone())
 
     def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # N×hw×C
-        cut = windows.cut(tokens)
-        grouped = (cut.shape[0], -1, windows.length, self.heads, cut.shape[-1] // self.heads)
-        query = self.query(cut).reshape(grouped).permute(0, 1, 3, 2, 4)
-        key = self.key(cut).reshape(grouped).permute(0, 1, 3, 4, 2)
-        value = self.value(cut).reshape(grouped).permute(0, 1, 3, 2, 4)
-        scores = query @ key + self.position_bias  # N×windows×heads×L×L
+        batch, _, size = tokens.shape
+        cut = windows.cut(self.triple(tokens))
+        grouped = (batch, windows.count, windows.length, self.heads, size // self.heads)
+        query, key, value = (part.reshape(grouped) for part in cut.split([size] * 3, dim=-1))
+        scores = query.transpose(2, 3) @ key.permute(0, 1, 3, 4, 2)  # N×windows×heads×L×L
+        scores = scores + self.position_bias
         if windows.forbidden is not None:
             scores = scores + windows.forbidden
-        mixed = (scores.softmax(-1) @ value).transpose(2, 3).reshape(cut.shape)
+        mixed = (scores.softmax(-1) @ value.transpose(2, 3)).transpose(2, 3)
+        mixed = mixed.reshape(batch, windows.count * windows.length, size)
         projected: Tensor = self.project(windows.join(mixed))
         return projected
 
@@ -326,7 +329,7 @@ class DeployedBlock(nn.Module):
 
     def forward(self, tokens: Tensor, windows: Windows) -> Tensor:
         tokens = tokens + self.attention(self.norm1(tokens), windows)
-        mixed: Tensor = tokens + self.shrink(F.gelu(self.expand(self.norm2(tokens))))
+        mixed: Tensor = tokens + self.shrink(gelu(self.expand(self.norm2(tokens))))
         return mixed
 
 
