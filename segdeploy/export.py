@@ -29,6 +29,7 @@ from segdeploy.agreement import Agreement
 from segdeploy.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.errors import CardError, ExportDisagrees, OutputError, RequestError
 from segdeploy.families.checkpoints import Checkpoint, read_checkpoint
+from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.tidy import tidy
 from segdeploy.probing import first_not_finite, measure_ranges
@@ -96,11 +97,17 @@ def export_onnx(
         record = ArtifactRecord(
             path.name,
             files.digest_of(part),
-            agreement=seen.as_json() | {"with": "PyTorch FP32"},
+            agreement=seen.as_json() | {"with": compared_with(model)},
             **facts_of(model, signature, model_card, checkpoint, fp16, command),
         )
         record.write(path.parent)
     return Exported(path, record, seen)
+
+
+def compared_with(model: ModelProto) -> str:
+    plugins = plugins_of(model)
+    stand_in = f", with {len(plugins)} TensorRT plugins computed by GridSample" if plugins else ""
+    return f"PyTorch FP32{stand_in}"
 
 
 def in_fp16(

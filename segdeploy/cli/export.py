@@ -10,7 +10,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a Hub id, a folder in Hub layout, a .safetensors, a .pth of mmsegmentation or NVlabs, a .pkl of detectron2",
+        help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth or .pkl of the original projects",
     )
     parser.add_argument(
         "--card",

@@ -59,13 +59,14 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(queries).reshape(batch, count, self.heads, LEVELS, POINTS, 2)
         shares = self.attention_weights(queries).reshape(batch, count, self.heads, -1).softmax(-1)
         shares = shares.reshape(batch, count, self.heads, LEVELS, POINTS)
-        values = self.value_proj(tokens).split([height * width for height, width in sides], dim=1)
+        values = self.value_proj(tokens).split_with_sizes([height * width for height, width in sides], dim=1)
         mixed = torch.zeros(batch, self.heads, size // self.heads, count)
         for level, (height, width) in enumerate(sides):
             maps = values[level].transpose(1, 2).reshape(batch * self.heads, -1, height, width)
             places = centres(sides)[:, None, None] + offsets[:, :, :, level] / torch.tensor([width, height])
             grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)
-            sampled = F.grid_sample(maps, grid, align_corners=False).unflatten(0, (batch, self.heads))
+            sampled = F.grid_sample(maps, grid, align_corners=False)
+            sampled = sampled.reshape(batch, self.heads, -1, count, POINTS)
             mixed = mixed + (sampled * shares[:, :, :, level].transpose(1, 2)[:, :, None]).sum(-1)
         projected: Tensor = self.output_proj(mixed.flatten(1, 2).transpose(1, 2))
         return projected
@@ -81,8 +82,12 @@ class DeployedDeformableAttention(nn.Module):
     def fit(self, sides: Sides, form: str) -> None:
         """Make the constants of maps of these sides, and the module that takes the samples."""
         pixels = torch.tensor([[width, height] for height, width in sides], dtype=torch.float64)  # LEVELS×xy
-        samplers = {"gridsample": GridSampling, "gather": Gathering, "plugin": Plugin}
-        sampler = samplers[form](sides, self.heads)
+        samplers: dict[str, type[GridSampling | Gathering | Plugin]] = {
+            "gridsample": GridSampling,
+            "gather": Gathering,
+            "plugin": Plugin,
+        }
+        sampler: GridSampling | Gathering | Plugin = samplers[form](sides, self.heads)
         self.locate = self.located(sampler.unit(pixels), sampler.order)
         self.sample = sampler
 
@@ -123,16 +128,17 @@ class GridSampling(nn.Module):
         joined = batch * self.heads
         # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
         offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
-        grids = (offsets + self.centres).split([1] * LEVELS, dim=1)
-        parts = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
-        parts = parts.split([POINTS] * LEVELS, dim=2)
-        maps = values.transpose(1, 2).split(self.lengths, dim=2)
+        grids = (offsets + self.centres).split_with_sizes([1] * LEVELS, dim=1)
+        shares = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
+        parts = shares.split_with_sizes([POINTS] * LEVELS, dim=2)
+        maps = values.transpose(1, 2).split_with_sizes(self.lengths, dim=2)
         mixed = []
         for (height, width), level, grid, part in zip(self.sides, maps, grids, parts, strict=True):
             level = level.reshape(joined, size // self.heads, height, width)
             grid = grid.reshape(joined, POINTS, count, 2)
             mixed.append((F.grid_sample(level, grid, align_corners=False) * part).sum(2))
-        return (mixed[0] + mixed[1] + mixed[2]).reshape(batch, size, count).transpose(1, 2)
+        total: Tensor = mixed[0] + mixed[1] + mixed[2]
+        return total.reshape(batch, size, count).transpose(1, 2)
 
 
 class Gathering(nn.Module):
@@ -171,9 +177,10 @@ class Gathering(nn.Module):
         apart = points_at - near
         weights = (1 - apart.abs()).relu(), (1 - (apart - 1).abs()).relu()
         (x0, y0), (x1, y1) = (
-            [part.reshape(joined, count, points) for part in weight.split([1, 1], dim=1)] for weight in weights
+            [part.reshape(joined, count, points) for part in weight.split_with_sizes([1, 1], dim=1)]
+            for weight in weights
         )
-        column, row = (part.reshape(joined, count, points) for part in near.split([1, 1], dim=1))
+        column, row = (part.reshape(joined, count, points) for part in near.split_with_sizes([1, 1], dim=1))
         index = row * self.pitch + column + self.first
         values = values.reshape(batch, count, self.heads, size // self.heads).transpose(1, 2)
         values = values.reshape(joined, count, size // self.heads)
@@ -246,7 +253,7 @@ class Plugin(nn.Module):
 def sampled_as_plugin(values: Tensor, places: Tensor, shares: Tensor, sides: Sides) -> Tensor:
     """What the plugin computes, in PyTorch: N×S×heads×d."""
     batch, count, heads, width = values.shape
-    levels = values.split([height * width for height, width in sides], dim=1)
+    levels = values.split_with_sizes([height * width for height, width in sides], dim=1)
     mixed = values.new_zeros(batch * heads, width, count)
     for level, (height, wide) in enumerate(sides):
         maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, width, height, wide)

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.families.deformable import LEVELS, DeformableAttention, Sides
-from segdeploy.families.pieces import module_list
+from segdeploy.families.pieces import module_list, to_maps, to_tokens
 from segdeploy.families.resnet import Resnet, ResnetConfig
 from segdeploy.families.swin import Swin, SwinConfig
 
@@ -46,7 +46,9 @@ class Mask2formerConfig:
     @classmethod
     def from_hub(cls, config: Mapping[str, Any]) -> Mask2formerConfig:
         backbone = config["backbone_config"]
-        kinds = {"swin": SwinConfig.from_hub, "resnet": ResnetConfig.from_hub}
+        kind: type[SwinConfig | ResnetConfig] = {"swin": SwinConfig, "resnet": ResnetConfig}[
+            backbone["model_type"]
+        ]
         return cls(
             classes=len(config["id2label"]),
             queries=config["num_queries"],
@@ -59,7 +61,7 @@ class Mask2formerConfig:
             layers=config["decoder_layers"] - 1,  # the paper counts the prediction before the first layer
             inner=config["dim_feedforward"],
             projects=config["feature_size"] != config["hidden_dim"] or config["enforce_input_projection"],
-            backbone=kinds[backbone["model_type"]](backbone),
+            backbone=kind.from_hub(backbone),
         )
 
 
@@ -75,10 +77,6 @@ def sine_positions(height: int, width: int, size: int) -> Tensor:
 
     rows, columns = waves(height)[:, None], waves(width)[None]
     return torch.cat((rows.expand(-1, width, -1), columns.expand(height, -1, -1)), 2).permute(2, 0, 1)
-
-
-def tokens_of(maps: Tensor) -> Tensor:  # N×C×h×w -> N×hw×C
-    return maps.flatten(2).transpose(1, 2)
 
 
 class PixelLayer(nn.Module):
@@ -127,14 +125,14 @@ class PixelDecoder(nn.Module):
         maps = [project(stage) for project, stage in zip(self.input_projections, coarser[::-1], strict=True)]
         sides = [(level.shape[2], level.shape[3]) for level in maps]
         positions = [
-            tokens_of(sine_positions(height, width, maps[0].shape[1])[None]) + embedding
+            to_tokens(sine_positions(height, width, maps[0].shape[1])[None]) + embedding
             for (height, width), embedding in zip(sides, self.level_embed, strict=True)
         ]
-        tokens = torch.cat([tokens_of(level) for level in maps], 1)
+        tokens = torch.cat([to_tokens(level) for level in maps], 1)
         for layer in self.encoder.layers:
             tokens = layer(tokens, torch.cat(positions, 1), sides)
-        parts = tokens.split([height * width for height, width in sides], dim=1)
-        mixed = [part.transpose(1, 2).unflatten(2, side) for part, side in zip(parts, sides, strict=True)]
+        parts = tokens.split_with_sizes([height * width for height, width in sides], dim=1)
+        mixed = [to_maps(part, *side) for part, side in zip(parts, sides, strict=True)]
         raised = F.interpolate(mixed[-1], finest.shape[2:], mode="bilinear", align_corners=False)
         return mixed, self.mask_projection(self.layer_1(self.adapter_1(finest) + raised))
 
@@ -199,13 +197,22 @@ class DecoderLayer(nn.Module):
         return mixed
 
 
+class Step(nn.Sequential):
+    """A linear layer, in a list of one as the Hub's names have it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, outputs))
+
+    @property
+    def linear(self) -> nn.Linear:
+        return cast("nn.Linear", self[0])
+
+
 class MaskPredictor(nn.Module):
     def __init__(self, config: Mask2formerConfig) -> None:
         super().__init__()
         sizes = (config.size, config.size, config.size, config.mask_size)
-        self.mask_embedder = module_list(
-            nn.Sequential(nn.Linear(sizes[step], sizes[step + 1])) for step in range(3)
-        )
+        self.mask_embedder = module_list(Step(sizes[step], sizes[step + 1]) for step in range(3))
 
     def forward(self, tokens: Tensor, features: Tensor) -> Tensor:  # N×queries×h×w
         first, second, third = self.mask_embedder
@@ -224,6 +231,7 @@ class Decoder(nn.Module):
 class TransformerModule(nn.Module):
     def __init__(self, config: Mask2formerConfig) -> None:
         super().__init__()
+        self.projects = config.projects
         self.queries_embedder = nn.Embedding(config.queries, config.size)
         self.queries_features = nn.Embedding(config.queries, config.size)
         self.level_embed = nn.Embedding(LEVELS, config.size)
@@ -240,17 +248,17 @@ class TransformerModule(nn.Module):
             self.input_projections, maps, self.level_embed.weight, strict=True
         ):
             height, width = level.shape[2:]
-            levels.append(tokens_of(project(level)) + embedding)
-            places.append(tokens_of(sine_positions(height, width, embedding.shape[0])[None]))
+            levels.append(to_tokens(project(level)) + embedding)
+            places.append(to_tokens(sine_positions(height, width, embedding.shape[0])[None]))
         positions = self.queries_embedder.weight[None]
         tokens = self.queries_features.weight.expand(len(features), -1, -1)
         decoder = self.decoder
         for turn, layer in enumerate(decoder.layers):
-            level = turn % LEVELS
+            place = turn % LEVELS
             masks = decoder.mask_predictor(decoder.layernorm(tokens), features)
-            lowered = F.interpolate(masks, maps[level].shape[2:], mode="bilinear", align_corners=False)
+            lowered = F.interpolate(masks, maps[place].shape[2:], mode="bilinear", align_corners=False)
             tokens = layer(
-                tokens, positions, levels[level], places[level], lowered.sigmoid().flatten(2) < 0.5
+                tokens, positions, levels[place], places[place], lowered.sigmoid().flatten(2) < 0.5
             )
         tokens = decoder.layernorm(tokens)
         return tokens, decoder.mask_predictor(tokens, features)

@@ -34,7 +34,6 @@ from segdeploy.families.mask2former import (
     QueryAttention,
     TransformerModule,
     sine_positions,
-    tokens_of,
 )
 from segdeploy.families.pieces import linear, module_list, to_maps, to_tokens
 from segdeploy.families.resnet import DeployedResnet, Resnet
@@ -47,7 +46,7 @@ BLOCKED = -1e4  # its exponential is zero beside any score a network gives, and 
 def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
     """For each level 1×hw×C: the sine encoding of its places and the level's own embedding."""
     return [
-        tokens_of(sine_positions(height, width, own.shape[0])[None]) + own.detach()
+        to_tokens(sine_positions(height, width, own.shape[0])[None]) + own.detach()
         for (height, width), own in zip(sides, embedding, strict=True)
     ]
 
@@ -87,7 +86,7 @@ class DeployedPixelDecoder(nn.Module):
         tokens = torch.cat([to_tokens(project(stage)) for project, stage in projected], 1)
         for layer in self.layers:
             tokens = layer(tokens, self.positions)
-        levels = list(tokens.split([height * width for height, width in self.sides], dim=1))
+        levels = list(tokens.split_with_sizes([height * width for height, width in self.sides], dim=1))
         highest = to_maps(levels[-1], *self.sides[-1])
         raised = F.interpolate(highest, finest.shape[2:], mode="bilinear", align_corners=False)
         features: Tensor = self.smooth(self.lateral(finest) + raised)
@@ -99,7 +98,7 @@ class MaskVectors(nn.Module):
 
     def __init__(self, decoder: Decoder, projection: nn.Conv2d) -> None:
         super().__init__()
-        first, second, third = (step[0] for step in decoder.mask_predictor.mask_embedder)
+        first, second, third = (step.linear for step in decoder.mask_predictor.mask_embedder)
         self.first, self.second = first, second
         assert projection.bias is not None  # noqa: S101 - PixelDecoder's always has one
         weight, bias = projection.weight.double().flatten(1), projection.bias.double()[None]
@@ -206,8 +205,12 @@ class DeployedDecoder(nn.Module):
         decoder, positions = plain.decoder, plain.queries_embedder.weight
         self.level_embedding = plain.level_embed.weight.detach()
         self.project = (
-            module_list(linear(conv.weight.flatten(1), conv.bias) for conv in plain.input_projections)
-            if isinstance(plain.input_projections[0], nn.Conv2d)
+            module_list(
+                linear(conv.weight.flatten(1), conv.bias)
+                for conv in plain.input_projections
+                if isinstance(conv, nn.Conv2d)
+            )
+            if plain.projects
             else None
         )
         self.layers = module_list(
@@ -237,7 +240,10 @@ class DeployedDecoder(nn.Module):
             F.interpolate(features, side, mode="bilinear", align_corners=False).flatten(2)
             for side in self.sides
         ]
-        tokens, vector, offset, queries = self.start, self.first_vector, self.first_offset, self.first_queries
+        tokens: Tensor = self.start
+        vector: Tensor = self.first_vector
+        offset: Tensor = self.first_offset
+        queries: Tensor = self.first_queries
         for turn, layer in enumerate(self.layers):
             level = turn % LEVELS
             if turn:

@@ -160,7 +160,7 @@ _DETECTRON2: tuple[tuple[str, tuple[str, ...]], ...] = (
 _RELATIVES = (
     (
         "an OneFormer",
-        re.compile(r"(task_mlp|text_encoder|model\.(task_encoder|text_mapper))\b|.*class_transformer\."),
+        re.compile(r"task_mlp\.|text_encoder\.|(model\.)?(task_encoder|text_mapper)\.|.*class_transformer\."),
     ),
     (
         "a MaskFormer (the first version, without deformable and masked attention)",
@@ -175,9 +175,8 @@ _MARKS = {
         r"sem_seg_head\.pixel_decoder\.transformer\.encoder\.layers\.0\.self_attn\.sampling_offsets\."
     ),
 }
-_DECODER_MARKS = (
-    "model.transformer_module.decoder.layers.0.cross_attn.",
-    f"{_PREDICTOR}.transformer_cross_attention",
+_DECODER_MARKS = re.compile(
+    r"(model\.transformer_module\.decoder\.layers\.0\.cross_attn|sem_seg_head\.predictor\.transformer_cross_attention)"
 )
 
 
@@ -185,9 +184,9 @@ def find_layout(names: Iterable[str], source: str) -> str | None:
     """`hub` or `detectron2`; nothing for another kind of network, a refusal for its relatives."""
     names = list(names)
     for layout, mark in _MARKS.items():
-        if any(mark.match(name) for name in names) and any(name.startswith(_DECODER_MARKS) for name in names):
-            if not any(re.match(r".*task_mlp|.*task_encoder|.*text_mapper", name) for name in names):
-                return layout
+        whole = any(mark.match(name) for name in names) and any(map(_DECODER_MARKS.match, names))
+        if whole and not any(map(_RELATIVES[0][1].match, names)):
+            return layout
     for what, mark in _RELATIVES:
         found = dict.fromkeys(match[0] for name in names if (match := mark.match(name)))
         if found:

@@ -54,16 +54,19 @@ class Bottleneck(nn.Module):
         first, second = (stride, 1) if stride_first else (1, stride)
         changes = inputs != outputs or stride != 1
         self.shortcut = NormedConvolution(inputs, outputs, 1, stride) if changes else nn.Identity()
-        self.layer = nn.Sequential(
-            NormedConvolution(inputs, inner, 1, first),
-            NormedConvolution(inner, inner, 3, second),
-            NormedConvolution(inner, outputs, 1),
+        self.layer = module_list(
+            (
+                NormedConvolution(inputs, inner, 1, first),
+                NormedConvolution(inner, inner, 3, second),
+                NormedConvolution(inner, outputs, 1),
+            )
         )
 
     def forward(self, maps: Tensor) -> Tensor:
         first, second, third = self.layer
         deep: Tensor = third(second(first(maps).relu()).relu())
-        return (deep + self.shortcut(maps)).relu()
+        shortcut: Tensor = self.shortcut(maps)
+        return (deep + shortcut).relu()
 
 
 class Stage(nn.Module):
@@ -71,11 +74,9 @@ class Stage(nn.Module):
         super().__init__()
         inputs = (config.stem, *config.sizes)[stage]
         outputs, stride = config.sizes[stage], 2 if stage else 1
-        self.layers = nn.Sequential(
-            *(
-                Bottleneck(outputs if place else inputs, outputs, 1 if place else stride, config.stride_first)
-                for place in range(config.depths[stage])
-            )
+        self.layers = module_list(
+            Bottleneck(outputs if place else inputs, outputs, 1 if place else stride, config.stride_first)
+            for place in range(config.depths[stage])
         )
 
 
@@ -103,7 +104,8 @@ class Resnet(nn.Module):
         maps = F.max_pool2d(self.embedder.embedder(pixels).relu(), 3, 2, 1)
         found = []
         for stage in self.encoder.stages:
-            maps = stage.layers(maps)
+            for block in stage.layers:
+                maps = block(maps)
             found.append(maps)
         return found
 

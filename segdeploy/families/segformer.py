@@ -210,8 +210,8 @@ class AllMlpHead(nn.Module):
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         size = stages[0].shape[-2:]
         raised = []
-        for maps, linear in zip(stages, self.linear_c, strict=True):
-            projected = linear.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for maps, linear_c in zip(stages, self.linear_c, strict=True):
+            projected = linear_c.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             if self.projection_relu:
                 projected = projected.relu()
             raised.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))

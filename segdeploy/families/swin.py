@@ -15,7 +15,7 @@ biases that is zero, so zeros can be put in place of their keys and values; what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,7 +102,7 @@ class WindowSelfAttention(nn.Module):
 
     def forward(self, windows: Tensor, forbidden: Tensor | None) -> Tensor:  # N×windows×L×C
         query, key, value = (
-            part(windows).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+            part(windows).reshape(*windows.shape[:-1], self.heads, -1).transpose(-2, -3)
             for part in (self.query, self.key, self.value)
         )
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + self.position_bias()
@@ -163,13 +163,13 @@ class Block(nn.Module):
         rows, columns = tokens.shape[1] // side, tokens.shape[2] // side
         if self.shift:
             tokens = tokens.roll((-self.shift, -self.shift), (1, 2))
-        windows = tokens.unflatten(2, (columns, side)).unflatten(1, (rows, side)).transpose(2, 3)
-        windows = windows.flatten(3, 4).flatten(1, 2)  # N×windows×L×C
+        batch, _, _, size = tokens.shape
+        windows = tokens.reshape(batch, rows, side, columns, side, size).transpose(2, 3)
+        windows = windows.reshape(batch, rows * columns, side * side, size)  # N×windows×L×C
         mixed = self.attention.output.dense(
             self.attention.self(windows, forbidden_pairs(rows, columns, side, self.shift))
         )
-        mixed = mixed.unflatten(2, (side, side)).unflatten(1, (rows, columns)).transpose(2, 3)
-        mixed = mixed.flatten(3, 4).flatten(1, 2)
+        mixed = mixed.reshape(batch, rows, columns, side, side, size).transpose(2, 3).reshape(tokens.shape)
         if self.shift:
             mixed = mixed.roll((self.shift, self.shift), (1, 2))
         cropped: Tensor = mixed[:, :height, :width]
@@ -308,7 +308,7 @@ class DeployedWindowAttention(nn.Module):
         batch, _, size = tokens.shape
         cut = windows.cut(self.triple(tokens))
         grouped = (batch, windows.count, windows.length, self.heads, size // self.heads)
-        query, key, value = (part.reshape(grouped) for part in cut.split([size] * 3, dim=-1))
+        query, key, value = (part.reshape(grouped) for part in cut.split_with_sizes([size] * 3, dim=-1))
         scores = query.transpose(2, 3) @ key.permute(0, 1, 3, 4, 2)  # N×windows×heads×L×L
         scores = scores + self.position_bias
         if windows.forbidden is not None:
@@ -340,7 +340,7 @@ class DeployedStage(nn.Module):
         super().__init__()
         self.merge_norm = None if merging is None else merging.norm
         self.reduce = None if merging is None else merging.reduction
-        self.blocks = module_list(DeployedBlock(cast("Block", block)) for block in stage.blocks)
+        self.blocks = module_list(DeployedBlock(block) for block in stage.blocks)
         self.norm = norm
         self.side = stage.blocks[0].window
 

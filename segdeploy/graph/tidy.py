@@ -124,7 +124,7 @@ def divides(one: int, other: int) -> bool:
 
 
 def set_batch(model: ModelProto, batch: int | None) -> None:
-    for value in [*model.graph.input, *model.graph.output]:
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         side = value.type.tensor_type.shape.dim[0]
         if batch is None:
             side.dim_param = "batch"
@@ -151,6 +151,8 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in graph.value_info:
+        value.name = renamed.get(value.name, value.name)
     graph.input[0].name, graph.output[0].name = input_name, output_name
 
 
@@ -211,8 +213,13 @@ def forget_tracer(model: ModelProto) -> None:
     """Drop stack traces (with the exporting machine's paths), inferred shapes and doc strings."""
     graph = model.graph
     graph.name = "segdeploy"
-    del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:], model.functions[:]
-    for part in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
+    foreign = {
+        name for node in graph.node if node.domain for name in node.output
+    }  # no inference knows a plugin's
+    for value in [value for value in graph.value_info if value.name not in foreign]:
+        graph.value_info.remove(value)
+    del model.metadata_props[:], graph.metadata_props[:], model.functions[:]
+    for part in [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         part.doc_string = ""
         del part.metadata_props[:]
 
