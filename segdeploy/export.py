@@ -114,6 +114,12 @@ def in_fp16(
     model: ModelProto, path: Path, probe: Probe, card: ModelCard, signature: Signature
 ) -> tuple[ModelProto, Agreement]:
     """`model` in FP16, written to `path`, and how well it agrees where every tensor is rounded, as on a GPU."""
+    plugins = plugins_of(model)
+    if plugins:
+        raise RequestError(
+            f"the graph has {len(plugins)} TensorRT plugins, whose FP16 cannot be proven without TensorRT; leave out"
+            " --fp16, or write deformable attention another way: --msda gather. No file was written"
+        )
     inputs = [probe.inputs(turn, signature) for turn in (0, 1)]
     half = to_fp16(model, card.keep_fp32, measure_ranges(model, inputs))
     next(item for item in half.metadata_props if item.key == "segdeploy.precision").value = "fp16"

@@ -1,4 +1,4 @@
-"""A small real Mask2Former checkpoint in the Hub's layout, written by transformers, and the same as detectron2 has it."""
+"""A small real Mask2Former checkpoint in the Hub's layout, by transformers, and the same as detectron2 has it."""
 
 import json
 import re

@@ -107,7 +107,7 @@ def test_an_unknown_card_is_named(name):
         read_card(name)
     message = str(refused.value)
     assert message.startswith(
-        f"no card is called {name!r}; known: segformer-b0-ade, segformer-b0-cityscapes, "
+        f"no card is called {name!r}; known: mask2former-swin-base-in21k-ade, mask2former-swin-base-in21k-cityscapes, "
     )
     assert message.endswith(", segformer-b5-cityscapes, or a .yaml file")
 

@@ -492,7 +492,7 @@ def test_missing_path_and_wrong_ending(tmp_path):
     assert refusal("segformer-b0").startswith("there is no file or folder segformer-b0; expected")
     (tmp_path / "x.onnx").write_bytes(b"x")
     assert refusal(tmp_path / "x.onnx").endswith(
-        "x.onnx ends in .onnx; expected one of .safetensors, .pth, .pt, .bin, .ckpt"
+        "x.onnx ends in .onnx; expected one of .safetensors, .pth, .pt, .bin, .ckpt, .pkl"
     )
     folder = write_folder(tmp_path / "m", random_weights())
     assert "revision 'main' was given with" in refusal(folder, revision="main")
@@ -825,7 +825,10 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
         "https://huggingface.co/org/gated, then log in: hf auth login"
     )
     assert down == "the Hub answered 418 for org/down; try again later"
-    assert bare == "org/bare on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
+    assert (
+        bare
+        == "org/bare on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
+    )
     assert "says model_type 'oneformer', which is another network than Mask2Former" in other
     fetched = [line for line in FakeHub.asked if line.startswith("GET") and "/resolve/" in line]
     assert not [

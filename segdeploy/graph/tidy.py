@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -104,7 +105,7 @@ def open_batch(model: ModelProto) -> None:
     for node in nodes_of(model, "Reshape"):
         source, target = known[node.input[0]], values[node.input[1]]
         first = 0 if source[0] == 1 and target[0] in (0, 1) else -1
-        if first and (-1 in target or not divides(source[0], int(target[0]))):
+        if first and not joins(source, target.tolist()):
             raise GraphError(f"{node.name} reshapes across the batch: {source} to {target.tolist()}")
         key = node.input[1], first
         if key not in opened:
@@ -119,8 +120,10 @@ def open_batch(model: ModelProto) -> None:
         model.graph.initializer.remove(item)
 
 
-def divides(one: int, other: int) -> bool:
-    return max(one, other) % min(one, other) == 0
+def joins(source: Sequence[int], target: Sequence[int]) -> bool:
+    """Whole sides join the first one, or leave it: its size is then a product of the other's first sides."""
+    products = [[prod(sides[: count + 1]) for count in range(len(sides))] for sides in (source, target)]
+    return -1 not in target and (target[0] in products[0] or source[0] in products[1])
 
 
 def set_batch(model: ModelProto, batch: int | None) -> None:
