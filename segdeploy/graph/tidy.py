@@ -10,7 +10,6 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from math import prod
 
 import numpy as np
 import onnx
@@ -121,9 +120,13 @@ def open_batch(model: ModelProto) -> None:
 
 
 def joins(source: Sequence[int], target: Sequence[int]) -> bool:
-    """Whole sides join the first one, or leave it: its size is then a product of the other's first sides."""
-    products = [[prod(sides[: count + 1]) for count in range(len(sides))] for sides in (source, target)]
-    return -1 not in target and (target[0] in products[0] or source[0] in products[1])
+    """Part of the next side joins the batch, leaves it or stays: heads that go with it for a while."""
+    if -1 in target:
+        return False
+    if source[0] == 1 or target[0] == 1:
+        alone, joined = (source, target) if source[0] == 1 else (target, source)
+        return next((side for side in alone[1:] if side != 1), 1) % joined[0] == 0
+    return source[0] == target[0]
 
 
 def set_batch(model: ModelProto, batch: int | None) -> None:
