@@ -30,6 +30,7 @@ from segdeploy.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.errors import CardError, ExportDisagrees, OutputError, RequestError
 from segdeploy.families.checkpoints import Checkpoint, read_checkpoint
 from segdeploy.graph.layers import shares_of
+from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.tidy import tidy
 from segdeploy.probing import first_not_finite, measure_ranges
@@ -58,18 +59,23 @@ def export_onnx(
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
+    msda: str | None = None,
     revision: str | None = None,
+    any_task: bool = False,
     output: Path = Path(),
     command: str = "",
     progress: Progress = lambda step: None,
 ) -> Exported:
-    """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open."""
+    """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
+
+    `msda` is how deformable attention is written, `any_task` takes checkpoints for panoptic or instance segmentation.
+    """
     if interface not in INTERFACES:
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
         raise RequestError(f"a batch of {batch} was asked for; it is 1 to 1024, or dynamic")
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision)
+    checkpoint = read_checkpoint(source, revision, any_task)
     model_card = card_of(checkpoint, card)
     networks = families.build(checkpoint)
     size = size or model_card.size
@@ -78,6 +84,7 @@ def export_onnx(
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     progress("tracing the network")
+    networks.deployed.fit(size, msda)
     model = trace(networks.deployed, model_card, signature)
     describe(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
@@ -94,7 +101,7 @@ def export_onnx(
         record = ArtifactRecord(
             path.name,
             files.digest_of(part),
-            agreement=seen.as_json() | {"with": REFERENCE},
+            agreement=seen.as_json() | {"with": compared_with(model)},
             ledger=ledger,
             **facts_of(model, signature, model_card, checkpoint, fp16, command),
         )
@@ -105,17 +112,27 @@ def export_onnx(
 def step(name: str, seen: Agreement, model: ModelProto) -> dict[str, Any]:
     return {
         "step": name,
-        "compared_with": REFERENCE,
+        "compared_with": compared_with(model),
         "logits_error": seen.logits_error,
         "pixel_agreement": seen.pixel_agreement,
         "macs": shares_of(model),
     }
+\n\ndef compared_with(model: ModelProto) -> str:
+    plugins = plugins_of(model)
+    stand_in = f", with {len(plugins)} TensorRT plugins computed by GridSample" if plugins else ""
+    return f"{REFERENCE}{stand_in}"
 
 
 def in_fp16(
     model: ModelProto, path: Path, probe: Probe, card: ModelCard, signature: Signature
 ) -> tuple[ModelProto, Agreement]:
     """`model` in FP16, written to `path`, and how well it agrees where every tensor is rounded, as on a GPU."""
+    plugins = plugins_of(model)
+    if plugins:
+        raise RequestError(
+            f"the graph has {len(plugins)} TensorRT plugins, whose FP16 cannot be proven without TensorRT; leave out"
+            " --fp16, or write deformable attention another way: --msda gather. No file was written"
+        )
     inputs = [probe.inputs(turn, signature) for turn in (0, 1)]
     half = to_fp16(model, card.keep_fp32, measure_ranges(model, inputs))
     next(item for item in half.metadata_props if item.key == "segdeploy.precision").value = "fp16"

@@ -6,6 +6,7 @@ comparison covers every rewrite, the exporter, the folded normalisation and the 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from segdeploy.agreement import MAX_LOGITS_ERROR_FP16, Agreement
 from segdeploy.card import ModelCard
 from segdeploy.errors import ExportDisagrees
 from segdeploy.graph.layers import logits_of
+from segdeploy.graph.plugins import plugins_of, without_plugins
 from segdeploy.sessions import prepared
 from segdeploy.sessions.ort import OrtSession
 from segdeploy.sessions.taps import TapSession
@@ -65,7 +67,16 @@ def make_probe(plain: nn.Module, card: ModelCard, signature: Signature) -> Probe
 
 
 def prove(model: ModelProto, path: Path, probe: Probe, signature: Signature) -> Agreement:
-    """`model` as written to `path`, in ONNX Runtime: each batch slot with two different frames."""
+    """`model` as written to `path`, in ONNX Runtime: each batch slot with two different frames.
+
+    Where nodes are TensorRT's alone, it is the same graph with what they compute in their place.
+    """
+    if plugins_of(model):
+        model = without_plugins(model)
+        with tempfile.TemporaryDirectory() as folder:
+            stand_in = Path(folder) / "without-plugins.onnx"
+            stand_in.write_bytes(model.SerializeToString())
+            return prove(model, stand_in, probe, signature)
     seen = []
     with OrtSession(path) as session:
         for turn in (0, 1):

@@ -34,7 +34,7 @@ def randomise(network, seed=0):
 
     with torch.no_grad():
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-            if name.endswith("num_batches_tracked"):
+            if not tensor.is_floating_point():  # counters, indices
                 continue
             if name.endswith("running_var"):
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))

@@ -33,16 +33,23 @@ def test_the_shipped_cards():
     cityscapes = [f"segformer-b{size}-cityscapes" for size in range(6)]
     smaller = [f"segformer-b0-cityscapes-{side}" for side in ("512x1024", "640x1280", "768x768")]
     ade = [f"segformer-b{size}-ade" for size in range(6)]
-    assert known_cards() == sorted([*cityscapes, *smaller, *ade, "segformer-b0-demo"])
+    swin = ("tiny", "small", "base-in21k", "large")
+    mask2former = [f"mask2former-swin-{size}-{data}" for size in swin for data in ("cityscapes", "ade")]
+    assert known_cards() == sorted([*cityscapes, *smaller, *ade, *mask2former, "segformer-b0-demo"])
 
 
 @pytest.mark.parametrize("name", known_cards())
 def test_a_shipped_card_agrees_with_its_name(name):
     card = read_card(name)
-    assert (card.name, card.family, card.mean, card.std) == (name, "segformer", MEAN, STD)
+    assert (card.name, card.family, card.mean, card.std) == (name, name.partition("-")[0], MEAN, STD)
     assert card.reduce_labels == (card.labels.name == "ade20k")
     assert (card.published_miou is None) == (card.miou_source == "")
-    if name != "segformer-b0-demo":
+    if card.family == "mask2former":
+        size, data = name.removeprefix("mask2former-swin-").rsplit("-", 1)
+        assert card.checkpoint.lower() == f"facebook/mask2former-swin-{size}-{data}-semantic"
+        assert card.labels.name == {"ade": "ade20k", "cityscapes": "cityscapes"}[data]
+        assert (card.published_miou is None) == (data == "ade")
+    elif name != "segformer-b0-demo":
         variant, data = name.split("-")[1:3]
         height, width = str(card.size).split("x")
         assert card.checkpoint == f"nvidia/segformer-{variant}-finetuned-{data}-{height}-{width}"
@@ -100,7 +107,7 @@ def test_an_unknown_card_is_named(name):
         read_card(name)
     message = str(refused.value)
     assert message.startswith(
-        f"no card is called {name!r}; known: segformer-b0-ade, segformer-b0-cityscapes, "
+        f"no card is called {name!r}; known: mask2former-swin-base-in21k-ade, mask2former-swin-base-in21k-cityscapes, "
     )
     assert message.endswith(", segformer-b5-cityscapes, or a .yaml file")
 
@@ -260,6 +267,17 @@ def test_a_public_checkpoint_has_its_shipped_card(name, where):
 def test_a_file_without_preprocessor_or_names_has_its_shipped_card_too(names):
     source = f"{B0_CITYSCAPES.rpartition('/')[2]}.pth"
     assert card_for_checkpoint(source, config_of(names), None).name == "segformer-b0-cityscapes"
+
+
+def test_a_normalisation_in_float32_is_the_same():
+    single = {
+        "image_mean": [0.48500001430511475, 0.4560000002384186, 0.4059999883174896],
+        "image_std": [0.2290000021457672, 0.2240000069141388, 0.22499999403953552],
+        "size": {"height": 384, "width": 384},
+    }
+    source = "facebook/mask2former-swin-large-cityscapes-semantic"
+    card = card_for_checkpoint(source, config_of(CITYSCAPES), single)
+    assert (card.name, card.size) == ("mask2former-swin-large-cityscapes", Size(1024, 2048))
 
 
 def test_the_names_of_ade20k_are_compared_without_their_stray_blank():

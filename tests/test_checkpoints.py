@@ -492,7 +492,7 @@ def test_missing_path_and_wrong_ending(tmp_path):
     assert refusal("segformer-b0").startswith("there is no file or folder segformer-b0; expected")
     (tmp_path / "x.onnx").write_bytes(b"x")
     assert refusal(tmp_path / "x.onnx").endswith(
-        "x.onnx ends in .onnx; expected one of .safetensors, .pth, .pt, .bin, .ckpt"
+        "x.onnx ends in .onnx; expected one of .safetensors, .pth, .pt, .bin, .ckpt, .pkl"
     )
     folder = write_folder(tmp_path / "m", random_weights())
     assert "revision 'main' was given with" in refusal(folder, revision="main")
@@ -521,9 +521,12 @@ def test_configs_that_do_not_fit(tmp_path):
 
     assert "config.json is not JSON (" in with_config("{")
     assert "config.json holds a list; expected a JSON object" in with_config("[]")
-    assert "has no model_type; expected 'segformer'" in with_config("{}")
+    assert "has no model_type; expected 'segformer' or 'mask2former'" in with_config("{}")
+    assert with_config('{"model_type": "bert"}').endswith(
+        "says model_type 'bert', which is not supported; expected 'segformer' or 'mask2former'"
+    )
     assert with_config('{"model_type": "mask2former"}').endswith(
-        "says model_type 'mask2former', which is not supported yet by this version; expected 'segformer'"
+        "says model_type 'mask2former', but its weights are those of a segformer; expected both from one model"
     )
     assert "has depths [1, 1]; expected 4 numbers, one per stage" in with_config(
         json.dumps({**TINY, "depths": [1, 1]})
@@ -654,18 +657,14 @@ def test_contents_that_are_no_state_dict(tmp_path):
         ),
         (["conv1.weight", "fc.weight"], "its keys start with fc.weight: that's an image classifier"),
         (
-            ["backbone.conv1.weight", "sem_seg_head.predictor.query_feat.weight"],
-            "its keys start with sem_seg_head: that's a MaskFormer or Mask2Former, which is not",
-        ),
-        (
             ["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"],
-            "its keys start with backbone.layer1, decode_head.conv_seg; expected segformer.encoder (Hub),",
+            "its keys start with backbone.layer1, decode_head.conv_seg; expected segformer.encoder or model",
         ),
     ],
 )
 def test_other_networks_are_told_by_their_keys(tmp_path, names, says):
     path = saved(tmp_path / "x.pth", {name: torch.zeros(1) for name in names})
-    assert f"{path} is not a SegFormer: {says}" in refusal(path)
+    assert f"{path} is not a SegFormer or Mask2Former: {says}" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -800,7 +799,7 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
         "org/forbidden": small,
         "org/down": small,
         "org/bare": {"README.md": b"x"},
-        "org/other": {"config.json": b'{"model_type": "mask2former"}', "model.safetensors": b"never read"},
+        "org/other": {"config.json": b'{"model_type": "oneformer"}', "model.safetensors": b"never read"},
     }
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -826,8 +825,11 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
         "https://huggingface.co/org/gated, then log in: hf auth login"
     )
     assert down == "the Hub answered 418 for org/down; try again later"
-    assert bare == "org/bare on the Hub has no config.json; expected a transformers SegFormer model"
-    assert "says model_type 'mask2former', which is not supported yet by this version" in other
+    assert (
+        bare
+        == "org/bare on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
+    )
+    assert "says model_type 'oneformer', which is another network than Mask2Former" in other
     fetched = [line for line in FakeHub.asked if line.startswith("GET") and "/resolve/" in line]
     assert not [
         line

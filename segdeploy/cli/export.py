@@ -10,7 +10,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth of mmsegmentation or NVlabs",
+        help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth or .pkl of the original projects",
     )
     parser.add_argument(
         "--card",
@@ -25,6 +25,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", metavar="N", default="1", help="batch size, or `dynamic` (default: 1)")
     parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
+    parser.add_argument(
+        "--msda",
+        metavar="FORM",
+        help="how a Mask2Former's deformable attention is written: gridsample (default); gather, for the TensorRT "
+        "versions that sample wrongly; plugin, for full TensorRT only",
+    )
+    parser.add_argument(
+        "--any-task",
+        action="store_true",
+        help="take a checkpoint for panoptic or instance segmentation too, for its semantic map",
+    )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
@@ -51,6 +62,8 @@ def execute(arguments: argparse.Namespace) -> int:
             interface=arguments.interface,
             batch=None if batch is None else int(batch),
             fp16=arguments.fp16,
+            msda=arguments.msda,
+            any_task=arguments.any_task,
             revision=arguments.revision,
             output=arguments.output,
             command=shlex.join(["segdeploy", *sys.argv[1:]]),

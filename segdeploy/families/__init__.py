@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from segdeploy.errors import MissingExtra
 
@@ -14,7 +14,10 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from segdeploy.families.checkpoints import Checkpoint
+from segdeploy.families.mask2former import Mask2former, Mask2formerConfig
+from segdeploy.families.mask2former_deployed import DeployedMask2former
 from segdeploy.families.segformer import DeployedSegformer, Segformer, SegformerConfig
+from segdeploy.size import Size
 
 __all__ = ["Deployed", "Networks", "build"]
 
@@ -27,6 +30,12 @@ class Deployed(Protocol):
     def scale_input(self, factors: Tensor) -> None:
         """Fold factors per colour channel into the first convolution: it then reads pixels / factors."""
 
+    def fit(self, size: Size, msda: str | None) -> None:
+        """Make the constants of one input size; `msda` is how to write deformable attention, None the usual way."""
+
+
+N = TypeVar("N", bound=nn.Module)
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -35,9 +44,17 @@ class Networks:
 
 
 def build(checkpoint: Checkpoint) -> Networks:
-    plain = Segformer(SegformerConfig.from_hub(checkpoint.config)).eval()
+    if checkpoint.family == "mask2former":
+        plain = loaded(Mask2former(Mask2formerConfig.from_hub(checkpoint.config)), checkpoint)
+        return Networks(plain, DeployedMask2former(plain).eval())
+    segformer = loaded(Segformer(SegformerConfig.from_hub(checkpoint.config)), checkpoint)
+    return Networks(segformer, DeployedSegformer(segformer).eval())
+
+
+def loaded(network: N, checkpoint: Checkpoint) -> N:
+    """With the checkpoint's weights; batch norms' training counters, which files may lack, stay at zero."""
     counters = {
-        name: value for name, value in plain.state_dict().items() if name.endswith("num_batches_tracked")
+        name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")
     }
-    plain.load_state_dict(counters | checkpoint.weights)
-    return Networks(plain, DeployedSegformer(plain).eval())
+    network.load_state_dict(counters | checkpoint.weights)
+    return network.eval()

@@ -1,4 +1,4 @@
-"""Read a SegFormer checkpoint from a Hub id, a folder or a file, whatever layout it was saved in.
+"""Read a checkpoint from a Hub id, a folder or a file, whatever network and layout it was saved in.
 
 The result speaks one language: a Hub-style config and weights in the Hub's names, checked against each other
 name by name and shape by shape, so that whoever builds the network has nothing left to guess.
@@ -19,8 +19,10 @@ import torch
 from huggingface_hub import errors as hub_errors
 
 from segdeploy.errors import CheckpointError
+from segdeploy.families import mask2former_names
 from segdeploy.families.key_names import (
     EPS,
+    Weights,
     check_weights,
     complete_config,
     expected_shapes,
@@ -37,24 +39,49 @@ __all__ = ["Checkpoint", "check_weights", "expected_shapes", "infer_config", "re
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CARD_FILES = ["config.json", "preprocessor_config.json"]
+_FAMILIES = ("segformer", "mask2former")
+_FAMILY_WORDS = "'segformer' or 'mask2former'"
+_RELATIVES = {
+    "maskformer": "the first version, which is another network",
+    "oneformer": "which is another network than Mask2Former, one that reads its task as text",
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     source: str
-    layout: str  # hub, mmseg or nvlabs
-    family: str
-    config: dict[str, Any]  # as the Hub's config.json, plus "eps" and for mmseg "head" and "head_activation"
+    layout: str  # hub, mmseg, nvlabs or detectron2
+    family: str  # segformer or mask2former
+    config: dict[
+        str, Any
+    ]  # as the Hub's config.json; a SegFormer's has "eps" and for mmseg "head_activation" too
     weights: dict[str, torch.Tensor]  # in the Hub's names
     preprocessor: dict[str, Any] | None  # preprocessor_config.json
     digest: str  # sha256 of the weights: names, dtypes, shapes, bytes
 
 
-def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+def read_checkpoint(source: str | Path, revision: str | None = None, any_task: bool = False) -> Checkpoint:
     """Read `source`: a Hub id ("nvidia/segformer-…"), a folder in the Hub's layout, or one file.
 
-    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id.
+    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id. `any_task` takes what was
+    trained for panoptic or instance segmentation too.
     """
+    checkpoint = _read(source, revision)
+    if checkpoint.family == "mask2former" and not any_task:
+        _demand_semantic(checkpoint)
+    return checkpoint
+
+
+def _demand_semantic(checkpoint: Checkpoint) -> None:
+    task = mask2former_names.task_of(checkpoint.source, checkpoint.config)
+    if task != "semantic":
+        raise CheckpointError(
+            f"{checkpoint.source} was trained for {task} segmentation; as a semantic model it is worse than the "
+            "checkpoint that was trained for that. Name that one, or take this one all the same: --any-task"
+        )
+
+
+def _read(source: str | Path, revision: str | None) -> Checkpoint:
     name, path = str(source), Path(source).expanduser()
     if not path.exists() and isinstance(source, str) and _is_hub_id(name):
         return _read_folder(_download(name, revision), name)
@@ -136,7 +163,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
     folder = _snapshot(hub_id, revision, _CARD_FILES)
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{hub_id} on the Hub has no config.json; expected a transformers SegFormer model"
+            f"{hub_id} on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
         )
     _read_config(folder, hub_id)
     for weights in (
@@ -207,11 +234,11 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
     config = _read_json(folder / "config.json") or {}
     model_type = config.get("model_type")
     if model_type is None:
-        raise CheckpointError(f"the config.json of {source} has no model_type; expected 'segformer'")
-    if model_type != "segformer":
+        raise CheckpointError(f"the config.json of {source} has no model_type; expected {_FAMILY_WORDS}")
+    if model_type not in _FAMILIES:
+        relative = _RELATIVES.get(model_type, "which is not supported")
         raise CheckpointError(
-            f"the config.json of {source} says model_type {model_type!r}, which is not supported yet by this "
-            "version; expected 'segformer'"
+            f"the config.json of {source} says model_type {model_type!r}, {relative}; expected {_FAMILY_WORDS}"
         )
     return config
 
@@ -227,31 +254,60 @@ def _assemble(
     preprocessor: dict[str, Any] | None,
 ) -> Checkpoint:
     bare = strip_wrappers(weights)
-    layout = find_layout(bare, source)
-    named = to_hub_names(bare, layout, source)
-    # A config.json beside an mmseg or NVlabs file would belong to something else: those projects write none.
+    layout = mask2former_names.find_layout(bare, source)
+    family = "segformer" if layout is None else "mask2former"
+    if layout is None:
+        layout = find_layout(bare, source)
+    # A config.json beside a file of another project would belong to something else: those projects write none.
     own = stated if layout == "hub" else None
+    if own is not None and own["model_type"] != family:
+        raise CheckpointError(
+            f"the config.json of {source} says model_type {own['model_type']!r}, but its weights are those of a "
+            f"{family}; expected both from one model"
+        )
+    if family == "segformer":
+        config, named = _as_segformer(bare, layout, own, meta, source)
+    else:
+        config, named = _as_mask2former(bare, layout, own, meta, source)
+    return Checkpoint(source, layout, family, config, named, preprocessor, _digest(named))
+
+
+def _as_segformer(
+    bare: Weights, layout: str, own: dict[str, Any] | None, meta: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], Weights]:
+    named = to_hub_names(bare, layout, source)
     config = infer_config(named, source) if own is None else complete_config(own, source)
     config.setdefault("eps", dict(EPS[layout]))
     if layout == "mmseg":
         config.update(head="mmseg", head_activation="relu")
-    _settle_classes(config, named, meta, source)
-    check_weights(expected_shapes(config), named, source)
-    # some files have BatchNorm's training counter and some do not; torch's BatchNorm2d wants one to load
-    named["decode_head.batch_norm.num_batches_tracked"] = torch.tensor(0)
-    return Checkpoint(source, layout, "segformer", config, named, preprocessor, _digest(named))
-
-
-def _settle_classes(
-    config: dict[str, Any], weights: Mapping[str, torch.Tensor], meta: Mapping[str, Any], source: str
-) -> None:
-    """Give config `num_labels` and `id2label`; refuse labels that are not as many as the head's classes."""
-    classifier = weights.get("decode_head.classifier.weight")
+    classifier = named.get("decode_head.classifier.weight")
     if classifier is None:
         raise CheckpointError(
             f"{source} lacks decode_head.classifier.weight; expected a whole SegFormer decode_head"
         )
-    rows = classifier.shape[0]
+    _settle_classes(config, classifier.shape[0], meta, source)
+    check_weights(expected_shapes(config), named, source)
+    # some files have BatchNorm's training counter and some do not; torch's BatchNorm2d wants one to load
+    named["decode_head.batch_norm.num_batches_tracked"] = torch.tensor(0)
+    return config, named
+
+
+def _as_mask2former(
+    bare: Weights, layout: str, own: dict[str, Any] | None, meta: Mapping[str, Any], source: str
+) -> tuple[dict[str, Any], Weights]:
+    named = mask2former_names.to_hub_names(bare, layout)
+    stated = mask2former_names.infer_config(named, source) if own is None else own
+    config = mask2former_names.complete_config(stated, source)
+    classifier = named.get(mask2former_names.CLASSIFIER)
+    if classifier is None:
+        raise CheckpointError(f"{source} lacks {mask2former_names.CLASSIFIER}; expected a whole Mask2Former")
+    _settle_classes(config, classifier.shape[0] - 1, meta, source)  # the last row is for no object
+    check_weights(mask2former_names.expected_shapes(config), named, source)
+    return config, named
+
+
+def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], source: str) -> None:
+    """Give config `num_labels` and `id2label`; refuse labels that are not as many as the head's classes."""
     names = _class_names(meta)
     if names:
         config["id2label"] = {str(i): name for i, name in enumerate(names)}

@@ -122,10 +122,6 @@ _MIT_ONLY = re.compile(
 )
 _FOREIGN = (
     (
-        "a MaskFormer or Mask2Former, which is not supported yet by this version",
-        re.compile(r"(sem_seg_head|(model\.)?pixel_level_module|mask_embedder)\b"),
-    ),
-    (
         "a detector",
         re.compile(
             r"(backbone\.bottom_up|roi_heads?|rpn_head|proposal_generator|bbox_head|class_labels_classifier)\b"
@@ -169,12 +165,13 @@ def find_layout(names: Iterable[str], source: str) -> str:
         found = dict.fromkeys(match[0] for name in names if (match := marks_foreign.match(name)))
         if found:
             raise CheckpointError(
-                f"{source} is not a SegFormer: its keys start with {listed(found, 3)}: that's {what}"
+                f"{source} is not a SegFormer or Mask2Former: its keys start with {listed(found, 3)}: that's {what}"
             )
     starts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
     raise CheckpointError(
-        f"{source} is not a SegFormer: its keys start with {listed(starts, 3)}; expected segformer.encoder "
-        "(Hub), backbone.patch_embed1 (NVlabs) or backbone.layers.0.0.projection (mmsegmentation)"
+        f"{source} is not a SegFormer or Mask2Former: its keys start with {listed(starts, 3)}; expected "
+        "segformer.encoder or model.pixel_level_module (Hub), backbone.patch_embed1 (NVlabs), "
+        "backbone.layers.0.0.projection (mmsegmentation) or sem_seg_head.pixel_decoder (detectron2)"
     )
 
 

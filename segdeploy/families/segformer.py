@@ -17,11 +17,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segdeploy.errors import RequestError
+from segdeploy.families.pieces import bare, linear, module_list, pointwise, reading_bare, to_maps, to_tokens
+from segdeploy.size import Size
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,6 @@ class SegformerConfig:
             projection_relu=config.get("head_activation") == "relu",
             eps=NormEpsilons(**config.get("eps", {})),
         )
-
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def module_list(modules: Iterable[M]) -> Sequence[M]:
-    """An nn.ModuleList whose elements keep their type."""
-    return cast("Sequence[M]", nn.ModuleList(modules))
 
 
 # ---- the plain network: attribute names are the Hub's parameter names ------------------------------------------
@@ -214,8 +210,8 @@ class AllMlpHead(nn.Module):
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         size = stages[0].shape[-2:]
         raised = []
-        for maps, linear in zip(stages, self.linear_c, strict=True):
-            projected = linear.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for maps, linear_c in zip(stages, self.linear_c, strict=True):
+            projected = linear_c.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             if self.projection_relu:
                 projected = projected.relu()
             raised.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))
@@ -243,39 +239,6 @@ class Segformer(nn.Module):
 
 
 # ---- the deployed network: the same function in fewer steps ----------------------------------------------------
-
-
-def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.weight = nn.Parameter(weight.detach().clone())
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone())
-    return layer
-
-
-def pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
-    layer.weight = nn.Parameter(weight.detach().clone()[:, :, None, None])
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone())
-    return layer
-
-
-def reading_bare(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A projection of norm(x), rewritten to read the same norm without its affine."""
-    return weight * norm.weight, bias + weight @ norm.bias
-
-
-def bare(norm: nn.LayerNorm) -> nn.LayerNorm:
-    return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
-
-
-def to_maps(tokens: Tensor, height: int, width: int) -> Tensor:  # N×hw×C -> N×C×h×w
-    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, width)
-
-
-def to_tokens(maps: Tensor) -> Tensor:  # N×C×h×w -> N×hw×C
-    return maps.flatten(2).transpose(1, 2)
 
 
 class DeployedAttention(nn.Module):
@@ -432,6 +395,11 @@ class DeployedSegformer(nn.Module):
     def scale_input(self, factors: Tensor) -> None:
         """Fold factors per colour channel into the first convolution; zero padding stays zero, so it is exact."""
         self.stages[0].embed.weight *= factors[:, None, None]
+
+    def fit(self, size: Size, msda: str | None = None) -> None:
+        """Nothing in this network depends on the input's size; there is no deformable attention to write."""
+        if msda is not None:
+            raise RequestError(f"a SegFormer has no deformable attention to write as {msda!r}; leave it out")
 
     def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> logits N×C×⌈H/4⌉×⌈W/4⌉
         stages = []

@@ -1,17 +1,22 @@
 """The tensors of one weights file, with nothing in it run.
 
 safetensors files hold no code. A .pth is a pickle, read with `torch.load(weights_only=True)`; the few classes
-that trainers are known to store beside weights become a stand-in that keeps nothing; any other is refused.
+that trainers are known to store beside weights become a stand-in that keeps nothing; any other is refused. A .pkl
+of detectron2 is a bare pickle of NumPy arrays, and nothing but what arrays are made of is looked up for it.
 """
 
 from __future__ import annotations
 
+import codecs
+import collections
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,7 +24,7 @@ import torch
 from segdeploy.errors import CheckpointError
 from segdeploy.families.key_names import listed
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 # Where a file may keep its weights. `state_dict` comes before the EMA because mmcv and mmengine swap the
 # averaged weights into it when they save; their EMA entry then holds the raw ones.
@@ -68,7 +73,8 @@ def read_tensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Mapp
             raise CheckpointError(
                 f"{source} is not a whole safetensors file ({error}); it was cut short, fetch it again"
             ) from error
-    return _unwrap(_load_pickle(path, source), source)
+    loaded = _load_arrays(path, source) if path.suffix.lower() == ".pkl" else _load_pickle(path, source)
+    return _unwrap(loaded, source)
 
 
 def _refuse_other_formats(path: Path, source: str) -> None:
@@ -109,14 +115,69 @@ def _load_pickle(path: Path, source: str) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails in any way at all
         if code := re.search(r"GLOBAL (\S+)", str(error)):
-            raise CheckpointError(
-                f"{source} contains code ({code[1]}) and will not be opened; where you trust it, save its "
-                'weights alone: torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW_FILE)'
-            ) from error
+            remedy = (
+                "save its weights alone: "
+                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW_FILE)'
+            )
+            raise _holds_code(source, code[1], remedy) from error
         raise CheckpointError(
             f"{source} cannot be read as a torch checkpoint ({first_line(error)}); expected a file from "
             "torch.save, fetch it again if it was cut short"
         ) from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Makes arrays, dictionaries and texts, and knows no other name."""
+
+    _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("_codecs", "encode"): codecs.encode,  # how old pickles write bytes
+        **{
+            (f"numpy.{core}.multiarray", name): example.__reduce__()[0]
+            for core in ("core", "_core")
+            for name, example in (("_reconstruct", np.zeros(0)), ("scalar", np.float32(0)))
+        },
+    }
+
+    def __init__(self, file: BinaryIO, source: str) -> None:
+        super().__init__(file, encoding="latin1")
+        self.source = source
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._KNOWN:
+            raise _holds_code(self.source, f"{module}.{name}", "save its arrays alone, as safetensors")
+        return self._KNOWN[module, name]
+
+
+def _load_arrays(path: Path, source: str) -> object:
+    try:
+        with path.open("rb") as file:
+            loaded = _ArraysOnly(file, source).load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way at all
+        raise CheckpointError(
+            f"{source} cannot be read as a pickle of arrays ({first_line(error)}); expected a .pkl of detectron2, "
+            "fetch it again if it was cut short"
+        ) from error
+    inner = loaded.get("model") if isinstance(loaded, dict) else None
+    arrays = inner if isinstance(inner, dict) else loaded
+    if not isinstance(arrays, dict):
+        return arrays
+    return {
+        name: torch.from_numpy(np.array(value))
+        if isinstance(value, np.ndarray | np.generic) and value.dtype != object
+        else value
+        for name, value in arrays.items()
+    }
+
+
+def _holds_code(source: str, name: str, remedy: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} contains code ({name}) and will not be opened; where you trust it, {remedy}"
+    )
 
 
 def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:

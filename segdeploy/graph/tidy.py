@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -20,6 +20,8 @@ from segdeploy.errors import GraphError
 LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 reads up to it
 _NUMBERED = re.compile(r"val_\d+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# Reductions that name their axes in an attribute up to opset 17.
+_AXES_BY_ATTRIBUTE = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceProd")
 # Attributes of Resize-18 that 17 does not have; at these values they change nothing.
 _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
@@ -27,6 +29,7 @@ _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None) -> ModelProto:
     """`model` traced at batch 1, cleaned in place and set to `batch` (None: any)."""
     model = onnx.shape_inference.infer_shapes(model)
+    reshape_constants(model)
     resize_by_scales(model)
     open_batch(model)
     name_nodes(model, input_name, output_name)
@@ -47,6 +50,15 @@ def shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
 
 def constants(model: ModelProto) -> dict[str, np.ndarray]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
+def reshape_constants(model: ModelProto) -> None:
+    """The exporter folds no large constants: what it reshapes while running is stored in that shape."""
+    graph, values = model.graph, constants(model)
+    for node in [node for node in nodes_of(model, "Reshape") if node.input[0] in values]:
+        shaped = values[node.input[0]].reshape(values[node.input[1]])
+        graph.initializer.append(numpy_helper.from_array(shaped, node.output[0]))
+        graph.node.remove(node)
 
 
 def resize_by_scales(model: ModelProto) -> None:
@@ -82,27 +94,43 @@ def scale_reaching(source: int, target: int) -> np.float32:
 
 
 def open_batch(model: ModelProto) -> None:
-    """Reshapes copy the batch from their input (0) instead of naming it (1)."""
+    """Reshapes copy the batch from their input (0) instead of naming it (1).
+
+    Where heads join the batch or leave it again, the first side is left to the runtime (-1): all others are fixed,
+    and the batch is the outermost of what the first side holds.
+    """
     known, values = shapes(model), constants(model)
-    opened: dict[str, str] = {}
+    opened: dict[tuple[str, int], str] = {}
     for node in nodes_of(model, "Reshape"):
         source, target = known[node.input[0]], values[node.input[1]]
-        if source[0] != 1 or target[0] != 1:
+        first = 0 if source[0] == 1 and target[0] in (0, 1) else -1
+        if first and not joins(source, target.tolist()):
             raise GraphError(f"{node.name} reshapes across the batch: {source} to {target.tolist()}")
-        if node.input[1] not in opened:
-            opened[node.input[1]] = f"shape.{len(opened)}"
+        key = node.input[1], first
+        if key not in opened:
+            opened[key] = f"shape.{len(opened)}"
             copied = target.copy()
-            copied[0] = 0
-            model.graph.initializer.append(numpy_helper.from_array(copied, opened[node.input[1]]))
-        node.input[1] = opened[node.input[1]]
+            copied[0] = first
+            model.graph.initializer.append(numpy_helper.from_array(copied, opened[key]))
+        node.input[1] = opened[key]
         del node.attribute[:]  # allowzero=1 would read our 0 as an empty batch
     used = {name for node in model.graph.node for name in node.input}
     for item in [item for item in model.graph.initializer if item.name not in used]:
         model.graph.initializer.remove(item)
 
 
+def joins(source: Sequence[int], target: Sequence[int]) -> bool:
+    """Part of the next side joins the batch, leaves it or stays: heads that go with it for a while."""
+    if -1 in target:
+        return False
+    if source[0] == 1 or target[0] == 1:
+        alone, joined = (source, target) if source[0] == 1 else (target, source)
+        return next((side for side in alone[1:] if side != 1), 1) % joined[0] == 0
+    return source[0] == target[0]
+
+
 def set_batch(model: ModelProto, batch: int | None) -> None:
-    for value in [*model.graph.input, *model.graph.output]:
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         side = value.type.tensor_type.shape.dim[0]
         if batch is None:
             side.dim_param = "batch"
@@ -121,13 +149,16 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
         if taken[name] > 1:
             name = f"{name}.{taken[name]}"
         node.name = name
-        renamed.setdefault(node.output[0], name)
+        for slot, output in enumerate(node.output):
+            renamed.setdefault(output, f"{name}:{slot}" if slot else name)
     renamed |= names_of_constants(graph)
     for item in graph.initializer:
         item.name = renamed.setdefault(item.name, item.name)
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in graph.value_info:
+        value.name = renamed.get(value.name, value.name)
     graph.input[0].name, graph.output[0].name = input_name, output_name
 
 
@@ -163,23 +194,38 @@ def scope_of(node: NodeProto) -> str:
 def lower_opset(model: ModelProto) -> None:
     """Say opset 17 where no node needs more."""
     opset = next(item for item in model.opset_import if item.domain == "")
-    if all(in_lowest_opset(node.op_type, opset.version) for node in model.graph.node):
+    own = [node for node in model.graph.node if node.domain == ""]  # a plugin's node is of no opset
+    if all(in_lowest_opset(node, opset.version) for node in own):
+        known = constants(model)
+        for node in own:
+            if node.op_type in _AXES_BY_ATTRIBUTE and len(node.input) > 1:
+                node.attribute.append(onnx.helper.make_attribute("axes", known[node.input[1]].tolist()))
+                del node.input[1:]
         opset.version = LOWEST_OPSET
         model.ir_version = 8
 
 
-def in_lowest_opset(op_type: str, written: int) -> bool:
-    if op_type == "Resize":
+def in_lowest_opset(node: NodeProto, written: int) -> bool:
+    if node.op_type == "Resize":
         return True  # resize_by_scales has left nothing in it that 17 does not know
-    return bool(onnx.defs.get_schema(op_type, written).since_version <= LOWEST_OPSET)
+    if node.op_type in _AXES_BY_ATTRIBUTE:
+        return not any(item.name == "noop_with_empty_axes" and item.i for item in node.attribute)
+    if node.op_type == "Split":
+        return not any(item.name == "num_outputs" for item in node.attribute)
+    return bool(onnx.defs.get_schema(node.op_type, written).since_version <= LOWEST_OPSET)
 
 
 def forget_tracer(model: ModelProto) -> None:
     """Drop stack traces (with the exporting machine's paths), inferred shapes and doc strings."""
     graph = model.graph
     graph.name = "segdeploy"
-    del graph.value_info[:], model.metadata_props[:], graph.metadata_props[:], model.functions[:]
-    for part in [*graph.node, *graph.input, *graph.output, *graph.initializer]:
+    foreign = {
+        name for node in graph.node if node.domain for name in node.output
+    }  # no inference knows a plugin's
+    for value in [value for value in graph.value_info if value.name not in foreign]:
+        graph.value_info.remove(value)
+    del model.metadata_props[:], graph.metadata_props[:], model.functions[:]
+    for part in [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         part.doc_string = ""
         del part.metadata_props[:]
 

@@ -1,0 +1,325 @@
+"""Mask2Former against transformers: agreement, graphs and engines, speed and memory on a CPU, and what Swin-L takes.
+
+Weights are random and seeded: the time of a dense network does not depend on them. The usual way is
+Mask2FormerForUniversalSegmentation → torch.onnx.export(dynamo=True) at the same opset, with the class and mask logits
+for outputs; ours ends in the semantic map, so it does more. Each part runs in a process of its own and is written into
+the results as it ends; `--parts` repeats some of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+import torch.nn.functional as F
+import transformers
+from setting import RESULTS, setting, write_results
+from torch import nn
+from transformers.models.mask2former import modeling_mask2former
+from transformers.utils.logging import disable_progress_bar
+
+from segdeploy import families
+from segdeploy.export import OPSET, export_onnx
+from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.graph.layers import all_macs
+from segdeploy.size import Size
+
+FORMS = ("gridsample", "gather")
+SWIN = {
+    "swin-t": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
+    "swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
+}
+QUERIES = {"swin-t": 100, "swin-l": 200}  # as the semantic Cityscapes checkpoints have them
+AGREEMENT = {
+    "swin-t": [Size(256, 512), Size(200, 328), Size(224, 224)],
+    "swin-l": [Size(192, 256), Size(136, 200)],
+}  # most are no multiples of 32 or of the window
+SPEED = Size(256, 512)
+LARGE = [Size(512, 1024), Size(1024, 2048)]
+MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+
+
+def network(name: str) -> nn.Module:
+    modeling_mask2former.requires_backends = lambda *_: None  # its loss, unused here, wants scipy
+    torch.manual_seed(0)
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = transformers.SwinConfig(**SWIN[name], out_features=stages)
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, num_labels=19, num_queries=QUERIES[name]
+    )
+    return transformers.Mask2FormerForUniversalSegmentation(config).eval()
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------
+
+
+def agreement(folder: Path) -> dict:
+    """The plain network's logits and both graphs' labels against transformers', on noise, two images at once."""
+    found = {}
+    for name, sizes in AGREEMENT.items():
+        oracle = network(name)
+        oracle.save_pretrained(folder / name)
+        plain = families.build(read_checkpoint(folder / name)).plain
+        answers = {}
+        for size in sizes:
+            frames = np.random.default_rng(1).integers(0, 256, (2, size.height, size.width, 3), np.uint8)
+            pixels = ((torch.from_numpy(frames) - MEAN) / STD).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                expected = oracle(pixel_values=pixels)
+                classes, masks = plain.predict(pixels)
+                scores = torch.einsum(
+                    "nqc,nqhw->nchw",
+                    expected.class_queries_logits.softmax(-1)[..., :-1],
+                    expected.masks_queries_logits.sigmoid(),
+                )
+                raised = F.interpolate(scores, pixels.shape[2:], mode="bilinear", align_corners=False)
+            errors = {
+                "class_logits_error": error(classes, expected.class_queries_logits),
+                "mask_logits_error": error(masks, expected.masks_queries_logits),
+            }
+            answers[size] = frames, raised.argmax(1).numpy(), errors
+        del oracle, plain
+        gc.collect()
+        for size, (frames, labels, errors) in answers.items():
+            row = dict(errors)
+            for form in FORMS:
+                path = export_onnx(
+                    folder / name, size=size, interface="frames", batch=2, msda=form, output=folder
+                ).path
+                given = session(path, 2).run(None, {"frames": frames})[0]
+                row[f"labels_equal_{form}"] = round(float((given == labels).mean()), 6)
+                path.unlink()
+            row["classes_seen"] = len(np.unique(labels))
+            found[f"{name} {size}"] = row
+    return found
+
+
+def error(given: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference as a share of the range."""
+    return float((given - expected).abs().max() / (expected.max() - expected.min()))
+
+
+def graphs(folder: Path) -> dict:
+    """Nodes, TensorRT layers as NVIDIA's parser makes them, and engines for one consumer architecture."""
+    found = {"usual": facts(export_usual("swin-t", SPEED, folder), builds=False)}
+    for form in FORMS:
+        for fp16 in (False, True):
+            path = export_onnx(
+                folder / "swin-t", size=SPEED, interface="logits", msda=form, fp16=fp16, output=folder
+            )
+            row = facts(path.path, builds=True)
+            found[f"{form}{' fp16' if fp16 else ''}"] = row | {
+                "agreement": path.record.agreement,
+                "fp32_nodes": len(path.record.islands),
+            }
+            path.path.unlink()
+    return found
+
+
+def facts(path: Path, builds: bool) -> dict:
+    model = onnx.load(path)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    row = {
+        "nodes": len(model.graph.node),
+        "operators": dict(kinds.most_common()),
+        "gmacs": round(all_macs(model) / 1e9, 2) if "Einsum" not in kinds else None,
+        "size_bytes": path.stat().st_size,
+    }
+    del model
+    return row | engine_facts(path, builds)
+
+
+def engine_facts(path: Path, builds: bool) -> dict:
+    try:
+        import tensorrt_rtx as rtx
+    except ImportError:
+        return {}
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    builder = rtx.Builder(logger)
+    parsed = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(parsed, logger)
+    assert parser.parse(path.read_bytes()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    row = {"tensorrt_rtx": rtx.__version__, "layers": parsed.num_layers}
+    if not builds:
+        return row
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(rtx.ComputeCapability.SM86, 0)
+    start = time.perf_counter()
+    engine = builder.build_serialized_network(parsed, config)
+    assert engine is not None, "TensorRT-RTX built no engine"
+    return row | {
+        "build_seconds": round(time.perf_counter() - start, 1), "engine_bytes": engine.nbytes, "target": "sm_86",
+    }  # fmt: skip
+
+
+def speed(folder: Path, rounds: int = 15, threads: int = 2) -> dict:
+    """Pairs of runs, one of each after the other; wall time, and processor time, which neighbours disturb less."""
+    usual = session(export_usual("swin-t", SPEED, folder), threads)
+    sides = {"usual": usual}
+    for form in FORMS:
+        path = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder)
+        sides[form] = session(path.path, threads)
+        path.path.unlink()
+    pixels = np.random.default_rng(0).standard_normal((1, 3, SPEED.height, SPEED.width)).astype(np.float32)
+    wall, busy = np.empty((rounds, len(sides))), np.empty((rounds, len(sides)))
+    for turn in range(-3, rounds):
+        for place, side in enumerate(sides.values()):
+            start, start_busy = time.perf_counter(), time.process_time()
+            side.run(None, {side.get_inputs()[0].name: pixels})
+            if turn >= 0:
+                wall[turn, place] = time.perf_counter() - start
+                busy[turn, place] = time.process_time() - start_busy
+    found: dict = {"size": str(SPEED), "threads": threads, "rounds": rounds}
+    for kind, times in (("wall", wall), ("processor", busy)):
+        ratios = times[:, :1] / times
+        found[kind] = {
+            name: {
+                "ms": round(float(np.median(times[:, place])) * 1e3, 1),
+                "ratio": round(float(np.median(ratios[:, place])), 3),
+                "ratio_quartiles": [
+                    round(float(np.quantile(ratios[:, place], share)), 3) for share in (0.25, 0.75)
+                ],
+            }
+            for place, name in enumerate(sides)
+        }
+    return found
+
+
+def memory(folder: Path) -> dict:
+    """The peak of a fresh process that loads a graph and runs it twice; without torch in it."""
+    program = (
+        "import resource, sys, numpy as np, onnxruntime as ort\n"
+        "options = ort.SessionOptions()\n"
+        "options.intra_op_num_threads, options.log_severity_level = 2, 3\n"
+        "side = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
+        "for _ in range(2): side.run(None, {side.get_inputs()[0].name: np.zeros(eval(sys.argv[2]), np.float32)})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+    shape = repr((1, 3, SPEED.height, SPEED.width))
+    paths = {"usual": export_usual("swin-t", SPEED, folder)}
+    for form in FORMS:
+        made = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder / form)
+        paths[form] = made.path
+    return {
+        name: {
+            "peak_bytes": int(subprocess.check_output([sys.executable, "-c", program, str(path), shape])),
+            "file_bytes": path.stat().st_size,
+        }
+        for name, path in paths.items()
+    }
+
+
+def large(folder: Path, place: int) -> dict:
+    """Swin-L's export with its proof."""
+    network("swin-l").save_pretrained(folder / "swin-l")
+    gc.collect()
+    size = LARGE[place]
+    start = time.perf_counter()
+    made = export_onnx(folder / "swin-l", size=size, interface="nvinfer", output=folder)
+    seconds = time.perf_counter() - start
+    model = onnx.load(made.path)
+    return {
+        "size": str(size),
+        "seconds": round(seconds, 1),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "file_bytes": made.path.stat().st_size,
+        "nodes": len(model.graph.node),
+        "gmacs": round(all_macs(model) / 1e9, 1),
+        "agreement": made.record.agreement,
+    }
+
+
+# ---- the usual way ---------------------------------------------------------------------------------------------
+
+
+class Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values):
+        answer = self.model(pixel_values=pixel_values)
+        return answer.class_queries_logits, answer.masks_queries_logits
+
+
+def export_usual(name: str, size: Size, folder: Path) -> Path:
+    """Leaves the checkpoint in `folder` too."""
+    path, model = folder / f"usual.{name}.{size}.onnx", network(name)
+    model.save_pretrained(folder / name)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Logits(model), (torch.zeros(1, 3, size.height, size.width),), path, dynamo=True, opset_version=OPSET,
+            external_data=False, input_names=["pixel_values"], output_names=["classes", "masks"], verbose=False,
+        )  # fmt: skip
+    del model
+    gc.collect()
+    return path
+
+
+def session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting is not work
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "agreement": agreement,
+    "graphs": graphs,
+    "speed": speed,
+    "memory": memory,
+    "large-512x1024": lambda folder: large(folder, 0),
+    "large-1024x2048": lambda folder: large(folder, 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "mask2former.json")
+    parser.add_argument(
+        "--part", choices=PARTS, help=argparse.SUPPRESS
+    )  # what a process of its own is asked for
+    asked = parser.parse_args()
+    if asked.part:
+        disable_progress_bar()
+        torch.set_num_threads(2)
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(PARTS[asked.part](Path(folder))))
+        return
+    results = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    for part in asked.parts:
+        load = round(os.getloadavg()[0], 2)
+        done = subprocess.run(
+            [sys.executable, __file__, "--part", part], stdout=subprocess.PIPE, text=True, check=False
+        )
+        answer = (
+            json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"failed": done.returncode}
+        )
+        results[part] = {**setting(2), "load_before": load, "result": answer}
+        write_results(results, asked.output)
+        print(part, json.dumps(answer, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Multi-scale deformable attention: the plain module, and three ways to write it for devices.
+
+Every token of three maps looks at a few points around its own place in each of them (Deformable DETR,
+arXiv:2010.04159). The ways agree; `write` chooses one:
+
+* `gridsample`: one GridSample per level. The standard operator, at opset 19 or less: what TensorRT 10.13 makes of
+  opset 20's is wrong (NVIDIA/TensorRT#4646).
+* `gather`: no GridSample, for the versions of TensorRT that are reported to sample wrongly whatever the opset
+  (NVIDIA/TensorRT#4813: 10.14 to 11.1). The four neighbours of each point are gathered and summed by one product.
+* `plugin`: TensorRT's own MultiscaleDeformableAttnPlugin_TRT, a node outside ONNX. Full TensorRT only.
+
+The reference points are constants of the exported size. The step from offsets in pixels to a grid of -1 to 1 is in
+the weights of the layer that predicts the offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdeploy.families.pieces import linear
+
+LEVELS, POINTS = 3, 4
+FORMS = ("gridsample", "gather", "plugin")
+PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
+PLUGIN_DOMAIN = (
+    "trt.plugins"  # TensorRT looks at the name alone; ONNX Runtime's TensorRT provider wants this domain
+)
+
+Sides = Sequence[tuple[int, int]]  # height and width of each level
+
+
+def centres(sides: Sides) -> Tensor:
+    """The middle of each token of each level as x and y of 0 to 1: S×2."""
+    found = []
+    for height, width in sides:
+        y, x = (torch.arange(0.5, side) / side for side in (height, width))
+        found.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2))
+    return torch.cat(found)
+
+
+class DeformableAttention(nn.Module):
+    """The plain module, under the Hub's parameter names."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.sampling_offsets = nn.Linear(size, heads * LEVELS * POINTS * 2)
+        self.attention_weights = nn.Linear(size, heads * LEVELS * POINTS)
+        self.value_proj = nn.Linear(size, size)
+        self.output_proj = nn.Linear(size, size)
+
+    def forward(self, tokens: Tensor, positions: Tensor, sides: Sides) -> Tensor:  # N×S×C
+        batch, count, size = tokens.shape
+        queries = tokens + positions
+        offsets = self.sampling_offsets(queries).reshape(batch, count, self.heads, LEVELS, POINTS, 2)
+        shares = self.attention_weights(queries).reshape(batch, count, self.heads, -1).softmax(-1)
+        shares = shares.reshape(batch, count, self.heads, LEVELS, POINTS)
+        values = self.value_proj(tokens).split_with_sizes([height * width for height, width in sides], dim=1)
+        mixed = torch.zeros(batch, self.heads, size // self.heads, count)
+        for level, (height, width) in enumerate(sides):
+            maps = values[level].transpose(1, 2).reshape(batch * self.heads, -1, height, width)
+            places = centres(sides)[:, None, None] + offsets[:, :, :, level] / torch.tensor([width, height])
+            grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)
+            sampled = F.grid_sample(maps, grid, align_corners=False)
+            sampled = sampled.reshape(batch, self.heads, -1, count, POINTS)
+            mixed = mixed + (sampled * shares[:, :, :, level].transpose(1, 2)[:, :, None]).sum(-1)
+        projected: Tensor = self.output_proj(mixed.flatten(1, 2).transpose(1, 2))
+        return projected
+
+
+class DeployedDeformableAttention(nn.Module):
+    def __init__(self, plain: DeformableAttention) -> None:
+        super().__init__()
+        self.heads = plain.heads
+        self.value, self.project, self.shares = plain.value_proj, plain.output_proj, plain.attention_weights
+        self.offsets = [plain.sampling_offsets]  # in a list: what the graph has of it is `locate`
+
+    def fit(self, sides: Sides, form: str) -> None:
+        """Make the constants of maps of these sides, and the module that takes the samples."""
+        pixels = torch.tensor([[width, height] for height, width in sides], dtype=torch.float64)  # LEVELS×xy
+        samplers: dict[str, type[GridSampling | Gathering | Plugin]] = {
+            "gridsample": GridSampling,
+            "gather": Gathering,
+            "plugin": Plugin,
+        }
+        sampler: GridSampling | Gathering | Plugin = samplers[form](sides, self.heads)
+        self.locate = self.located(sampler.unit(pixels), sampler.order)
+        self.sample = sampler
+
+    def located(self, unit: Tensor, order: tuple[int, ...]) -> nn.Linear:
+        """The layer of the offsets, in units of the sampler, its outputs (head, level, point, xy) in its order."""
+        plain = self.offsets[0]
+
+        def reordered(rows: Tensor) -> Tensor:
+            parts = rows.double().reshape(self.heads, LEVELS, POINTS, 2, -1) * unit[:, None, :, None]
+            return parts.permute(*order, 4).reshape(rows.shape).to(rows.dtype)
+
+        return linear(reordered(plain.weight), reordered(plain.bias[:, None])[:, 0])
+
+    def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:  # N×S×C
+        batch, count, _ = tokens.shape
+        shares = self.shares(queries).reshape(batch, count, self.heads, LEVELS * POINTS).softmax(-1)
+        projected: Tensor = self.project(self.sample(self.value(tokens), self.locate(queries), shares))
+        return projected
+
+
+class GridSampling(nn.Module):
+    """Heads join the batch, for GridSample has one grid per image."""
+
+    order = (1, 0, 2, 3)  # level, head, point, xy
+
+    def __init__(self, sides: Sides, heads: int) -> None:
+        super().__init__()
+        self.sides, self.heads = sides, heads
+        self.lengths = [height * width for height, width in sides]
+        self.centres = nn.Buffer((2 * centres(sides) - 1)[None, None, None])  # 1×1×1×S×xy
+
+    @staticmethod
+    def unit(pixels: Tensor) -> Tensor:
+        return 2 / pixels
+
+    def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        batch, count, size = values.shape
+        joined = batch * self.heads
+        # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
+        offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
+        grids = (offsets + self.centres).split_with_sizes([1] * LEVELS, dim=1)
+        shares = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
+        parts = shares.split_with_sizes([POINTS] * LEVELS, dim=2)
+        maps = values.transpose(1, 2).split_with_sizes(self.lengths, dim=2)
+        mixed = []
+        for (height, width), level, grid, part in zip(self.sides, maps, grids, parts, strict=True):
+            level = level.reshape(joined, size // self.heads, height, width)
+            grid = grid.reshape(joined, POINTS, count, 2)
+            mixed.append((F.grid_sample(level, grid, align_corners=False) * part).sum(2))
+        total: Tensor = mixed[0] + mixed[1] + mixed[2]
+        return total.reshape(batch, size, count).transpose(1, 2)
+
+
+class Gathering(nn.Module):
+    """The four pixels around each point, and their weights, by arithmetic that needs no test for the border.
+
+    The first pixel is kept one short of the last, so that its neighbour exists (no side is below 64, so every level has
+    two pixels or more); a pixel at distance d weighs
+    max(0, 1 - d), which is the bilinear weight inside and zero for every pixel that padding would have given.
+    """
+
+    order = (3, 0, 1, 2)  # xy, head, level, point
+
+    def __init__(self, sides: Sides, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        pixels = torch.tensor([[width, height] for height, width in sides]).float()
+        places = centres(sides)[:, None] * pixels - 0.5  # S×LEVELS×xy
+        self.places = nn.Buffer(
+            per_point(places, 1).permute(2, 0, 1)[:, None].contiguous()
+        )  # xy×1×S×(level, point)
+        self.last = nn.Buffer(per_point(pixels - 2, 0).T[:, None, None].contiguous())
+        ends = torch.tensor([height * width for height, width in sides]).cumsum(0)
+        self.first = nn.Buffer(per_point(torch.cat([ends.new_zeros(1), ends[:-1]]).float(), 0))
+        self.pitch = nn.Buffer(per_point(pixels[:, 0], 0))  # from a row to the next
+
+    @staticmethod
+    def unit(pixels: Tensor) -> Tensor:
+        return torch.ones_like(pixels)
+
+    def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        batch, count, size = values.shape
+        joined, points = batch * self.heads, LEVELS * POINTS
+        offsets = offsets.reshape(batch, count, 2, self.heads, points).permute(0, 2, 3, 1, 4)
+        points_at = offsets + self.places  # N×xy×heads×S×(level, point)
+        near = torch.minimum(points_at.floor().clamp(min=0), self.last)
+        apart = points_at - near
+        weights = (1 - apart.abs()).relu(), (1 - (apart - 1).abs()).relu()
+        (x0, y0), (x1, y1) = (
+            [part.reshape(joined, count, points) for part in weight.split_with_sizes([1, 1], dim=1)]
+            for weight in weights
+        )
+        column, row = (part.reshape(joined, count, points) for part in near.split_with_sizes([1, 1], dim=1))
+        index = row * self.pitch + column + self.first
+        values = values.reshape(batch, count, self.heads, size // self.heads).transpose(1, 2)
+        values = values.reshape(joined, count, size // self.heads)
+        shares = shares.transpose(1, 2).reshape(joined, count, points)
+        below = index + self.pitch
+        corners = [(index, x0 * y0), (index + 1, x1 * y0), (below, x0 * y1), (below + 1, x1 * y1)]
+        mixed = [
+            (weight * shares).unsqueeze(2)
+            @ gathered(values, place.reshape(joined, count * points, 1)).reshape(
+                joined, count, points, size // self.heads
+            )
+            for place, weight in corners
+        ]
+        total = (mixed[0] + mixed[1]) + (mixed[2] + mixed[3])  # N·heads×S×1×d
+        total = total.reshape(batch, self.heads, count, size // self.heads)
+        return total.transpose(1, 2).reshape(batch, count, size)
+
+
+def per_point(levels: Tensor, axis: int) -> Tensor:
+    """A value per level as one per level and point."""
+    return levels.repeat_interleave(POINTS, dim=axis)
+
+
+def gathered(values: Tensor, places: Tensor) -> Tensor:
+    """values[n, places[n, p, 0]]: N×L×d and N×P×1 give N×P×d. In ONNX it is one GatherND, whatever the batch."""
+    whole = places.to(torch.int64)
+    if torch.onnx.is_in_onnx_export():
+        shape = (values.shape[0], places.shape[1], values.shape[2])
+        return torch.onnx.ops.symbolic(
+            "GatherND", (values, whole), {"batch_dims": 1}, dtype=values.dtype, shape=shape
+        )
+    return values.gather(1, whole.expand(-1, -1, values.shape[2]))
+
+
+class Plugin(nn.Module):
+    """TensorRT's plugin; outside an export its answer is computed by `GridSampling`, from the same numbers."""
+
+    order = (0, 1, 2, 3)
+
+    def __init__(self, sides: Sides, heads: int) -> None:
+        super().__init__()
+        self.heads, self.sides = heads, sides
+        self.centres = nn.Buffer(centres(sides)[:, None].repeat(1, heads, LEVELS * POINTS))  # S×heads×(…, xy)
+        self.maps = nn.Buffer(torch.tensor(list(sides), dtype=torch.int32))
+        ends = torch.tensor([height * width for height, width in sides]).cumsum(0)
+        self.first = nn.Buffer(torch.cat([ends.new_zeros(1), ends[:-1]]).to(torch.int32))
+
+    @staticmethod
+    def unit(pixels: Tensor) -> Tensor:
+        return 1 / pixels
+
+    def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        batch, count, size = values.shape
+        offsets = offsets.reshape(batch, count, self.heads, LEVELS * POINTS * 2)
+        places = (offsets + self.centres).reshape(batch, count, self.heads, LEVELS, POINTS, 2)
+        shares = shares.reshape(batch, count, self.heads, LEVELS, POINTS)
+        grouped = values.reshape(batch, count, self.heads, size // self.heads)
+        return self.attend(grouped, places, shares).reshape(batch, count, size)
+
+    def attend(self, values: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            inputs = (values, self.maps, self.first, places, shares)
+            operator = f"{PLUGIN_DOMAIN}::{PLUGIN}"
+            return torch.onnx.ops.symbolic(
+                operator, inputs, dtype=values.dtype, shape=values.shape, version=1
+            )
+        return sampled_as_plugin(values, places, shares, self.sides)
+
+
+def sampled_as_plugin(values: Tensor, places: Tensor, shares: Tensor, sides: Sides) -> Tensor:
+    """What the plugin computes, in PyTorch: N×S×heads×d."""
+    batch, count, heads, width = values.shape
+    levels = values.split_with_sizes([height * width for height, width in sides], dim=1)
+    mixed = values.new_zeros(batch * heads, width, count)
+    for level, (height, wide) in enumerate(sides):
+        maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, width, height, wide)
+        grid = (2 * places[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
+        part = shares[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]
+        mixed = mixed + (F.grid_sample(maps, grid, align_corners=False) * part).sum(-1)
+    return mixed.reshape(batch, heads, width, count).permute(0, 3, 1, 2)

@@ -1,0 +1,118 @@
+"""A small real Mask2Former checkpoint in the Hub's layout, by transformers, and the same as detectron2 has it."""
+
+import json
+import re
+
+import torch
+from conftest import CLASSES, randomise
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+SWIN = {"embed_dim": 16, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
+RESNET = {"embedding_size": 8, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 2, 1, 1]}
+SMALL = {
+    "feature_size": 32,
+    "mask_feature_size": 32,
+    "hidden_dim": 32,
+    "encoder_feedforward_dim": 48,
+    "dim_feedforward": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 5,
+    "num_attention_heads": 4,
+    "num_queries": 10,
+}
+
+
+def oracle(backbone="swin", seed=5, **changes):
+    """transformers' network with random weights; its loss wants scipy, and is not used."""
+    import transformers
+    from transformers.models.mask2former import modeling_mask2former
+
+    modeling_mask2former.requires_backends = lambda *_: None
+    inner = (
+        transformers.SwinConfig(**SWIN, out_features=STAGES)
+        if backbone == "swin"
+        else transformers.ResNetConfig(**RESNET, out_features=STAGES)
+    )
+    labels = dict(enumerate(CLASSES))
+    config = transformers.Mask2FormerConfig(
+        backbone_config=inner, id2label=labels, num_labels=len(labels), **{**SMALL, **changes}
+    )
+    return randomise(transformers.Mask2FormerForUniversalSegmentation(config), seed).eval()
+
+
+def write(folder, backbone="swin", size=(96, 160), **changes):
+    oracle(backbone, **changes).save_pretrained(folder)
+    preprocessor = {
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "size": {"height": size[0], "width": size[1]},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+LAYER, HEAD = r"^model\.transformer_module\.decoder\.layers\.(\d)\.", "sem_seg_head.predictor."
+_PAIRS = [
+    (r"^model\.pixel_level_module\.encoder\.embeddings\.patch_embeddings\.projection", "backbone.patch_embed.proj"),
+    (r"^model\.pixel_level_module\.encoder\.embeddings\.norm", "backbone.patch_embed.norm"),
+    (r"^model\.pixel_level_module\.encoder\.encoder\.layers", "backbone.layers"),
+    (r"^model\.pixel_level_module\.encoder\.hidden_states_norms\.stage(\d)", lambda m: f"backbone.norm{int(m[1]) - 1}"),
+    (r"^model\.pixel_level_module\.encoder\.embedder\.embedder", "backbone.stem.conv1"),
+    (
+        r"^model\.pixel_level_module\.encoder\.encoder\.stages\.(\d)\.layers",
+        lambda m: f"backbone.res{int(m[1]) + 2}",
+    ),
+    (r"(backbone\.res\d\.\d)\.layer\.(\d)", lambda m: f"{m[1]}.conv{int(m[2]) + 1}"),
+    (r"(backbone\.(res|stem).*)\.convolution\.weight", r"\1.weight"),
+    (r"(backbone\.(res|stem).*)\.normalization", r"\1.norm"),
+    (r"layernorm_before", "norm1"),
+    (r"layernorm_after", "norm2"),
+    (r"attention\.self\.relative", "attn.relative"),
+    (r"attention\.self\.query", "attn.qkv"),
+    (r"attention\.output\.dense", "attn.proj"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"(backbone.*)output\.dense", r"\1mlp.fc2"),
+    (r"^model\.pixel_level_module\.decoder", "sem_seg_head.pixel_decoder"),
+    (r"pixel_decoder\.(adapter_1|layer_1)\.0", r"pixel_decoder.\1"),
+    (r"pixel_decoder\.(adapter_1|layer_1)\.1", r"pixel_decoder.\1.norm"),
+    (r"pixel_decoder\.level_embed", "pixel_decoder.transformer.level_embed"),
+    (r"input_projections", "input_proj"),
+    (r"mask_projection", "mask_features"),
+    (r"pixel_decoder\.encoder", "pixel_decoder.transformer.encoder"),
+    (r"(pixel_decoder.*)\.self_attn_layer_norm", r"\1.norm1"),
+    (r"(pixel_decoder.*)\.final_layer_norm", r"\1.norm2"),
+    (r"(pixel_decoder.*)\.fc(\d)", r"\1.linear\2"),
+    (r"^model\.transformer_module\.queries_embedder", "sem_seg_head.predictor.query_embed"),
+    (r"^model\.transformer_module\.queries_features", "sem_seg_head.predictor.query_feat"),
+    (r"^model\.transformer_module\.(level_embed|input_proj)", HEAD + r"\1"),
+    (r"^model\.transformer_module\.decoder\.layernorm", "sem_seg_head.predictor.decoder_norm"),
+    (r"^model\.transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0", HEAD + r"mask_embed.layers.\1"),
+    (LAYER + r"self_attn\.q_proj\.", HEAD + r"transformer_self_attention_layers.\1.self_attn.in_proj_"),
+    (LAYER + r"self_attn\.", HEAD + r"transformer_self_attention_layers.\1.self_attn."),
+    (LAYER + r"self_attn_layer_norm", HEAD + r"transformer_self_attention_layers.\1.norm"),
+    (LAYER + r"cross_attn_layer_norm", HEAD + r"transformer_cross_attention_layers.\1.norm"),
+    (LAYER + r"cross_attn", HEAD + r"transformer_cross_attention_layers.\1.multihead_attn"),
+    (LAYER + r"final_layer_norm", HEAD + r"transformer_ffn_layers.\1.norm"),
+    (LAYER + r"fc(\d)", HEAD + r"transformer_ffn_layers.\1.linear\2"),
+    (r"^class_predictor", "sem_seg_head.predictor.class_embed"),
+]  # fmt: skip
+
+
+def to_detectron2(hub):
+    """By an inverse written from the original's names, with the leftovers of its files."""
+    named = {}
+    for name, tensor in hub.items():
+        if re.search(r"\.(key|value|k_proj|v_proj)\.", name) or name.endswith("num_batches_tracked"):
+            continue
+        for first, others in ((".query.", (".key.", ".value.")), (".q_proj.", (".k_proj.", ".v_proj."))):
+            if first in name:
+                tensor = torch.cat([tensor, *(hub[name.replace(first, other)] for other in others)])
+        for old, new in _PAIRS:
+            name = re.sub(old, new, name)
+        named[name] = tensor
+    named["criterion.empty_weight"] = torch.ones(6)
+    if "backbone.patch_embed.proj.weight" in named:
+        named["backbone.layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(
+            16, 16, dtype=torch.int64
+        )
+    return named

@@ -1,0 +1,207 @@
+"""Mask2Former as a file: three interfaces, any batch, both forms, FP16, INT8, and NVIDIA's own builder."""
+
+import json
+
+import mask2former_checkpoint as checkpoints
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segdeploy import export, families
+from segdeploy.cli import main
+from segdeploy.errors import RequestError
+from segdeploy.export import export_onnx
+from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
+from segdeploy.quantize import Request, quantize
+from segdeploy.record import read_record
+from segdeploy.scenes import write_cityscapes
+from segdeploy.size import Size
+
+MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
+ONE_SCALE = np.float32(0.01735207357279195)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return checkpoints.write(tmp_path_factory.mktemp("m2f") / "small")
+
+
+@pytest.fixture(scope="module")
+def exported(written, tmp_path_factory):
+    """`exported("frames", "gather")`: each kind made once, with its batch open."""
+    made, folder = {}, tmp_path_factory.mktemp("graphs")
+
+    def graph(interface, form=None):
+        if (interface, form) not in made:
+            path = folder / f"{form or 'usual'}.{interface}.onnx"
+            made[interface, form] = export_onnx(
+                written, interface=interface, batch=None, msda=form, output=path
+            )
+        return made[interface, form]
+
+    return graph
+
+
+def reference(folder, frames):
+    pixels = torch.from_numpy((frames - MEAN) / STD).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        scores = families.build(read_checkpoint(folder)).plain(pixels)
+        labels = F.interpolate(scores, frames.shape[1:3], mode="bilinear", align_corners=False).argmax(1)
+    return scores.numpy(), labels.numpy()
+
+
+def run(model, inputs):
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.mark.parametrize(
+    ("interface", "form"), [("frames", "gather"), ("nvinfer", None), ("logits", "gridsample")]
+)
+def test_each_interface_answers_for_every_slot(interface, form, written, exported):
+    path = exported(interface, form).path
+    frames = np.random.default_rng(2).integers(0, 256, (3, 96, 160, 3), np.uint8)
+    scores, labels = reference(written, frames)
+    eaten = frames
+    if interface != "frames":
+        eaten = np.ascontiguousarray((ONE_SCALE * (frames - MEAN)).transpose(0, 3, 1, 2))
+    answer = run(path, eaten)
+    if interface == "logits":
+        assert answer.shape == (3, 5, 24, 40)
+        np.testing.assert_allclose(answer, scores, atol=1e-4 * np.ptp(scores))
+    else:
+        assert np.mean(answer.reshape(labels.shape) == labels) >= 0.9999
+
+
+def test_the_graph_has_nothing_that_depends_on_the_data(exported):
+    model = onnx.load(exported("logits", "gridsample").path)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
+    kinds = [node.op_type for node in model.graph.node]
+    assert not {"NonZero", "Shape", "Expand", "ScatterND", "Loop", "If", "Einsum", "Pad", "Tile"} & set(kinds)
+    layers, pixel_layers, blocks = 4, 2, 7
+    assert kinds.count("GridSample") == 3 * pixel_layers
+    assert kinds.count("Softmax") == blocks + pixel_layers + 2 * layers + 1
+    # a cut and a join for each block, and three mergings
+    assert kinds.count("Gather") == 2 * blocks + 3
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert "network.backbone.stages.1.blocks.0.attention.triple/MatMul" in names
+    assert "network.decoder.layers.3.look.key/MatMul" in names
+    gather = [node.op_type for node in onnx.load(exported("frames", "gather").path).graph.node]
+    assert "GridSample" not in gather
+    assert gather.count("GatherND") == 4 * pixel_layers
+
+
+def test_masks_are_made_where_they_are_needed(exported):
+    """Only the last ones have a quarter of the image's 24x40; the others have 3x5, 6x10 and 12x20."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(exported("logits", "gridsample").path))
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in model.graph.value_info
+    }
+    wide = [
+        shapes[node.output[0]]
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.output[0] in shapes
+    ]
+    masks = [shape[2] for shape in wide if shape[1:2] == [10] and shape[2] in (15, 60, 240, 960)]
+    assert masks == [15, 60, 240, 15, 960]
+
+
+def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
+    made = exported("frames", "plugin")
+    model = onnx.load(made.path)
+    nodes = [node for node in model.graph.node if node.op_type == DEFORMABLE]
+    assert [(node.domain, len(node.input), len(node.output)) for node in nodes] == [("trt.plugins", 5, 1)] * 2
+    assert {item.domain for item in model.opset_import} == {"", "trt.plugins"}
+    stored = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    sides, first = (stored[name] for name in nodes[0].input[1:3])
+    assert (sides.tolist(), first.tolist()) == ([[3, 5], [6, 10], [12, 20]], [0, 15, 75])
+    assert (sides.dtype, first.dtype) == (np.int32, np.int32)
+    assert made.record.agreement["with"] == "PyTorch FP32, with 2 TensorRT plugins computed by GridSample"
+    assert len(plugins_of(model)) == 2
+    stand_in = without_plugins(model)
+    onnx.checker.check_model(stand_in, full_check=True)
+    frames = np.random.default_rng(4).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    assert np.mean(run(stand_in, frames) == reference(written, frames)[1]) >= 0.9999
+
+
+def test_a_plugin_in_fp16_is_refused(written, exported):
+    checkpoint = read_checkpoint(written)
+    card = export.card_of(checkpoint, None)
+    signature = export.signature_of(card, "frames", Size(96, 160), 1)
+    path = exported("frames", "plugin").path
+    with pytest.raises(RequestError, match="the graph has 2 TensorRT plugins, whose FP16 cannot be proven"):
+        export.in_fp16(onnx.load(path), path, None, card, signature)
+
+
+@pytest.mark.parametrize("form", ["gridsample", "gather"])
+def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, tmp_path):
+    made = export_onnx(written, interface="frames", msda=form, fp16=True, output=tmp_path)
+    assert made.record.agreement["pixel_agreement"] >= 0.995
+    assert len(made.record.islands) < made.record.cost["nodes"] / 4
+    demand_engine(made.path, 1)
+
+
+@pytest.mark.parametrize(("interface", "form"), [("frames", "gather"), ("logits", "gridsample")])
+def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported):
+    demand_engine(exported(interface, form).path, None)
+
+
+def demand_engine(path, batch):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+    from test_rtx import build
+
+    assert build(path, batch).nbytes > 1 << 17
+
+
+def test_another_task_on_the_command_line(written, tmp_path, capsys):
+    folder = tmp_path / "mask2former-panoptic"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (folder / name).write_bytes((written / name).read_bytes())
+    out = tmp_path / "out"
+    request = [
+        "export",
+        str(folder),
+        "--msda",
+        "gather",
+        "--interface",
+        "frames",
+        "--size",
+        "64x64",
+        "-o",
+        str(out),
+    ]
+    assert main(request) == 1
+    assert "take this one all the same: --any-task" in capsys.readouterr().err
+    assert main([*request, "--any-task"]) == 0
+    assert "pixels equal" in capsys.readouterr().out
+    (path,) = out.glob("*.onnx")
+    assert "GatherND" in read_record(path).cost
+
+
+def test_msda_is_refused_where_there_is_none(tiny, refused):
+    with pytest.raises(RequestError, match="a SegFormer has no deformable attention to write as 'gather'"):
+        export_onnx(tiny, msda="gather")
+    assert "leave it out" in refused("export", tiny, "--msda", "gather")
+
+
+def test_int8_through_the_quantiser(exported, tmp_path):
+    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
+    done = quantize(exported("frames", "gather").path, request, output=tmp_path / "out")
+    assert done.record.calibration["int8_share"] > 0.9
+    kinds = [node.op_type for node in onnx.load(done.path).graph.node]
+    assert kinds.count("QuantizeLinear") > 40
+
+
+def test_the_record_names_the_network(exported):
+    record = json.loads(exported("nvinfer").path.with_suffix(".onnx.json").read_text())
+    assert record["source"]["layout"] == "hub"
+    assert record["cost"]["GridSample"] == 6
