@@ -117,7 +117,9 @@ def step(name: str, seen: Agreement, model: ModelProto) -> dict[str, Any]:
         "pixel_agreement": seen.pixel_agreement,
         "macs": shares_of(model),
     }
-\n\ndef compared_with(model: ModelProto) -> str:
+
+
+def compared_with(model: ModelProto) -> str:
     plugins = plugins_of(model)
     stand_in = f", with {len(plugins)} TensorRT plugins computed by GridSample" if plugins else ""
     return f"{REFERENCE}{stand_in}"
