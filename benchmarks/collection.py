@@ -1,12 +1,14 @@
 """Time and memory of collecting calibration statistics, beside plain forward passes and onnxruntime's calibrator.
 
-Each measurement is a process of its own, so that its peak memory is its own.
+Each measurement is a process of its own, so that its peak memory is its own. Forward passes and collections take turns,
+so that a machine that gets slower or faster does so for both; medians are given, with quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ SIZE = Size(512, 1024)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=5, help="forward and collect in turn; 2 or more")
     parser.add_argument("--peer-images", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "collection.cpu.json")
     parser.add_argument(
@@ -49,17 +52,15 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict:
     scenes.write_cityscapes(images, max(asked.counts), seed=1_200_000, height=SIZE.height, width=SIZE.width)
     rows = []
     for count in asked.counts:
-        plain, ours = (run(what, graph, images, count) for what in ("forward", "collect"))
-        rows.append(
-            {
-                "images": count,
-                "forward_ms_per_image": plain["ms_per_image"],
-                "collect_ms_per_image": ours["ms_per_image"],
-                "ratio": round(ours["ms_per_image"] / plain["ms_per_image"], 3),
-                "forward_peak_gb": plain["peak_gb"],
-                "collect_peak_gb": ours["peak_gb"],
-            }
-        )
+        pairs = [
+            [run(what, graph, images, count) for what in ("forward", "collect")] for _ in range(asked.rounds)
+        ]
+        row = {"images": count, "rounds": asked.rounds}
+        for name, one in zip(("forward", "collect"), zip(*pairs, strict=True), strict=True):
+            row |= middle(f"{name}_ms_per_image", [facts["ms_per_image"] for facts in one])
+            row[f"{name}_peak_gb"] = max(facts["peak_gb"] for facts in one)
+        row |= middle("ratio", [ours["ms_per_image"] / plain["ms_per_image"] for plain, ours in pairs])
+        rows.append(row)
     ours, theirs = (run(what, graph, images, asked.peer_images) for what in ("scales", "onnxruntime"))
     peer = {"images": asked.peer_images, "segdeploy": ours, "onnxruntime": theirs}
     peer |= {
@@ -67,6 +68,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict:
         "times_faster": round(theirs["seconds"] / ours["seconds"], 2),
     }
     return {"size": str(SIZE), "rows": rows, "entropy_beside_onnxruntime": peer}
+
+
+def middle(name: str, values: list[float]) -> dict:
+    """The median, and the quartiles beside it."""
+    low, median, high = (round(one, 3) for one in statistics.quantiles(values, n=4, method="inclusive"))
+    return {name: median, f"{name}_quartiles": [low, high]}
 
 
 def run(what: str, graph: Path, images: Path, count: int) -> dict:

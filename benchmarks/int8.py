@@ -79,7 +79,9 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
     rows.append({"graph": "segdeploy, FP16"} | against(own, score(half, val, fp16=True)))
     for method in asked.methods:
         for fp16 in (False, True):
-            request = Request(dataset=train, method=method, max_drop=asked.max_drop, fp16=fp16)
+            request = Request(
+                dataset=train, count=len(train), method=method, max_drop=asked.max_drop, fp16=fp16
+            )
             output = folder / f"{method}{fp16}"
             began = time.monotonic()
             done = quantize(fp32, request, output=output, progress=lambda step: None)
@@ -87,7 +89,7 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
             rows.append(
                 {
                     "graph": f"segdeploy, {method}{', FP16 elsewhere' if fp16 else ''}",
-                    "images": len(train),
+                    "images": done.record.calibration["images"],
                     "seconds": round(took),
                     "int8_share": round(done.record.calibration["int8_share"], 4),
                     "keep": done.record.calibration["keep"],

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import onnx
 
-from segdeploy import half
+from segdeploy import files, half
 from segdeploy.calibrate.material import images_in
-from segdeploy.card import ModelCard, read_card
-from segdeploy.engine.build import Built, build
+from segdeploy.card import read_card
+from segdeploy.engine.build import Built, build_locked
 from segdeploy.engine.calibrator import demand_calibrator
+from segdeploy.engine.job import Job, job_of
 from segdeploy.engine.request import Calibration, EngineRequest
 from segdeploy.engine.settings import demand_possible
 from segdeploy.errors import GraphError, RequestError
@@ -55,26 +56,34 @@ def deploy(
     demand_possible(flavour, asked)
     written = written_of(path)
     demand_sense(path, request, written)
+    images = tuple(images_of(request.quantisation)) if request.quantisation else ()
+    # What cannot be built is refused here, of the graph that the user knows, before hours may go into another one.
+    job = job_of(path, asked, flavour, command, progress, images)
+    target = job.path_in(output)
+    with files.locked(target):
+        graph = graph_for(job, request, written, target.parent)
+        if graph is None:
+            return Deployed(build_locked(job, target), ())
+        # A graph made on the way carries what the card says of it.
+        made = job_of(graph, replace(asked, card=None), flavour, command, progress, images)
+        return Deployed(build_locked(made, target), (graph,))
+
+
+def graph_for(job: Job, request: DeployRequest, written: Written, folder: Path) -> Path | None:
+    """The graph that is built instead of the one that was given, made here; None where that one will do."""
+    asked, command, progress = job.request, job.command, job.progress
     card = read_card(asked.card) if asked.card else None
-    graph, graphs = path, []
     quantisation = request.quantisation
     if asked.int8 and not written.int8 and not request.calibrator:
         assert quantisation is not None  # noqa: S101 - demand_sense has seen to it
-        fp16 = asked.fp16 and flavour.can_be_typed
-        folder = output.parent if output.suffix == ".engine" else output
-        wanted = replace(quantisation, fp16=fp16, card=card)
-        done = quantize(path, wanted, output=folder, command=command, progress=progress)
-        graph = done.path
-        graphs.append(graph)
-    elif asked.fp16 and not written.fp16 and writes_types(flavour, request):
-        folder = output.parent if output.suffix == ".engine" else output
+        wanted = replace(quantisation, fp16=asked.fp16 and job.flavour.can_be_typed, card=card)
+        return quantize(job.graph, wanted, output=folder, command=command, progress=progress).path
+    if asked.fp16 and not written.fp16 and writes_types(job.flavour, request):
         images = quantisation.images if quantisation else None
-        graph = halved(path, images, card, folder, command, progress)
-        graphs.append(graph)
-    # A graph made on the way carries what the card says of it.
-    asked = asked if graph is path else replace(asked, card=None)
-    built = build(graph, asked, output, progress, flavour=flavour, command=command)
-    return Deployed(built, tuple(graphs))
+        return half.write_half(
+            job.graph, images=images, card=card, output=folder, command=command, progress=progress
+        ).path
+    return None
 
 
 def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
@@ -84,35 +93,27 @@ def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
     return flavour.can_be_typed and not request.calibrator and request.engine.dla is None
 
 
-def halved(
-    path: Path,
-    images: Path | None,
-    card: ModelCard | None,
-    output: Path,
-    command: str,
-    progress: Callable[[str], None],
-) -> Path:
-    return half.write_half(
-        path, images=images, card=card, output=output, command=command, progress=progress
-    ).path
-
-
 def calibration_of(request: DeployRequest) -> Calibration | None:
     if not request.calibrator:
         return None
     given = request.quantisation
-    if given is None:
+    if given is None or (given.scales is None and given.images is None and given.dataset is None):
         raise RequestError(
             "--calibrator tensorrt needs images to calibrate on: --images DIR; or a cache: --scales FILE"
         )
     if given.scales is not None:
         return Calibration(cache=given.scales)
-    if given.images is not None:
-        found = images_in(given.images)
-    elif given.dataset is not None:
-        found = [pair.image for pair in given.dataset.pairs]
+    found = images_of(given)
     count = min(given.count or MOST_CALIBRATED, len(found))
     return Calibration(images=tuple(found[place * len(found) // count] for place in range(count)))
+
+
+def images_of(quantisation: Quantisation) -> list[Path]:
+    if quantisation.images is not None:
+        return images_in(quantisation.images)
+    if quantisation.dataset is not None:
+        return [pair.image for pair in quantisation.dataset.pairs]
+    return []
 
 
 def demand_sense(path: Path, request: DeployRequest, written: Written) -> None:

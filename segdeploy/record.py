@@ -6,7 +6,7 @@ A sidecar and not a header inside the file, because trtexec and DeepStream must 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ class ArtifactRecord:
     verdict: str = ""  # the same in words
     calibration: dict[str, Any] = field(default_factory=dict)  # method, images, what stays out of INT8
     versions: dict[str, str] = field(default_factory=dict)
-    command: str = ""
+    command: str = ""  # that made it
+    commands: list[str] = field(default_factory=list)  # that made what it was made from, the first one first
     islands: list[str] = field(default_factory=list)  # the nodes that stayed FP32 in an FP16 graph
     engine: dict[str, Any] = field(
         default_factory=dict
@@ -51,8 +52,10 @@ class ArtifactRecord:
     def as_text(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
-    def write(self, folder: Path) -> None:
-        write_text(record_path(folder / self.artifact), self.as_text())
+    def write(self, folder: Path) -> Path:
+        path = record_path(folder / self.artifact)
+        write_text(path, self.as_text())
+        return path
 
 
 def record_path(artifact: Path) -> Path:
@@ -85,11 +88,19 @@ def first_record(name: str, digest: str, signature: Signature, precision: str, o
 
 
 def record_of_graph(graph: Path, digest: str) -> ArtifactRecord | None:
-    """The graph's record; one that describes another graph of that name is refused."""
+    """The record to make the next one from: its `commands` end with how the graph itself was made.
+
+    One that describes another graph of that name is refused.
+    """
     record = read_record(graph)
     if record is not None and record.digest != digest:
         raise GraphError(
             f"{graph} is not the graph that {record_path(graph).name} describes: it was changed after that was written;"
             " export it again, or remove the record"
         )
-    return record
+    return record and replace(record, commands=in_order([*record.commands, record.command]))
+
+
+def in_order(commands: list[str]) -> list[str]:
+    """One command may have taken several steps: it is named once."""
+    return [one for place, one in enumerate(commands) if one and commands[place - 1 : place] != [one]]

@@ -30,6 +30,7 @@ class HostSession:
 
     def __init__(self, batch=None, stop_at=None, **facts):
         self.signature = signature(batch, **facts)
+        self.batches = (batch or 1,) * 2
         self.stop_at = stop_at
         self.asked = []
         self.closed = False

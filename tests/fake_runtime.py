@@ -352,17 +352,18 @@ class IRuntimeCache:
     _loaded = None
 
     def deserialize(self, blob):
-        self._loaded = bytes(blob) if blob == b"compiled here" else None
+        self._loaded = bytes(blob) if blob.startswith(b"compiled here") else None
         return self._loaded is not None
 
     def serialize(self):
-        return b"compiled here"
+        return b"compiled here" + b" again" * self.module.compiled_again
 
 
 CLASSES = (Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig, IRuntimeCache)
 ENUMERATIONS = {
     "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
     "DataType": ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "INT64", "BF16"),
+    "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
     "CudaGraphStrategy": ("DISABLED", "WHOLE_GRAPH_CAPTURE"),
     "DynamicShapesKernelSpecializationStrategy": ("LAZY", "EAGER", "NONE"),
     "EngineValidity": ("VALID", "SUBOPTIMAL", "INVALID"),
@@ -389,6 +390,7 @@ def fake_module(version, device, networks):
     module.__version__ = "1.7.1.116" if version == "rtx" else f"{version}.7"
     module.device, module.networks = device, networks
     module.loaded, module.contexts, module.failures, module.most_contexts = [], [], [], 9
+    module.compiled_again = 0
     module.ILogger = Logger
     module.init_libnvinfer_plugins = lambda logger, namespace: True
     for name, members in ENUMERATIONS.items():

@@ -112,6 +112,7 @@ class Fake(types.ModuleType):
         self.has_driver = True
         self.drops_to_fp32 = False
         self.fused_attention = 0
+        self.never_tells_types = False
         self.on_step = lambda name, step: None
         self.loggers = []
         for name in self._names:
@@ -270,6 +271,7 @@ def classes(module, version):
 
         def set_shape(self, name, least, usual, most):
             module.did("set_shape", name, least, usual, most)
+            self._shapes = least, usual, most
 
     class ITimingCache(Limited):
         _kind = "ITimingCache"
@@ -299,6 +301,7 @@ def classes(module, version):
             module.did("set_memory_pool_limit", pool.name, size)
 
         def add_optimization_profile(self, profile):
+            self._profile = profile._shapes
             return 0
 
         def set_calibration_profile(self, profile):
@@ -348,7 +351,10 @@ def classes(module, version):
                 self._logger.log(ILogger.ERROR, message)
             if module.builder_says or not calibrate(config) or not walk(self._logger, config):
                 return None
-            return Plan(json.dumps(layers_of(network, config)).encode())
+            ends = [("INPUT", one) for one in network._inputs] + [("OUTPUT", one) for one in network._outputs]
+            tensors = {one.name: (mode, one.shape) for mode, one in ends}
+            facts = layers_of(network, config), tensors, config.__dict__.get("_profile")
+            return Plan(json.dumps(facts).encode())
 
     def calibrate(config):
         calibrator = config.__dict__.get("int8_calibrator")
@@ -404,26 +410,41 @@ def classes(module, version):
             found.append({"name": layer.name, "kind": kind, "reads": reads, "writes": writes})
         return found
 
-    def typed_as(kind):
+    def typed_as(kind, told):
         spelled = SPELLED.get(kind, kind)
         if version.startswith("11"):
-            return {"Name": "t", "Format": "Row major linear", "DataType": spelled}
+            unknown = "N/A due to dynamic shapes"
+            return {
+                "Name": "t",
+                "Format": "Row major linear" if told else unknown,
+                "DataType": spelled if told else unknown,
+            }
+        if not told:
+            return {"Name": "t", "Location": "Device", "Format/Datatype": "N/A due to dynamic shapes"}
         return {"Name": "t", "Location": "Device", "Format/Datatype": f"Row major linear {spelled} format"}
 
     class EngineInspector(Limited):
         _kind = "EngineInspector"
 
-        def __init__(self, layers):
-            self._layers = layers
+        execution_context = None
+
+        def __init__(self, engine):
+            self._layers, self._engine = engine._layers, engine
 
         def get_engine_information(self, form):
             assert form is module.LayerInformationFormat.JSON
+            shapes = {} if self.execution_context is None else self.execution_context._shapes
+            told = not module.never_tells_types and all(
+                min(shape) > 0 or name in shapes
+                for name, (mode, shape) in self._engine._tensors.items()
+                if mode == "INPUT"
+            )
             layers = [
                 {
                     "Name": layer["name"],
                     "LayerType": layer["kind"],
-                    "Inputs": [typed_as(layer["reads"])],
-                    "Outputs": [typed_as(layer["writes"])],
+                    "Inputs": [typed_as(layer["reads"], told)],
+                    "Outputs": [typed_as(layer["writes"], told)],
                     "TacticName": "",
                     "Metadata": f"[ONNX Layer: {layer['name']}]",
                 }
@@ -436,14 +457,43 @@ def classes(module, version):
     class ICudaEngine(Limited):
         _kind = "ICudaEngine"
 
-        def __init__(self, layers):
-            self._layers = layers
+        def __init__(self, facts):
+            self._layers, self._tensors, self._profile = facts
+
+        num_io_tensors = property(lambda self: len(self._tensors))
+
+        def get_tensor_name(self, index):
+            return list(self._tensors)[index]
+
+        def get_tensor_mode(self, name):
+            return getattr(module.TensorIOMode, self._tensors[name][0])
+
+        def get_tensor_shape(self, name):
+            return self._tensors[name][1]
+
+        def get_tensor_profile_shape(self, name, index):
+            assert index == 0
+            return self._profile
+
+        def create_execution_context(self):
+            return IExecutionContext(self)
 
         device_memory_size = property(lambda self: 4096)
         device_memory_size_v2 = property(lambda self: 8192)
 
         def create_engine_inspector(self):
-            return EngineInspector(self._layers)
+            return EngineInspector(self)
+
+    class IExecutionContext(Limited):
+        _kind = "IExecutionContext"
+
+        def __init__(self, engine):
+            self._shapes = {}
+
+        def set_input_shape(self, name, shape):
+            module.did("set_input_shape", name, shape)
+            self._shapes[name] = shape
+            return True
 
     class Runtime(Limited):
         _kind = "Runtime"
@@ -461,7 +511,8 @@ def classes(module, version):
 
     made = (
         ILogger, IProgressMonitor, IInt8EntropyCalibrator2, ITensor, ILayer, INetworkDefinition, ParserError,
-        OnnxParser, IOptimizationProfile, ITimingCache, IBuilderConfig, Builder, EngineInspector, ICudaEngine, Runtime,
+        OnnxParser, IOptimizationProfile, ITimingCache, IBuilderConfig, Builder, EngineInspector, ICudaEngine,
+        IExecutionContext, Runtime,
     )  # fmt: skip
     for kind in made:
         kind._version = version

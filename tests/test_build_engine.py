@@ -129,7 +129,7 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--calibrator", "mine"], "--calibrator 'mine' is not known; known: tensorrt"),
         (
             ["--int8", "--images", ".", "--card", "segformer-b0-demo"],
-            "--card describes a graph from elsewhere",
+            "Leave the card out",
         ),
         (["--images", "."], "images are for --int8, and to judge --fp16 on"),
         (["--workspace", "-1"], "--workspace -1 is not a size in GiB"),
@@ -280,7 +280,10 @@ def test_an_engine_without_a_record(engine, tmp_path, capsys):
 def test_a_record_without_an_engine(engine, tmp_path, capsys):
     shutil.copy(f"{engine}.json", tmp_path / "x.engine.json")
     assert main(["inspect", str(tmp_path / "x.engine")]) == 1
-    assert "x.engine.json describes an engine that is not beside it; rebuild it: " in capsys.readouterr().err
+    assert (
+        "the record x.engine.json is here, and x.engine is not. Copy it here, or build it again: segdeploy"
+        in (capsys.readouterr().err)
+    )
     assert main(["inspect", str(tmp_path / "y.engine")]) == 1
     assert "there is no file" in capsys.readouterr().err
 

@@ -129,6 +129,13 @@ def test_an_image_that_has_gone_is_named(graphs, network, images):
         key_of(graphs("frames"), network[1], images)
 
 
+def test_copies_are_one_image(network, images):
+    for path in images[7:]:
+        path.write_bytes(images[0].read_bytes())
+    with pytest.raises(CalibrationError, match=r"7 images \(10 files, some of them copies\) are too few"):
+        collect(*network, images, key=KEY)
+
+
 def test_too_few(network, images):
     with pytest.raises(CalibrationError, match="7 images are too few to calibrate on; give 8 or more"):
         collect(*network, images[:7], key=KEY)

@@ -1,9 +1,15 @@
 """Which graph an engine is built from, on each TensorRT: made on the way, or as it is with flags."""
 
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 
+from segdeploy import deploy, files, half
 from segdeploy.calibrate.cache import CalibrationCache, write_cache
 from segdeploy.cli import main
+from segdeploy.engine import verify
 from segdeploy.record import read_record
 from segdeploy.scenes import write_cityscapes
 
@@ -81,6 +87,78 @@ def test_the_calibrator_needs_something_to_eat(graphs, tensorrt_here, tmp_path, 
     assert run(graphs("frames"), tmp_path, "--int8", "--calibrator", "tensorrt") == 1
     assert "--calibrator tensorrt needs images to calibrate on" in capsys.readouterr().err
     assert names(tmp_path) == []
+
+
+def test_a_calibrator_that_is_given_a_number_and_no_images(graphs, tensorrt_here, tmp_path, capsys):
+    tensorrt_here("10.3.0")
+    assert run(graphs("frames"), tmp_path, "--int8", "--calibrator", "tensorrt", "--count", 5) == 1
+    assert "--calibrator tensorrt needs images to calibrate on: --images DIR" in capsys.readouterr().err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("precision", [["--fp16"], ["--int8", "--images", "IMAGES"]])
+@pytest.mark.parametrize(
+    ("given", "why_not", "match"),
+    [
+        ([], "no GPU (for this test)", "here is no GPU (for this test)"),
+        (
+            ["--batch", "1:4:8"],
+            None,
+            "tiny.frames.1.onnx takes batches of exactly 1, and --batch 1:4:8 was asked for",
+        ),
+        (["--dla", "3"], None, "--dla 3 was asked for, and this machine has the cores 0 to 1"),
+        ([], "locked", ".engine is being written by another segdeploy"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_a_graph_is_made(
+    given, why_not, match, precision, graphs, images, tensorrt_here, tmp_path, monkeypatch, capsys
+):
+    def made_already(*arguments, **options):
+        raise AssertionError("hours went into a graph first")
+
+    tensorrt_here("11.4.0", dla_cores=2)
+    monkeypatch.setattr(deploy, "quantize", made_already)
+    monkeypatch.setattr(half, "write_half", made_already)
+    precision = [images if one == "IMAGES" else one for one in precision]
+    lock = nullcontext()
+    if why_not == "locked":
+        stem = "tiny.frames.1.fp16" if "--fp16" in precision else "tiny.frames.1.int8"
+        lock = files.locked(tmp_path / f"{stem}.engine")
+    elif why_not:
+        monkeypatch.setattr(verify, "why_not", lambda *asked: why_not)
+    with lock:
+        assert run(graphs("frames"), tmp_path, *precision, *given) == 1
+    assert match in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_from_the_checkpoint_on_each_once(graphs, tensorrt_here, tmp_path, monkeypatch):
+    tensorrt_here("10.3.0")
+    given = ["segdeploy", "build-engine", "tiny.onnx", "--fp16"]
+    monkeypatch.setattr("sys.argv", given)
+    graph = tmp_path / "tiny.onnx"
+    graph.write_bytes(graphs("frames").read_bytes())
+    replace(read_record(graphs("frames")), artifact="tiny.onnx", command="segdeploy export tiny").write(
+        tmp_path
+    )
+    assert run(graph, tmp_path, "--fp16") == 0
+    assert read_record(tmp_path / "tiny.fp16.onnx").commands == ["segdeploy export tiny"]
+    record = read_record(tmp_path / "tiny.fp16.engine")
+    assert record.engine["commands"] == ["segdeploy export tiny", "segdeploy build-engine tiny.onnx --fp16"]
+
+
+def test_the_engine_is_compared_on_the_images_that_were_given(
+    graphs, images, tensorrt_here, tmp_path, capsys
+):
+    tensorrt_here("10.3.0")
+    assert run(graphs("frames"), tmp_path, "--fp16", "--images", images, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["file"], said["graphs"]) == (
+        str(tmp_path / "tiny.frames.1.fp16.engine"), [str(tmp_path / "tiny.frames.1.fp16.onnx")],
+    )  # fmt: skip
+    used = [frame["of"] for frame in said["record"]["engine"]["golden"]]
+    assert len(set(used)) == 3
+    assert set(used) <= {path.name for path in images.rglob("*.png")}
 
 
 def test_a_warning_worth_telling(graphs, tensorrt_here, tmp_path, capsys):

@@ -115,6 +115,18 @@ def test_images_do_not_run_as_root_and_prove_themselves(path):
         assert ("ENTRYPOINT", '["segdeploy"]') in after
 
 
+@pytest.mark.parametrize("name", ["tensorrt", "deepstream"])
+def test_images_for_engines_have_what_engines_need(name):
+    """`doctor --require run` is about the CPU; what an engine needs is imported, or the image is not made."""
+    (step,) = [rest for instruction, rest in stages(FILES[0])[name] if instruction == "RUN" and "pip" in rest]
+    assert "/wheels/pycuda-*.whl" in step
+    assert "cuda-python==${CUDA}.*" in step
+    assert "tensorrt-cu${CUDA}==" in step or "python3-libnvinfer" in step
+    installed, _, then = step.partition('&& python -c "import tensorrt, pycuda, cuda.bindings.driver"')
+    assert "pip install" in installed
+    assert "useradd" in then
+
+
 @pytest.mark.parametrize("path", [*FILES, ROOT / "docker/compose.yaml"], ids=lambda path: path.name)
 def test_no_secret_and_no_moving_tag(path):
     text = path.read_text()

@@ -12,14 +12,17 @@ import onnx
 import pytest
 
 from segdeploy.calibrate.cache import CalibrationCache, write_cache
+from segdeploy.cli.build_engine import layers_in_words
 from segdeploy.engine import verify
 from segdeploy.engine.build import build
+from segdeploy.engine.job import digest_of_graph
 from segdeploy.engine.request import Calibration, EngineRequest, Profile
 from segdeploy.errors import (
     CalibrationError,
     EngineDisagrees,
     EngineError,
     GraphError,
+    ImageError,
     OutputError,
     RequestError,
 )
@@ -148,6 +151,26 @@ def test_a_dynamic_batch(version, graphs, tensorrt_here, tmp_path):
     assert single.record.batch == 1
 
 
+@pytest.mark.parametrize("version", ["8.6.1", *TYPED])
+def test_types_of_open_sizes_are_asked_with_the_best_shape(version, graphs, tensorrt_here, tmp_path):
+    there = tensorrt_here(version)
+    built = made(graphs("frames", None), tmp_path, EngineRequest(profile=Profile(1, 4, 8)))
+    assert there.arguments_of("set_input_shape") == [("frames", (4, 96, 160, 3))]
+    assert built.record.engine["layers"]["source"] == "inspector"
+    assert built.record.engine["layers"]["by_precision"]["FP32"] > 50
+
+
+def test_types_that_the_inspector_never_tells(graphs, fp16_graph, tensorrt_here, tmp_path):
+    """A typed network computes in its own types; of another one nobody knows, and it is not refused for that."""
+    tensorrt_here("10.3.0", never_tells_types=True)
+    layers = made(fp16_graph, tmp_path, EngineRequest(fp16=True)).record.engine["layers"]
+    assert (layers["source"], layers["by_precision"]["FP16"] > 50) == ("network", True)
+    tensorrt_here("8.6.1", never_tells_types=True)
+    layers = made(graphs("frames"), tmp_path, EngineRequest(fp16=True)).record.engine["layers"]
+    assert (layers["source"], layers["by_precision"]) == ("unknown", {})
+    assert "precision not known" in layers_in_words(layers)
+
+
 def test_a_fixed_batch_takes_its_own_only(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     graph = graphs("frames", 4)
@@ -189,6 +212,37 @@ def test_the_timing_cache_is_read_and_written_back(version, graphs, tensorrt_her
     made(graphs("frames"), tmp_path, EngineRequest(timing_cache=cache))
     assert there.arguments_of("create_timing_cache") == [(b"",), (b"+timed",)]
     assert cache.read_bytes() == b"+timed+timed"
+
+
+def test_a_timing_cache_that_cannot_be_written_costs_no_engine(graphs, tensorrt_here, tmp_path):
+    tensorrt_here("10.3.0")
+    (tmp_path / "file").write_bytes(b"")
+    built = made(graphs("frames"), tmp_path, EngineRequest(timing_cache=tmp_path / "file" / "timing.cache"))
+    assert built.path.is_file()
+    assert built.advice[-1].startswith("the timing cache was not kept: ")
+
+
+def test_kernels_compiled_for_the_old_engine_go_with_it(graphs, tensorrt_here, tmp_path):
+    tensorrt_here("10.3.0")
+    compiled = tmp_path / "tiny.frames.1.engine.compiled"
+    compiled.write_bytes(b"old")
+    made(graphs("frames"), tmp_path)
+    assert not compiled.exists()
+
+
+def test_weights_beside_the_graph_are_in_its_digest(graphs, tensorrt_here, tmp_path):
+    tensorrt_here("10.3.0")
+    path = tmp_path / "x.onnx"
+    onnx.save(
+        onnx.load(graphs("frames")), path, save_as_external_data=True, location="x.data", size_threshold=64
+    )
+    first = digest_of_graph(path)
+    assert first != digest_of(path)
+    data = bytearray((tmp_path / "x.data").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "x.data").write_bytes(data)
+    assert digest_of_graph(path) != first
+    assert digest_of_graph(graphs("frames")) == digest_of(graphs("frames"))
 
 
 def test_a_timing_cache_of_another_gpu(graphs, tensorrt_here, tmp_path):
@@ -246,6 +300,7 @@ def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp
     assert there.arguments_of("calibrated") == [(2, 4096), (2, 4096)]  # the fifth fills no batch
     assert [inputs.shape for _, inputs in there.gpu.uploads] == [(2, 96, 160, 3)] * 2
     assert there.gpu.held == {}
+    assert there.gpu.streams == 0
     assert there.arguments_of("set_calibration_profile") == [()]
     assert ("INT8",) in there.arguments_of("set_flag")
     expected = 1 << int(there.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if version == "8.6.1" else 0
@@ -255,6 +310,20 @@ def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp
     assert built.record.engine["layers"]["by_precision"]["INT8"] > 0
     assert built.record.engine["options"]["calibrator"] == "tensorrt"
     assert len(built.record.engine["calibration_digest"]) == 64
+
+
+def test_a_build_is_stopped_where_an_image_cannot_be_read(graphs, tensorrt_here, tmp_path):
+    there = tensorrt_here("10.3.0")
+    steps = []
+    there.on_step = lambda phase, step: steps.append(phase)
+    images = write_cityscapes(tmp_path / "city", 2, seed=1, height=96, width=160)
+    images[1].write_bytes(b"no image")
+    with pytest.raises(ImageError, match="is not an image"):
+        made(
+            graphs("frames"), tmp_path / "o", EngineRequest(int8=True, calibration=Calibration(tuple(images)))
+        )
+    assert len(steps) == 1
+    assert there.gpu.streams == 0
 
 
 def cache_of(version, path, algorithm="EntropyCalibration2"):
@@ -315,6 +384,7 @@ def test_an_image_that_cannot_be_read_ends_the_calibration(graphs, tensorrt_here
         made(graphs("frames"), tmp_path / "o", request)
     assert type(raised.value).__name__ == "ImageError"
     assert there.gpu.held == {}
+    assert there.gpu.streams == 0
     assert list((tmp_path / "o").iterdir()) == []
 
 

@@ -76,6 +76,24 @@ def test_names_alone_say_nothing():
     assert read_layers(json.dumps({"Layers": ["Conv_0", "Conv_1"], "Bindings": []})) == ()
 
 
+@pytest.mark.parametrize("key", ["Format/Datatype", "DataType"])
+def test_types_that_are_not_told_because_sizes_are_open(key):
+    """A part of the layers would mislead: nothing is read, whatever the others say."""
+    unknown = layer("a/MatMul", "kgen", ["N/A due to dynamic shapes"], ["N/A due to dynamic shapes"], key=key)
+    known = layer("b/Constant", "kgen", ["Row major linear FP32"], ["Row major linear FP32"], key=key)
+    assert read_layers(json.dumps({"Layers": [known, unknown]})) == ()
+    idle = {**unknown, "LayerType": "Shuffle"}
+    assert len(read_layers(json.dumps({"Layers": [known, idle]}))) == 1
+
+
+def test_nobody_could_tell():
+    report = Report("unknown", ())
+    demand_precision(report, EngineRequest(fp16=True, int8=True), "x.onnx", HERE)
+    assert report.as_json() == {
+        "source": "unknown", "total": 0, "by_precision": {}, "groups": {}, "fused_attention": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("attention", ["_gemm_mha_v2", "fused_mha", "kgen mha f16"])
 def test_fused_attention_is_known_by_its_kernel(attention):
     assert Report("inspector", (LayerFacts("x", "kgen", "FP16", attention, "g"),)).fused_attention == 1

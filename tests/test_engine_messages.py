@@ -3,12 +3,13 @@
 
 import pytest
 
-from segdeploy.engine.messages import advice, explain, in_words, room
+from segdeploy.engine.messages import Tried, advice, explain, in_words, room
 from segdeploy.engine.request import Profile
 from segdeploy.flavour import Flavour, Version
 from segdeploy.size import Size
 
 HERE = Flavour("tensorrt", None, Version(10, 3, 0))
+SMALL = Tried("x.onnx", Profile(1, 1, 1), Size(64, 64))
 NO_DRIVER = (
     "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at"
     " /_src/common/dispatch/checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
@@ -89,7 +90,7 @@ REAL = [
 
 @pytest.mark.parametrize(("message", "cause"), REAL)
 def test_a_message_and_its_cause(message, cause):
-    found, remedy = explain([message], "x.onnx", Profile(1, 1, 1), Size(512, 1024), None)
+    found, remedy = explain([message], Tried("x.onnx", Profile(1, 1, 1), Size(512, 1024)))
     assert cause in found
     assert remedy
     assert "{" not in remedy
@@ -97,25 +98,44 @@ def test_a_message_and_its_cause(message, cause):
 
 def test_the_driver_is_blamed_last():
     parser = REAL[1][0]
-    said = in_words([NO_DRIVER, f"{parser}\n{parser}"], "x.onnx", Profile(1, 1, 1), Size(64, 64), None, HERE)
+    said = in_words([NO_DRIVER, f"{parser}\n{parser}"], [], SMALL, HERE)
     assert "no GPU" not in said
     assert REAL[0][0] not in said
 
 
 def test_out_of_memory_names_what_takes_less():
-    said = in_words([REAL[7][0]], "x.onnx", Profile(1, 4, 8), Size(1024, 2048), 8.0, HERE)
+    said = in_words([REAL[7][0]], [], Tried("x.onnx", Profile(1, 4, 8), Size(1024, 2048), 8.0), HERE)
     assert said.startswith(
         "the GPU ran out of memory while kernels were tried; try --workspace 4, then --batch 1:4:4"
     )
     assert "--size 512x1024" in said
     assert "TensorRT 10.3.0 says: [virtualMemoryBuffer.cpp" in said
-    assert room(Profile(1, 1, 1), Size(512, 512), None).startswith("try --workspace 2, then a graph smaller")
+    assert room(SMALL).startswith("try --workspace 2, then a graph smaller")
 
 
 def test_an_unknown_message_is_told_as_it_is():
-    said = in_words(["never\n heard of"], "x.onnx", Profile(1, 1, 1), Size(64, 64), None, HERE)
+    said = in_words(["never\n heard of"], [], SMALL, HERE)
     assert said == "TensorRT 10.3.0 says: never heard of"
-    assert in_words([], "x.onnx", Profile(1, 1, 1), Size(64, 64), None, HERE).endswith("it gave no reason")
+    assert in_words([], [], SMALL, HERE).endswith("it gave no reason")
+
+
+def test_a_fixed_batch_is_changed_at_export():
+    said = room(Tried("x.onnx", Profile(8, 8, 8), Size(512, 512), fixed=True))
+    assert said.startswith(
+        "try --workspace 2, then a graph of a smaller batch, as in --batch 4 at export, then"
+    )
+    assert "--batch 4:4:4" not in said
+
+
+def test_errors_are_explained_before_warnings():
+    """The catalogue's order is among errors: what was only warned of comes after all of them."""
+    error = "Could not find any implementation for node {ForeignNode[a...b]}."
+    said = in_words([error], ["Detected invalid timing cache, setup a local cache instead"], SMALL, HERE)
+    assert said.startswith("TensorRT found no kernel that runs this part")
+    said = in_words(
+        ["never heard of"], ["Detected invalid timing cache, setup a local cache instead"], SMALL, HERE
+    )
+    assert said.startswith("the timing cache is of another")
 
 
 def test_warnings_worth_telling():

@@ -1,6 +1,7 @@
 """The whole way on made scenes: scores, several models, going on after a stop, and every bad input at the verb."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from segdeploy.cli import main
 from segdeploy.errors import EvaluationError, ImageError, RequestError
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.evaluate.evaluate import Unfinished, evaluate, look, whole_image
+from segdeploy.evaluate.evaluate import Unfinished, evaluate, key_of, look, whole_image
 from segdeploy.evaluate.robustness import Spoilt
 from segdeploy.image import read_frame
 from segdeploy.labels import read_labels
@@ -79,6 +80,16 @@ def test_equal_to_one_frame_after_the_other(workers, models, root):
         assert result.sums.hits.sum() == np.trace(confusion.counts)
         assert result.interval.low <= result.scores.miou <= result.interval.high
     assert len(steps) == 12
+
+
+def test_an_evaluation_is_also_of_its_provider_and_of_when_its_labels_were_written(city):
+    dataset = open_dataset("cityscapes", city)
+    key = key_of("a" * 64, dataset, "whole image", None)
+    assert key == key_of("a" * 64, dataset, "whole image", "cpu")
+    assert key != key_of("a" * 64, dataset, "whole image", "cuda")
+    os.utime(dataset.pairs[1].truth, ns=(0, 0))
+    again = key_of("a" * 64, open_dataset("cityscapes", city), "whole image", None)
+    assert {name for name in key if key[name] != again[name]} == {"labels"}
 
 
 def test_a_known_prediction_has_known_scores(root):

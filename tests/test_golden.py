@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -104,3 +106,27 @@ def test_a_record_whose_frames_are_spoilt(change, graphs):
         golden.read([made[0] | change], signature.size)
     with pytest.raises(EngineError, match="holds no frames"):
         golden.read([], signature.size)
+
+
+@pytest.mark.parametrize("size", [Size(96, 160), Size(512, 1024), Size(97, 131)])
+def test_an_image_is_made_smaller_by_means_of_squares(size, graphs, tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "x.png"), pixels[..., ::-1])
+    signature = replace(signature_of(graphs("frames")), size=size)
+    small, times = golden.small_image(tmp_path / "x.png", signature)
+    assert golden.enlarged(small, times, size).shape == pixels.shape
+    expected = pixels[:times, :times].reshape(-1, 3).mean(axis=0)
+    assert np.abs(small[0, 0] - expected).max() <= 0.5
+    rows, columns = (-(-side // times) for side in (size.height, size.width))
+    assert small.shape == (rows, columns, 3)
+
+
+def test_frames_of_the_users_own_and_made_ones_for_the_rest(graphs, tmp_path):
+    images = write_cityscapes(tmp_path, 2, seed=5, height=200, width=300)
+    signature = signature_of(graphs("frames"))
+    made = golden.make(graphs("frames"), signature, images=images)
+    assert [one["of"] for one in made] == [images[0].name, images[1].name, "a made scene"]
+    frames, labels = golden.read(made, signature.size)
+    with open_session(graphs("frames")) as session:
+        for frame, known in zip(frames, labels, strict=True):
+            assert np.mean(segment(session, frame).labels == known) >= 0.9999

@@ -59,3 +59,10 @@ def test_a_large_jump_keeps_every_count():
 def test_values_that_are_none(wrong):
     with pytest.raises(CalibrationError, match="holds NaN or infinity"):
         filled([1.0, wrong])
+
+
+@pytest.mark.parametrize("value", [2.0**127, 3e38, float("inf"), float("nan")])
+def test_what_is_not_finite_or_too_large_for_bins_in_float32(value):
+    assert filled([2.0**127 * 0.99]).largest < 2.0**127
+    with pytest.raises(CalibrationError, match="holds NaN or infinity"):
+        filled([1.0, value])

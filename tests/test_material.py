@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
-from segdeploy.calibrate.material import Source, held_out, labelled, seen_in, unlabelled
+from segdeploy.calibrate.material import Source, Wanted, judged_on, labelled, part, seen_in, unlabelled
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.evaluate.evaluate import read_pair, read_truth
+from segdeploy.image import read_frame
 
 
 def source_of(dataset, read=read_truth):
@@ -88,9 +89,9 @@ def test_a_damaged_file_is_counted_again(content, dataset, tmp_path):
 
 
 def test_images_with_labels(dataset, tmp_path):
-    given = labelled(source_of(dataset), 6, 0, 3, counts=tmp_path / "x.npz")
+    given = labelled(source_of(dataset), Wanted(6, 3), counts=tmp_path / "x.npz")
     assert len(given.images) == 6
-    assert given.images == labelled(source_of(dataset), 6, 0, 3, counts=tmp_path / "x.npz").images
+    assert given.images == labelled(source_of(dataset), Wanted(6, 3), counts=tmp_path / "x.npz").images
     chosen = [pair for pair in dataset.pairs if pair.image in given.images]
     truths = np.stack([dataset.read_truth(pair) for pair in chosen])
     assert given.seen == {name: int((truths == kind).sum()) for kind, name in enumerate(dataset.labels.names)}
@@ -104,7 +105,7 @@ def test_a_label_of_another_size_than_its_image_is_found_though_it_is_not_drawn(
     with pytest.raises(
         EvaluationError, match=r"is 32x64 \(height x width\), its image is 64x128: labels are"
     ):
-        labelled(source_of(dataset), 2, 0, 1, counts=tmp_path / "x.npz")
+        labelled(source_of(dataset), Wanted(2, 1), counts=tmp_path / "x.npz")
     assert not (tmp_path / "x.npz").exists()
 
 
@@ -112,12 +113,56 @@ def test_more_than_there_are(dataset, city, tmp_path):
     with pytest.raises(
         RequestError, match="10 images were asked for, cityscapes train has 9; give --count 9"
     ):
-        labelled(source_of(dataset), 10, 0, 1, counts=tmp_path / "x.npz")
+        labelled(source_of(dataset), Wanted(10, 1), counts=tmp_path / "x.npz")
     with pytest.raises(RequestError, match=r"10 images were asked for, .*city has 9; give --count 9 or less"):
-        unlabelled(city, 10, 0, 1)
+        unlabelled(city, Wanted(10, 1))
+
+
+@pytest.mark.parametrize(
+    ("total", "probes", "kept"),
+    [(41, 48, 10), (500, 48, 48), (16, 48, 4), (15, 48, 0), (12, 2, 2), (9, 1, 1), (8, 1, 0), (3, 48, 0)],
+)
+def test_without_a_count_a_quarter_at_most_is_kept_to_judge_on(total, probes, kept):
+    parted = part(total, Wanted(None, probes), "x")
+    assert len(parted.aside) == kept
+    assert parted.count == len(parted.others) == total - kept
+    assert sorted(parted.aside + parted.others) == list(range(total))
+
+
+def test_of_many_images_no_more_than_enough_are_drawn():
+    assert part(2975, Wanted(None, 48), "x").count == 500
+
+
+def test_with_a_count_all_are_drawn_from_but_those_that_a_recipe_keeps():
+    assert part(41, Wanted(40, 48), "x").aside == []
+    assert part(41, Wanted(31, 48, aside=10), "x") == part(41, Wanted(None, 48), "x")
+    with pytest.raises(RequestError, match="32 images and 10 others to judge on were asked for, x has 41"):
+        part(41, Wanted(32, 48, aside=10), "x")
 
 
 def test_what_is_judged_on_was_not_calibrated_on_if_there_is_enough():
-    assert held_out(10, [0, 1, 2, 3], 3) == [4, 6, 8]
-    assert held_out(10, [0, 1, 2, 3], 6) == [4, 5, 6, 7, 8, 9]
-    assert held_out(10, list(range(8)), 3) == [0, 2, 5]
+    assert judged_on(10, [0, 1, 2, 3], [], 3) == ([4, 6, 8], True)
+    assert judged_on(10, [0, 1, 2, 3], [], 6) == ([4, 5, 6, 7, 8, 9], True)
+    assert judged_on(12, list(range(8)), [], 48) == ([8, 9, 10, 11], True)
+    assert judged_on(11, list(range(8)), [], 48) == (list(range(8)), False)
+    assert judged_on(9, list(range(8)), [], 1) == ([8], True)
+    assert judged_on(20, [0, 1], [4, 9, 14, 19], 2) == ([4, 14], True)
+
+
+def test_by_default_no_image_is_both_calibrated_and_judged_on(tmp_path):
+    scenes.write_cityscapes(tmp_path / "city", 16, seed=40, split="train", height=64, width=128)
+    dataset = open_dataset("cityscapes", tmp_path / "city", "train")
+    for given in (
+        labelled(source_of(dataset), Wanted(None, 48), counts=tmp_path / "x.npz"),
+        unlabelled(tmp_path / "city", Wanted(None, 48)),
+    ):
+        assert (len(given.images), len(given.probes), given.aside, given.held_out) == (12, 4, 4, True)
+        frames = [read_frame(path) for path in given.images]
+        assert not any(np.array_equal(probe.frame, frame) for probe in given.probes for frame in frames)
+
+
+def test_labels_that_are_blank_where_it_is_judged(dataset, tmp_path):
+    for pair in dataset.pairs:
+        cv2.imwrite(str(pair.truth), np.zeros((64, 128), np.uint8))
+    with pytest.raises(EvaluationError, match="no pixel of the 9 label files of cityscapes train that INT8"):
+        labelled(source_of(dataset), Wanted(None, 48), counts=tmp_path / "x.npz")

@@ -145,7 +145,7 @@ def on_cuda(graphs, monkeypatch):
             bound.out[:] = answer
 
     session.provider = "cuda"
-    session._session = SimpleNamespace(
+    session._opened = SimpleNamespace(
         io_binding=lambda: binding, run_with_iobinding=run_with_iobinding, run=real.run
     )
     return session, binding

@@ -176,6 +176,30 @@ def test_a_norm_that_something_else_reads_is_left_alone():
     assert norms_to_equalise(model) == {"n": [("w", 0)]}
 
 
+@pytest.mark.parametrize("other", ["LayerNormalization", "Relu"])
+def test_a_weight_that_something_else_reads_too_is_not_changed(other):
+    """Two norms whose products share a weight, or one whose weight is also read as it is."""
+    rng = np.random.default_rng(4)
+    values = {"gain": rng.standard_normal(4), "w": rng.standard_normal((4, 4))}
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["n"], "norm"),
+        helper.make_node("MatMul", ["n", "w"], ["m"], "product"),
+    ]
+    if other == "Relu":
+        nodes += [helper.make_node("Relu", ["w"], ["r"], "relu"), helper.make_node("Add", ["m", "r"], ["y"])]
+    else:
+        nodes.append(helper.make_node("LayerNormalization", ["m", "gain"], ["o"], "second"))
+        nodes.append(helper.make_node("MatMul", ["o", "w"], ["y"], "again"))
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 4, 4)) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", tensors[:1], tensors[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert norms_to_equalise(model) == {}
+    peaks = {name: np.array([1, 40, 1, 9], np.float32) for name in "no"}
+    x = rng.standard_normal((1, 4, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run_model(equalised(model, peaks), x), run_model(model, x))
+
+
 def test_a_weight_that_is_read_along_two_axes_is_stored_for_both():
     """As tied embeddings are: one product reads the columns, another the rows."""
     rng = np.random.default_rng(3)

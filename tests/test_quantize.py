@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,15 +12,17 @@ import yaml
 
 from segdeploy import scenes
 from segdeploy.calibrate import collect as collecting
-from segdeploy.calibrate.cache import read_cache
-from segdeploy.calibrate.recipe import Recipe
+from segdeploy.calibrate.cache import hex_of, read_cache
+from segdeploy.calibrate.recipe import Recipe, read_recipe
+from segdeploy.card import read_card
 from segdeploy.cli import main
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.export import export_onnx
 from segdeploy.graph.equalise import norms_to_equalise
-from segdeploy.graph.layers import layers_of, logits_of
+from segdeploy.graph.layers import layers_of, logits_of, results_of
 from segdeploy.quantize import Request, quantize
+from segdeploy.quantize.written import constant_scale
 from segdeploy.record import read_record
 from segdeploy.sessions import open_session, segment
 from segdeploy.shipped import folder
@@ -82,7 +85,12 @@ def test_the_ledger_says_what_each_step_cost(done):
     assert sum(int8["macs"].values()) == pytest.approx(1)
     assert set(int8["worst_class"]) == {"name", "delta_points"}
     assert record.verdict == done.words
-    assert done.words.startswith(f"INT8 covers {covered:.0%} of the multiplications with weights and costs")
+    everything = int8["macs"]["int8"]
+    assert done.words.startswith(
+        f"INT8 covers {covered:.0%} of the multiplications with weights, {everything:.0%} of all, and costs"
+    )
+    assert "mIoU on 6 images that calibration saw" in done.words  # 12 are too few to keep some
+    assert (record.calibration["probes"], record.calibration["held_out"]) == (6, False)
     assert record.calibration["images"] == 12
     assert record.calibration["pixels_seen"]["road"] > 1000
 
@@ -91,7 +99,9 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
     stem = demo.name.removesuffix(".onnx")
     scales = json.loads((done.path.parent / f"{stem}.int8.scales.json").read_text())
     roots = {layer.root for layer in layers_of(onnx.load(demo))}
-    assert set(scales["tensors"]) == roots
+    made = results_of(onnx.load(demo))
+    assert set(scales["tensors"]) == roots | {names[-1] for names in made.values()}
+    assert scales["key"] == read_record(done.path).calibration["key"]
     assert all(0 <= one["clipped"] < 0.2 for one in scales["tensors"].values())
     recipe = yaml.safe_load((done.path.parent / f"{stem}.int8.recipe.yaml").read_text())
     assert (recipe["method"], recipe["dataset"], recipe["count"]) == ("entropy", "cityscapes", 12)
@@ -99,6 +109,41 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
     assert cache.tensorrt == "10.9.0"
     for name in roots:
         assert cache.scales[name] == pytest.approx(scales["tensors"][name]["scale"])
+    keep = read_record(done.path).calibration["keep"]
+    for layer in layers_of(onnx.load(demo)):
+        both = [layer.activation, *made[layer.name]]
+        assert layer.group in keep or all(cache.scales[name] > 0 for name in both)
+        assert len({cache.scales[name] for name in made[layer.name]} if layer.group not in keep else {0}) == 1
+
+
+def test_a_cache_costs_nothing_where_it_is_not_asked_for(demo, city, tmp_path):
+    plain = quantize(demo, request(city, max_drop=2.0), output=tmp_path)
+    scales = json.loads(plain.path.with_suffix(".scales.json").read_text())
+    assert set(scales["tensors"]) == {layer.root for layer in layers_of(onnx.load(demo))}
+    assert not list(tmp_path.glob("*.calib"))
+
+
+def test_a_constant_has_the_scale_that_tensorrt_gives_it():
+    for value, digits in (
+        (1.0, "3c010a14"),
+        (8**0.5, "3cb67d3d"),
+        (8**-0.5, "3b367d3d"),
+        (8**-0.25, "3b99745c"),
+    ):
+        assert hex_of(constant_scale(np.array([value / 2, -value], np.float32))) == digits
+
+
+def test_scales_of_another_graph_or_preprocessing_are_refused_with_both_keys(demo, images, done, tmp_path):
+    given = done.path.with_suffix(".scales.json")
+    for name in ("graph", "preprocessing"):
+        facts = json.loads(given.read_text())
+        facts["key"][name] = "f" * 64
+        (tmp_path / "theirs.json").write_text(json.dumps(facts))
+        asked = Request(images=images, probes=2, max_drop=50, scales=tmp_path / "theirs.json")
+        with pytest.raises(
+            CalibrationError, match=rf"was collected for .*{name} ffffffffffff.*; asked for now is graph"
+        ):
+            quantize(demo, asked, output=tmp_path / "out")
 
 
 def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, capsys):
@@ -141,6 +186,11 @@ def test_scales_from_a_calibration_cache(demo, images, done, tmp_path, capsys):
         (again,) = tmp_path.glob("*.calib")
         assert read_cache(again).scales == read_cache(cache).scales
         assert not list(tmp_path.glob("*.recipe.yaml"))
+        record = read_record(tmp_path / done.path.name)
+        assert (record.calibration["images"], record.calibration["pixels_seen"]) == (None, None)
+        theirs = None if scales == cache else read_record(done.path).calibration["key"]
+        assert record.calibration["key"] == theirs
+        assert "on 2 images;" in record.verdict + ";"
     arguments += ["--scales", str(cache)]
     capsys.readouterr()
     assert main([*arguments, "--cache-for", "8.6.1"]) == 1
@@ -179,7 +229,29 @@ def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, ca
     recipe = yaml.safe_load(next(tmp_path.glob("*.recipe.yaml")).read_text())
     assert recipe["equalise"] is True
     assert main(["inspect", str(next(tmp_path.glob("*.int8.onnx")))]) == 0
-    assert "INT8 covers" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "INT8 covers" in said
+    assert "    judged  on 4 images that calibration saw; a mIoU here is over the classes" in said
+
+
+def test_images_are_kept_to_judge_on_and_the_recipe_says_so(demo, images, tmp_path):
+    plain = ["quantize", str(demo), "--images", str(images), "--equalise", "off", "--max-drop", "50"]
+    assert main([*plain, "--probes", "2", "-o", str(tmp_path / "first")]) == 0
+    (recipe,) = (tmp_path / "first").glob("*.recipe.yaml")
+    facts = yaml.safe_load(recipe.read_text())
+    assert (facts["count"], facts["aside"]) == (10, 2)
+    again = ["--recipe", str(recipe), "--probes", "48", "-o", str(tmp_path / "again")]
+    assert main([*plain, *again]) == 0
+    first, second = (next((tmp_path / name).glob("*.int8.onnx")) for name in ("first", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert "on 2 images that calibration did not see" in read_record(first).verdict
+
+
+def test_a_card_given_for_a_foreign_graph_names_what_stays_fp32(demo, images, tmp_path):
+    card = replace(read_card("segformer-b0-demo"), name="mine", keep_fp32=("*stages.0*",))
+    asked = Request(images=images, probes=2, equalise="off", max_drop=50, fp16=True, card=card)
+    done = quantize(demo, asked, output=tmp_path)
+    assert any("stages.0" in name for name in done.record.islands)
 
 
 def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
@@ -231,8 +303,8 @@ def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done,
         json.loads(one.path.with_suffix(".scales.json").read_text())["tensors"] for one in (done, mse, wide)
     ]
     roots = {layer.root for layer in layers_of(onnx.load(demo)) if layer.group == group}
-    for name, entropy in read[0].items():
-        expected = read[1][name] if name in roots else entropy
+    for name, squared in read[1].items():
+        expected = squared if name in roots else read[0][name]
         assert read[2][name]["scale"] == expected["scale"]
     assert wide.record.calibration["widened"] == [group]
     for wrong in (Recipe(keep=(), widened=("stages.9",)), Recipe(keep=("stages.9",))):
@@ -270,10 +342,14 @@ def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
     )
     with pytest.raises(
         QuantisationCosts,
-        match=r"INT8 costs .* % of the labels even at its best, .* and \d+ more kept .* No graph was written",
-    ):
+        match=r"INT8 costs .* % of the labels even at its best, .* No graph was written",
+    ) as refusal:
         quantize(demo, impossible, output=tmp_path)
     assert not list(tmp_path.glob("*.int8*"))
+    (tmp_path / "best.yaml").write_text(str(refusal.value).partition("The best recipe:\n")[2])
+    best = read_recipe(str(tmp_path / "best.yaml"))
+    assert (best.method, best.percentile, best.count) == ("percentile", 0.5, 12)
+    assert len(best.keep) > 8
 
 
 def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monkeypatch):
@@ -285,7 +361,7 @@ def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monk
         if tally.done == 8:
             raise KeyboardInterrupt
 
-    plain = Request(images=images, probes=2, equalise="off", max_drop=50)
+    plain = Request(images=images, count=12, probes=2, equalise="off", max_drop=50)
     monkeypatch.setattr(collecting, "keep", stopping)
     with pytest.raises(KeyboardInterrupt):
         quantize(demo, plain, output=tmp_path)
@@ -333,7 +409,8 @@ def test_a_nan_is_named(demo, images, tmp_path):
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(
-        CalibrationError, match=r"the tensor network\.\S+ holds NaN or infinity on a calibration image"
+        CalibrationError,
+        match=r"the tensor network\.\S+ holds NaN or infinity on the calibration image \S+madeup_000000\S+png",
     ):
         quantize(tmp_path / "nan.onnx", Request(images=images, equalise="off"), output=tmp_path / "out")
 
@@ -370,7 +447,7 @@ def test_batches_keep_their_batch(batch, images, tmp_path):
 
 def test_a_cityscapes_root_gives_its_training_images(demo, city, tmp_path):
     done = quantize(demo, Request(images=city, probes=2, equalise="off", max_drop=50), output=tmp_path)
-    assert done.record.calibration["images"] == 12
+    assert done.record.calibration["images"] == 10  # of 12 training images, two are kept to judge on
 
 
 def foreign(path, tail, opset=17, kind=onnx.TensorProto.INT64):

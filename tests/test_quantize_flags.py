@@ -97,6 +97,13 @@ def test_flags_that_agree_or_of_which_the_recipe_says_nothing(graphs, city, reci
     assert "dataset" not in written
 
 
+@pytest.mark.parametrize("said", [{"method": "mse"}, {"widened": ["head"]}, {"equalise": True}])
+def test_a_recipe_that_finds_thresholds_beside_scales(said, graphs, city, recipe, refused):
+    path = recipe(**said)
+    told = refused("quantize", graphs("frames"), "--images", city, "--recipe", path, "--scales", "x.calib")
+    assert "says how thresholds are found, and with --scales they are the file's" in told
+
+
 def test_a_recipe_for_another_card(graphs, city, recipe, refused):
     path = recipe(keep=["stages.0.embed"], made_for="segformer-b0-demo")
     said = refused("quantize", graphs("frames"), "--images", city, "--recipe", path)

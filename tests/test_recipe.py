@@ -11,9 +11,10 @@ from segdeploy.evaluate.datasets import open_dataset
 def test_round_trip(tmp_path):
     for recipe in (
         Recipe(),
-        Recipe("mse", 99.9, True, ("a.b", "c"), ("d",), "camvid", "train", 40, 3, "mine", "64x96"),
+        Recipe("mse", 99.9, True, ("a.b", "c"), ("d",), "camvid", "train", 40, 3, 9, "mine", "64x96"),
         Recipe(dataset="folder", mapping="maps/m.yaml", mapping_digest="f" * 64),
         Recipe(keep=()),
+        Recipe(count=31, aside=10),
     ):
         (tmp_path / "r.yaml").write_text(recipe.as_text())
         assert read_recipe(str(tmp_path / "r.yaml")) == recipe
@@ -39,6 +40,7 @@ def test_shipped_recipes_are_read():
         ("keep: [1, 2]", "expected names of groups of layers"),
         ("count: 0", "count is 0, less than 1"),
         ("seed: -1", "seed is -1, less than 0"),
+        ("aside: -1", "aside is -1, less than 0"),
         ("size: 512", "size is 512"),
         ("size: large", "size: 'large' is not a size; expected HEIGHTxWIDTH"),
         ("{dataset: scenes, count: 8}", "made scenes need both a count and a seed"),

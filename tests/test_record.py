@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from segdeploy.errors import GraphError
-from segdeploy.record import ArtifactRecord, read_record
+from segdeploy.record import ArtifactRecord, in_order, read_record, record_of_graph
 
 RECORD = ArtifactRecord(
     "x.onnx", "ab12", "mine", "nvinfer", "64x96", None, "fp32", 17,
@@ -30,3 +31,16 @@ def test_a_record_of_another_time(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 7}))
     with pytest.raises(GraphError, match="has schema 7, this version of segdeploy reads 1"):
         read_record(tmp_path / "x.onnx")
+
+
+def test_a_command_of_several_steps_is_named_once():
+    assert in_order(["a", "b", "b", "", "a"]) == ["a", "b", "a"]
+    assert in_order([]) == in_order([""]) == []
+
+
+def test_a_record_to_make_the_next_one_from_knows_how_it_was_made(tmp_path):
+    made = replace(RECORD, commands=["export"], command="quantize")
+    made.write(tmp_path)
+    assert read_record(tmp_path / "x.onnx").commands == ["export"]
+    assert record_of_graph(tmp_path / "x.onnx", "ab12").commands == ["export", "quantize"]
+    assert record_of_graph(tmp_path / "other.onnx", "ab12") is None

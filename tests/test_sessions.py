@@ -99,3 +99,17 @@ def test_threads(graphs):
     (frame,) = frames_of(1)
     with open_session(graphs("frames"), threads=1) as one, open_session(graphs("frames")) as every:
         assert np.array_equal(segment(one, frame).labels, segment(every, frame).labels)
+
+
+def test_closed_once_or_twice(graphs):
+    session = open_session(graphs("frames"))
+    session.close()
+    session.close()
+    with pytest.raises(RequestError, match=r"the session of tiny\.frames\.1\.onnx is closed"):
+        session.run(np.zeros((1, 96, 160, 3), np.uint8))
+
+
+def test_how_many_images_at_once(graphs):
+    for batch, expected in ((1, (1, 1)), (4, (4, 4)), (None, (1, 1))):
+        with open_session(graphs("frames", batch)) as session:
+            assert session.batches == expected

@@ -14,7 +14,7 @@ from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.files import digest_of
 from segdeploy.labels import generated_labels
 from segdeploy.record import ArtifactRecord
-from segdeploy.sessions import cuda, open_session
+from segdeploy.sessions import cuda, loadable, open_session, segment_many
 from segdeploy.sessions.device_array import DeviceArray
 from segdeploy.sessions.engine_facts import why_invalid
 from segdeploy.sessions.tensorrt import TensorrtSession
@@ -314,6 +314,17 @@ def test_rtx_captures_by_itself_and_keeps_what_it_compiled(machine):
     with open_session(path) as session:
         session.run(frames_of(1))
     assert machine.module.contexts[1]._config._cache._loaded == b"compiled here"
+    machine.module.compiled_again = 1  # as for another batch
+    with open_session(path) as session:
+        session.run(frames_of(1))
+    assert kept.read_bytes() == b"compiled here again"
+    kept.chmod(0o444)
+    unchanged = kept.stat().st_ino
+    with open_session(path) as session:
+        session.run(frames_of(1))
+    assert kept.stat().st_ino == unchanged
+    machine.module.compiled_again = 0
+    kept.chmod(0o644)
     kept.write_bytes(b"of another GPU")
     with open_session(path) as session:
         session.run(frames_of(1))
@@ -404,7 +415,7 @@ def test_a_batch_outside_the_profile(machine):
                 session.run(frames_of(batch))
             assert str(refusal.value) == (
                 f"a batch of {batch} is outside the profile of x.engine, which holds 2 to 8 (fastest at 4). For more"
-                f" build it with --batch {wider}: segdeploy build-engine x.onnx --batch {wider}"
+                f" build it again: segdeploy build-engine x.onnx --batch {wider}"
             )
         with pytest.raises(RequestError, match="this graph takes"):
             session.run(frames_of(2).astype(np.float32))
@@ -508,6 +519,61 @@ def test_an_engine_that_is_not_whole(machine):
     assert machine.module.loaded == []
 
 
+def test_an_engine_that_was_seen_to_be_wrong(machine):
+    wrong = {"done": False, "disagrees": True, "why": "slot 2 of batch 4 is wrong"}
+    path = machine.engine(verified=wrong, options={"fp16": True, "batch": "1:4:4", "dla": 0})
+    assert refusal_of(path) == (
+        "x.engine was compared with its graph, and is wrong: slot 2 of batch 4 is wrong. Rebuild it:"
+        " segdeploy build-engine x.onnx --fp16 --batch 1:4:4 --dla 0"
+    )
+    with TensorrtSession(path, record=machine.record) as session:  # to compare it again
+        assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+
+
+@pytest.mark.parametrize("key", ["flavour", "version", "graph", "profile", "metadata", "memory", "options"])
+def test_a_record_that_lacks_something(key, machine):
+    path = machine.engine()
+    engine = {name: value for name, value in machine.record.engine.items() if name != key}
+    replace(machine.record, engine=engine).write(path.parent)
+    assert f"the record x.engine.json does not say {key}" in refusal_of(path)
+    replace(machine.record, engine={**engine, key: None}).write(path.parent)
+    if key in ("graph", "profile", "memory"):
+        assert f"does not say {key}." in refusal_of(path)
+
+
+def test_the_command_is_made_of_what_was_asked_for(machine):
+    machine.engine(
+        options={"int8": True, "workspace_gib": 4.0, "optimization_level": 5, "version_compatible": True}
+    )
+    assert loadable.rebuild(machine.record) == (
+        "segdeploy build-engine x.onnx --int8 --workspace 4.0 --optimization-level 5 --version-compatible"
+    )
+    assert loadable.rebuild(machine.record, runtime="tensorrt-rtx", batch="1:2:2") == (
+        "segdeploy build-engine x.onnx --int8 --runtime tensorrt-rtx --batch 1:2:2 --workspace 4.0"
+        " --optimization-level 5"
+    )
+    machine.engine(options={"int8": True, "calibrator": "tensorrt", "timing_cache": "t.cache"})
+    assert loadable.rebuild(machine.record) == (
+        "segdeploy build-engine x.onnx --int8 --calibrator tensorrt --images DIR --timing-cache t.cache"
+    )
+
+
+@pytest.mark.parametrize(
+    ("profile", "given"),
+    [((1, 1, 4), [1, 1, 1, 1, 1]), ((1, 2, 4), [2, 2, 1]), ((2, 3, 4), [3, 2]), ((4, 4, 4), [4, 4])],
+)
+def test_many_frames_in_the_batches_that_the_engine_is_tuned_for(profile, given, machine):
+    with TensorrtSession(machine.engine(profile=profile)) as session:
+        seen, run = [], session.run
+        session.run = lambda inputs: (seen.append(len(inputs)), run(inputs))[1]
+        frames = [frames_of(1, seed)[0] for seed in range(5)]
+        answers = [one.labels for one in segment_many(session, frames)]
+    assert seen == given
+    assert all(
+        np.array_equal(one, brightest(frame[None])[0]) for one, frame in zip(answers, frames, strict=True)
+    )
+
+
 def test_an_engine_of_another_version(machine):
     path = machine.engine("10.3.0")
     machine.install("10.16.1")
@@ -567,7 +633,11 @@ def test_an_rtx_engine_for_other_targets(machine):
     machine.device = FakeDevice("Other GPU", "8.9")
     assert refusal_of(path) == (
         "x.engine was built for sm_86, and this Other GPU is sm_89. Rebuild it: segdeploy build-engine x.onnx"
-        " --target sm_89"
+        " --runtime tensorrt-rtx --target sm_89"
+    )
+    machine.device = FakeDevice("NVIDIA H100", "9.0")
+    assert refusal_of(path).endswith(
+        "this NVIDIA H100 is sm_90. Rebuild it: segdeploy build-engine x.onnx --runtime tensorrt"
     )
 
 
@@ -577,7 +647,7 @@ def test_an_rtx_engine_that_rtx_itself_refuses(machine):
     machine.module.validity = (machine.module.EngineValidity.INVALID, 2 | 16)
     assert refusal_of(path) == (
         "TensorRT-RTX 1.7.1 says that x.engine cannot run on this Test GPU (compute capability 8.6): UNSUPPORTED_CC,"
-        " INSUFFICIENT_GPU_MEMORY. Rebuild it: segdeploy build-engine x.onnx"
+        " INSUFFICIENT_GPU_MEMORY. Rebuild it: segdeploy build-engine x.onnx --runtime tensorrt-rtx --target sm_86"
     )
     machine.module.validity = (machine.module.EngineValidity.SUBOPTIMAL, 0)
     open_session(path).close()

@@ -8,10 +8,11 @@ import onnxruntime
 import pytest
 from fake_runtime import FakeDevice, fake_module, plan
 
-from segdeploy import flavour
+from segdeploy import files, flavour
+from segdeploy.agreement import Agreement
 from segdeploy.cli import main
 from segdeploy.engine import golden, verify
-from segdeploy.errors import EngineDisagrees, EngineError
+from segdeploy.errors import EngineDisagrees, EngineError, OutputError
 from segdeploy.files import digest_of
 from segdeploy.flavour import open_flavour
 from segdeploy.record import ArtifactRecord, read_record
@@ -31,7 +32,7 @@ def engine(graphs, tmp_path, monkeypatch):
         signature = opened.signature
     frames = golden.make(graph, signature)
 
-    def make(spoil=lambda answers: None, profile=(1, 2, 4), **facts):
+    def make(spoil=lambda answers: None, profile=(1, 2, 4), engine=(), **facts):
         def compute(given):
             (answers,) = session.run(None, {"frames": given})
             spoil(answers)
@@ -55,6 +56,8 @@ def engine(graphs, tmp_path, monkeypatch):
                 "profile": dict(zip(("min", "opt", "max"), profile, strict=True)), "metadata": signature.metadata(),
                 "memory": {"engine_bytes": path.stat().st_size}, "options": {}, "golden": frames,
                 "verified": {"done": False, "why": "no GPU"},
+                "bindings": [{"name": "frames", "shape": [None, 96, 160, 3]}],
+                **dict(engine),
             },
         )  # fmt: skip
         record = replace(record, **facts)
@@ -154,6 +157,30 @@ def test_a_cards_own_bound(engine, monkeypatch):
     assert verify.prove(path, record)["worst_slot"] < 0.99
 
 
+@pytest.mark.parametrize(
+    ("version", "fits"), [("10.10.0", False), ("10.11.0", True), ("11.1.0", True), ("11.2.0", False)]
+)
+def test_a_bug_is_named_only_where_it_was_seen(version, fits, engine):
+    _, record = engine(engine={"version": version})
+    below = [verify.Seen(4, 2, Agreement(1, 100, 10, None))]
+    seen = [verify.Seen(1, 0, Agreement(1, 100, 100, None)), *below]
+    said = verify.advice(below, seen, record)
+    assert ("#4853" in said) is fits
+    assert said.endswith("build it with --batch 1")
+    rtx = replace(record, engine=record.engine | {"flavour": "tensorrt-rtx"})
+    assert verify.advice(below, seen, rtx) == "It is right at batch 1: build it with --batch 1"
+
+
+def test_a_batch_of_one_that_was_not_seen(engine):
+    _, record = engine()
+    below = [verify.Seen(4, 2, Agreement(1, 100, 10, None))]
+    assert "was not seen: build it with --batch 1" in verify.advice(below, below, record)
+    fixed = replace(record, engine=record.engine | {"bindings": [{"shape": [4, 96, 160, 3]}]})
+    said = verify.advice(below, below, fixed)
+    assert "was not seen: export the graph with --batch 1 and build that" in said
+    assert "#" not in said
+
+
 def test_the_command(engine, capsys):
     path, _ = engine()
     assert main(["verify", str(path)]) == 0
@@ -161,9 +188,13 @@ def test_the_command(engine, capsys):
         f"{path}: 100.0000% of the pixels as ONNX Runtime labels them (worst slot 100.0000%; batches of 1, 2, 4 on Test"
         " GPU)\n"
     )
-    assert read_record(path).engine["verified"]["done"] is True
+    record = read_record(path)
+    assert record.engine["verified"]["done"] is True
+    step = {"step": "engine", "compared_with": "the graph in ONNX Runtime", "pixel_agreement": 1.0}
+    assert record.ledger == [step]
     assert main(["verify", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["batches"] == [1, 2, 4]
+    assert read_record(path).ledger == [step]  # it was proven twice, and is said once
 
 
 def test_the_command_on_drift(engine, capsys):
@@ -174,8 +205,46 @@ def test_the_command_on_drift(engine, capsys):
     assert said.err.startswith("segdeploy: tiny.engine disagrees with tiny.onnx: in slot 2 of batch 4")
     verified = read_record(path).engine["verified"]
     assert verified["done"] is False
+    assert verified["disagrees"] is True
     assert "#4853" in verified["why"]
+    assert "Its record is marked, and segdeploy will not run it. Rebuild it: segdeploy" in said.err
     assert path.is_file()
+    with pytest.raises(EngineError, match=r"was compared with its graph, and is wrong: .*#4853"):
+        open_session(path)
+    assert main(["inspect", str(path)]) == 1  # this record has no layers
+    assert "does not say layers, memory.device_bytes of the engine" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_does_not_lose_the_result(engine, capsys, monkeypatch):
+    def refuse(self, folder):
+        raise OutputError("the folder is not writable")
+
+    path, _ = engine()
+    monkeypatch.setattr(ArtifactRecord, "write", refuse)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # so there is no lock to take either
+    assert main(["verify", str(path)]) == 1
+    said = capsys.readouterr()
+    assert "100.0000% of the pixels as ONNX Runtime labels them" in said.out
+    assert said.err == "segdeploy: the folder is not writable\n"
+
+
+def test_a_wrong_engine_in_a_folder_that_cannot_be_written(engine, capsys, monkeypatch):
+    def refuse(self, folder):
+        raise OutputError("the folder is not writable")
+
+    path, _ = engine(flip_slot(2, 4))
+    monkeypatch.setattr(ArtifactRecord, "write", refuse)
+    assert main(["verify", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "disagrees with tiny.onnx: in slot 2 of batch 4" in said
+    assert "its record could not be marked (the folder is not writable)" in said
+
+
+def test_verify_waits_for_no_build_and_disturbs_none(engine, capsys):
+    path, _ = engine()
+    with files.locked(path):
+        assert main(["verify", str(path)]) == 1
+    assert "is being written by another segdeploy" in capsys.readouterr().err
 
 
 def test_the_command_where_it_cannot_run(engine, capsys, monkeypatch):
@@ -212,6 +281,9 @@ def test_why_not_asks_rtx_about_the_engine(tmp_path, monkeypatch):
     path.write_bytes(b"x")
     here = open_flavour(flavour.RTX)
     assert verify.why_not(here, path) is None
+    assert verify.why_not(here, path, ["sm_86", "sm_89"]) == (
+        "this NVIDIA H200 is sm_90, which is not one of its targets: sm_86, sm_89"
+    )
     invalid = module.EngineValidity.INVALID
     module.validity = (invalid, 2)
     assert verify.why_not(here, path) == (

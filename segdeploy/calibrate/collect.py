@@ -56,14 +56,17 @@ def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
     ]
     seen = hashlib.sha256()
     for path in images:
-        try:
-            digest = digest_of(path)
-        except OSError as error:
-            raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
-        seen.update(f"{path.name} {digest}\n".encode())
+        seen.update(f"{path.name} {image_digest(path)}\n".encode())
     return Key(
         digest_of(graph), hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest()
     )
+
+
+def image_digest(path: Path) -> str:
+    try:
+        return digest_of(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def collect(
@@ -85,15 +88,17 @@ def collect(
     for _ in range(kept):
         progress()
 
-    def count_frame(frame: Frame, pool: ThreadPoolExecutor) -> None:
+    def count_frame(path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
         inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
-        tally.add(((name, one_of(values, len(inputs))) for name, values in session.run(inputs)), pool)
+        found = ((name, one_of(values, len(inputs))) for name, values in session.run(inputs))
+        tally.add(found, path, pool)
 
     # Images are counted in a thread, because Ctrl-C reaches the main one only: each is counted wholly or not at all.
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
         try:
-            for frame in fitted(images[kept:], signature, pool):
-                runner.submit(count_frame, frame, pool).result()
+            left = images[kept:]
+            for path, frame in zip(left, fitted(left, signature, pool), strict=True):
+                runner.submit(count_frame, path, frame, pool).result()
                 progress()
                 if state and (tally.done - kept == KEPT_EVERY or tally.done == len(images)):
                     keep(state, key, tally)
@@ -107,10 +112,16 @@ def collect(
 
 
 def demand_enough(images: Sequence[Path]) -> None:
-    if len(images) < FEWEST:
-        raise CalibrationError(
-            f"{len(images)} images are too few to calibrate on; give {FEWEST} or more, some hundred for a real network"
-        )
+    distinct: set[str] = set()
+    for path in images:
+        distinct.add(image_digest(path))
+        if len(distinct) == FEWEST:
+            return
+    copies = f" ({len(images)} files, some of them copies)" if len(images) > len(distinct) else ""
+    raise CalibrationError(
+        f"{len(distinct)} images{copies} are too few to calibrate on; give {FEWEST} or more, some hundred for a real"
+        " network"
+    )
 
 
 @dataclass
@@ -121,9 +132,13 @@ class Tally:
     done: int = 0  # images
     whole: bool = True
 
-    def add(self, tensors: Iterable[tuple[str, NDArray[Any]]], pool: ThreadPoolExecutor) -> None:
+    def add(
+        self, tensors: Iterable[tuple[str, NDArray[Any]]], seen_on: Path, pool: ThreadPoolExecutor
+    ) -> None:
         self.whole = False
-        for counted in [pool.submit(count, self.histograms[name], name, values) for name, values in tensors]:
+        for counted in [
+            pool.submit(count, self.histograms[name], name, values, seen_on) for name, values in tensors
+        ]:
             counted.result()
         self.done += 1
         self.whole = True
@@ -134,11 +149,11 @@ def one_of(values: NDArray[Any], batch: int) -> NDArray[Any]:
     return values[:1] if batch > 1 and len(values) == batch else values
 
 
-def count(histogram: Histogram, name: str, values: NDArray[Any]) -> None:
+def count(histogram: Histogram, name: str, values: NDArray[Any], seen_on: Path) -> None:
     try:
         histogram.add(values.astype(np.float32, copy=False))
     except CalibrationError as error:
-        raise CalibrationError(f"the tensor {name} {error} on a calibration image") from error
+        raise CalibrationError(f"the tensor {name} {error} on the calibration image {seen_on}") from error
 
 
 def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor) -> Iterator[Frame]:

@@ -16,6 +16,7 @@ from segdeploy.errors import CalibrationError
 
 BINS = 2048  # what the threshold search is defined on
 FINE = 8 * BINS
+LIMIT = 2.0**127  # from here on bins would end beyond float32
 MOST = 1 << 24  # values at a time: calcHist counts in float32
 
 
@@ -29,7 +30,7 @@ class Histogram:
     def add(self, values: NDArray[np.float32]) -> None:
         magnitudes = np.abs(values).reshape(-1)
         largest = float(magnitudes.max(initial=0))
-        if not math.isfinite(largest):
+        if not largest < LIMIT:
             raise CalibrationError("holds NaN or infinity")
         if largest:
             self.reach(

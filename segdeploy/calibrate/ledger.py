@@ -10,6 +10,8 @@ import numpy as np
 from segdeploy.calibrate.judge import Verdict
 from segdeploy.labels import Labels
 
+HALF = 0.5
+
 
 def drop_of(own: Verdict, verdict: Verdict) -> float:
     """Points of mIoU with truth, per cent of other labels without."""
@@ -29,13 +31,29 @@ def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[
     return labels.names[place], float(deltas[place])
 
 
-def in_words(covered: float, own: Verdict, verdict: Verdict, labels: Labels | None) -> str:
-    words = f"INT8 covers {covered:.0%} of the multiplications with weights"
+def in_words(
+    with_weights: float, of_all: float, own: Verdict, verdict: Verdict, labels: Labels | None, judged: str
+) -> str:
+    """`with_weights`, `of_all`: the shares of those multiplications that are in INT8."""
+    words = f"INT8 covers {with_weights:.0%} of the multiplications with weights, {of_all:.0%} of all,"
     if own.miou is None:
-        return f"{words} and changes {100 * (1 - verdict.pixel_agreement):.2f} % of the labels"
-    words += f" and costs {drop_of(own, verdict):.2f} mIoU"
+        words += f" and changes {100 * (1 - verdict.pixel_agreement):.2f} % of the labels {judged}"
+    else:
+        words += f" and costs {drop_of(own, verdict):.2f} mIoU {judged}"
     worst = worst_class(own, verdict, labels)
-    return words if worst is None else f"{words}; {worst[0]} {worst[1]:+.1f}"
+    if worst is not None:
+        words += f"; {worst[0]} {worst[1]:+.1f}"
+    if with_weights < HALF:
+        words += (
+            "; that is less than half of the multiplications with weights: most of the network is not in INT8"
+        )
+    return words
+
+
+def judged_on(probes: int, held_out: bool | None) -> str:
+    """`held_out`: None where it is not known what the scales were calibrated on."""
+    seen = {None: "", True: " that calibration did not see", False: " that calibration saw"}[held_out]
+    return f"on {probes} image{'' if probes == 1 else 's'}{seen}"
 
 
 def step(

@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.calibrate.choose import draw, draw_covering
+from segdeploy.calibrate.collect import FEWEST
 from segdeploy.calibrate.judge import Probe
-from segdeploy.errors import RequestError
+from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.files import replacing
 from segdeploy.image import WRITTEN, Frame, LabelMap, find_images, read_frame
 from segdeploy.labels import Labels
 
 THREADS = 2
+MOST_IMAGES = 500  # more are read only when they are asked for
+FEWEST_PROBES = 4  # fewer say less than images that were calibrated on
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,44 @@ class Source:
 class Material:
     images: tuple[Path, ...]
     probes: tuple[Probe, ...]
+    held_out: bool  # whether none of the probes is among `images`
+    aside: int = 0  # images that were kept from the draw
     labels: Labels | None = None  # of the truth
     translate: NDArray[np.uint8] | None = None  # from a model's class to the truth's
     seen: dict[str, int] | None = None  # pixels of each class in `images`
 
 
-def unlabelled(folder: Path, count: int, seed: int, probes: int) -> Material:
+@dataclass(frozen=True)
+class Wanted:
+    """How many images to calibrate and to judge on."""
+
+    count: int | None  # None: all but those kept to judge on, up to MOST_IMAGES
+    probes: int
+    seed: int = 0
+    aside: int | None = (
+        None  # images to keep from the draw; None: none beside a `count`, or else a quarter at most
+    )
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Places of images: those kept to judge on, and those from which `count` are drawn."""
+
+    aside: list[int]
+    others: list[int]
+    count: int
+
+
+def unlabelled(folder: Path, wanted: Wanted) -> Material:
     found = images_in(folder)
-    places = draw(demanded(len(found), count, str(folder)), count, seed)
-    judged = held_out(len(found), places, probes)
+    parted = part(len(found), wanted, str(folder))
+    places = [parted.others[place] for place in draw(len(parted.others), parted.count, wanted.seed)]
+    judged, held_out = judged_on(len(found), places, parted.aside, wanted.probes)
     return Material(
-        tuple(found[place] for place in places), tuple(Probe(read_frame(found[place])) for place in judged)
+        tuple(found[place] for place in places),
+        tuple(Probe(read_frame(found[place])) for place in judged),
+        held_out,
+        len(parted.aside),
     )
 
 
@@ -66,22 +96,29 @@ def images_in(folder: Path) -> list[Path]:
 
 def labelled(
     source: Source,
-    count: int,
-    seed: int,
-    probes: int,
+    wanted: Wanted,
     *,
     counts: Path,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Material:
     """Every label file is read once, to see which classes its image shows; that is kept in the file `counts`."""
     total = len(source.images)
-    demanded(total, count, source.name)
+    parted = part(total, wanted, source.name)
     pixels = seen_in(source, counts, progress)
-    places = draw_covering(pixels, count, seed)
-    judged = held_out(total, places, probes)
+    drawn = draw_covering(pixels[parted.others], parted.count, wanted.seed)
+    places = [parted.others[place] for place in drawn]
+    judged, held_out = judged_on(total, places, parted.aside, wanted.probes)
+    if not pixels[judged].any():
+        raise EvaluationError(
+            f"no pixel of the {len(judged)} label files of {source.name} that INT8 would be judged on is of a class"
+            " that is scored; label files of a test split are often blank: give --split train, or the images alone"
+            " with --images"
+        )
     return Material(
         tuple(source.images[place] for place in places),
         tuple(Probe(*source.read_pair(place)) for place in judged),
+        held_out,
+        len(parted.aside),
         source.labels,
         source.translate,
         dict(zip(source.labels.names, pixels[places].sum(0).tolist(), strict=True)),
@@ -107,7 +144,7 @@ def seen_in(
         for place, row in enumerate(counted):
             pixels[place] = row
             progress(f"counting classes in label file {place + 1} of {shape[0]}")
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, key=key, pixels=pixels)
     return pixels
 
@@ -140,18 +177,33 @@ def read_counts(path: Path, key: str) -> NDArray[np.int64] | None:
         return None
 
 
-def demanded(there: int, count: int, name: str) -> int:
-    if count > there:
-        raise RequestError(f"{count} images were asked for, {name} has {there}; give --count {there} or less")
-    return there
+def part(total: int, wanted: Wanted, name: str) -> Parted:
+    kept, count = wanted.aside, wanted.count
+    if kept is None:
+        kept = set_aside(total, wanted.probes) if count is None else 0
+    if count is None:
+        count = min(MOST_IMAGES, total - kept)
+    if count + kept > total:
+        more = f" and {kept} others to judge on" if kept else ""
+        raise RequestError(
+            f"{count} images{more} were asked for, {name} has {total}; give --count {total} or less"
+        )
+    aside = spread(total, kept)
+    return Parted(aside, sorted(set(range(total)) - set(aside)), count)
 
 
-def held_out(total: int, places: list[int], count: int) -> list[int]:
-    """Where to judge: on images that were not drawn, if there are enough of them."""
-    taken = set(places)
-    others = [place for place in range(total) if place not in taken]
-    pool = others if len(others) >= count else places
-    return [pool[place] for place in spread(len(pool), count)]
+def set_aside(total: int, probes: int) -> int:
+    """A quarter of the images at most, never one that calibration needs; none where those would be too few."""
+    kept = min(probes, total // 4, total - FEWEST)
+    return kept if kept >= min(probes, FEWEST_PROBES) else 0
+
+
+def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tuple[list[int], bool]:
+    """Where to judge: on images that were not drawn, if there are enough; whether there are."""
+    left = aside or sorted(set(range(total)) - set(drawn))
+    held_out = len(left) >= min(probes, FEWEST_PROBES)
+    pool = left if held_out else drawn
+    return [pool[place] for place in spread(len(pool), probes)], held_out
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -30,6 +30,7 @@ class Recipe:
     split: str | None = None
     count: int | None = None
     seed: int | None = None
+    aside: int | None = None  # images that are kept from the draw, to judge on
     made_for: str = ""  # a card
     size: str = ""  # of the graph's input
     mapping: str | None = None  # the file that says which id is which class, of a data set called folder
@@ -74,7 +75,7 @@ class Recipe:
 LISTS = ("keep", "widened")
 KINDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "widened": list,
-    "dataset": str, "split": str, "count": int, "seed": int, "made_for": str,
+    "dataset": str, "split": str, "count": int, "seed": int, "aside": int, "made_for": str,
     "size": str, "mapping": str, "mapping_digest": str,
 }  # fmt: skip
 
@@ -113,7 +114,7 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(f"{path.name}: {key} is {value!r}")
     if facts.get("method", "entropy") not in METHODS:
         raise CalibrationError(f"{path.name}: method is {facts['method']!r}; known: {', '.join(METHODS)}")
-    for key, least in (("count", 1), ("seed", 0)):
+    for key, least in (("count", 1), ("seed", 0), ("aside", 0)):
         if facts.get(key, least) < least:
             raise CalibrationError(f"{path.name}: {key} is {facts[key]}, less than {least}")
     if facts.get("dataset") == SCENES and not {"count", "seed"} <= facts.keys():

@@ -76,6 +76,14 @@ def read_scale_file(path: Path) -> CalibrationCache:
     return CalibrationCache(NO_VERSION, str(facts.get("method")), scales)
 
 
+def key_in(path: Path) -> dict[str, str] | None:
+    """Of what a scales.json was collected; a calibration cache does not say, nor what was converted from one."""
+    if not is_ours(path):
+        return None
+    key = json.loads(path.read_bytes()).get("key")
+    return {str(name): str(digest) for name, digest in key.items()} if isinstance(key, dict) else None
+
+
 def described(scales: CalibrationCache) -> str:
     if scales.tensorrt == NO_VERSION:
         return f"scales.json by {scales.algorithm}"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--version-compatible", action="store_true", help="for newer TensorRTs of this major")
     engine.add_argument("--dla", type=int, metavar="N", help="run on this DLA core what it can")
     engine.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5 (TensorRT's default: 3)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .engine"
     )
@@ -77,8 +80,21 @@ def execute(arguments: argparse.Namespace) -> int:
     with steps() as progress, quantisation_of(arguments) as quantisation:
         request = DeployRequest(engine, arguments.runtime, quantisation, calibrator)
         done = deploy(arguments.model, request, output=arguments.output, command=command, progress=progress)
-    show(done)
+    if arguments.json:
+        print(json.dumps(as_json(done), indent=1))
+    else:
+        show(done)
     return 0
+
+
+def as_json(done: Deployed) -> dict[str, Any]:
+    """As `inspect --json` says it, and what is of this build alone."""
+    return {
+        "file": str(done.built.path),
+        "graphs": [str(graph) for graph in done.graphs],
+        "notes": done.built.advice,
+        "record": asdict(done.built.record),
+    }
 
 
 @contextmanager
@@ -115,6 +131,8 @@ def show(done: Deployed) -> None:
 
 
 def layers_in_words(layers: dict[str, Any]) -> str:
+    if layers["source"] == "unknown":
+        return "precision not known: TensorRT chose it, and its inspector does not tell where sizes are open"
     shares = ", ".join(
         f"{count} {name} ({count / max(layers['total'], 1):.0%})"
         for name, count in layers["by_precision"].items()
@@ -127,6 +145,8 @@ def layers_in_words(layers: dict[str, Any]) -> str:
 
 
 def verified_in_words(verified: dict[str, Any]) -> str:
+    if verified.get("disagrees"):
+        return f"the engine is wrong and is not run: {verified['why']}"
     if not verified["done"]:
         return f"no ({verified['why']})"
     batches = ", ".join(map(str, verified["batches"]))

@@ -133,7 +133,7 @@ def evaluate_one(
     arguments: argparse.Namespace, dataset: Dataset, model: Path, card: ModelCard | None, name: str
 ) -> tuple[Evaluation, dict[str, Any]]:
     from segdeploy.cli.console import counted
-    from segdeploy.evaluate.evaluate import Unfinished, evaluate, look
+    from segdeploy.evaluate.evaluate import Unfinished, evaluate, key_of, look
     from segdeploy.evaluate.report import write_pictures
     from segdeploy.files import digest_of
     from segdeploy.sessions import open_session
@@ -143,7 +143,7 @@ def evaluate_one(
         signature = session.signature
         mode = mode_of(arguments)
         predict, options = mode.predictor(session), mode.spelled(session)
-        key = {"model": digest, "dataset": dataset.digest, "options": options}
+        key = key_of(digest, dataset, options, arguments.provider)
         unfinished = Unfinished(left_of(output, name), key) if output else None
         with counted(len(dataset), name) as advance:
             result = evaluate(
@@ -209,7 +209,7 @@ def robustness_of(
 ) -> dict[str, Any]:
     from segdeploy.cli.console import counted
     from segdeploy.evaluate.corruptions import robustness_table
-    from segdeploy.evaluate.evaluate import Unfinished, evaluate
+    from segdeploy.evaluate.evaluate import Unfinished, evaluate, key_of
     from segdeploy.evaluate.modes import spoilt
     from segdeploy.evaluate.robustness import Spoilt
     from segdeploy.files import digest_of
@@ -219,7 +219,7 @@ def robustness_of(
     mode = mode_of(arguments)
     with open_session(model, provider=arguments.provider, card=card) as session:
         predict = mode.predictor(session)
-        key = {"model": digest_of(model), "dataset": dataset.digest, "options": mode.spelled(session)}
+        key = key_of(digest_of(model), dataset, mode.spelled(session), arguments.provider)
         done = Spoilt(spoilt_left_of(arguments.output, name), key) if arguments.output else None
         total = len(dataset) * len(names) * len(severities)
         with counted(total, f"{name}, spoilt") as advance:

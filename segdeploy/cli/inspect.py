@@ -81,9 +81,21 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     for step in record.ledger:
         print(f"{step['step']:>10}  {spelled(step)}")
+    judged = spelled_probes(record.calibration)
+    if judged:
+        print(f"{'judged':>10}  {judged}")
     if record.verdict:
         print(f"{'verdict':>10}  {record.verdict}")
     return 0
+
+
+def spelled_probes(calibration: dict[str, Any] | None) -> str:
+    from segdeploy.calibrate.ledger import judged_on
+
+    if not calibration or "held_out" not in calibration:
+        return ""
+    where = judged_on(calibration["probes"], calibration["held_out"])
+    return f"{where}; a mIoU here is over the classes that their labels show, in evaluate also over those predicted"
 
 
 def spelled(step: dict[str, Any]) -> str:

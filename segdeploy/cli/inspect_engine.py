@@ -9,23 +9,14 @@ from typing import Any
 
 from segdeploy.cli.build_engine import layers_in_words, verified_in_words
 from segdeploy.cli.inspect import spelled
-from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import WORDS
-from segdeploy.record import ArtifactRecord, read_record, record_path
-from segdeploy.sessions.loadable import demand_engine, read_engine_record, rebuild
+from segdeploy.record import ArtifactRecord
+from segdeploy.sessions.loadable import demand_engine, demand_keys, read_engine_record
 
 
 def inspect_engine(path: Path, *, as_json: bool) -> None:
-    if not path.is_file():
-        record = read_record(path)
-        if record is None or not record.engine:
-            raise RequestError(
-                f"there is no file {path}; an engine is made by: segdeploy build-engine MODEL.onnx"
-            )
-        raise EngineError(
-            f"{record_path(path).name} describes an engine that is not beside it; rebuild it: {rebuild(record)}"
-        )
     record = read_engine_record(path)
+    demand_keys(record, "bindings", "layers", "memory.device_bytes", "verified")
     demand_engine(path, record)
     if as_json:
         print(json.dumps({"file": str(path), "record": asdict(record)}, indent=1))

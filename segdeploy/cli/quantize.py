@@ -49,7 +49,12 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
     parser.add_argument("--split", help="default: train; training for kitti")
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
-    parser.add_argument("--count", type=int, metavar="N", help="images (default: all, up to 500)")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="images (default: all, up to 500, but for some that are kept to judge on)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the choice of images (default: 0)")
     parser.add_argument("--method", help="entropy (default), percentile, minmax or mse")
     parser.add_argument("--percentile", type=float, metavar="P", help="default: 99.99")
@@ -101,6 +106,11 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"pixels seen in {done.record.calibration['images']} images: {counts}")
         print(f"not seen: {', '.join(unseen) or 'no class'}")
     print(f"{done.path}: {done.words}")
+    if arguments.cache_for:
+        print(
+            f"calibration cache for TensorRT {arguments.cache_for}: every INT8 layer has scales for what it reads and"
+            " what it makes; which layers that TensorRT computes in INT8 was not seen on a device"
+        )
     print(f"kept out of INT8: {', '.join(keep) or 'nothing'}")
     wider = done.record.calibration["widened"]
     if wider:
@@ -124,7 +134,7 @@ def requested(arguments: argparse.Namespace, **more: Any) -> Iterator[Request]:
     even = {None: None, True: "on", False: "off"}[recipe.equalise]
     method = agreed(arguments, "method", recipe.method, "entropy")
     percentile = agreed(arguments, "percentile", recipe.percentile, 99.99)
-    demand_use(arguments, method)
+    demand_use(arguments, method, recipe)
     # Fewer than the recipe has may be all that is there.
     count = images.count if arguments.count is None else arguments.count
     seed = agreed(arguments, "seed", images.seed, 0)
@@ -134,6 +144,7 @@ def requested(arguments: argparse.Namespace, **more: Any) -> Iterator[Request]:
             dataset=dataset,
             count=count,
             probes=arguments.probes,
+            aside=images.aside if arguments.count is None else None,
             max_drop=arguments.max_drop,
             equalise=agreed(arguments, "equalise", even, "auto"),
             recipe=recipe if arguments.recipe else None,
@@ -158,7 +169,7 @@ def agreed(arguments: argparse.Namespace, flag: str, said: Any, otherwise: Any =
     return next((value for value in (given, said) if value is not None), otherwise)
 
 
-def demand_use(arguments: argparse.Namespace, method: str) -> None:
+def demand_use(arguments: argparse.Namespace, method: str, recipe: Recipe) -> None:
     """A flag that would change nothing is a mistake too."""
     from segdeploy.errors import RequestError
 
@@ -168,6 +179,11 @@ def demand_use(arguments: argparse.Namespace, method: str) -> None:
         if arguments.method is not None:
             raise RequestError(
                 "--method finds thresholds, and with --scales they are the cache's: leave one out"
+            )
+        if recipe.method is not None or recipe.widened or recipe.equalise:
+            raise RequestError(
+                f"the recipe {arguments.recipe} says how thresholds are found, and with --scales they are the file's:"
+                " leave one out, or take method, equalise and widened out of the recipe"
             )
         if arguments.equalise == "on":
             raise RequestError(

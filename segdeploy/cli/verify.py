@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -13,13 +14,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.engine.verify import verify
 
-    verified = verify(arguments.engine).engine["verified"]
+    verify(arguments.engine, lambda verified: show(arguments, verified))
+    return 0
+
+
+def show(arguments: argparse.Namespace, verified: dict[str, Any]) -> None:
     if arguments.json:
         print(json.dumps({"engine": str(arguments.engine)} | verified, indent=1))
-        return 0
+        return
     batches = ", ".join(map(str, verified["batches"]))
     print(
         f"{arguments.engine}: {verified['pixel_agreement']:.4%} of the pixels as {verified['with']} labels them"
         f" (worst slot {verified['worst_slot']:.4%}; batches of {batches} on {verified['device']})"
     )
-    return 0

@@ -15,13 +15,10 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-import onnx
-from onnx import ModelProto
-
 from segdeploy import __version__, files
-from segdeploy.card import read_card
 from segdeploy.engine import golden, verify
 from segdeploy.engine.calibrator import Feed, calibrator_of
+from segdeploy.engine.job import Job, job_of
 from segdeploy.engine.layers import Inside, Report, demand_precision, look_into
 from segdeploy.engine.messages import advice
 from segdeploy.engine.network import (
@@ -30,18 +27,17 @@ from segdeploy.engine.network import (
     bindings_of,
     explained,
     open_network,
-    profile_of,
     report_of,
 )
 from segdeploy.engine.progress import Phases, Progress, monitor_of, stoppable
-from segdeploy.engine.request import EngineRequest, Profile
-from segdeploy.engine.settings import configure, demand_possible, on_dla, timed
-from segdeploy.errors import EngineError, GraphError, OutputError, RequestError
+from segdeploy.engine.request import EngineRequest
+from segdeploy.engine.settings import configure, on_dla, timed
+from segdeploy.errors import EngineError, OutputError
 from segdeploy.flavour import Flavour
-from segdeploy.graph.written import Written, digest_of_scales, written_in
-from segdeploy.record import ArtifactRecord, first_record, record_of_graph, record_path
-from segdeploy.sessions import cuda, open_session
-from segdeploy.signature import Signature
+from segdeploy.graph.written import digest_of_scales
+from segdeploy.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
+from segdeploy.sessions import cuda
+from segdeploy.sessions.loadable import compiled_path
 from segdeploy.tensorrt_log import Heard, listening
 
 
@@ -50,46 +46,6 @@ class Built:
     path: Path
     record: ArtifactRecord
     advice: list[str]  # what TensorRT warned of
-
-
-@dataclass(frozen=True)
-class Job:
-    graph: Path
-    digest: str
-    model: ModelProto
-    signature: Signature
-    written: Written
-    request: EngineRequest
-    flavour: Flavour
-    profile: Profile
-    command: str
-    progress: Progress
-
-    @property
-    def typed(self) -> bool:
-        """Precision is in the graph alone; a calibrator, and a DLA up to TensorRT 10, want TensorRT to choose."""
-        if self.flavour.typed_only:
-            return True
-        return self.flavour.can_be_typed and self.request.calibration is None and self.request.dla is None
-
-    @property
-    def precision(self) -> str:
-        if self.typed:
-            return str(self.written)
-        return str(self.written.also(int8=self.request.int8, fp16=self.request.fp16))
-
-    @property
-    def name(self) -> str:
-        chosen = "".join(
-            f".{name}"
-            for name, asked, there in (
-                ("int8", self.request.int8, self.written.int8),
-                ("fp16", self.request.fp16, self.written.fp16),
-            )
-            if asked and not there and not self.typed
-        )
-        dla = "" if self.request.dla is None else f".dla{self.request.dla}"
-        return self.graph.name.removesuffix(".onnx") + chosen + dla + self.profile.label + self.flavour.suffix
 
 
 @dataclass(frozen=True)
@@ -115,54 +71,34 @@ def build(
     flavour: Flavour,
     command: str = "",
 ) -> Built:
-    demand_possible(flavour, request)
-    demand_gpu(flavour)
     job = job_of(graph, request, flavour, command, progress)
-    path = output if output.suffix == ".engine" else output / job.name
-    with files.locked(path), listening(flavour) as heard:
+    path = job.path_in(output)
+    with files.locked(path):
+        return build_locked(job, path)
+
+
+def build_locked(job: Job, path: Path) -> Built:
+    """For whoever holds the lock of `path` already, and has more to do under it."""
+    flavour, request = job.flavour, job.request
+    with listening(flavour) as heard:
+        job.progress("computing what the engine must answer")
+        frames = golden.make(job.graph, job.signature, images=job.images)
         made = make(job, heard)
-        demand_precision(made.report, request, graph.name, flavour)
-        progress("computing what the engine must answer")
-        record = record_of(job, made, path.name, golden.make(graph, job.signature))
+        demand_precision(made.report, request, job.graph.name, flavour)
+        record = record_of(job, made, path.name, frames)
         with files.replacing_together(path, record_path(path)) as (part, record_part):
             demand_room(path, len(made.plan))
             part.write_bytes(made.plan)
-            record = proven(record, part, flavour, progress)
+            record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
+        compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
+        notes = advice(heard.warnings)
         if made.timing is not None and request.timing_cache is not None:
-            files.write_bytes(request.timing_cache, made.timing)
-    return Built(path, record, advice(heard.warnings))
-
-
-def demand_gpu(flavour: Flavour) -> None:
-    """TensorRT builds on the GPU that the engine is for, and there an engine is compared before it is handed over."""
-    reason = None if flavour.builds_without_gpu else verify.why_not(flavour)
-    if reason is not None:
-        raise EngineError(
-            f"{flavour} builds an engine, and compares it with its graph, on the GPU that it is for, and here is"
-            f" {reason}; run this on the target, or build with --runtime tensorrt-rtx, which needs no GPU"
-        )
-
-
-def job_of(graph: Path, request: EngineRequest, flavour: Flavour, command: str, progress: Progress) -> Job:
-    progress("reading the graph")
-    card = read_card(request.card) if request.card else None
-    with open_session(graph, card=card) as session:
-        signature = session.signature
-    model = onnx.load(graph)
-    written = written_in(model)
-    if request.calibration is not None and str(written) != "fp32":
-        raise GraphError(
-            f"{graph.name} is {written}; TensorRT's calibrator takes the FP32 graph it came from"
-        )
-    profile = profile_of(graph, signature, request.profile)
-    calibration = request.calibration
-    if calibration is not None and calibration.cache is None and len(calibration.images) < profile.usual:
-        raise RequestError(
-            f"{len(calibration.images)} images are fewer than one batch of {profile.usual}; give more, or --batch 1"
-        )
-    digest = files.digest_of(graph)
-    return Job(graph, digest, model, signature, written, request, flavour, profile, command, progress)
+            try:
+                files.write_bytes(request.timing_cache, made.timing)
+            except OutputError as error:  # the engine is proven, and the cache saves time only
+                notes.append(f"the timing cache was not kept: {error}")
+    return Built(path, record, notes)
 
 
 def make(job: Job, heard: Heard) -> Made:
@@ -172,16 +108,19 @@ def make(job: Job, heard: Heard) -> Made:
     calibrated = request.calibration is not None
     add_profile(network, config, job.signature, job.profile, calibrated=calibrated)
     started = monotonic()
-    with feed_of(job) as feed:
+    stop = Event()
+    with feed_of(job, stop) as feed:
         if feed is not None:
             calibrator = calibrator_of(flavour, feed)
             config.int8_calibrator = calibrator
-        plan = serialise(job, network, config, heard, feed)
+        plan = serialise(job, network, config, heard, feed, stop)
         scales = None if feed is None else feed.written or feed.read()
     seconds = monotonic() - started
     job.progress("looking into the engine")
     inside = look_into(flavour, plan, heard, carries_code=request.version_compatible)
-    report = inside.report if inside and inside.report else report_of(network)
+    report = inside.report if inside else None
+    if report is None:  # the types of an untyped network are not those that TensorRT chose
+        report = report_of(network) if job.typed else Report("unknown", ())
     return Made(
         plan,
         seconds,
@@ -194,17 +133,16 @@ def make(job: Job, heard: Heard) -> Made:
     )
 
 
-def feed_of(job: Job) -> Any:
+def feed_of(job: Job, stop: Event) -> Any:
     calibration = job.request.calibration
     if calibration is None:
         return nullcontext(None)
     device = None if calibration.cache else cuda.open_device()
-    return closing(Feed(calibration, job.signature, job.profile.usual, device))
+    return closing(Feed(calibration, job.signature, job.profile.usual, device, stop))
 
 
-def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None) -> bytes:
+def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None, stop: Event) -> bytes:
     """The built engine's bytes; Ctrl-C ends it."""
-    stop = Event()
     phases = Phases(job.progress, stop)
     if job.flavour.has_progress:
         config.progress_monitor = monitor_of(job.flavour, phases)
@@ -214,9 +152,10 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
         if failure is not None:
             raise failure
     if plan is None:
-        said = [*heard.errors, *heard.warnings]
         workspace = job.request.workspace_gib
-        words = explained(job.flavour, job.graph, job.signature, said, job.profile, workspace)
+        words = explained(
+            job.flavour, job.graph, job.signature, heard.errors, heard.warnings, job.profile, workspace
+        )
         raise EngineError(f"no engine came out of {job.graph.name}: {words}")
     return bytes(memoryview(plan))
 
@@ -226,7 +165,7 @@ def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> 
     opset = next((item.version for item in job.model.opset_import if item.domain == ""), 0)
     digest = hashlib.sha256(made.plan).hexdigest()
     facts = parent or first_record(name, digest, signature, job.precision, opset)
-    commands = [*(parent.engine.get("commands") or [parent.command] if parent else []), job.command]
+    commands = in_order([*(parent.commands if parent else []), job.command])
     scales = made.calibration or (digest_of_scales(job.model) if job.written.int8 else None)
     engine = {
         "flavour": job.flavour.name,
@@ -245,7 +184,7 @@ def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> 
         "options": job.request.as_json(),
         "dla": made.dla,
         "calibration_digest": scales,
-        "commands": [command for command in commands if command],
+        "commands": commands,
         "build_seconds": round(made.seconds, 3),
         "verified": {"done": False, "why": "not compared yet"},
         "golden": frames,
@@ -269,17 +208,11 @@ def device_here() -> dict[str, str]:
 
 def proven(record: ArtifactRecord, part: Path, flavour: Flavour, progress: Progress) -> ArtifactRecord:
     """The record with what the comparison has shown; an engine that disagrees raises, and is never seen again."""
-    reason = verify.why_not(flavour, part)
+    reason = verify.why_not(flavour, part, record.engine["targets"])
     if reason is not None:
         return replace(record, engine=record.engine | {"verified": {"done": False, "why": reason}})
     progress("comparing the engine with ONNX Runtime")
-    verified = verify.prove(part, record)
-    step = {
-        "step": "engine",
-        "compared_with": f"the graph in {verified['with']}",
-        "pixel_agreement": verified["pixel_agreement"],
-    }
-    return replace(record, engine=record.engine | {"verified": verified}, ledger=[*record.ledger, step])
+    return verify.with_proof(record, verify.prove(part, record))
 
 
 def demand_room(path: Path, needed: int) -> None:

@@ -8,8 +8,8 @@ rounding differ between versions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,16 @@ ALGORITHM = "EntropyCalibration2"
 class Feed:
     """Batches for TensorRT, in one piece of device memory, and the cache that comes out."""
 
-    def __init__(self, calibration: Calibration, signature: Signature, batch: int, device: Any) -> None:
+    def __init__(
+        self, calibration: Calibration, signature: Signature, batch: int, device: Any, stop: Event
+    ) -> None:
         self.batch = batch
         self.written: bytes | None = None
         self.failure: BaseException | None = None
         self._given = calibration.cache.read_bytes() if calibration.cache else None
         self._batches = batches(calibration.images, signature, batch)
         self._device = device
+        self._stop = stop
         self._memory: Any = None
         self._stream: Any = None
 
@@ -53,6 +56,7 @@ class Feed:
             return int(self._memory.address)
         except BaseException as error:  # noqa: BLE001 - C++ called us: it is raised again when the build has ended
             self.failure = error
+            self._stop.set()  # or it would build an engine from the scales of half the images
             return None
 
     def read(self) -> bytes | None:
@@ -64,10 +68,10 @@ class Feed:
     def close(self) -> None:
         if self._memory is None:
             return
-        with ExitStack() as stack:
-            stack.enter_context(self._device.active())
+        with self._device.active():
             self._memory.free()
-            self._memory = None
+            self._stream.free()
+            self._memory = self._stream = None
 
 
 def batches(images: Sequence[Path], signature: Signature, batch: int) -> Iterator[NDArray[Any]]:

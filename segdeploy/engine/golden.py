@@ -1,13 +1,15 @@
 """Small frames and what they must be labelled, kept in the record of an engine, so that it can be proven anywhere.
 
-The frames are made street scenes at a fraction of the size, enlarged by repeating pixels: exact on every machine, and
-small as PNG. The labels are ONNX Runtime's, from the very graph that the engine is built from, computed as that graph
-says: FP16 rounded after every node, INT8 by its own quantise and dequantise nodes.
+The frames are the user's own images where the build was given some, and made street scenes where not, at a fraction of
+the size, enlarged by repeating pixels: exact on every machine, and small as PNG. The labels are ONNX Runtime's, from
+the very graph that the engine is built from, computed as it says: FP16 rounded after every node, INT8 by its own
+quantise and dequantise nodes.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import scenes
+from segdeploy.calibrate.material import spread
 from segdeploy.errors import EngineError
 from segdeploy.graph.precision import HALF, Typed, rounding
-from segdeploy.image import Geometry, unfit_logits
+from segdeploy.image import Geometry, fit, read_frame, unfit_logits
 from segdeploy.sessions import answered, prepared
 from segdeploy.signature import Signature
 from segdeploy.size import Size
@@ -31,12 +34,18 @@ PIXELS = 1 << 14  # of a frame before it is enlarged
 SEED = 990_000_000
 
 
-def make(graph: Path, signature: Signature, count: int = COUNT) -> list[dict[str, Any]]:
+def make(
+    graph: Path, signature: Signature, count: int = COUNT, images: Sequence[Path] = ()
+) -> list[dict[str, Any]]:
+    """Frames of the user's own `images`, as far as there are any, and made scenes."""
     from segdeploy.sessions.ort import (
         run_exactly,
     )  # not where an engine is proven: there may be no ONNX Runtime
 
-    made = [small_scene(SEED + index, signature.size) for index in range(count)]
+    chosen = [images[place] for place in spread(len(images), count)]
+    made = [small_image(path, signature) for path in chosen]
+    made += [small_scene(SEED + index, signature.size) for index in range(count - len(made))]
+    names = [path.name for path in chosen] + ["a made scene"] * (count - len(chosen))
     frames = np.stack([enlarged(small, times, signature.size) for small, times in made])
     model = as_rounded(onnx.load(graph)).SerializeToString()
     batch = signature.batch or 1
@@ -46,8 +55,10 @@ def make(graph: Path, signature: Signature, count: int = COUNT) -> list[dict[str
         answer = run_exactly(model, prepared(signature, frames[slots]), signature.output.name)
         labels.extend(labels_of(signature, answer))
     return [
-        {"enlarged": times, "frame": as_text(small), "labels": as_text(known)}
-        for (small, times), known in zip(made, labels, strict=False)  # the last batch may be filled up
+        {"of": name, "enlarged": times, "frame": as_text(small), "labels": as_text(known)}
+        for name, (small, times), known in zip(
+            names, made, labels, strict=False
+        )  # the last batch may be filled up
     ]
 
 
@@ -65,8 +76,22 @@ def read(record: list[dict[str, Any]], size: Size) -> tuple[NDArray[np.uint8], N
 
 def small_scene(seed: int, size: Size) -> tuple[NDArray[np.uint8], int]:
     """A scene and how many times each of its pixels is repeated both ways to cover `size`."""
-    times = max(round(sqrt(size.height * size.width / PIXELS)), 1)
+    times = times_smaller(size)
     return scenes.make_scene(seed, ceil(size.height / times), ceil(size.width / times)).image, times
+
+
+def small_image(path: Path, signature: Signature) -> tuple[NDArray[np.uint8], int]:
+    """The same of an image, as the model sees it: each pixel is the mean of a square of its pixels."""
+    fitted, _ = fit(read_frame(path), signature.size, kernel=signature.resize)
+    times = times_smaller(signature.size)
+    rows, columns = (-side % times for side in fitted.shape[:2])
+    whole = np.pad(fitted, ((0, rows), (0, columns), (0, 0)), "edge")
+    squares = whole.reshape(whole.shape[0] // times, times, whole.shape[1] // times, times, 3)
+    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8), times
+
+
+def times_smaller(size: Size) -> int:
+    return max(round(sqrt(size.height * size.width / PIXELS)), 1)
 
 
 def enlarged(small: NDArray[np.uint8], times: int, size: Size) -> NDArray[np.uint8]:

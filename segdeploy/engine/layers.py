@@ -12,6 +12,7 @@ from segdeploy.engine.request import EngineRequest
 from segdeploy.errors import EngineError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.layers import group_of
+from segdeploy.sessions import cuda
 from segdeploy.tensorrt_log import Heard, logger_of
 
 WITH_INT8 = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
@@ -23,8 +24,10 @@ TYPES = {
     "fp32": "FP32", "float": "FP32", "float32": "FP32", "fp16": "FP16", "half": "FP16", "float16": "FP16",
     "bf16": "BF16", "bfloat16": "BF16", "fp8": "FP8", "int8": "INT8",
 }  # fmt: skip
+TYPE_KEYS = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
 NARROWEST = ("FP8", "FP16", "BF16", "FP32")
 ATTENTION = re.compile(r"(^|[^a-z0-9])mha([^a-z0-9]|$)")  # as in _gemm_mha_v2
+NOT_TOLD = re.compile(r"^\W*n/?a\b", re.IGNORECASE)  # "N/A due to dynamic shapes"
 OF_THE_GRAPH = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
@@ -39,11 +42,13 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Report:
-    source: str  # inspector: the built engine itself; network: the types it was built from
+    source: str  # inspector: the built engine itself; network: the types it was built from; unknown: nobody could tell
     layers: tuple[LayerFacts, ...]
 
     @property
     def by_precision(self) -> dict[str, int]:
+        if self.source == "unknown":
+            return {}
         counted = Counter(layer.precision for layer in self.layers)
         return {name: counted.get(name, 0) for name in sorted({"INT8", "FP16", "FP32"} | set(counted))}
 
@@ -91,22 +96,49 @@ def look_into(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool
         raise EngineError(
             f"{flavour} cannot load the engine it has just built: {'; '.join(heard.errors[-3:])}"
         )
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(flavour.module.LayerInformationFormat.JSON)
+    text = told_of(engine, flavour)
     held = engine.device_memory_size_v2 if flavour.counts_memory_in_64_bits else engine.device_memory_size
     layers = read_layers(text)
     return Inside(Report("inspector", layers) if layers else None, int(held))
 
 
+def told_of(engine: Any, flavour: Flavour) -> str:
+    """The inspector's JSON. Where a size is open it knows the types only of a context that has its shapes."""
+    inspector = engine.create_engine_inspector()
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    mode = flavour.module.TensorIOMode.INPUT
+    still_open = [
+        name
+        for name in names
+        if engine.get_tensor_mode(name) == mode and min(engine.get_tensor_shape(name)) < 0
+    ]
+    form = flavour.module.LayerInformationFormat.JSON
+    if not still_open or cuda.why_no_gpu() is not None:
+        return str(inspector.get_engine_information(form))
+    with cuda.open_device().active():
+        context = engine.create_execution_context()  # the first one has profile 0 by itself
+        if context is not None:  # too little memory for it
+            for name in still_open:
+                context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+            inspector.execution_context = context
+        text = str(inspector.get_engine_information(form))
+        del inspector, context  # inside the block: it has memory on the GPU
+    return text
+
+
 def read_layers(text: str) -> tuple[LayerFacts, ...]:
-    """Of the inspector's JSON; without detailed verbosity it holds names only, which say nothing of precision."""
+    """Of the inspector's JSON; nothing where it leaves out what a layer computes in, for a part would mislead."""
     found = []
     for layer in json.loads(text).get("Layers", []):
-        if not isinstance(layer, dict):
+        if not isinstance(layer, dict):  # without detailed verbosity: a name
             continue
         kind = str(layer.get("LayerType", ""))
+        if kind.lower() in IDLE:
+            continue
         precision = precision_of(layer)
-        if kind.lower() in IDLE or precision is None:
+        if precision is None:
+            if is_not_told(layer):
+                return ()
             continue
         name = str(layer.get("Name", ""))
         found.append(
@@ -124,9 +156,14 @@ def precision_of(layer: dict[str, Any]) -> str | None:
     return next((name for name in NARROWEST if name in touched), None)
 
 
+def is_not_told(layer: dict[str, Any]) -> bool:
+    tensors = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
+    return any(NOT_TOLD.match(str(tensor.get(key, ""))) for tensor in tensors for key in TYPE_KEYS)
+
+
 def type_of(tensor: dict[str, Any]) -> str | None:
     """TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has the type in a key of its own."""
-    for key in ("DataType", "Datatype", "Format/Datatype", "Format/DataType"):
+    for key in TYPE_KEYS:
         for word in re.findall(r"[a-z]+\d*", str(tensor.get(key, "")).lower()):
             if word in TYPES:
                 return TYPES[word]
@@ -142,7 +179,12 @@ def of_graph(layer: dict[str, Any]) -> str:
 
 
 def demand_precision(report: Report, request: EngineRequest, graph: str, flavour: Flavour) -> None:
-    """An engine that is not what was asked for is no engine: it would be slower, and its measurements a lie."""
+    """An engine that is not what was asked for is no engine: it would be slower, and its measurements a lie.
+
+    One of which nobody could tell is neither refused nor praised.
+    """
+    if report.source == "unknown":
+        return
     counted = report.by_precision
     total = sum(counted.values())
     shown = ", ".join(f"{count} {name}" for name, count in counted.items() if count)

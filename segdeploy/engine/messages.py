@@ -18,6 +18,17 @@ SHOWN = 3  # messages, where none is known
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What TensorRT was building when it said so."""
+
+    graph: str
+    profile: Profile
+    size: Size
+    workspace_gib: float | None = None
+    fixed: bool = False  # the batch is the graph's own, and no flag changes it
+
+
+@dataclass(frozen=True)
 class Known:
     pattern: re.Pattern[str]
     cause: str
@@ -172,22 +183,22 @@ NOISE = re.compile(
 )
 
 
-def explain(
-    heard: Iterable[str], graph: str, profile: Profile, size: Size, workspace_gib: float | None
-) -> tuple[str, str] | None:
-    """Cause and remedy of the first message that is known; the log's own words are the caller's to add."""
-    messages = list(heard)
+def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
+    """Cause and remedy of the first entry that is among them; the log's own words are the caller's to add."""
     for entry in CATALOGUE:
         if any(entry.pattern.search(message) for message in messages):
-            remedy = entry.remedy.format(room=room(profile, size, workspace_gib), graph=graph)
+            remedy = entry.remedy.format(room=room(tried), graph=tried.graph)
             return entry.cause, remedy
     return None
 
 
-def room(profile: Profile, size: Size, workspace_gib: float | None) -> str:
+def room(tried: Tried) -> str:
     """What takes less memory than what was tried."""
-    ways = [f"--workspace {workspace_gib / 2:g}" if workspace_gib else "--workspace 2"]
-    if profile.most > 1:
+    profile, size = tried.profile, tried.size
+    ways = [f"--workspace {tried.workspace_gib / 2:g}" if tried.workspace_gib else "--workspace 2"]
+    if profile.most > 1 and tried.fixed:
+        ways.append(f"a graph of a smaller batch, as in --batch {profile.most // 2} at export")
+    elif profile.most > 1:
         most = max(profile.most // 2, 1)
         smaller = Profile(min(profile.least, most), min(profile.usual, most), most)
         ways.append(f"--batch {smaller} instead of {profile}")
@@ -196,18 +207,22 @@ def room(profile: Profile, size: Size, workspace_gib: float | None) -> str:
     return f"try {', then '.join(ways)}, and close what else uses the GPU"
 
 
-def in_words(
-    said: Sequence[str],
-    graph: str,
-    profile: Profile,
-    size: Size,
-    workspace_gib: float | None,
-    flavour: Flavour,
-) -> str:
-    """One or two sentences: what is known of `said`, and what TensorRT said itself."""
+def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavour: Flavour) -> str:
+    """One or two sentences: what is known of what was said, and what TensorRT said itself.
+
+    What it warned of is common and mostly harmless, so it explains a failure only where no error does.
+    """
+    said = [*errors, *warnings]
     telling = [message for message in said if not NOISE.search(message)] or list(said)
     own = "; ".join(" ".join(message.split()) for message in telling[:SHOWN]) or "it gave no reason"
-    found = explain(telling, graph, profile, size, workspace_gib)
+    found = next(
+        (
+            found
+            for group in (errors, warnings)
+            if (found := explain([one for one in group if one in telling], tried))
+        ),
+        None,
+    )
     if found is None:
         return f"{flavour} says: {own}"
     cause, remedy = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from segdeploy.engine.layers import WITH_INT8, LayerFacts, Report
-from segdeploy.engine.messages import in_words
+from segdeploy.engine.messages import Tried, in_words
 from segdeploy.engine.request import Profile
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
@@ -45,14 +45,8 @@ class Network:
 def open_network(
     flavour: Flavour, graph: Path, signature: Signature, *, typed: bool, heard: Heard
 ) -> Network:
-    module = flavour.module
-    logger = logger_of(module)
-    module.init_libnvinfer_plugins(logger, "")
-    try:
-        builder = module.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # its constructor has given nothing
-        said = heard.errors or [str(error)]
-        raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, signature, said)}") from error
+    builder = open_builder(flavour, graph, signature, heard)
+    module, logger = flavour.module, logger_of(flavour.module)
     definition = builder.create_network(flags_of(flavour, typed))
     parser = module.OnnxParser(definition, logger)
     if not parser.parse_from_file(str(graph)):
@@ -61,6 +55,16 @@ def open_network(
             f"{flavour} cannot read {graph.name}: {explained(flavour, graph, signature, shown)}"
         )
     return Network(flavour, graph, builder, definition, parser, typed)
+
+
+def open_builder(flavour: Flavour, graph: Path, signature: Signature, heard: Heard) -> Any:
+    logger = logger_of(flavour.module)
+    flavour.module.init_libnvinfer_plugins(logger, "")
+    try:
+        return flavour.module.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # its constructor has given nothing
+        said = heard.errors or [str(error)]
+        raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, signature, said)}") from error
 
 
 def flags_of(flavour: Flavour, typed: bool) -> int:
@@ -103,13 +107,20 @@ def explained(
     flavour: Flavour,
     graph: Path,
     signature: Signature,
-    said: list[str],
+    errors: Sequence[str],
+    warnings: Sequence[str] = (),
     profile: Profile | None = None,
     workspace_gib: float | None = None,
 ) -> str:
-    profile = profile or Profile(*(signature.batch or 1,) * 3)
-    more = len(said) - PARSER_ERRORS_SHOWN
-    words = in_words(said, graph.name, profile, signature.size, workspace_gib, flavour)
+    tried = Tried(
+        graph.name,
+        profile or Profile(*(signature.batch or 1,) * 3),
+        signature.size,
+        workspace_gib,
+        fixed=signature.batch is not None,
+    )
+    more = len(errors) + len(warnings) - PARSER_ERRORS_SHOWN
+    words = in_words(errors, warnings, tried, flavour)
     return f"{words}; and {more} errors more" if more > 0 else words
 
 

@@ -11,6 +11,7 @@ from segdeploy.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.written import Written
+from segdeploy.sessions.loadable import rtx_targets
 
 GIB = 1 << 30
 
@@ -54,8 +55,7 @@ def targets_of(flavour: Flavour, names: tuple[str, ...]) -> list[Any]:
             f"--target is for TensorRT-RTX; {flavour} builds for the GPU that is here: leave it out, or take"
             " --runtime tensorrt-rtx"
         )
-    members = flavour.module.ComputeCapability.__members__
-    known = {f"sm_{name[2:]}": value for name, value in members.items() if name.startswith("SM")}
+    known = rtx_targets(flavour)
     for name in names:
         if name not in known:
             raise RequestError(
@@ -98,15 +98,19 @@ def configure(network: Network, request: EngineRequest, written: Written) -> Any
 
 def use_dla(network: Network, config: Any, core: int) -> None:
     module = network.flavour.module
-    there = network.builder.num_DLA_cores
+    demand_core(network.builder, core)
+    config.default_device_type = module.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(module.BuilderFlag.GPU_FALLBACK)
+
+
+def demand_core(builder: Any, core: int) -> None:
+    there = builder.num_DLA_cores
     if core >= there:
         found = f"the cores 0 to {there - 1}" if there > 1 else ("core 0 only" if there else "no DLA")
         raise EngineError(
             f"--dla {core} was asked for, and this machine has {found}; leave out --dla to build for the GPU"
         )
-    config.default_device_type = module.DeviceType.DLA
-    config.DLA_core = core
-    config.set_flag(module.BuilderFlag.GPU_FALLBACK)
 
 
 def on_dla(network: Network, config: Any) -> dict[str, int]:

@@ -6,7 +6,9 @@ with another frame in it than in its neighbours, at the smallest, the best and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy import agreement
+from segdeploy import agreement, files
 from segdeploy.agreement import Agreement, compare_labels
 from segdeploy.card import ModelCard, known_cards, read_card
 from segdeploy.engine import golden
-from segdeploy.errors import EngineDisagrees
-from segdeploy.flavour import Flavour
+from segdeploy.errors import EngineDisagrees, OutputError
+from segdeploy.flavour import TENSORRT, Flavour, Version
 from segdeploy.record import ArtifactRecord
 from segdeploy.sessions import Session, cuda, prepared
 from segdeploy.sessions.engine_facts import invalid_here
-from segdeploy.sessions.loadable import read_engine_record
+from segdeploy.sessions.loadable import read_engine_record, rebuild, target_of
 from segdeploy.sessions.tensorrt import TensorrtSession
 
 # Equal pixels demanded. FP32 engines compute convolutions in TF32, whose products have 11 bits.
@@ -35,24 +37,44 @@ OF_THIS_MACHINE = (
 
 
 @dataclass(frozen=True)
+class Versions:
+    """From one minor version of TensorRT to another, both included."""
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+
+    def __contains__(self, version: Version) -> bool:
+        return self.first <= version[:2] <= self.last
+
+
+# Where the bugs were seen in public reports; what came later is not known to be better.
+WRONG_BATCHES = Versions((10, 11), (11, 1))
+WRONG_DEFORMABLE = Versions((10, 13), (11, 1))
+WRONG_GRID_SAMPLE_20 = Versions((10, 1), (11, 1))
+
+
+@dataclass(frozen=True)
 class Seen:
     batch: int
     slot: int
     agreement: Agreement
 
 
-def why_not(flavour: Flavour, engine: Path | None = None) -> str | None:
+def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str] = ()) -> str | None:
     """None where an engine of this flavour can run here; else why not, in words.
 
-    RTX builds for GPUs other than the one that is there, so it is asked about the very `engine`.
+    RTX builds for GPUs other than the one that is there: for the `targets`, and it is asked about the very `engine`.
     """
     reason = cuda.why_no_gpu()
     if reason is not None or engine is None:
         return reason
+    device = cuda.open_device()
+    here = target_of(device.compute_capability)
+    if targets and here not in targets:
+        return f"this {device.name} is {here}, which is not one of its targets: {', '.join(targets)}"
     invalid = [name for name in invalid_here(flavour, engine.read_bytes()) if name in OF_THIS_MACHINE]
     if not invalid:
         return None
-    device = cuda.open_device()
     return (
         f"{flavour} cannot run it on {device.name} (compute capability {device.compute_capability}):"
         f" {', '.join(invalid)}"
@@ -78,21 +100,48 @@ def prove(path: Path, record: ArtifactRecord) -> dict[str, Any]:
     }
 
 
-def verify(path: Path) -> ArtifactRecord:
-    """Prove the engine that was built where it could not run; its record then says what was seen."""
-    record = read_engine_record(path)
+def verify(path: Path, tell: Callable[[dict[str, Any]], None] = lambda verified: None) -> ArtifactRecord:
+    """Prove the engine that was built where it could not run; its record then says what was seen.
+
+    `tell` gets the result before it is written: a folder that cannot be written does not lose it.
+    """
+    read_engine_record(path)  # before a lock is put beside a file that is not there
+    can_be_written = os.access(path.parent, os.W_OK | os.X_OK)
+    with files.locked(path) if can_be_written else nullcontext():
+        record = read_engine_record(path)
+        try:
+            verified = prove(path, record)
+        except EngineDisagrees as error:
+            raise EngineDisagrees(f"{error}. {marked(path, record, str(error))}") from error
+        tell(verified)
+        return written(path, with_proof(record, verified))
+
+
+def marked(path: Path, record: ArtifactRecord, why: str) -> str:
+    """Note in the record that the engine is wrong; what that means for whoever wants to run it."""
+    wrong = {"done": False, "disagrees": True, "why": why}
     try:
-        verified = prove(path, record)
-    except EngineDisagrees as error:
-        written(path, record, {"done": False, "why": str(error)})
-        raise
-    return written(path, record, verified)
+        written(path, replace(record, engine=record.engine | {"verified": wrong}))
+    except OutputError as error:
+        return f"Do not run it; its record could not be marked ({error}). Rebuild it: {rebuild(record)}"
+    return f"Its record is marked, and segdeploy will not run it. Rebuild it: {rebuild(record)}"
 
 
-def written(path: Path, record: ArtifactRecord, verified: dict[str, Any]) -> ArtifactRecord:
-    known = replace(record, artifact=path.name, engine=record.engine | {"verified": verified})
+def written(path: Path, record: ArtifactRecord) -> ArtifactRecord:
+    known = replace(record, artifact=path.name)
     known.write(path.parent)
     return known
+
+
+def with_proof(record: ArtifactRecord, verified: dict[str, Any]) -> ArtifactRecord:
+    """The record with what the comparison has shown, in the ledger too: once, however often it was made."""
+    step = {
+        "step": "engine",
+        "compared_with": f"the graph in {verified['with']}",
+        "pixel_agreement": verified["pixel_agreement"],
+    }
+    before = [one for one in record.ledger if one["step"] != "engine"]
+    return replace(record, engine=record.engine | {"verified": verified}, ledger=[*before, step])
 
 
 def compare(
@@ -150,24 +199,38 @@ def set_by(card: ModelCard | None, name: str) -> float | None:
 
 def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
+    name, version = record.engine["flavour"], Version.parse(record.engine["version"])
+    alone = [one for one in seen if one.batch == 1]
     samples = record.cost.get("GridSample", 0)
-    if samples and record.opset >= 20:
+    if name == TENSORRT and samples and record.opset >= 20 and version in WRONG_GRID_SAMPLE_20:
         return (
             "This fits NVIDIA/TensorRT#4646 (GridSample of opset 20): export the graph at opset 19 or lower"
         )
-    if samples:
+    if name == TENSORRT and samples and version in WRONG_DEFORMABLE:
         return (
             "This fits NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1): build it with"
             " another version of TensorRT"
         )
-    largest = max(one.batch for one in seen)
-    alone_right = all(one.batch > 1 for one in below)
-    if largest > 1 and alone_right:
+    if alone and not any(one.batch == 1 for one in below):
+        bug = "It is right at batch 1"
+        if name == TENSORRT and version in WRONG_BATCHES:
+            bug = "This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, TensorRT 10.11 to 11.1)"
+        return f"{bug}: build it with --batch 1"
+    if not alone:
+        way = (
+            "export the graph with --batch 1 and build that"
+            if has_own_batch(record)
+            else "build it with --batch 1"
+        )
         return (
-            "This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, TensorRT 10.11 to 11.1): build it with"
-            " --batch 1"
+            f"Whether it is right for one image was not seen: {way}; if that is wrong too, build it in FP32"
         )
     return (
         "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step loses it, and report"
-        f" it with its record ({record.engine['flavour']} {record.engine['version']})"
+        f" it with its record ({name} {version})"
     )
+
+
+def has_own_batch(record: ArtifactRecord) -> bool:
+    """Whether the graph is of one batch, and not only the profile."""
+    return all(binding["shape"][0] is not None for binding in record.engine.get("bindings", []))

@@ -6,6 +6,7 @@ What each image gave is kept on disk until the last one, so that a stopped evalu
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -217,6 +218,18 @@ class Unfinished:
                 f"{self.path} is what is left of another evaluation: of {spelled(found)}; this one is of "
                 f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
             )
+
+
+def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
+    """Of one evaluation. When the label files were written counts too: one of the same size may hold other classes."""
+    times = [pair.truth.stat().st_mtime_ns for pair in dataset.pairs]
+    return {
+        "model": model,
+        "dataset": dataset.digest,
+        "labels": hashlib.sha256(json.dumps(times).encode()).hexdigest(),
+        "options": options,
+        "provider": provider or "cpu",
+    }
 
 
 def spelled(key: Mapping[str, str]) -> str:

@@ -17,12 +17,16 @@ from segdeploy.graph.qdq import drop_unused
 
 
 def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
-    """The outputs of LayerNorms that only weights read, and of each weight its name and its axis of input channels."""
+    """The outputs of LayerNorms that only weights read, and of each weight its name and its axis of input channels.
+
+    Such a weight is changed in place, so nothing else may read it, such as the product behind another LayerNorm.
+    """
     readers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    weights = {item.name for item in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    weights = {item.name for item in model.graph.initializer} - outputs
     shapes = shapes_of(model)
     found = {}
     for node in model.graph.node:
@@ -30,9 +34,17 @@ def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
             reading = weights_behind(
                 node.output[0], len(shapes[node.output[0]]) - 1, readers, weights, shapes
             )
-            if reading:
+            if reading and all(theirs(name, reading, readers) for name, _ in reading):
                 found[node.output[0]] = reading
     return found
+
+
+def theirs(
+    weight: str, reading: Sequence[tuple[str, int]], readers: Mapping[str, Sequence[NodeProto]]
+) -> bool:
+    """Whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
+    axes = [axis for name, axis in reading if name == weight]
+    return len(readers[weight]) == len(axes) and len(set(axes)) == 1
 
 
 def weights_behind(

@@ -58,6 +58,26 @@ def layers_of(model: ModelProto) -> list[Layer]:
     return found
 
 
+def results_of(model: ModelProto) -> dict[str, list[str]]:
+    """Of each layer's node the tensors that hold what it makes: its output and, behind an Add of a bias, that too."""
+    constants = {item.name for item in model.graph.initializer}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in WITH_WEIGHTS and node.input[1] in constants:
+            output = node.output[0]
+            biased = [
+                reader.output[0]
+                for reader in readers.get(output, ())
+                if reader.op_type == "Add" and not constants.isdisjoint(reader.input)
+            ]
+            found[node.name] = [output, *biased] if len(readers.get(output, ())) == 1 else [output]
+    return found
+
+
 def output_axis(node: NodeProto, weight: tuple[int, ...]) -> int:
     if node.op_type == "MatMul":
         return len(weight) - 1

@@ -15,7 +15,7 @@ from segdeploy import files
 from segdeploy.calibrate.cache import version_number
 from segdeploy.calibrate.collect import demand_enough, key_of
 from segdeploy.calibrate.judge import Judge
-from segdeploy.calibrate.material import Material, Source, images_in, labelled, unlabelled
+from segdeploy.calibrate.material import Material, Source, Wanted, labelled, unlabelled
 from segdeploy.calibrate.search import Sensitivity
 from segdeploy.calibrate.thresholds import demand_method
 from segdeploy.card import ModelCard
@@ -36,7 +36,6 @@ __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
 EQUALISE = ("auto", "on", "off")
 OLDEST_OPSET = 13
-MOST_IMAGES = 500  # more are read only when they are asked for
 
 
 def quantize(
@@ -64,7 +63,7 @@ def quantize(
     else:
         calibrated, found, sensitivities = searched(job, calibrated)
     if not found.met:
-        raise QuantisationCosts(refusal(job, calibrated, found))
+        raise QuantisationCosts(refusal(job, calibrated, even, found))
     return write(job, calibrated, even, found, sensitivities)
 
 
@@ -115,9 +114,10 @@ def demand_sense(request: Request) -> None:
 def gather(request: Request, signature: Signature, output: Path, progress: Progress) -> Material:
     if request.recipe is not None:
         request.recipe.demand_made_for(signature.card, str(signature.size))
+    count = 0 if request.scales else request.count  # images only judge the scales of a file
+    wanted = Wanted(count, request.probes, request.seed, None if request.scales else request.aside)
     if request.images is not None:
-        count = request.count or min(MOST_IMAGES, len(images_in(request.images)))
-        return unlabelled(request.images, count, request.seed, request.probes)
+        return unlabelled(request.images, wanted)
     dataset = request.dataset
     assert dataset is not None  # noqa: S101 - demand_sense has seen to it
     source = Source(
@@ -132,9 +132,7 @@ def gather(request: Request, signature: Signature, output: Path, progress: Progr
     )
     return labelled(
         source,
-        request.count or min(MOST_IMAGES, len(dataset)),
-        request.seed,
-        request.probes,
+        wanted,
         counts=output / f"{str(dataset).replace(' ', '.')}.classes.npz",
         progress=progress,
     )

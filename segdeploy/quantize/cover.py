@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from segdeploy.calibrate.judge import Judge, Verdict
+from segdeploy.calibrate.recipe import Recipe
 from segdeploy.calibrate.search import Found, Judged, Sensitivity, measure, search
 from segdeploy.errors import CalibrationError
 from segdeploy.quantize.job import ACCURACY_SHARE, Calibrated, Job, scales_of
@@ -13,7 +14,6 @@ from segdeploy.quantize.job import ACCURACY_SHARE, Calibrated, Job, scales_of
 RANKED_ON = 8  # of the probes, the sensitivity of each group
 WIDENED_AT_MOST = 8  # groups that are tried with another threshold before they are kept out of INT8
 WORTH_WIDENING = 0.8
-SHOWN = 8  # groups in a message
 
 
 def searched(job: Job, calibrated: Calibrated) -> tuple[Calibrated, Found, list[Sensitivity]]:
@@ -67,7 +67,11 @@ def widened_by(calibrated: Calibrated, groups: Collection[str]) -> Calibrated:
     demand_groups(calibrated, groups, "widens")
     roots = {layer.root for layer in calibrated.layers if layer.group in groups}
     other = scales_of(calibrated.model, {root: calibrated.histograms[root] for root in roots}, "mse")
-    return replace(calibrated, scales=calibrated.scales | other, widened=tuple(groups))
+    return replace(
+        calibrated,
+        scales=calibrated.scales | other,
+        widened=tuple(dict.fromkeys((*calibrated.widened, *groups))),
+    )
 
 
 def replayed(job: Job, calibrated: Calibrated, keep: tuple[str, ...]) -> Found:
@@ -82,18 +86,35 @@ def demand_groups(calibrated: Calibrated, groups: Collection[str], verb: str) ->
         raise CalibrationError(f"the recipe {verb} {', '.join(unknown)}, which this graph does not have")
 
 
-def refusal(job: Job, calibrated: Calibrated, found: Found) -> str:
+def recipe_of(job: Job, calibrated: Calibrated, even: bool, found: Found) -> Recipe:
+    request, made_for, size = job.request, job.signature.card, str(job.signature.size)
+    if request.scales is not None:  # the thresholds are the file's
+        return Recipe(keep=found.keep, made_for=made_for, size=size)
+    return Recipe(
+        method=request.method,
+        percentile=request.percentile,
+        equalise=even,
+        keep=found.keep,
+        widened=calibrated.widened_inside(found.keep),
+        count=len(job.material.images),
+        seed=request.seed,
+        aside=job.material.aside or None,
+        made_for=made_for,
+        size=size,
+        **(request.dataset.asked_for() if request.dataset else {}),
+    )
+
+
+def refusal(job: Job, calibrated: Calibrated, even: bool, found: Found) -> str:
     unit = "points of mIoU" if job.material.labels else "% of the labels"
     accuracy = ""
     if found.verdict.confusion is not None and job.judge.own.confusion is not None:
         lost = job.judge.own.confusion.pixel_accuracy - found.verdict.confusion.pixel_accuracy
         accuracy = f" ({100 * lost:.2f} of pixel accuracy, {ACCURACY_SHARE * job.limit:g} allowed)"
-    shown = ", ".join(found.keep[:SHOWN]) or "nothing"
-    if len(found.keep) > SHOWN:
-        shown += f" and {len(found.keep) - SHOWN} more"
+    best = recipe_of(job, calibrated, even, found).as_text()
     return (
         f"INT8 costs {job.drop(found.verdict):.2f} {unit} even at its best{accuracy}, with"
-        f" {calibrated.share(found.keep):.0%} of the multiplications in INT8 and"
-        f" {shown} kept out of it; allowed are {job.limit:g}."
-        " No graph was written; try a larger --max-drop or another --method"
+        f" {calibrated.share(found.keep):.0%} of the multiplications with"
+        f" weights in INT8; allowed are {job.limit:g}. No graph was written; try a larger --max-drop or another"
+        f" --method. The best recipe:\n{best.rstrip()}"
     )

@@ -39,8 +39,9 @@ class Request:
 
     images: Path | None = None
     dataset: Dataset | None = None
-    count: int | None = None  # None: all, up to 500
+    count: int | None = None  # None: all but those kept to judge on, up to 500
     probes: int = PROBES
+    aside: int | None = None  # images kept from the draw, as a recipe says
     max_drop: float | None = None
     equalise: str = "auto"
     recipe: Recipe | None = None  # replayed: what it says is not searched for
@@ -108,6 +109,7 @@ class Calibrated:
     ranges: Mapping[str, float] | None = (
         None  # the largest |x| of each tensor; None: what is not INT8 stays FP32
     )
+    key: Mapping[str, str] | None = None  # of what the scales were collected; None: they do not say
     widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error
 
     @cached_property
@@ -123,6 +125,12 @@ class Calibrated:
     def macs(self) -> dict[str, int]:
         """Group to multiplications."""
         return groups_of(self.layers)
+
+    def widened_inside(self, keep: Collection[str]) -> tuple[str, ...]:
+        """Without the groups whose thresholds no INT8 layer reads any more."""
+        read = {layer.root for layer in self.layers if layer.group not in keep}
+        used = {layer.group for layer in self.layers if layer.root in read}
+        return tuple(group for group in self.widened if group in used)
 
     def graph(self, keep: Collection[str]) -> ModelProto:
         """As it is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy.calibrate.cache import demand_version
-from segdeploy.calibrate.collect import collect, fitted
+from segdeploy.calibrate.collect import Key, collect, fitted
 from segdeploy.calibrate.histogram import Histogram
-from segdeploy.calibrate.scale_files import NO_VERSION, read_scale_file
+from segdeploy.calibrate.scale_files import NO_VERSION, key_in, read_scale_file
 from segdeploy.card import known_cards, read_card
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import Layer, layers_of
+from segdeploy.graph.layers import Layer, layers_of, results_of
 from segdeploy.probing import measure_ranges
 from segdeploy.quantize.job import Calibrated, Job, scales_of
 from segdeploy.sessions import prepared
@@ -53,7 +54,9 @@ def calibrate(job: Job) -> tuple[Calibrated, bool]:
 
 def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
     layers = layers_of(model)
-    roots = sorted({layer.root for layer in layers})
+    tensors = {layer.root for layer in layers}
+    if job.request.cache_for:
+        tensors |= {names[-1] for names in results_of(model).values()}
     done = 0
 
     def one_more() -> None:
@@ -63,7 +66,13 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
 
     state = job.output / f"{job.stem}.{called}.npz"
     histograms = collect(
-        model, job.signature, roots, job.material.images, key=job.key, state=state, progress=one_more
+        model,
+        job.signature,
+        sorted(tensors),
+        job.material.images,
+        key=job.key,
+        state=state,
+        progress=one_more,
     )
     scales = scales_of(model, histograms, job.request.method, job.request.percentile)
     return with_scales(job, model, layers, histograms, scales)
@@ -79,10 +88,12 @@ def with_scales(
     keep_fp32: tuple[str, ...] = ()
     ranges = None
     if job.request.fp16:
-        if job.signature.card in known_cards():
-            keep_fp32 = read_card(job.signature.card).keep_fp32
+        card = job.request.card
+        if card is None and job.signature.card in known_cards():
+            card = read_card(job.signature.card)
+        keep_fp32 = card.keep_fp32 if card else ()
         ranges = measure_ranges(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
-    made = Calibrated(model, layers, histograms, scales, keep_fp32, ranges)
+    made = Calibrated(model, layers, histograms, scales, keep_fp32, ranges, asdict(job.key))
     if not made.layers:
         raise CalibrationError(
             f"all {len(layers)} layers with weights read tensors whose scale is 0, so none can be INT8; calibrate on"
@@ -94,19 +105,45 @@ def with_scales(
 def read_scales(job: Job, path: Path) -> Calibrated:
     """From TensorRT's calibration cache or our scales.json, written for this very graph."""
     cache, layers = read_scale_file(path), layers_of(job.model)
+    key = demand_same(path, job.key)
     if job.request.cache_for and cache.tensorrt != NO_VERSION:
         demand_version(path, cache, job.request.cache_for)
     scales = {
         layer.root: cache.scales.get(layer.root, cache.scales.get(layer.activation)) for layer in layers
     }
+    if job.request.cache_for:
+        scales |= {
+            names[-1]: cache.scales.get(names[-1])
+            for names in results_of(job.model).values()
+            if names[-1] not in scales
+        }
     missing = sorted(name for name, scale in scales.items() if scale is None)
     if missing:
+        use = "read or make" if job.request.cache_for else "read"
         raise CalibrationError(
-            f"{path} has no scale for {len(missing)} of the {len(scales)} tensors that layers of this graph read"
+            f"{path} has no scale for {len(missing)} of the {len(scales)} tensors that layers of this graph {use}"
             f" ({', '.join(missing[:3])}, …); it was made for another graph, so calibrate this one"
         )
     known = {name: scale for name, scale in scales.items() if scale is not None}
-    return with_scales(job, job.model, layers, {}, known)
+    return replace(with_scales(job, job.model, layers, {}, known), key=key)
+
+
+def demand_same(path: Path, key: Key) -> dict[str, str] | None:
+    """What the file says that it was collected of, which is this graph and this preprocessing if it says so."""
+    theirs = key_in(path)
+    if theirs is None:
+        return None
+    ours = asdict(key)
+    if any(theirs.get(name) != ours[name] for name in ("graph", "preprocessing")):
+        found, wanted = (
+            f"graph {one.get('graph', '')[:12]}, preprocessing {one.get('preprocessing', '')[:12]}"
+            for one in (theirs, ours)
+        )
+        raise CalibrationError(
+            f"{path} was collected for {found}; asked for now is {wanted}. Calibrate this graph, or give the scales"
+            " that quantize wrote for it"
+        )
+    return theirs
 
 
 def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:

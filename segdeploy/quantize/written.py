@@ -9,22 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import __version__, files
 from segdeploy.calibrate.cache import CalibrationCache, cache_text
+from segdeploy.calibrate.histogram import BINS
 from segdeploy.calibrate.judge import Verdict
-from segdeploy.calibrate.ledger import first_step, in_words, step
-from segdeploy.calibrate.recipe import Recipe
+from segdeploy.calibrate.ledger import first_step, in_words, judged_on, step
 from segdeploy.calibrate.search import Found, Sensitivity
 from segdeploy.errors import QuantisationCosts
-from segdeploy.graph.layers import shares_of
+from segdeploy.graph.layers import results_of, shares_of
 from segdeploy.graph.precision import fp32_nodes, rounding
 from segdeploy.graph.qdq import LEVELS
 from segdeploy.graph.tidy import set_batch
 from segdeploy.probing import first_not_finite
-from segdeploy.quantize.cover import refusal
+from segdeploy.quantize.cover import recipe_of, refusal
 from segdeploy.quantize.job import PRECISION, Calibrated, Job
 from segdeploy.quantize.scales import RANGES_ON
 from segdeploy.record import ArtifactRecord, first_record, record_of_graph, record_path
@@ -61,7 +63,7 @@ def write(
         job.progress("judging the file that was written")
         verdict = judged(job, part)
         if job.spent(verdict) > 1:
-            raise QuantisationCosts(refusal(job, calibrated, replace(found, verdict=verdict)))
+            raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
         record = record_of(
             job, calibrated, found, verdict, sensitivities, model, precision, target.name, part
         )
@@ -92,22 +94,6 @@ def judged(job: Job, path: Path) -> Verdict:
     return job.judge.verdict(written)
 
 
-def recipe_of(job: Job, calibrated: Calibrated, even: bool, found: Found) -> Recipe:
-    request = job.request
-    return Recipe(
-        method=request.method,
-        percentile=request.percentile,
-        equalise=even,
-        keep=found.keep,
-        widened=calibrated.widened,
-        count=len(job.material.images),
-        seed=request.seed,
-        made_for=job.signature.card,
-        size=str(job.signature.size),
-        **(request.dataset.asked_for() if request.dataset else {}),
-    )
-
-
 def record_of(
     job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
     model: ModelProto, precision: str, name: str, part: Path,
@@ -115,14 +101,15 @@ def record_of(
     signature, labels = job.signature, job.material.labels
     parent = record_of_graph(job.path, job.key.graph)
     digest, covered = files.digest_of(part), calibrated.share(found.keep)
-    own = job.judge.own
+    own, shares = job.judge.own, shares_of(model)
+    held_out = None if job.request.scales else job.material.held_out  # what a cache saw is not known
     ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
     if job.request.fp16:
         job.progress("judging FP16 alone")
         none = list(calibrated.macs)
         half = calibrated.verdict(job.judge, none)
         ledger.append(step("fp16", own, half, labels, shares_of(calibrated.graph(none))))
-    ledger.append(step(precision, own, verdict, labels, shares_of(model)))
+    ledger.append(step(precision, own, verdict, labels, shares))
     opset = next(item.version for item in model.opset_import if item.domain == "")
     facts = parent or first_record(name, digest, signature, precision, opset)
     return replace(
@@ -142,18 +129,26 @@ def record_of(
             "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes),
         },
         ledger=ledger,
-        verdict=in_words(covered, own, verdict, labels),
+        verdict=in_words(
+            covered,
+            shares.get("int8", 0),
+            own,
+            verdict,
+            labels,
+            judged_on(len(job.material.probes), held_out),
+        ),
         calibration={
             "method": job.method,
-            "images": len(job.material.images),
+            "images": None if job.request.scales else len(job.material.images),
             "probes": len(job.material.probes),
+            "held_out": held_out,
             "keep": list(found.keep),
-            "widened": list(calibrated.widened),
+            "widened": list(calibrated.widened_inside(found.keep)),
             "dead": calibrated.dead,
             "int8_share": covered,
             "sensitivities": [asdict(one) for one in sensitivities],
-            "key": asdict(job.key),
-            "pixels_seen": job.material.seen,
+            "key": calibrated.key,
+            "pixels_seen": None if job.request.scales else job.material.seen,
         },
     )
 
@@ -166,15 +161,31 @@ def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
         if one is not None:
             clipped = one.share_above(LEVELS * scale) if scale else 0.0
             tensors[name] |= {"largest": one.largest, "clipped": clipped}
-    facts = {"schema": 1, "method": job.method, "equalised": even, "key": asdict(job.key), "tensors": tensors}
+    facts = {"schema": 1, "method": job.method, "equalised": even, "key": calibrated.key, "tensors": tensors}
     return json.dumps(facts, indent=1) + "\n"
 
 
 def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:
-    """Of the tensors that INT8 layers read; TensorRT computes in INT8 whatever has a scale.
+    """Of what INT8 layers read and make: TensorRT computes a layer in INT8 only where both have a scale.
 
-    TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale.
+    TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale. The bias
+    that is added behind a product is fused into it, so before and behind it the scale is the same.
     """
     inside = [layer for layer in calibrated.layers if layer.group not in keep]
-    names = {name: layer.root for layer in inside for name in (layer.root, layer.activation)}
-    return {name: calibrated.scales[root] for name, root in names.items()}
+    origins = {name: layer.root for layer in inside for name in (layer.root, layer.activation)}
+    made = results_of(calibrated.model)
+    for layer in inside:
+        origins |= {name: made[layer.name][-1] for name in made[layer.name] if name not in origins}
+    weights = {item.name: item for item in calibrated.model.graph.initializer}
+    products = {node.name for node in calibrated.model.graph.node if node.op_type in ("MatMul", "Gemm")}
+    constants = {
+        layer.weight: constant_scale(onnx.numpy_helper.to_array(weights[layer.weight]))
+        for layer in inside
+        if layer.name in products  # a tensor of its own there; a convolution's weights are not
+    }
+    return {name: calibrated.scales[origin] for name, origin in origins.items()} | constants
+
+
+def constant_scale(values: NDArray[np.float32]) -> float:
+    """As TensorRT writes a constant's: the middle of the bin behind the last of 2048."""
+    return float(np.abs(values).max() * np.float32((BINS + 0.5) / BINS) / np.float32(LEVELS))

@@ -21,8 +21,17 @@ __all__ = ["Session", "open_session", "segment", "segment_many"]
 
 
 class Session(Protocol):
+    """A graph that is ready to run.
+
+    `signature.batch` is None where it takes batches of more than one size; `batches` then says which are worth giving.
+    """
+
     @property
     def signature(self) -> Signature: ...
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The fewest images it takes at once, and how many are best."""
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """The graph's own input to its own output, of one batch."""
@@ -91,11 +100,11 @@ def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str | 
 def segment_many(
     session: Session, frames: Iterable[Frame], how: str = "stretch", kernel: str | None = None
 ) -> Iterator[Segmentation]:
-    """Frames of any sizes, in batches as large as the graph was exported for (any batch: one by one)."""
+    """Frames of any sizes, in batches as large as the graph was exported, or its engine tuned, for; else one by one."""
     waiting: list[Frame] = []
     for frame in frames:
         waiting.append(frame)
-        if len(waiting) == (session.signature.batch or 1):
+        if len(waiting) == session.batches[1]:
             yield from segment_batch(session, waiting, how, kernel)
             waiting = []
     if waiting:
@@ -105,9 +114,9 @@ def segment_many(
 def segment_batch(
     session: Session, frames: list[Frame], how: str = "stretch", kernel: str | None = None
 ) -> list[Segmentation]:
-    """At most one batch; a graph of a fixed larger batch gets black frames for the rest."""
+    """At most one batch; where the session takes larger ones only, it gets black frames for the rest."""
     signature = session.signature
-    slots = signature.batch or len(frames)
+    slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
     geometries = []
     for slot, frame in enumerate(frames):

@@ -107,6 +107,7 @@ class EagerSession:
     def __init__(self, eager: Eager) -> None:
         self.signature = eager.signature
         self.digest = eager.digest
+        self.batches = (self.signature.batch or 1,) * 2
         self._network = eager.network
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:

@@ -51,7 +51,9 @@ class OrtSession:
             options.intra_op_num_threads = threads
         wanted = PROVIDERS[self.provider]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=fallbacks_of(wanted))
+            self._opened: ort.InferenceSession | None = ort.InferenceSession(
+                str(path), options, providers=fallbacks_of(wanted)
+            )
         except Exception as error:
             first_line = str(error).strip().splitlines()[0]
             raise GraphError(f"{path} cannot be loaded by ONNX Runtime: {first_line}") from error
@@ -65,6 +67,8 @@ class OrtSession:
         inputs = [facts(argument) for argument in self._session.get_inputs()]
         outputs = [facts(argument) for argument in self._session.get_outputs()]
         self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
+        self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
+        self._name = path.name
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
@@ -99,8 +103,14 @@ class OrtSession:
         value = binding.get_outputs()[0]
         return DeviceArray(value.data_ptr(), tuple(value.shape()), dtype, (value, place))
 
+    @property
+    def _session(self) -> ort.InferenceSession:
+        if self._opened is None:
+            raise RequestError(f"the session of {self._name} is closed")
+        return self._opened
+
     def close(self) -> None:
-        del self._session
+        self._opened = None
 
     def __enter__(self) -> OrtSession:
         return self

@@ -26,11 +26,14 @@ from segdeploy.sessions.device_array import DeviceArray, Lent, lent
 from segdeploy.sessions.engine_facts import bindings_of, profile_of, why_invalid
 from segdeploy.sessions.engine_lane import EngineLane, start_of_time, timed_once
 from segdeploy.sessions.loadable import (
+    compiled_path,
     demand_engine,
     demand_gpu,
+    demand_not_refuted,
     open_builder,
     read_engine_record,
     rebuild,
+    rebuild_for,
 )
 from segdeploy.sessions.slot import Slot, Ticket
 from segdeploy.sessions.timed import Lanes, Modes, Query
@@ -43,6 +46,7 @@ SLOTS = 2
 class TensorrtSession:
     """An engine and its record (the one beside it), ready to run.
 
+    An engine that was seen to be wrong runs only for whoever hands its record over, to compare it again.
     `graphs=False` leaves CUDA graphs out, to measure what they bring.
     """
 
@@ -54,11 +58,14 @@ class TensorrtSession:
         record: ArtifactRecord | None = None,
         graphs: bool = True,
     ) -> None:
-        self._record = record or read_engine_record(path)
+        if record is None:
+            record = read_engine_record(path)
+            demand_not_refuted(record)
+        self._record = record
         demand_engine(path, self._record)
         self._flavour = open_builder(self._record)
         self._device = cuda.open_device()
-        demand_gpu(self._record, self._device.name, self._device.compute_capability)
+        demand_gpu(self._record, self._flavour, self._device.name, self._device.compute_capability)
         self._path = path
         self._graphs = graphs
         self._lock = Lock()
@@ -69,6 +76,7 @@ class TensorrtSession:
         self._runtime: Any = None
         self._config: Any = None
         self._cache: Any = None
+        self._kept = b""
         self._listening = ExitStack()
         self._heard = self._listening.enter_context(listening(self._flavour))
         try:
@@ -88,9 +96,10 @@ class TensorrtSession:
         data = self._path.read_bytes()
         reasons = why_invalid(self._flavour, self._runtime, data)
         if reasons:
+            again = rebuild_for(self._record, self._flavour, self._device.compute_capability)
             raise EngineError(
                 f"{self._flavour} says that {self._name} cannot run on this {self._device.name} (compute capability"
-                f" {self._device.compute_capability}): {', '.join(reasons)}. Rebuild it: {rebuild(self._record)}"
+                f" {self._device.compute_capability}): {', '.join(reasons)}. Rebuild it: {again}"
             )
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
@@ -104,6 +113,7 @@ class TensorrtSession:
         if len(batches) == 1:  # the engine leaves the batch open, its profile does not
             inputs = [inputs[0]._replace(shape=(*batches, *inputs[0].shape[1:])), *inputs[1:]]
         self.signature = read_signature(self._record.engine["metadata"], inputs, outputs, self._name, card)
+        self.batches = self.profile[0][0], self.profile[1][0]
         # TensorRT 8.6 lets only one execution context use a profile.
         alone = not self._flavour.can_be_typed and self.signature.batch is None
         self._alone = alone
@@ -266,10 +276,10 @@ class TensorrtSession:
     def demand_batch(self, batch: int) -> None:
         least, best, most = (shape[0] for shape in self.profile)
         if not least <= batch <= most:
-            wider = f"--batch {min(least, batch)}:{best}:{max(most, batch)}"
+            wider = rebuild(self._record, batch=f"{min(least, batch)}:{best}:{max(most, batch)}")
             raise RequestError(
                 f"a batch of {batch} is outside the profile of {self._name}, which holds {least} to {most}"
-                f" (fastest at {best}). For more build it with {wider}: {rebuild(self._record, wider)}"
+                f" (fastest at {best}). For more build it again: {wider}"
             )
 
     # ---- making and freeing ----------------------------------------------------------------------------------------
@@ -314,18 +324,22 @@ class TensorrtSession:
             module.DynamicShapesKernelSpecializationStrategy.EAGER
         )
         cache = config.create_runtime_cache()
-        kept = cache_path(self._path)
-        loaded = kept.is_file() and cache.deserialize(kept.read_bytes())  # of another GPU or driver: False
+        kept = compiled_path(self._path)
+        known = kept.read_bytes() if kept.is_file() else b""
+        if known and cache.deserialize(known):  # of another GPU or driver: False
+            self._kept = known
         config.set_runtime_cache(cache)
-        self._cache = None if loaded else cache
+        self._cache = cache
         return config
 
     def _keep_compiled(self) -> None:
         """Beside the engine, for the next start; a folder that cannot be written costs that start its seconds."""
         under_its_name = self._path.name == self._record.artifact  # it is not while a build still proves it
         if self._cache is not None and under_its_name and any(slot.has_run for slot in self._slots):
-            with suppress(OutputError):
-                write_bytes(cache_path(self._path), bytes(self._cache.serialize()))
+            compiled = bytes(self._cache.serialize())
+            if compiled != self._kept:  # another batch has kernels of its own
+                with suppress(OutputError):
+                    write_bytes(compiled_path(self._path), compiled)
 
     def _said(self) -> str:
         """What TensorRT logged since it was last asked."""
@@ -376,7 +390,3 @@ class Owned:
     def __del__(self) -> None:
         with self._device.active():
             self._memory.free()
-
-
-def cache_path(engine: Path) -> Path:
-    return engine.with_name(engine.name + ".compiled")

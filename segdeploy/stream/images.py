@@ -48,7 +48,7 @@ def segment_files(
             batch.append((path, read_frame(path)))
         except ImageError as error:
             yield Done(path, None, error=error)
-        if batch and (len(batch) == (session.signature.batch or 1) or path == paths[-1]):
+        if batch and (len(batch) == session.batches[1] or path == paths[-1]):
             frames = [frame for _, frame in batch]
             results = segment_batch(session, frames, how, kernel)
             for (done, frame), result in zip(batch, results, strict=True):
