@@ -1,9 +1,13 @@
 """Small real checkpoints and the graphs exported from them, made once per run."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell's background job starts with Ctrl-C ignored, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "model_type": "segformer",

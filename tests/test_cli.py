@@ -139,7 +139,7 @@ def test_a_detector(refused, tmp_path):
         tmp_path / "y.pt",
     )
     said = refused("export", tmp_path / "y.pt")
-    assert "is not a SegFormer: its keys start with 0.conv, 22.cv2" in said
+    assert "is not a SegFormer or Mask2Former: its keys start with 0.conv, 22.cv2" in said
 
 
 def test_an_18_class_head_and_a_card_of_19(refused, tmp_path):
@@ -156,7 +156,9 @@ def test_sizes_that_are_none(size, refused, tiny):
 def test_other_flags_that_make_no_sense(refused, tiny):
     assert "neither a number nor `dynamic`" in refused("export", tiny, "--batch", "many")
     assert "known: nvinfer, frames, logits" in refused("export", tiny, "--interface", "tensor")
-    assert "no card is called 'b0'; known: segformer-b0-ade" in refused("export", tiny, "--card", "b0")
+    assert "no card is called 'b0'; known: mask2former-swin-base-in21k-ade" in refused(
+        "export", tiny, "--card", "b0"
+    )
 
 
 def test_an_output_that_cannot_be_written(tiny, tmp_path, capsys):

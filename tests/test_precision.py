@@ -233,3 +233,21 @@ def test_rounding_is_that_of_numpy():
     expected = np.sqrt(x * tenth + x) / tenth
     assert expected.dtype == np.float16
     np.testing.assert_array_equal(run(rounding(to_fp16(model)), values), expected.astype(np.float32))
+
+
+def test_an_index_is_counted_in_fp32():
+    """Position to index, 1 to 4093, of what a product has given: in FP16 most would be others."""
+    body = """product = MatMul(x, one) scaled = Mul(product, wide) moved = Add(scaled, row) whole = Floor(moved)
+              index = Cast<to=7>(whole) other = Relu(product)"""
+    model = graph(
+        body,
+        "float[1024,1] x",
+        "int64[1024,1] index, float[1024,1] other",
+        one=np.eye(1, dtype=np.float32),
+        wide=np.array(4, np.float32),
+        row=np.array(1, np.float32),
+    )
+    half = to_fp16(model)
+    assert [name for name in fp32_nodes(half) if name != "other/Cast"] == ["scaled", "moved", "whole"]
+    x = np.arange(1024, dtype=np.float32)[:, None]
+    assert np.array_equal(run(rounding(half), x), run(model, x))

@@ -29,8 +29,8 @@ def desk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
     (folder / "models").symlink_to(ROOT / "models")
     (folder / "images").mkdir()
-    for name in ("street.jpg", *(f"images/{letter}.png" for letter in "abcdefgh")):
-        cv2.imwrite(str(folder / name), scenes.make_scene(1, 128, 256).image)
+    for seed, name in enumerate(("street.jpg", *(f"images/{letter}.png" for letter in "abcdefgh"))):
+        cv2.imwrite(str(folder / name), scenes.make_scene(seed, 128, 256).image)
     scenes.write_cityscapes(folder / "cityscapes", 2, seed=900_000_000)
     return folder
 

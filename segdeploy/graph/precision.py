@@ -21,6 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from segdeploy.errors import CardError, GraphError
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+WHOLE = {TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8}
 # FP16 ends at 65504, and what comes near it stays FP32. 8 is for what is not measured: images other than the probes
 # (their largest |x| was up to 2.6 times the probes', over 300 tensors of two networks and 21 street scenes), and
 # partial sums beyond their result. A lower limit buys nothing: FP16 is as precise at 5000 as at 5.
@@ -137,7 +138,7 @@ def islands_of(typed: Typed, keep_fp32: Sequence[str], largest: Mapping[str, flo
             )
     lost = {name for name, values in typed.constants.items() if loss(values) > LOSS}
     large = {name for name, value in largest.items() if not value <= LIMIT}
-    kept = pixel_nodes(typed)
+    kept = pixel_nodes(typed) | counting_nodes(typed)
     for index, node in enumerate(typed.nodes):
         if node.op_type == "Cast":
             continue
@@ -182,6 +183,26 @@ def pixel_nodes(typed: Typed) -> set[int]:
             exact.update(node.output)
             if node.op_type != "Cast":
                 found.add(index)
+    return found
+
+
+def counting_nodes(typed: Typed) -> set[int]:
+    """What becomes an integer, back to the last product: FP16 counts to 2048 only, and an index may be any number."""
+    made_by = {name: index for index, node in enumerate(typed.nodes) for name in node.output}
+    edge = [
+        made_by[node.input[0]]
+        for node in typed.nodes
+        if node.op_type == "Cast" and typed.types.get(node.output[0]) in WHOLE and node.input[0] in made_by
+    ]
+    found: set[int] = set()
+    while edge:
+        index = edge.pop()
+        node = typed.nodes[index]
+        floats = [name for name in node.input if typed.types.get(name) == FLOAT and name in made_by]
+        if index in found or node.op_type in PRODUCTS or typed.types.get(node.output[0]) != FLOAT:
+            continue
+        found.add(index)
+        edge += [made_by[name] for name in floats]
     return found
 
 
