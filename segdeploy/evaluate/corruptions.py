@@ -1,4 +1,4 @@
-"""The 16 corruptions × 5 severities of Cityscapes-C (Kamann and Rother, CVPR 2020), each seeded by the image's index.
+"""The 16 corruptions × 5 severities of Cityscapes-C (Kamann and Rother, CVPR 2020), each seeded by its image.
 
 The definitions and the numbers are those of ImageNet-C (Hendrycks and Dietterich, ICLR 2019), in pixels whatever the
 size of the frame, as Cityscapes-C has them; the code is ours, on numpy and OpenCV. So figures are comparable with
@@ -40,7 +40,7 @@ CORRUPTIONS: tuple[str, ...] = tuple(name for names in CATEGORIES.values() for n
 
 
 def corrupt(frame: Frame, name: str, severity: int, seed: int) -> Frame:
-    """The frame after `name` at severity 1 to 5; `seed` is the image's index, so each image has its own noise."""
+    """The frame after `name` at severity 1 to 5; `seed` is made of the image's pixels, so each has its own noise."""
     demand(name, severity)
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
