@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from setting import RESULTS, setting, write_results
+from setting import RESULTS, peak_bytes, setting, write_results
 
 from segdeploy import scenes
 from segdeploy.size import Size
@@ -88,14 +88,8 @@ def facts(began: float, count: int) -> dict:
     return {
         "seconds": round(seconds, 2),
         "ms_per_image": round(1e3 * seconds / count, 1),
-        "peak_gb": round(peak_kb() / 1e6, 3),
+        "peak_gb": round(peak_bytes() / 1e9, 3),
     }
-
-
-def peak_kb() -> int:
-    """Of this process; getrusage's begins at what the parent had when it forked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def forward(graph: Path, images: Path, count: int) -> dict:

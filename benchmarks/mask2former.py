@@ -13,7 +13,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import onnxruntime as ort
 import torch
 import torch.nn.functional as F
 import transformers
-from setting import RESULTS, setting, write_results
+from setting import RESULTS, peak_bytes, setting, write_results
 from torch import nn
 from transformers.models.mask2former import modeling_mask2former
 from transformers.utils.logging import disable_progress_bar
@@ -204,21 +203,26 @@ def speed(folder: Path, rounds: int = 15, threads: int = 2) -> dict:
 def memory(folder: Path) -> dict:
     """The peak of a fresh process that loads a graph and runs it twice; without torch in it."""
     program = (
-        "import resource, sys, numpy as np, onnxruntime as ort\n"
+        "import sys, numpy as np, onnxruntime as ort\n"
         "options = ort.SessionOptions()\n"
         "options.intra_op_num_threads, options.log_severity_level = 2, 3\n"
         "side = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
-        "for _ in range(2): side.run(None, {side.get_inputs()[0].name: np.zeros(eval(sys.argv[2]), np.float32)})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+        "given = {side.get_inputs()[0].name: np.zeros([int(part) for part in sys.argv[2:]], np.float32)}\n"
+        "for _ in range(2): side.run(None, given)\n"
+        "from setting import peak_bytes\n"
+        "print(peak_bytes())\n"
     )
-    shape = repr((1, 3, SPEED.height, SPEED.width))
+    shape = ["1", "3", str(SPEED.height), str(SPEED.width)]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     paths = {"usual": export_usual("swin-t", SPEED, folder)}
     for form in FORMS:
         made = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder / form)
         paths[form] = made.path
     return {
         name: {
-            "peak_bytes": int(subprocess.check_output([sys.executable, "-c", program, str(path), shape])),
+            "peak_bytes": int(
+                subprocess.check_output([sys.executable, "-c", program, str(path), *shape], env=here)
+            ),
             "file_bytes": path.stat().st_size,
         }
         for name, path in paths.items()
@@ -237,7 +241,7 @@ def large(folder: Path, place: int) -> dict:
     return {
         "size": str(size),
         "seconds": round(seconds, 1),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "file_bytes": made.path.stat().st_size,
         "nodes": len(model.graph.node),
         "gmacs": round(all_macs(model) / 1e9, 1),

@@ -57,3 +57,9 @@ def replace_block(name: str, text: str) -> None:
     before, _, rest = readme.read_text().partition(opening)
     _, _, after = rest.partition(closing)
     readme.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
+
+
+def peak_bytes() -> int:
+    """Of this process; getrusage's begins at what the parent had when it forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from segdeploy import files, half
-from segdeploy.calibrate.material import images_in
+from segdeploy.calibrate.material import MOST_IMAGES, images_in
 from segdeploy.card import read_card
 from segdeploy.engine.build import Built, build_locked
 from segdeploy.engine.calibrator import demand_calibrator
@@ -21,8 +21,6 @@ from segdeploy.flavour import Flavour, open_flavour
 from segdeploy.graph.written import Written, written_in
 from segdeploy.quantize import Request as Quantisation
 from segdeploy.quantize import quantize
-
-MOST_CALIBRATED = 500
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def calibration_of(request: DeployRequest) -> Calibration | None:
     if given.scales is not None:
         return Calibration(cache=given.scales)
     found = images_of(given)
-    count = min(given.count or MOST_CALIBRATED, len(found))
+    count = min(given.count or MOST_IMAGES, len(found))
     return Calibration(images=tuple(found[place * len(found) // count] for place in range(count)))
 
 

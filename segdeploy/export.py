@@ -29,10 +29,11 @@ from segdeploy.agreement import Agreement
 from segdeploy.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.errors import CardError, ExportDisagrees, OutputError, RequestError
 from segdeploy.families.checkpoints import Checkpoint, read_checkpoint
-from segdeploy.graph.layers import shares_of
 from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
+from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import tidy
+from segdeploy.graph.written import PRECISION
 from segdeploy.probing import first_not_finite, measure_ranges
 from segdeploy.proof import Probe, demand, make_probe, prove, upsampled
 from segdeploy.record import ArtifactRecord, record_path
@@ -137,7 +138,7 @@ def in_fp16(
         )
     inputs = [probe.inputs(turn, signature) for turn in (0, 1)]
     half = to_fp16(model, card.keep_fp32, measure_ranges(model, inputs))
-    next(item for item in half.metadata_props if item.key == "segdeploy.precision").value = "fp16"
+    next(item for item in half.metadata_props if item.key == PRECISION).value = "fp16"
     rounded = rounding(half)
     node = first_not_finite(rounded, inputs)
     if node is not None:
@@ -231,7 +232,7 @@ def describe(model: ModelProto, signature: Signature, checkpoint: Checkpoint) ->
     facts = signature.metadata() | {
         "segdeploy.version": __version__,
         "segdeploy.weights": checkpoint.digest,
-        "segdeploy.precision": "fp32",
+        PRECISION: "fp32",
     }
     onnx.helper.set_model_props(model, facts)
     model.producer_name, model.producer_version = "segdeploy", __version__

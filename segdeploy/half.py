@@ -22,19 +22,19 @@ from segdeploy.calibrate.ledger import step
 from segdeploy.calibrate.material import images_in, spread
 from segdeploy.card import ModelCard, known_cards, read_card
 from segdeploy.errors import ExportDisagrees, GraphError
-from segdeploy.graph.layers import name_nodes, shares_of
+from segdeploy.graph.layers import name_nodes
 from segdeploy.graph.mixed import rest_in_fp16
 from segdeploy.graph.precision import fp32_nodes, rounding, to_fp16
+from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
-from segdeploy.graph.written import written_in
+from segdeploy.graph.written import write_facts, written_in
 from segdeploy.image import Frame, read_frame
 from segdeploy.probing import first_not_finite, measure_ranges
 from segdeploy.record import ArtifactRecord, first_record, record_of_graph, record_path
 from segdeploy.sessions import open_session
-from segdeploy.signature import PREFIX, Signature
+from segdeploy.signature import Signature
 
 PROBES = 8
-PRECISION = f"{PREFIX}precision"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def write_half(
         del half.graph.value_info[:]
         set_batch(half, None)
     precision = str(written_in(half))
-    describe(half, signature, precision)
+    write_facts(half, signature, precision)
     target = output / f"{path.name.removesuffix('.onnx')}.fp16.onnx"
     parent = record_of_graph(path, files.digest_of(path))
     with files.replacing_together(record_path(target), target) as (beside, part):
@@ -120,11 +120,6 @@ def demand(verdict: Verdict, name: str, card: ModelCard | None, *, int8: bool) -
         f" largest logits error is {verdict.logits_error:.1e} of the range; allowed are {pixels:.2%} and {logits:.0e}"
         ". Name what suffers under keep_fp32 in a card, or leave out --fp16. No file was written"
     )
-
-
-def describe(model: ModelProto, signature: Signature, precision: str) -> None:
-    kept = {item.key: item.value for item in model.metadata_props}
-    onnx.helper.set_model_props(model, kept | signature.metadata() | {PRECISION: precision})
 
 
 def record_of(

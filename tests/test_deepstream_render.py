@@ -153,17 +153,17 @@ def test_int8(typed, graphs, tmp_path):
     with pytest.raises(DeepStreamError, match="without one nvinfer of DeepStream"):
         render(Request(pairs), tmp_path / "no")
     assert not (tmp_path / "no").exists()
-    cache = pairs.with_name("tiny.calib")  # where `quantize --cache-for` puts it
+    cache = pairs.with_name("tiny.int8.calib")  # where `quantize --cache-for` puts it
     cache.write_text("TRT-100900-EntropyCalibration2\ninput: 3c010a14\n")
     for model, named in ((pairs, None), (graphs("nvinfer"), cache)):
         folder = tmp_path / model.stem
         render(Request(model, precision="int8", int8_cache=named), folder)
         values = values_of(folder / "nvinfer_config.txt")
-        assert (values["network-mode"], values["int8-calib-file"]) == (1, "tiny.calib")
+        assert (values["network-mode"], values["int8-calib-file"]) == (1, "tiny.int8.calib")
         assert values["model-engine-file"].endswith("_int8.engine")
-        assert (folder / "tiny.calib").read_bytes() == cache.read_bytes()
+        assert (folder / "tiny.int8.calib").read_bytes() == cache.read_bytes()
         assert lint(folder / "nvinfer_config.txt") == []
-        assert "--calib=tiny.calib" in (folder / "README.md").read_text()
+        assert "--calib=tiny.int8.calib" in (folder / "README.md").read_text()
 
 
 def test_triton(graphs, tmp_path):

@@ -12,7 +12,7 @@ ROOT = Path(segdeploy.__file__).parent
 SOURCES = [
     ROOT / "tensorrt_log.py",
     *sorted((ROOT / "engine").glob("*.py")),
-    ROOT / "sessions" / "tensorrt.py",
+    *sorted((ROOT / "sessions").glob("*.py")),
 ]
 OF_RTX = {
     "ComputeCapability", "ComputeCapability.__members__", "EngineValidity", "EngineInvalidityDiagnostics",

@@ -15,9 +15,9 @@ from segdeploy.graph.layers import (
     logits_of,
     pixel_tensors,
     shapes_of,
-    shares_of,
 )  # fmt: skip
 from segdeploy.graph.mixed import rest_in_fp16
+from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.qdq import quantise_weight, quantised
 
 

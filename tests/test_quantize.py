@@ -16,6 +16,7 @@ from segdeploy.calibrate.cache import hex_of, read_cache
 from segdeploy.calibrate.recipe import Recipe, read_recipe
 from segdeploy.card import read_card
 from segdeploy.cli import main
+from segdeploy.deepstream.plan import beside
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.evaluate.datasets import open_dataset
 from segdeploy.export import export_onnx
@@ -107,6 +108,8 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
     assert (recipe["method"], recipe["dataset"], recipe["count"]) == ("entropy", "cityscapes", 12)
     cache = read_cache(done.path.parent / f"{stem}.int8.calib")
     assert cache.tensorrt == "10.9.0"
+    assert beside(done.path) == done.path.with_suffix(".calib")  # where DeepStream's folder looks
+    assert beside(done.path.with_name(demo.name)) == done.path.with_suffix(".calib")
     for name in roots:
         assert cache.scales[name] == pytest.approx(scales["tensors"][name]["scale"])
     keep = read_record(done.path).calibration["keep"]

@@ -9,7 +9,7 @@ from segdeploy.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
 from segdeploy.deepstream.keys import is_before
 from segdeploy.deepstream.plan import OUR_PARSER, STRONGLY_TYPED_SINCE, TAO_PARSER
 from segdeploy.graph.facts import GraphFacts
-from segdeploy.signature import describe
+from segdeploy.signature import NO_CARD, describe
 
 
 def check(case: Case, facts: GraphFacts) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def shapes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
 
 def classes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
     config, names = case.config, facts.signature.labels.names
-    if facts.signature.card == "unknown" and facts.signature.interface == "nvinfer":
+    if facts.signature.card == NO_CARD and facts.signature.interface == "nvinfer":
         return  # its output is ids, and nothing says how many there are
     counted = config.get("num-detected-classes")
     if config.get("network-type") == 2 and counted not in (0, len(names)):
@@ -100,7 +100,7 @@ def classes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
         path is None
         or str(path).startswith(SDK_ROOT)
         or not path.is_file()
-        or facts.signature.card == "unknown"
+        or facts.signature.card == NO_CARD
     ):
         return
     lines = label_lines(path)
@@ -121,7 +121,7 @@ def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
     if not facts.is_typed or config.get("strongly-typed"):
         return
     remedy = "add strongly-typed=1 and write network-mode=0"
-    if facts.has_pairs and mode not in (1, 3):
+    if facts.written.int8 and mode not in (1, 3):
         if is_before(case.version, STRONGLY_TYPED_SINCE):
             remedy = "write network-mode=1 and give a calibration cache, which is what turns INT8 on in this version"
         yield Finding(
@@ -129,7 +129,7 @@ def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
             f"the graph holds Q/DQ nodes, which TensorRT refuses or ignores with network-mode {mode} and without"
             " strongly-typed=1", remedy,
         )  # fmt: skip
-    elif facts.has_fp16 and not facts.has_pairs and mode not in (2, 3):
+    elif facts.written.fp16 and not facts.written.int8 and mode not in (2, 3):
         if is_before(case.version, STRONGLY_TYPED_SINCE):
             remedy = "write network-mode=2"
         yield Finding(

@@ -11,7 +11,7 @@ from segdeploy.errors import DeepStreamError
 from segdeploy.files import digest_of
 from segdeploy.graph.facts import GraphFacts, read_facts
 from segdeploy.record import ArtifactRecord, read_record
-from segdeploy.signature import describe
+from segdeploy.signature import NO_CARD, describe
 
 SDK = "/opt/nvidia/deepstream/deepstream"
 SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
@@ -78,7 +78,7 @@ def make_plan(request: Request) -> Plan:
             f"{name} was not exported by segdeploy and wants a scale per channel; nvinfer has one, net-scale-factor."
             " Export its checkpoint with segdeploy, which folds the others into the graph"
         )
-    if signature.card == "unknown":
+    if signature.card == NO_CARD:
         raise DeepStreamError(
             f"{name} was not exported by segdeploy and does not say its classes; export its checkpoint with:"
             " segdeploy export CHECKPOINT"
@@ -149,9 +149,11 @@ def precision_of(request: Request, facts: GraphFacts) -> tuple[int, bool, Path |
             " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
             " --int8-cache"
         )
-    return (3 if facts.has_fp16 else 1), False, cache
+    return (3 if facts.written.fp16 else 1), False, cache
 
 
 def beside(model: Path) -> Path:
+    """Of x.onnx, x.int8.onnx and x.int8.fp16.onnx alike what `quantize` has left for one of them."""
     stem = model.stem.removesuffix(".fp16").removesuffix(".int8")
-    return model.with_name(f"{stem}.calib")
+    places = [model.with_name(f"{stem}.int8{rest}.calib") for rest in ("", ".fp16")]
+    return next((place for place in places if place.is_file()), places[0])

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import image
-from segdeploy.calibrate.cache import CalibrationCache, read_cache
+from segdeploy.calibrate.cache import CalibrationCache, demand_version, read_cache
 from segdeploy.engine.request import Calibration
 from segdeploy.errors import CalibrationError, EngineError
-from segdeploy.flavour import Flavour, Version
+from segdeploy.flavour import Flavour
 from segdeploy.sessions import prepared
 from segdeploy.signature import Signature
 
@@ -116,11 +116,7 @@ def demand_calibrator(flavour: Flavour) -> None:
 
 def demand_cache(flavour: Flavour, path: Path) -> CalibrationCache:
     cache = read_cache(path)
-    if Version.parse(cache.tensorrt) != flavour.version:
-        raise CalibrationError(
-            f"{path} is a calibration cache of TensorRT {cache.tensorrt}, and this is {flavour}; make one for it with"
-            f" segdeploy quantize --cache-for {flavour.version}, or give --images instead"
-        )
+    demand_version(path, cache, str(flavour.version))
     if cache.algorithm != ALGORITHM:
         raise CalibrationError(
             f"{path} is of {cache.algorithm}, and {flavour} is given an {ALGORITHM} cache here; make one with"

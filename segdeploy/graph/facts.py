@@ -10,25 +10,25 @@ import numpy as np
 import onnx
 
 from segdeploy.errors import GraphError, RequestError
+from segdeploy.graph.written import Written, written_in
 from segdeploy.signature import Signature, TensorFacts, read_signature
 
 
 @dataclass(frozen=True)
 class GraphFacts:
     signature: Signature
-    has_pairs: bool  # of QuantizeLinear and DequantizeLinear: INT8 is in the graph
-    has_fp16: bool
+    written: Written
     outputs: tuple[TensorFacts, ...]
 
     @property
     def precision(self) -> str:
         """`int8` and `fp16` where the graph itself says so, `fp32` where the builder is free to choose."""
-        return "int8" if self.has_pairs else "fp16" if self.has_fp16 else "fp32"
+        return "int8" if self.written.int8 else "fp16" if self.written.fp16 else "fp32"
 
     @property
     def is_typed(self) -> bool:
         """Whether its precision is written in it, so that a builder has to take it as it is."""
-        return self.has_pairs or self.has_fp16
+        return self.written.int8 or self.written.fp16
 
 
 def read_facts(path: Path) -> GraphFacts:
@@ -45,14 +45,8 @@ def read_facts(path: Path) -> GraphFacts:
     if not inputs or not outputs:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
     metadata = {item.key: item.value for item in model.metadata_props}
-    halves = {onnx.TensorProto.FLOAT16}
-    return GraphFacts(
-        read_signature(metadata, inputs, outputs, path.name),
-        any(node.op_type == "DequantizeLinear" for node in model.graph.node),
-        any(item.data_type in halves for item in model.graph.initializer)
-        or any(value.type.tensor_type.elem_type in halves for value in model.graph.value_info),
-        tuple(outputs),
-    )
+    signature = read_signature(metadata, inputs, outputs, path.name)
+    return GraphFacts(signature, written_in(model), tuple(outputs))
 
 
 def tensor_facts(value: Any) -> TensorFacts:

@@ -157,26 +157,6 @@ def elements(shape: tuple[int, ...]) -> int:
     return prod(max(side, 1) for side in shape)
 
 
-def shares_of(model: ModelProto) -> dict[str, float]:
-    """Of all multiplications, those in each precision, as the types in the graph say."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    known = inferred_shapes(inferred.graph)
-    types = types_of(inferred.graph)
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    counted = {"int8": 0, "fp16": 0, "fp32": 0}
-    for node in model.graph.node:
-        if node.op_type not in WITH_WEIGHTS:
-            continue
-        origins = [made_by.get(root_of(name, made_by, (*VIEWS, "Cast"))) for name in node.input[:2]]
-        if all(origin is not None and origin.op_type == "DequantizeLinear" for origin in origins):
-            kind = "int8"
-        else:
-            kind = "fp16" if types.get(node.output[0]) == TensorProto.FLOAT16 else "fp32"
-        counted[kind] += macs_of(node, known)
-    total = max(sum(counted.values()), 1)
-    return {kind: macs / total for kind, macs in counted.items() if macs}
-
-
 LABEL_STEPS = (
     "Cast",
     "Squeeze",

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from segdeploy.graph.layers import WITH_WEIGHTS, group_of, images_of, inferred_shapes, macs_of, types_of
+from segdeploy.graph.layers import (
+    VIEWS,
+    WITH_WEIGHTS,
+    group_of,
+    images_of,
+    inferred_shapes,
+    macs_of,
+    root_of,
+    types_of,
+)
 
 NAMES: dict[int, str] = {TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16"}
 EIGHT_BITS: dict[int, str] = {
@@ -43,12 +52,20 @@ def precisions_of(model: ModelProto) -> list[Placed]:
     ]
 
 
+def shares_of(model: ModelProto) -> dict[str, float]:
+    """Of all multiplications, those in each precision."""
+    counted: dict[str, int] = {}
+    for one in precisions_of(model):
+        kind = one.precision.lower()
+        counted[kind] = counted.get(kind, 0) + one.macs
+    total = sum(counted.values())
+    return {kind: macs / total for kind, macs in counted.items()}
+
+
 def precision_of(node: NodeProto, made_by: dict[str, NodeProto], types: dict[str, int]) -> str:
     stored = set()
     for operand in node.input[:2]:
-        pair = made_by.get(operand)
-        if pair is not None and pair.op_type == "Transpose":  # of a stored weight
-            pair = made_by.get(pair.input[0])
+        pair = made_by.get(root_of(operand, made_by, (*VIEWS, "Cast")))
         stored.add(
             types.get(pair.input[0]) if pair is not None and pair.op_type == "DequantizeLinear" else None
         )

@@ -1,13 +1,16 @@
-"""What precision is written in a graph: the INT8 of its pairs and the FP16 of its types, whoever made it."""
+"""What is written in a graph: the INT8 of its pairs and the FP16 of its types, whoever made it, and its facts."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from segdeploy.graph.layers import attribute
+from segdeploy.signature import PREFIX, Signature
+
+PRECISION = f"{PREFIX}precision"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ def written_in(model: ModelProto) -> Written:
         node.op_type == "Cast" and attribute(node, "to") == TensorProto.FLOAT16 for node in graph.node
     )
     return Written(any(node.op_type == "QuantizeLinear" for node in graph.node), halves)
+
+
+def write_facts(model: ModelProto, signature: Signature, precision: str) -> None:
+    """What a session reads back, also of a graph that came from elsewhere."""
+    kept = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(model, kept | signature.metadata() | {PRECISION: precision})
 
 
 def digest_of_scales(model: ModelProto) -> str:

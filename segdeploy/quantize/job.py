@@ -24,11 +24,10 @@ from segdeploy.graph.layers import Layer, pixel_tensors
 from segdeploy.graph.mixed import rest_in_fp16
 from segdeploy.graph.precision import rounding
 from segdeploy.graph.qdq import quantised
-from segdeploy.signature import PREFIX, Signature
+from segdeploy.signature import Signature
 
 Progress = Callable[[str], None]
 PROBES = 48
-PRECISION = f"{PREFIX}precision"
 MAX_DROP, MAX_DISAGREEMENT = 0.5, 3.0  # points of mIoU with truth; per cent of the labels without
 ACCURACY_SHARE = 0.6  # points of pixel accuracy that may be lost for each of mIoU
 

@@ -21,13 +21,15 @@ from segdeploy.calibrate.judge import Verdict
 from segdeploy.calibrate.ledger import first_step, in_words, judged_on, step
 from segdeploy.calibrate.search import Found, Sensitivity
 from segdeploy.errors import QuantisationCosts
-from segdeploy.graph.layers import results_of, shares_of
+from segdeploy.graph.layers import results_of
 from segdeploy.graph.precision import fp32_nodes, rounding
+from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.qdq import LEVELS
 from segdeploy.graph.tidy import set_batch
+from segdeploy.graph.written import write_facts
 from segdeploy.probing import first_not_finite
 from segdeploy.quantize.cover import recipe_of, refusal
-from segdeploy.quantize.job import PRECISION, Calibrated, Job
+from segdeploy.quantize.job import Calibrated, Job
 from segdeploy.quantize.scales import RANGES_ON
 from segdeploy.record import ArtifactRecord, first_record, record_of_graph, record_path
 
@@ -48,8 +50,7 @@ def write(
     model = calibrated.graph(found.keep)
     if job.signature.batch is None:
         set_batch(model, None)
-    kept = {item.key: item.value for item in model.metadata_props}
-    onnx.helper.set_model_props(model, kept | job.signature.metadata() | {PRECISION: precision})
+    write_facts(model, job.signature, precision)
     onnx.checker.check_model(model, full_check=True)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
