@@ -94,7 +94,7 @@ def test_the_graph_has_nothing_that_depends_on_the_data(exported):
     assert "network.decoder.layers.3.look.key/MatMul" in names
     gather = [node.op_type for node in onnx.load(exported("frames", "gather").path).graph.node]
     assert "GridSample" not in gather
-    assert gather.count("GatherND") == 4 * pixel_layers
+    assert gather.count("GatherND") == 2 * pixel_layers
 
 
 def test_masks_are_made_where_they_are_needed(exported):
