@@ -98,7 +98,8 @@ class Pipeline:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                while thread.is_alive():  # in steps: a signal that another thread gets does not end a wait
+                    thread.join(STEP_S)
         except BaseException:
             self._stop()
             for thread in threads:
@@ -156,7 +157,9 @@ class Pipeline:
 
     def _infer(self) -> None:
         try:
-            while (given := self._receive(self._fitted, self._all_fitted)) is not None and not self._stopped.is_set():
+            while (
+                given := self._receive(self._fitted, self._all_fitted)
+            ) is not None and not self._stopped.is_set():
                 batch, fitted = given
                 by_session = []
                 for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
@@ -252,4 +255,3 @@ def batch_of(sessions: Sequence[Session], wanted: int | None) -> int:
             )
         return wanted
     return min(session.batches[1] for session in sessions)
-

@@ -18,7 +18,7 @@ from segdeploy.stream.clips import Clip, RawFrames, Slides
 from segdeploy.stream.live import Live
 from segdeploy.stream.pipes import GstVideo, camera_pipeline
 from segdeploy.video.location import is_remote, without_credentials
-from segdeploy.video.reading import Timed, Video
+from segdeploy.video.reading import TimedFrame, Video
 
 STDIN = "-"
 CSI = "csi://"
@@ -37,7 +37,7 @@ class Stream(Protocol):
     def path(self) -> Path | None:
         """Where it is a video file."""
 
-    def read(self) -> Iterator[Timed]: ...
+    def read(self) -> Iterator[TimedFrame]: ...
 
     def stop(self) -> None: ...
 
