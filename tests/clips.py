@@ -16,7 +16,9 @@ def frame(index, height=HEIGHT, width=WIDTH):
     return pixels
 
 
-def write_clip(path, times, codec="libx264", sound=False, pictures=True, size=(HEIGHT, WIDTH), container=None):
+def write_clip(
+    path, times, codec="libx264", sound=False, pictures=True, size=(HEIGHT, WIDTH), container=None
+):
     """Frames at `times`, in ticks of 1/1000 s."""
     with av.open(str(path), "w", format=container) as out:
         if pictures:

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from segdeploy import scenes
 from segdeploy.card import read_card
 from segdeploy.cli import main
-from segdeploy.deepstream import frames
 from segdeploy.deepstream.config import NvinferConfig
 from segdeploy.deepstream.document import read_document
 from segdeploy.deepstream.feeding import make_feed
@@ -23,7 +22,7 @@ from segdeploy.deepstream.plan import Request
 from segdeploy.deepstream.reference import PyTorchReference
 from segdeploy.deepstream.render import render
 from segdeploy.deepstream.replay import drawn, replay
-from segdeploy.errors import DeepStreamError, VideoError, OutputError, RequestError
+from segdeploy.errors import DeepStreamError, RequestError, VideoError
 from segdeploy.export import export_onnx
 from segdeploy.graph.facts import read_facts
 from segdeploy.sessions import open_session

@@ -74,7 +74,10 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
     assert lines[0]["source"] == str(clip)
     assert sum(lines[0]["areas"].values()) == pytest.approx(1)
     assert capsys.readouterr().out.startswith(f"{clip}: 5 frames, ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "street.mp4"]  # nothing not asked for
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.jsonl",
+        "street.mp4",
+    ]  # nothing not asked for
     assert run(model, clip, "--max-frames", 2, "--json") == 0
     assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
 
@@ -107,7 +110,10 @@ def test_images_of_two_folders_do_not_meet(model, tmp_path, capsys):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "x.png"), clips.frame(3))
-    assert run(model, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--json", tmp_path / "l.jsonl") == 0
+    assert (
+        run(model, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--json", tmp_path / "l.jsonl")
+        == 0
+    )
     assert len(list((tmp_path / "out").rglob("x.overlay.png"))) == 2
     assert [line["image"] for line in lines_of(tmp_path / "l.jsonl")] == [
         str(tmp_path / "a/x.png"), str(tmp_path / "b/x.png")
@@ -185,7 +191,9 @@ def test_what_is_refused(model, clip, tmp_path, refused):
         "--timeout 0 is not above 0": [clip, "--timeout", "0"],
         "--reconnect -1 is less than 0": [clip, "--reconnect", "-1"],
         "is not a .jsonl": [clip, "--json", "a.mp4"],
-        "http://127.0.0.1:9/a.mp4 cannot be opened: Connection refused": ["http://joe:secret@127.0.0.1:9/a.mp4"],
+        "http://127.0.0.1:9/a.mp4 cannot be opened: Connection refused": [
+            "http://joe:secret@127.0.0.1:9/a.mp4"
+        ],
     }.items():
         assert words in refused("run", model, *sources)
 
@@ -215,7 +223,9 @@ def test_a_gstreamer_pipeline(model, tmp_path, capsys):
     assert said.out.startswith(f"{tmp_path / 'pipeline.overlay.mp4'}: ")
     assert 1 <= len(clips.times_of(tmp_path / "pipeline.overlay.mp4")) <= 8
     assert run(model, "nosuchelement ! fakesrc", "-o", tmp_path) == 1
-    assert 'gives no frames: WARNING: erroneous pipeline: no element "nosuchelement"' in capsys.readouterr().err
+    assert (
+        'gives no frames: WARNING: erroneous pipeline: no element "nosuchelement"' in capsys.readouterr().err
+    )
 
 
 def test_without_gstreamer(model, tmp_path, refused, monkeypatch):
@@ -242,7 +252,16 @@ def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch):
 
 
 def test_names_of_outputs():
-    names = ["a/street.mp4", "b/street.mp4", "rtsp://cam/front?x=1", "rtsp://cam", "/dev/video0", "-", "a ! b", "csi://0"]
+    names = [
+        "a/street.mp4",
+        "b/street.mp4",
+        "rtsp://cam/front?x=1",
+        "rtsp://cam",
+        "/dev/video0",
+        "-",
+        "a ! b",
+        "csi://0",
+    ]
     assert short_names(names) == ["street", "street-2", "front", "cam", "video0", "stdin", "pipeline", "0"]
 
 
@@ -255,7 +274,9 @@ def test_a_template_of_addresses():
 
     two = [Source("a.mp4"), Source("b.mp4")]
     assert places("rtsp://server/{name}", two) == ["rtsp://server/a", "rtsp://server/b"]
-    with pytest.raises(RequestError, match=r"do not go into one rtsp://server/x; name a folder, or: -o 'rtsp:"):
+    with pytest.raises(
+        RequestError, match=r"do not go into one rtsp://server/x; name a folder, or: -o 'rtsp:"
+    ):
         places("rtsp://server/x", two)
 
 

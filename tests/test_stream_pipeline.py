@@ -32,7 +32,9 @@ class Made:
         for index in range(self.frames):
             if self.stopped.wait(self.wait_s):
                 return
-            yield TimedFrame(picture(index, self.sizes[index * len(self.sizes) // self.frames]), index / self.fps)
+            yield TimedFrame(
+                picture(index, self.sizes[index * len(self.sizes) // self.frames]), index / self.fps
+            )
         if self.error:
             raise self.error
 
@@ -203,7 +205,9 @@ def test_ctrl_c_closes_everything_in_order():
 def test_a_change_of_size_is_said_once():
     said = []
     run([Made(count=9, sizes=((48, 64), (24, 32), (96, 64)))], [Kept()], said=said)
-    assert said == ["made changes its size to 24x32 at frame 3; in a clip its pictures are brought to the first size"]
+    assert said == [
+        "made changes its size to 24x32 at frame 3; in a clip its pictures are brought to the first size"
+    ]
 
 
 def test_a_batch_larger_than_the_models():
@@ -256,7 +260,12 @@ def hurried(monkeypatch):
 
 
 def test_a_lost_camera_is_connected_again():
-    connections = [Camera(3), VideoError("cam cannot be opened: refused"), Camera(2, VideoError("cam broke")), Camera(4)]
+    connections = [
+        Camera(3),
+        VideoError("cam cannot be opened: refused"),
+        Camera(2, VideoError("cam broke")),
+        Camera(4),
+    ]
     source, said = camera(*connections, *[VideoError("gone")] * 99, patience_s=0.2)
     sink = Kept()
     tallies = run([source], [sink])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import clips
@@ -23,9 +24,10 @@ from segdeploy.video.writing import Publisher
 
 PYTHON = "/usr/bin/python3"  # Debian's, which has its gi
 SERVER = Path(__file__).with_name("rtsp_server.py")
+ELEMENTS = ("x264enc", "rtph264pay", "h264parse")
 NEEDED = (
-    "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; Gst.init(None);"
-    "import sys; sys.exit(not all(Gst.ElementFactory.find(e) for e in ('x264enc', 'rtph264pay', 'h264parse')))"
+    "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer;"
+    f"Gst.init(None); assert all(Gst.ElementFactory.find(name) for name in {ELEMENTS})"
 )
 
 
@@ -90,7 +92,7 @@ def test_the_runner_outlives_the_server(port, graphs, tmp_path):
     times = clips.times_of(out)
     assert len(times) == tally.frames
     assert times == sorted(times)
-    assert max(later - earlier for earlier, later in zip(times, times[1:], strict=False)) > 1  # the gap stays
+    assert max(later - earlier for earlier, later in pairwise(times)) > 1  # the gap stays
     assert [json.loads(line)["index"] for line in (tmp_path / "live.jsonl").read_text().splitlines()][-1] > 50
 
 
@@ -104,7 +106,18 @@ def wait_for(condition, seconds=30):
 def test_the_verb_with_a_password_that_is_not_said(port, graphs, tmp_path):
     out = tmp_path / "{name}.mp4"
     uri = f"rtsp://joe:sesame@127.0.0.1:{port}/live"
-    request = [sys.executable, "-m", "segdeploy", "run", str(graphs("frames")), uri, "-o", str(out), "--max-frames", "5"]
+    request = [
+        sys.executable,
+        "-m",
+        "segdeploy",
+        "run",
+        str(graphs("frames")),
+        uri,
+        "-o",
+        str(out),
+        "--max-frames",
+        "5",
+    ]
     with serving(port, "play", "joe:sesame"):
         done = subprocess.run(
             [*request, "--json", str(tmp_path / "x.jsonl")], capture_output=True, text=True, check=False

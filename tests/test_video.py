@@ -78,7 +78,15 @@ def test_sound_ends_with_the_pictures(tmp_path):
 
 
 def test_colours_survive(tmp_path):
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 64, 128), (70, 130, 180)]
+    colours = [
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+        (0, 0, 0),
+        (128, 64, 128),
+        (70, 130, 180),
+    ]
     for size in ((128, 224), (129, 223)):
         picture = np.zeros((*size, 3), np.uint8)
         for place, colour in enumerate(colours):
@@ -97,7 +105,7 @@ def test_pictures_of_another_size_are_brought_to_the_first(tmp_path):
     with ClipWriter(tmp_path / "a.mp4", Size(96, 128), 25) as writer:
         writer.write(np.full((96, 128, 3), 200, np.uint8), 0)
         writer.write(np.full((192, 64, 3), 200, np.uint8), 0.04)
-    first, second = read(tmp_path / "a.mp4")
+    _, second = read(tmp_path / "a.mp4")
     assert second.frame.shape == (96, 128, 3)
     assert [int(second.frame[48, column].mean()) // 10 for column in (5, 64, 122)] == [0, 20, 0]
 
@@ -193,7 +201,10 @@ except OutputError as error:
 def test_a_full_disk_is_one_message_and_no_file(tmp_path, frames):
     """A limit on a file's size is what a full disk is to whoever writes."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path / "a.mp4"), str(frames)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FULL, str(tmp_path / "a.mp4"), str(frames)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == f"{tmp_path / 'a.mp4'} cannot be written: File too large\n"
     assert done.stderr == ""
@@ -214,7 +225,9 @@ def test_a_folder_that_takes_nothing(tmp_path):
     with pytest.raises(OutputError, match="cannot be made"):
         (tmp_path / "file").write_text("")
         ClipWriter(tmp_path / "file" / "a.mp4", Size(96, 128), 25)
-    with pytest.raises(RequestError, match=r"a\.avi is not a clip that is written here; expected .* \.mp4, \.mov, \.mkv"):
+    with pytest.raises(
+        RequestError, match=r"a\.avi is not a clip that is written here; expected .* \.mp4, \.mov, \.mkv"
+    ):
         ClipWriter(tmp_path / "a.avi", Size(96, 128), 25)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -224,9 +237,15 @@ def test_a_folder_that_takes_nothing(tmp_path):
     [
         ("rtsp://admin:secret@cam:554/front", "rtsp://cam:554/front"),
         ("rtsp://admin:se/cr@et@cam/front", "rtsp://cam/front"),
-        ("http://cam/video?user=joe&password=secret&channel=2", "http://cam/video?user=…&password=…&channel=2"),
+        (
+            "http://cam/video?user=joe&password=secret&channel=2",
+            "http://cam/video?user=…&password=…&channel=2",
+        ),
         ("rtsp://cam/user=admin_password=secret_channel=1", "rtsp://cam/user=…"),
-        ("rtspsrc location=rtsp://a:secret@cam user-pw='secret word' ! x", "rtspsrc location=rtsp://cam user-pw=… ! x"),
+        (
+            "rtspsrc location=rtsp://a:secret@cam user-pw='secret word' ! x",
+            "rtspsrc location=rtsp://cam user-pw=… ! x",
+        ),
         ("clip.mp4", "clip.mp4"),
     ],
 )
@@ -253,9 +272,13 @@ def test_what_hangs_times_out(silent, uri):
 
 
 def test_a_server_that_does_not_take_a_stream(silent):
-    with pytest.raises(OutputError, match=r"rtsp://127\.0\.0\.1:\d+/x does not take the stream: nothing answered in time"):
+    with pytest.raises(
+        OutputError, match=r"rtsp://127\.0\.0\.1:\d+/x does not take the stream: nothing answered in time"
+    ):
         publish(f"rtsp://joe:secret@127.0.0.1:{silent}/x")
-    with pytest.raises(OutputError, match=r"rtsp://127\.0\.0\.1:9/x does not take the stream: Connection refused"):
+    with pytest.raises(
+        OutputError, match=r"rtsp://127\.0\.0\.1:9/x does not take the stream: Connection refused"
+    ):
         publish("rtsp://joe:secret@127.0.0.1:9/x")
 
 

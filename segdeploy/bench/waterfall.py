@@ -25,7 +25,6 @@ from segdeploy.errors import RequestError
 from segdeploy.image import IMAGE_SUFFIXES, WRITTEN, Frame, find_images, read_frame
 from segdeploy.sessions import Session, answered, prepared, segmentation_of
 from segdeploy.sessions.timed import Timed
-from segdeploy.signature import Signature
 from segdeploy.size import Size
 from segdeploy.video.reading import TimedFrame, Video
 from segdeploy.video.writing import ClipWriter

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy.errors import RequestError, VideoError
-from segdeploy.image import WRITTEN, Frame, find_images, read_frame, resize
+from segdeploy.image import WRITTEN, find_images, read_frame, resize
 from segdeploy.size import Size
 from segdeploy.video.reading import TimedFrame, Video
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,10 +231,9 @@ class Pipeline:
 
     def _hand_on(self, where: queue.Queue[Any], what: Any) -> None:
         while not self._stopped.is_set():
-            try:
-                return where.put(what, timeout=STEP_S)
-            except queue.Full:
-                continue
+            with suppress(queue.Full):
+                where.put(what, timeout=STEP_S)
+                return
 
     def _receive(self, where: queue.Queue[Any], no_more: threading.Event) -> Any:
         """None once the queue is empty and nothing comes into it any more."""
@@ -251,7 +251,8 @@ def batch_of(sessions: Sequence[Session], wanted: int | None) -> int:
     if wanted is not None:
         if fixed and wanted > min(fixed):
             raise RequestError(
-                f"--batch {wanted} is more than the {min(fixed)} that the model was made for; export it with --batch {wanted}"
+                f"--batch {wanted} is more than the {min(fixed)} that the model was made for;"
+                f" export it with --batch {wanted}"
             )
         return wanted
     return min(session.batches[1] for session in sessions)

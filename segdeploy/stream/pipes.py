@@ -25,7 +25,7 @@ STEP_S = 0.2  # how soon a stop is seen
 
 
 class PipeReader:
-    """A file object over `descriptor`: at the end, when stopped and where nothing comes for `timeout_s` it has no more."""
+    """A file over `descriptor`, which is at its end when stopped, too, or where nothing comes for `timeout_s`."""
 
     def __init__(self, descriptor: int, timeout_s: float | None, stopped: threading.Event) -> None:
         self._descriptor, self._timeout_s, self._stopped = descriptor, timeout_s, stopped
@@ -57,7 +57,7 @@ class GstVideo(Video):
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 # close() closes it
         command = [TOOL, "-q", *shlex.split(pipeline), *AT_THE_END.format(writing).split()]
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 # the pipeline is the user's own
                 command,
                 pass_fds=[writing],
                 stdin=subprocess.DEVNULL,

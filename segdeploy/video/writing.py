@@ -1,6 +1,6 @@
 """Pictures into a clip or to a server that takes them, each at its own time: H.264, or MPEG-4 where there is none.
 
-A clip keeps the rate of its source, a variable one too, and its sound. It is written beside its place and moved into it.
+A clip keeps the rate of its source, a variable one too, and its sound. It is written beside its place and moved there.
 """
 
 from __future__ import annotations
