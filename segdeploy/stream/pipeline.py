@@ -158,9 +158,9 @@ class Pipeline:
 
     def _infer(self) -> None:
         try:
-            while (
-                given := self._receive(self._fitted, self._all_fitted)
-            ) is not None and not self._stopped.is_set():
+            while given := self._receive(self._fitted, self._all_fitted):
+                if self._stopped.is_set():
+                    break
                 batch, fitted = given
                 by_session = []
                 for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
@@ -176,7 +176,7 @@ class Pipeline:
         recent: deque[float] = deque()
         start = time.perf_counter()
         try:
-            while (done := self._receive(self._outlets[lane], self._all_inferred)) is not None:
+            while done := self._receive(self._outlets[lane], self._all_inferred):
                 now = time.perf_counter()
                 tally.frames += 1
                 tally.dropped = self._inbox.dropped[lane]
@@ -194,6 +194,7 @@ class Pipeline:
                     for sink in self._shared:
                         sink.take(shown)
         finally:
+            tally.dropped = self._inbox.dropped[lane]
             self._close(sinks)
 
     def _shown(self, done: Answered, tally: Tally, recent: deque[float]) -> Shown:
