@@ -138,7 +138,8 @@ def test_raw_frames_on_standard_input(model, tmp_path):
     assert not (tmp_path / "none.mp4").exists()
 
 
-def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path, ending):
     out = tmp_path / "out.mp4"
     running = subprocess.Popen(
         command(model, "-", "--stdin-size", "96x128", "-o", out, "--json", tmp_path / "a.jsonl"),
@@ -148,15 +149,24 @@ def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path):
         running.stdin.write(clips.frame(index).tobytes())
     running.stdin.flush()
     end = time.monotonic() + 60
-    while not any(path.stat().st_size for path in tmp_path.glob(".a.jsonl.*")) and time.monotonic() < end:
-        time.sleep(0.1)
-        running.stdin.write(clips.frame(0).tobytes() * 50)  # so that the lines' buffer spills
-        running.stdin.flush()
-    os.kill(running.pid, signal.SIGINT)
+    while not any(path.stat().st_size for path in tmp_path.glob(".a.jsonl.*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(running.pid, ending)
     said = running.communicate(timeout=30)
     assert (running.returncode, said) == (130, (b"", b"segdeploy: stopped\n"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.mp4"]
     assert len(clips.times_of(out)) == len(lines_of(tmp_path / "a.jsonl")) > 0
+
+
+def test_a_reader_that_leaves_is_no_error(model):
+    frames = b"".join(clips.frame(index).tobytes() for index in range(40))
+    line = " ".join(command(model, "-", "--stdin-size", "96x128", "--json"))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], input=frames, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["index"] == 0
 
 
 def test_a_clip_that_grows(model, tmp_path, capsys):

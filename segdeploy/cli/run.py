@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -177,6 +180,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
             if arguments.json != "-":
                 demand_other(Path(arguments.json), streams)
             shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json)))
+        stack.enter_context(ended_by_sigterm())
         tallies = Pipeline([session], streams, sinks, shared, plan, screen.say).run()
     for number, tally in enumerate(tallies):
         said = f"{tally.frames} frames, {tally.fps:.1f} a second"
@@ -185,3 +189,13 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
         if arguments.json != "-" and tally.frames:
             print(f"{without_credentials(written[number]) if written else tally.name}: {said}")
     return 1 if any(tally.error for tally in tallies) else 0
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """What ends a service or a container is as good as Ctrl-C: its clips are to play, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -76,6 +76,9 @@ class JsonLines:
             line["areas_of_other"] = shown.results[1].areas()
         try:
             self._file.write(json.dumps(line) + "\n")
+            self._file.flush()  # whoever reads along sees each frame when it comes
+        except BrokenPipeError:  # the reader of our output has gone (| head)
+            raise
         except OSError as error:
             self._stack.__exit__(type(error), error, None)
             raise OutputError(f"the lines of --json cannot be written: {error.strerror}") from error
