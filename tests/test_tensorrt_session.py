@@ -691,5 +691,5 @@ def test_no_pycuda(machine, monkeypatch):
     path = machine.engine()
     monkeypatch.setattr(cuda, "open_device", cuda.Device)
     monkeypatch.setattr(cuda, "why_no_gpu", lambda: cuda.NO_PYCUDA)
-    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install pycuda cuda-python"):
+    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install 'segdeploy\[cuda\]'"):
         open_session(path)
