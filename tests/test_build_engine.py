@@ -17,7 +17,6 @@ from segdeploy.export import export_onnx
 from segdeploy.files import digest_of
 from segdeploy.flavour import RTX
 from segdeploy.record import read_record
-from segdeploy.scenes import write_cityscapes
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -31,13 +30,6 @@ def demo(tmp_path_factory):
     return export_onnx(
         folder("models") / "demo-b0", card="segformer-b0-demo", size=Size(96, 160), output=out / "demo.onnx"
     ).path
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("city")
-    write_cityscapes(root, 8, seed=700, height=96, width=160)
-    return root / "leftImg8bit"
 
 
 def run(*arguments):

@@ -176,9 +176,9 @@ def test_versions_that_sample_wrongly_do_not_build(version, wrong, exported, ten
             engine_of(path, tmp_path)
         assert str(refusal.value) == (
             "gridsample.frames.onnx has 6 GridSample nodes (opset 17), and TensorRT 10.16.1 is reported to compute them"
-            " wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1)."
-            " Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT that"
-            " is not of these"
+            " wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1)"
+            ". Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
+            " that is not of these"
         )
         assert list(tmp_path.iterdir()) == []
         assert there.arguments_of("build_serialized_network") == []

@@ -9,7 +9,6 @@ from segdeploy.export import export_onnx
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.precision import to_fp16
 from segdeploy.quantize import Request, quantize
-from segdeploy.scenes import write_cityscapes
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -64,8 +63,7 @@ def test_fp32_islands_build(keep, graphs, tmp_path):
 
 @pytest.mark.parametrize("fp16", [False, True])
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
-def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
-    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+def test_the_bundled_b0_builds_in_int8(interface, fp16, images, tmp_path):
     exported = export_onnx(
         folder("models") / "demo-b0",
         card="segformer-b0-demo",
@@ -73,15 +71,14 @@ def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
         size=Size(96, 160),
         output=tmp_path,
     )
-    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off", fp16=fp16)
+    request = Request(images=images, probes=2, max_drop=100, equalise="off", fp16=fp16)
     done = quantize(exported.path, request, output=tmp_path)
     assert done.record.calibration["int8_share"] == 1
     assert engine_of(done.path, 1).stat().st_size > 1 << 20
 
 
 @pytest.mark.parametrize(("batch", "equalise"), [(None, "off"), (3, "off"), (1, "on")])
-def test_int8_builds_with_batches_and_equalised(batch, equalise, tmp_path):
-    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+def test_int8_builds_with_batches_and_equalised(batch, equalise, images, tmp_path):
     exported = export_onnx(
         folder("models") / "demo-b0",
         card="segformer-b0-demo",
@@ -90,6 +87,6 @@ def test_int8_builds_with_batches_and_equalised(batch, equalise, tmp_path):
         batch=batch,
         output=tmp_path,
     )
-    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise=equalise)
+    request = Request(images=images, probes=2, max_drop=100, equalise=equalise)
     graph = quantize(exported.path, request, output=tmp_path).path
     assert engine_of(graph, batch).stat().st_size > 1 << 20

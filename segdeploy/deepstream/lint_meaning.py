@@ -8,8 +8,8 @@ from segdeploy.deepstream.config import NETWORK_MODES, NvinferConfig
 from segdeploy.deepstream.document import Entry
 from segdeploy.deepstream.findings import SDK_ROOT, Case, Finding, is_outside, label_lines
 from segdeploy.deepstream.keys import PATH, PATHS, PROPERTY, is_before
-from segdeploy.deepstream.proof import REMEDY, why_refuted
 from segdeploy.deepstream.plan import STRONGLY_TYPED_SINCE, TAO_PARSER, TAO_PARSER_SINCE
+from segdeploy.deepstream.proof import REMEDY, why_refuted
 
 INT8_MODES = (1, 3)
 NEAREST = (0, 6)

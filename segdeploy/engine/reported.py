@@ -77,8 +77,8 @@ def demand_sound(flavour: Flavour, request: EngineRequest, model: ModelProto, na
     if plugins and (request.fp16 or request.int8):
         asked = "--int8" if request.int8 else "--fp16"
         raise RequestError(
-            f"{name} has {plugins} nodes of TensorRT's plugin {DEFORMABLE}, and {asked} is judged in ONNX Runtime, which"
-            f" does not have it; leave out {asked}, or {OTHER_FORM}"
+            f"{name} has {plugins} nodes of TensorRT's plugin {DEFORMABLE}, and {asked} is judged in ONNX Runtime,"
+            f" which does not have it; leave out {asked}, or {OTHER_FORM}"
         )
 
 

@@ -177,8 +177,8 @@ class TensorrtSession:
             while len(self._slots) <= place:
                 if self._alone:
                     raise RequestError(
-                        f"{self._engine.flavour} runs one stream of an engine with an open batch, and {place + 1} were asked"
-                        " for; leave --streams out, or build the engine for one batch size"
+                        f"{self._engine.flavour} runs one stream of an engine with an open batch, and {place + 1} were"
+                        " asked for; leave --streams out, or build the engine for one batch size"
                     )
                 self._slots.append(self._new_slot())
             slot = self._slots[place]
