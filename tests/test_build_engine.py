@@ -20,6 +20,7 @@ from segdeploy.record import read_record
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
+IMAGES = "a folder of images"
 pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
 ON_RTX = ("--runtime", RTX)
 
@@ -113,6 +114,7 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--target", "8.6"], "expected one like sm_86"),
         (["--batch", "1:4:8"], "takes batches of exactly 1, and --batch 1:4:8 was asked for"),
         (["--batch", "8:4:1"], "does not hold: expected 1 ≤ MIN"),
+        (["--dla", "0"], "--dla is not for TensorRT-RTX"),
         (["--dla", "0", "--fp16"], "--dla is not for TensorRT-RTX"),
         (["--timing-cache", "x"], "--timing-cache is not for TensorRT-RTX"),
         (["--hardware-compatible"], "name the GPUs with --target instead"),
@@ -120,14 +122,15 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--calibrator", "tensorrt", "--int8"], "has no calibrator: 11 removed it"),
         (["--calibrator", "mine"], "--calibrator 'mine' is not known; known: tensorrt"),
         (
-            ["--int8", "--images", ".", "--card", "segformer-b0-demo"],
+            ["--int8", "--images", IMAGES, "--card", "segformer-b0-demo"],
             "Leave the card out",
         ),
-        (["--images", "."], "images are for --int8, and to judge --fp16 on"),
+        (["--images", IMAGES], "images are for --int8, and to judge --fp16 on"),
         (["--workspace", "-1"], "--workspace -1 is not a size in GiB"),
     ],
 )
-def test_requests_that_cannot_be_met(arguments, match, graphs, refused):
+def test_requests_that_cannot_be_met(arguments, match, graphs, images, refused):
+    arguments = [images if word is IMAGES else word for word in arguments]
     assert match in refused("build-engine", graphs("frames"), *arguments, *ON_RTX)
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from threading import Event
 
 import pytest
@@ -83,3 +85,37 @@ def test_work_in_a_thread_gives_its_result_or_its_error():
     assert stoppable(lambda: 7, Event()) == 7
     with pytest.raises(ValueError, match="seven"):
         stoppable(lambda: int("seven"), Event())
+
+
+TWICE = """
+import os, signal, sys
+from threading import Event, Timer
+from types import SimpleNamespace
+from segdeploy import cli
+from segdeploy.engine.progress import stoppable
+
+stop = Event()
+
+def build():
+    while True:
+        stop.wait(0.01)
+
+def press_again(step):
+    print(step, flush=True)
+    Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+def execute(arguments):
+    Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    stoppable(build, stop, press_again)
+
+cli.VERBS["doctor"] = (SimpleNamespace(describe=lambda parser: None, execute=execute), "build for ever")
+sys.exit(cli.main(["doctor"]))
+"""
+
+
+def test_ctrl_c_twice_leaves_a_build_that_does_not_stop():
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "segdeploy: stopped\n")
+    assert done.stdout == "stopping at TensorRT's next step; Ctrl-C again leaves at once\n"

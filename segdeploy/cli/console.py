@@ -37,8 +37,9 @@ def steps() -> Iterator[Steps]:
 
         def show(step: str, share: float | None = None) -> None:
             if share is None:
-                bar.reset(task, total=None)
-            bar.update(task, description=step, total=None if share is None else 1.0, completed=share)
+                bar.reset(task, total=None, description=step)
+            else:
+                bar.update(task, total=1.0, completed=share, description=step)
 
         yield show
 

@@ -148,7 +148,9 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
     if job.flavour.has_progress:
         config.progress_monitor = monitor_of(job.flavour, phases)
     job.progress("building")
-    plan = stoppable(lambda: network.builder.build_serialized_network(network.definition, config), stop)
+    plan = stoppable(
+        lambda: network.builder.build_serialized_network(network.definition, config), stop, job.progress
+    )
     for failure in (phases.failure, feed.failure if feed else None):
         if failure is not None:
             raise failure

@@ -16,6 +16,7 @@ from segdeploy.flavour import Flavour
 
 Result = TypeVar("Result")
 TICK_S = 0.05
+THREAD = "segdeploy-build"
 
 
 class Progress(Protocol):
@@ -106,9 +107,12 @@ def monitor_of(flavour: Flavour, phases: Phases) -> Any:
     return Monitor()
 
 
-def stoppable(work: Callable[[], Result], stop: Event) -> Result:
+def stoppable(
+    work: Callable[[], Result], stop: Event, progress: Progress = lambda step, share=None: None
+) -> Result:
     """`work` in a thread of its own; Ctrl-C sets `stop`, waits for the end, and goes on as Ctrl-C.
 
+    A second Ctrl-C does not wait: the thread is left at work, for whoever then ends the process.
     An event is waited for, not the thread: up to Python 3.12 a `join` that Ctrl-C interrupts calls the thread ended.
     """
     results: list[Result] = []
@@ -124,7 +128,7 @@ def stoppable(work: Callable[[], Result], stop: Event) -> Result:
         finally:
             ended.set()
 
-    thread = Thread(target=run, name="build", daemon=True)
+    thread = Thread(target=run, name=THREAD, daemon=True)
     thread.start()
     try:
         begun.set()
@@ -132,7 +136,10 @@ def stoppable(work: Callable[[], Result], stop: Event) -> Result:
             pass
     except KeyboardInterrupt:
         stop.set()
-        ended.wait()
+        try:
+            progress("stopping at TensorRT's next step; Ctrl-C again leaves at once")
+        finally:
+            ended.wait()
         thread.join()
         raise
     thread.join()

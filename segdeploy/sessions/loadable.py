@@ -130,12 +130,12 @@ def demand_engine(path: Path, record: ArtifactRecord) -> None:
     size, expected = path.stat().st_size, record.engine["memory"]["engine_bytes"]
     if size != expected:
         raise EngineError(
-            f"{record.artifact} has {size:,} bytes, and its record says {expected:,}: it was cut off, or"
+            f"{path.name} has {size:,} bytes, and its record says {expected:,}: it was cut off, or"
             f" replaced by another. Copy it again, or rebuild it: {rebuild(record)}"
         )
     if digest_of(path) != record.digest:
         raise EngineError(
-            f"{record.artifact} is not the file that its record describes (their digests differ). Copy both again, or"
+            f"{path.name} is not the file that its record describes (their digests differ). Copy both again, or"
             f" rebuild it: {rebuild(record)}"
         )
 
