@@ -227,12 +227,12 @@ def test_no_tensorrt_at_all(graphs, refused, monkeypatch):
 
 
 def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
-    from segdeploy.engine.progress import Phases
+    from segdeploy.engine.progress import THREAD, Phases
 
     start, pressed = Phases.start, []
 
-    def press(self, name, steps):
-        start(self, name, steps)
+    def press(self, name, parent, steps):
+        start(self, name, parent, steps)
         if not pressed:
             pressed.append(name)
             os.kill(os.getpid(), signal.SIGINT)
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
     assert run(graphs("frames"), "-o", tmp_path) == 130
     assert capsys.readouterr().err == "segdeploy: stopped\n"
     assert list(tmp_path.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "build"]
+    assert not [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
 # ---- inspect ---------------------------------------------------------------------------------------------------
