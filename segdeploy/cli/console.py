@@ -37,7 +37,8 @@ def steps() -> Iterator[Steps]:
 
         def show(step: str, share: float | None = None) -> None:
             if share is None:
-                bar.reset(task, total=None, description=step)
+                bar.reset(task, description=step)
+                bar.tasks[0].total = None  # to `reset` this means the total that it has
             else:
                 bar.update(task, total=1.0, completed=share, description=step)
 
