@@ -22,7 +22,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch",
     )
     parser.add_argument(
-        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: the model's, or 1)"
+        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: what the model is best at)"
     )
     parser.add_argument(
         "--duration", metavar="S", type=float, default=3.0, help="seconds a batch size (default: 3)"
