@@ -24,7 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.errors import RequestError
-from segdeploy.families.pieces import bare, gelu, linear, module_list, pointwise, reading_bare, to_maps, to_tokens
+from segdeploy.families.pieces import (
+    bare,
+    gelu,
+    linear,
+    module_list,
+    pointwise,
+    reading_bare,
+    to_maps,
+    to_tokens,
+)
 from segdeploy.size import Size
 
 

@@ -73,7 +73,9 @@ def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) 
         where, kinds = cell[of_these].reshape(-1, count).T, kind[of_these].reshape(-1, count).T
         values = interpolated([corner[where, kinds] for corner in corners], factors)
         place = first_largest(values)  # down×across×m
-        labels[chosen] = np.take_along_axis(kinds, place.reshape(-1, place.shape[-1]), 0).T.reshape(-1, *factors)
+        labels[chosen] = np.take_along_axis(kinds, place.reshape(-1, place.shape[-1]), 0).T.reshape(
+            -1, *factors
+        )
     return labels
 
 
@@ -83,8 +85,7 @@ def interpolated(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -
     above_left, above_right, below_left, below_right = (corner[:, None] for corner in corners)
     above = above_left * (1 - beyond) + above_right * beyond  # k×across×m
     below = below_left * (1 - beyond) + below_right * beyond
-    values: NDArray[np.float32] = above[:, None] * (1 - lower) + below[:, None] * lower
-    return values
+    return np.asarray(above[:, None] * (1 - lower) + below[:, None] * lower, np.float32)
 
 
 def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:

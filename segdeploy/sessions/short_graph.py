@@ -18,7 +18,10 @@ from onnx.external_data_helper import uses_external_data
 from segdeploy.sessions.lazy_labels import FACTORS, MOST_CLASSES, LazyLabels
 from segdeploy.signature import TensorFacts
 
-CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # they differ where a side is raised to one pixel: never here
+CENTRED = (
+    b"half_pixel",
+    b"pytorch_half_pixel",
+)  # they differ where a side is raised to one pixel: never here
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less what the copy's own nodes take
 
 
@@ -74,7 +77,8 @@ class Known:
         self.constants = {item.name: item for item in graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(model).graph
         self.types = {
-            value.name: value.type.tensor_type for value in [*inferred.value_info, *inferred.output]
+            value.name: value.type.tensor_type
+            for value in [*inferred.input, *inferred.value_info, *inferred.output]
         }
 
     def maker(self, name: str, *kinds: str) -> NodeProto | None:
@@ -113,9 +117,16 @@ def cut_labels(model: ModelProto, known: Known) -> LazyLabels | None:
     chooses, raises = attributes(largest), attributes(resize)
     if chooses.get("axis", 0) not in (1, -3) or chooses.get("select_last_index", 0):
         return None
-    if raises.get("mode") != b"linear" or raises.get("coordinate_transformation_mode", CENTRED[0]) not in CENTRED:
+    if (
+        raises.get("mode") != b"linear"
+        or raises.get("coordinate_transformation_mode", CENTRED[0]) not in CENTRED
+    ):
         return None
-    if raises.get("antialias", 0) or "axes" in raises or raises.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if (
+        raises.get("antialias", 0)
+        or "axes" in raises
+        or raises.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    ):
         return None
     before, after = known.shape(resize.input[0]), known.shape(resize.output[0])
     if before is None or after is None or len(before) != 4 or None in (*before[1:], *after[1:]):
@@ -145,8 +156,14 @@ def fuse_attention(model: ModelProto, known: Known) -> int:
         return 0
     gone = {id(node) for _, nodes in found for node in nodes}
     by_last = {id(nodes[-1]): fused for fused, nodes in found}
-    kept = [by_last.get(id(node), node) for node in model.graph.node if id(node) in by_last or id(node) not in gone]
-    copied = [NodeProto.FromString(node.SerializeToString()) for node in kept]  # a deleted one is no longer there
+    kept = [
+        by_last.get(id(node), node)
+        for node in model.graph.node
+        if id(node) in by_last or id(node) not in gone
+    ]
+    copied = [
+        NodeProto.FromString(node.SerializeToString()) for node in kept
+    ]  # a deleted one is no longer there
     del model.graph.node[:]
     model.graph.node.extend(copied)
     if not any(item.domain == "com.microsoft" for item in model.opset_import):
@@ -178,7 +195,11 @@ def attention_around(softmax: NodeProto, known: Known) -> tuple[NodeProto, list[
         if turn_of(turned) == [0, 2, 3, 1]:
             first: list[NodeProto | None] = [turned]
             inner = turned.input[0]
-        elif turn_of(turned) == [0, 1, 3, 2] and split_key[1] is not None and turn_of(split_key[1]) == [0, 2, 1, 3]:
+        elif (
+            turn_of(turned) == [0, 1, 3, 2]
+            and split_key[1] is not None
+            and turn_of(split_key[1]) == [0, 2, 1, 3]
+        ):
             first, inner = [turned, split_key[1]], split_key[1].input[0]
         else:
             return None
