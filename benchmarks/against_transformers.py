@@ -32,7 +32,6 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
-import openvino
 import torch
 from setting import RESULTS, replace_block, setting, write_results
 from torch import nn
@@ -275,6 +274,8 @@ def open_usual(path: Path, threads: int) -> Callable:
 
 
 def open_in_openvino(path: Path, threads: int) -> Callable:
+    import openvino  # this file's networks are of use without it
+
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
