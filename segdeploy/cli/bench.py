@@ -46,7 +46,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transfers", metavar="WHAT", help="include or exclude (default: as trtexec)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
     parser.add_argument(
-        "--provider", help="where ONNX Runtime or PyTorch computes: cpu (default), cuda, or tensorrt"
+        "--provider", help="where an .onnx or PyTorch computes: cpu (default), openvino, cuda, or tensorrt"
     )
     parser.add_argument(
         "--network", help="of a checkpoint: plain, as published (default), or deployed, as exported"

@@ -19,7 +19,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
     )
     parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
-    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
+    parser.add_argument(
+        "--provider",
+        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
         "--json", action="store_true", help="print the areas per class as JSON, a line an image"
