@@ -12,6 +12,7 @@ from segdeploy.report.charts import bars, curves, pareto, roofline, standing_alo
 
 HERE = Path(__file__).resolve().parent
 Facts = dict
+FORMS = ("gridsample", "gather")
 ON_ROOF = ("jetson-agx-orin-64gb", "t4", "l4", "a100-80gb-sxm", "h100-sxm")
 
 
@@ -260,6 +261,46 @@ def achieved(seen: Achieved) -> list[str]:
     return [seen.what, read_devices()[seen.device].name, share, seen.source]
 
 
+def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    part, found = name.partition(".")[2], facts["result"]
+    if part == "agreement":
+        rows = [
+            [
+                row,
+                f"{one['class_logits_error']:.0e}",
+                f"{one['mask_logits_error']:.0e}",
+                *(
+                    f"{one[f'labels_equal_{form}']:.4%}" if f"labels_equal_{form}" in one else "–"
+                    for form in FORMS
+                ),
+            ]
+            for row, one in found.items()
+        ]
+        yield "Against transformers, random weights, two images: logits' largest error as a share of their range."
+        yield table(("network", "class logits", "mask logits", *(f"labels, {form}" for form in FORMS)), rows)
+    elif part in ("graphs", "half"):
+        rows = [
+            [row, f"{one['nodes']}", f"{one.get('layers', '–')}", f"{one.get('build_seconds', '–')}"]
+            for row, one in found.items()
+        ]
+        yield "Swin-T in FP16:" if part == "half" else "Swin-T at 256x512:"
+        yield table(("graph", "ONNX nodes", "TensorRT layers", "built in, s"), rows)
+    elif part == "speed":
+        rows = [
+            [row, f"{one['ms']:.0f} ms", f"{one['ratio']:.2f}", f"{found['processor'][row]['ratio']:.2f}"]
+            for row, one in found["wall"].items()
+        ]
+        yield table(("Swin-T at 256x512", "time", "ratio", "ratio of processor time"), rows)
+    elif part == "memory":
+        rows = [[row, f"{one['peak_bytes'] / 1e6:.0f} MB"] for row, one in found.items()]
+        yield table(("Swin-T at 256x512", "peak memory"), rows)
+    else:
+        yield (
+            f"Swin-L at {found['size']}: exported and proven in {found['seconds'] / 60:.1f} minutes and"
+            f" {found['peak_bytes'] / 1e9:.1f} GB; {found['file_bytes'] / 1e6:.0f} MB, {found['gmacs']} GMACs."
+        )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
     ("Measured by segdeploy bench", "bench", bench),
@@ -267,6 +308,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("INT8", "int8", int8),
     ("Calibration", "collection", collection),
     ("Floors and predictions", "cost", cost),
+    ("Mask2Former", "mask2former", mask2former),
 )
 
 
