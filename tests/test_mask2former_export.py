@@ -152,7 +152,10 @@ def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, tmp_path):
     assert len(made.record.islands) < made.record.cost["nodes"] / 4
     # how far a point is from its pixel is told in FP32: FP16 knows a place of 500 to a half only
     distance = "network.pixels.layers.0.attention.sample/Sub"
-    assert (distance in made.record.islands, f"{distance}.2" in made.record.islands) == (form == "gather", False)
+    assert (distance in made.record.islands, f"{distance}.2" in made.record.islands) == (
+        form == "gather",
+        False,
+    )
     demand_engine(made.path, 1)
 
 

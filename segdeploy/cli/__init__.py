@@ -34,7 +34,7 @@ from segdeploy.errors import SegdeployError
 VERBS = {
     "models": (models, "list the model cards and what each needs"),
     "export": (export, "turn a checkpoint into an ONNX graph, compared with PyTorch"),
-    "run": (run, "segment images with a model"),
+    "run": (run, "segment images, videos and camera streams with a model"),
     "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
