@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -62,7 +63,10 @@ class Page:
         return json.loads(one)
 
     def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
+        self.visit(path.as_uri())
+
+    def visit(self, address: str) -> None:
+        self.call("Page.navigate", url=address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
@@ -70,6 +74,14 @@ class Page:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def until(self, expression: str, seconds: float = 20.0):
+        """What `expression` is once it is true."""
+        end = time.monotonic() + seconds
+        while not (found := self.ask(expression)):
+            assert time.monotonic() < end, f"{expression} is {found!r} after {seconds:g} s"
+            time.sleep(0.02)
+        return found
 
     def press(self, key: str, code: int) -> None:
         for kind in ("rawKeyDown", "keyUp"):

@@ -44,7 +44,8 @@ class Flicker:
         self._before[shown.source] = smooth, labels
         if before is None or before[0].shape != smooth.shape:
             return
-        still = cv2.compare(cv2.absdiff(smooth, before[0]), MOST_CHANGE, cv2.CMP_LE)
+        change = cv2.absdiff(smooth, before[0])
+        _, still = cv2.threshold(change, MOST_CHANGE, 255, cv2.THRESH_BINARY_INV)
         self.pixels += smooth.size
         self.still += cv2.countNonZero(still)
         for model, (now, then) in enumerate(zip(labels, before[1], strict=True)):
