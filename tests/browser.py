@@ -66,8 +66,9 @@ class Page:
         self.visit(path.as_uri())
 
     def visit(self, address: str) -> None:
+        loads = len(self.of("Page.loadEventFired"))
         self.call("Page.navigate", url=address)
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        while len(self.of("Page.loadEventFired")) == loads:
             self.events.append(self._next())
 
     def ask(self, expression: str):

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import socket
 import struct
+import sys
 import threading
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -109,11 +110,18 @@ class Page:
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            ipaddress.ip_address(name)
-        except ValueError:
-            own = socket.gethostname().lower()
-            return name in ("localhost", own, f"{own}.local", self._server.asked_address)
-        return True
+        except ValueError:  # a bracket that nobody closes
+            return False
+        own = socket.gethostname().lower()
+        return is_address(name) or name in ("localhost", own, f"{own}.local", self._server.asked_address)
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class Server(ThreadingHTTPServer):
@@ -136,7 +144,9 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away, or that reads nothing, is nobody's trouble."""
+        """A browser that went away, or that reads nothing, is nobody's trouble; anything else is a bug."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def server_close(self) -> None:
         for request in list(self._open):
@@ -202,18 +212,18 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def listen(page: Page, port: int, address: str) -> Server:
+    if not 0 <= port <= 65535:
+        raise RequestError(f"{port} is not a port; expected 1 to 65535, or 0 for any that is free")
     try:
         family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         server = Server((str(where[0]), int(where[1])), family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise RequestError(why_not(error, port, address)) from error
     server.page, server.asked_address = page, address.lower()
     return server
 
 
-def why_not(error: OSError | OverflowError, port: int, address: str) -> str:
-    if isinstance(error, OverflowError):
-        return f"{port} is not a port; expected 1 to 65535, or 0 for any that is free"
+def why_not(error: OSError, port: int, address: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {address} is in use; name another one, such as --view {port + 1}"
     if error.errno == errno.EACCES:
