@@ -3,7 +3,7 @@
 const SHORTEST_MS = 40; // from one frame to the next: what the eye needs, and no more of the machine
 const AGAIN_MS = 2000; // after the runner did not answer
 const KEPT = 120; // samples in a plot
-const PLOT = { width: 480, height: 110, left: 4, top: 22, bottom: 104 };
+const PLOT = { width: 480, height: 110, left: 4, top: 26, bottom: 104 };
 
 const find = (name) => document.getElementById(name);
 const [status, pause, source, opacity, layout, cut, stages, figures] = [
@@ -123,7 +123,7 @@ function drawing(tag, facts, words = "") {
 function plot(title, unit) {
   const { width, height, left, top, bottom } = PLOT;
   const picture = drawing("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  const line = drawing("polyline", {}), words = drawing("text", { x: left, y: 14 });
+  const line = drawing("polyline", {}), words = drawing("text", { x: left, y: 16 });
   picture.append(drawing("line", { x1: left, x2: width, y1: bottom, y2: bottom }), line, words);
   find("plots").append(picture);
   let values = [];
