@@ -25,9 +25,8 @@ from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, open_session
 from segdeploy.size import Size
 
-Reference = Callable[
-    [Frame], NDArray[np.int64]
-]  # the labels H×W, of the network's size, that a frame should get
+# The labels H×W, of the network's size, that a frame should get; None: it is not compared.
+Reference = Callable[[Frame], NDArray[np.int64] | None]
 
 BANNER = (
     "This stands in for DeepStream: nvinfer's scaling, normalisation, interval and parsing as its public sources have"
