@@ -21,9 +21,10 @@ from segdeploy import image
 from segdeploy.calibrate.histogram import FINE, Histogram
 from segdeploy.errors import CalibrationError, ImageError
 from segdeploy.files import digest_of, replacing
+from segdeploy.graph.parts import parts_of
 from segdeploy.image import Frame, read_frame
 from segdeploy.sessions import prepared
-from segdeploy.sessions.taps import TapSession
+from segdeploy.sessions.taps import TapChain
 from segdeploy.signature import Signature
 
 if TYPE_CHECKING:
@@ -83,15 +84,17 @@ def collect(
     demand_enough(images)
     tally = restore(state, key, tensors) if state else None
     tally = tally or Tally({name: Histogram() for name in tensors})
-    session = TapSession(model, tensors)
+    chain = TapChain([(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)])
     kept = tally.done
     for _ in range(kept):
         progress()
 
     def count_frame(path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
         inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
-        found = ((name, one_of(values, len(inputs))) for name, values in session.run(inputs))
-        tally.add(found, path, pool)
+        parts = chain.run(model.graph.input[0].name, inputs)
+        tally.add(
+            ([(name, one_of(values, len(inputs))) for name, values in part] for part in parts), path, pool
+        )
 
     # Images are counted in a thread, because Ctrl-C reaches the main one only: each is counted wholly or not at all.
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
@@ -133,13 +136,14 @@ class Tally:
     whole: bool = True
 
     def add(
-        self, tensors: Iterable[tuple[str, NDArray[Any]]], seen_on: Path, pool: ThreadPoolExecutor
+        self, parts: Iterable[list[tuple[str, NDArray[Any]]]], seen_on: Path, pool: ThreadPoolExecutor
     ) -> None:
         self.whole = False
-        for counted in [
-            pool.submit(count, self.histograms[name], name, values, seen_on) for name, values in tensors
-        ]:
-            counted.result()
+        for tensors in parts:
+            for counted in [
+                pool.submit(count, self.histograms[name], name, values, seen_on) for name, values in tensors
+            ]:
+                counted.result()
         self.done += 1
         self.whole = True
 

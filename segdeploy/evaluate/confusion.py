@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,18 +23,31 @@ class Confusion:
     @property
     def iou(self) -> NDArray[np.float64]:
         """Per class; NaN for a class that is neither there nor predicted."""
-        hits = np.diag(self.counts).astype(np.float64)
-        union = self.counts[:, :-1].sum(0) + self.counts.sum(1) - hits
-        with np.errstate(invalid="ignore"):
-            return np.asarray(hits / union)
+        return iou_of(np.diag(self.counts), self.counts.sum(1), self.counts[:, :-1].sum(0))
 
     @property
     def miou(self) -> float:
-        return float(np.nanmean(self.iou))
+        return mean(self.iou)
 
     @property
     def pixel_accuracy(self) -> float:
-        return float(np.diag(self.counts).sum() / self.counts.sum())
+        return float(share(np.diag(self.counts).sum(), self.counts.sum()))
+
+
+def iou_of(hits: Any, there: Any, predicted: Any) -> NDArray[np.float64]:
+    return share(hits, there + predicted - hits)
+
+
+def share(part: Any, whole: Any) -> NDArray[np.float64]:
+    """NaN where the whole is nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.true_divide(part, whole))
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """Over those that are known; NaN if none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def count_pairs(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.evaluate.confusion import iou_of, mean, share
 from segdeploy.labels import Labels, read_labels
 
 CITYSCAPES_CATEGORIES = {
@@ -170,18 +170,3 @@ def delta(first: tuple[Scores, ImageSums], other: tuple[Scores, ImageSums], seed
         other[0].pixel_accuracy - first[0].pixel_accuracy,
         other[0].iou - first[0].iou,
     )
-
-
-def iou_of(hits: Any, there: Any, predicted: Any) -> NDArray[np.float64]:
-    return share(hits, there + predicted - hits)
-
-
-def share(part: Any, whole: Any) -> NDArray[np.float64]:
-    """NaN where the whole is nothing."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.true_divide(part, whole))
-
-
-def mean(values: NDArray[np.float64]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
