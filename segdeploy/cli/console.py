@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from segdeploy.stream.shown import Shown
 
 
 @contextmanager
@@ -28,3 +37,36 @@ def counted(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+class Screen:
+    """A line for each source: frames, FPS, latency, drops. What is said meanwhile stands above them."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def expect(self, source: str, frames: int) -> None:
+        """0 frames: nobody knows how many."""
+        self._tasks[source] = self._bar.add_task(source, total=frames or None, now="")
+
+    def take(self, shown: Shown) -> None:
+        now = f"{shown.fps:.1f} FPS  {shown.latency_ms:.0f} ms"
+        if shown.dropped:
+            now += f"  {shown.dropped} dropped"
+        self._bar.update(self._tasks[shown.source], advance=1, now=now)
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(f"segdeploy: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """The lines end with the block they belong to."""
+
+
+@contextmanager
+def streaming() -> Iterator[Screen]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    now = TextColumn("{task.fields[now]}", markup=False)
+    with Progress(*columns, now, console=console, disable=not console.is_terminal) as bar:
+        yield Screen(bar)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segdeploy import image
 from segdeploy.card import ModelCard
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.image import Frame
+from segdeploy.image import Frame, Geometry
 from segdeploy.segmentation import Segmentation
 from segdeploy.signature import Signature
 
@@ -116,21 +116,33 @@ def segment_batch(
 ) -> list[Segmentation]:
     """At most one batch; where the session takes larger ones only, it gets black frames for the rest."""
     signature = session.signature
+    inputs, geometries = fit_batch(session, frames, how, kernel)
+    answers = answered(signature, session.run(inputs))
+    return [  # the padded slots have no geometry
+        segmentation_of(signature, answer, geometry)
+        for answer, geometry in zip(answers, geometries, strict=False)
+    ]
+
+
+def fit_batch(
+    session: Session, frames: list[Frame], how: str, kernel: str | None
+) -> tuple[NDArray[Any], list[Geometry]]:
+    """The graph's own input of so many frames."""
+    signature = session.signature
     slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
     geometries = []
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    answers = answered(signature, session.run(prepared(signature, fitted)))
-    results = []
-    for answer, geometry in zip(answers, geometries, strict=False):  # the padded slots have no geometry
-        if signature.interface == "logits":
-            labels = image.unfit_logits(answer, signature.size, geometry)
-        else:
-            labels = image.unfit(answer, geometry)
-        results.append(Segmentation(labels, signature.labels))
-    return results
+    return prepared(signature, fitted), geometries
+
+
+def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:
+    """One slot of what `answered` gives, at its frame's size."""
+    if signature.interface == "logits":
+        return Segmentation(image.unfit_logits(answer, signature.size, geometry), signature.labels)
+    return Segmentation(image.unfit(answer, geometry), signature.labels)
 
 
 def prepared(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
