@@ -30,7 +30,7 @@ def test_the_demo_goes_the_whole_way(tmp_path):
 
 
 def test_the_replay_shows_what_the_model_shows(tmp_path):
-    """Two graphs of one checkpoint, one fed by nvinfer's arithmetic: the two clips are the same but for their coding."""
+    """One graph, fed by our own arithmetic and by nvinfer's: the two clips are the same but for their coding."""
     demo = run_demo(tmp_path, images=4, clip_frames=2, calibration_scenes=8)
     clips = [cv2.VideoCapture(str(path)) for path in (demo.clip, demo.replayed)]
     for _ in range(2):

@@ -10,7 +10,6 @@ a stream are summed before dividing, so a pair in which little stands still weig
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -58,13 +57,6 @@ class Flicker:
 
     def still_share(self) -> float | None:
         return self.still / self.pixels if self.pixels else None
-
-    def as_json(self, names: tuple[str, ...]) -> dict[str, Any]:
-        shares = zip(names, self.share(), strict=True)
-        return {
-            "still_share": self.still_share(),
-            "models": [{"model": name, "flicker": share} for name, share in shares],
-        }
 
     def close(self) -> None:
         self._before.clear()

@@ -85,6 +85,8 @@ class Page:
             self._newer.notify_all()
 
     def close(self) -> None:
+        if self.closed:
+            return
         with self._newer:
             self.closed = True
             self._newer.notify_all()
