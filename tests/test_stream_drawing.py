@@ -96,6 +96,19 @@ def test_the_legend_does_not_move_as_shares_change():
     assert many_cars == few_cars and all(many_cars)
 
 
+def test_of_more_classes_than_there_is_room_for_the_largest_are_named():
+    """In the order of the classes all the same, and above the lines at the foot."""
+    labels = np.zeros((60, 100), np.uint8)
+    for index in range(1, 12):
+        labels[:, :: 12 - index] = index  # ever more of each
+    picture = Shown("a", 0, 0.0, np.zeros((60, 100, 3), np.uint8), (Segmentation(labels, CITY),), 1.0, 1.0, 0)
+    drawing = Drawing(Style(("a",), legend=True))
+    drawing.draw(picture)
+    rows = drawing._rows(picture, 0, picture.results[0])
+    largest = [name for name in CITY.names if name in list(picture.results[0].areas())[:3]]
+    assert [name for name, _ in rows] == largest
+
+
 def test_two_models_have_their_legends_at_both_ends():
     """In a wipe the second stands at the right; beside each other each has its own at its left."""
     for layout, left_edge in (("wipe", WIDTH // 2), ("side", WIDTH)):

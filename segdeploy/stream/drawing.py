@@ -25,6 +25,7 @@ from segdeploy.stream.shown import Shown
 LAYOUTS = ("side", "wipe")
 LEGEND_MEMORY_S = 2.0
 WIPE_PERIOD_S = 8.0
+LINES_AT_FOOT = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Drawing:
         seen |= {name: shown.time_s for name, share in areas.items() if share >= LEAST_SHARE}
         # A source that starts again starts its times again as well.
         kept = {name for name, when in seen.items() if abs(shown.time_s - when) <= LEGEND_MEMORY_S}
-        return [(name, areas.get(name, 0.0)) for name in result.classes.names if name in kept]
+        room = max(shown.frame.shape[0] // lettering_for(shown.frame).line - LINES_AT_FOOT - 1, 0)
+        largest = sorted(kept, key=lambda name: -areas.get(name, 0.0))[:room]
+        return [(name, areas.get(name, 0.0)) for name in result.classes.names if name in largest]
 
 
 def wipe_at(time_s: float) -> float:
