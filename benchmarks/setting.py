@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av", "pillow")
 
 
 def setting(threads: int) -> dict:

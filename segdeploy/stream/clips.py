@@ -1,4 +1,4 @@
-"""Sources that wait for us: video files, images as a film, raw frames on standard input. None of their frames is dropped."""
+"""Sources that wait for us, and lose no frame: video files, images as a film, raw frames on standard input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segdeploy.errors import ImageError, VideoError
 from segdeploy.image import read_frame
 from segdeploy.size import Size
 from segdeploy.stream.pipes import PipeReader
-from segdeploy.video.reading import Timed, Video
+from segdeploy.video.reading import TimedFrame, Video
 
 IMAGES_PER_S = 5.0
 
@@ -27,7 +27,7 @@ class Clip:
         self.path = path
         self._video = video
 
-    def read(self) -> Iterator[Timed]:
+    def read(self) -> Iterator[TimedFrame]:
         return self._video.read()
 
     def stop(self) -> None:
@@ -48,12 +48,12 @@ class Slides:
         self.name, self.frames = name, len(paths)
         self._paths = paths
 
-    def read(self) -> Iterator[Timed]:
+    def read(self) -> Iterator[TimedFrame]:
         """All that can be read; the others are named at the end."""
         bad: list[str] = []
         for path in self._paths:
             try:
-                yield Timed(read_frame(path), (self._paths.index(path) - len(bad)) / self.fps)
+                yield TimedFrame(read_frame(path), (self._paths.index(path) - len(bad)) / self.fps)
             except ImageError as error:
                 bad.append(str(error))
         if bad:
@@ -79,11 +79,11 @@ class RawFrames:
         self._stopped = threading.Event()
         self._pipe = PipeReader(descriptor, None, self._stopped)
 
-    def read(self) -> Iterator[Timed]:
+    def read(self) -> Iterator[TimedFrame]:
         whole, index = self._size.height * self._size.width * 3, 0
         while len(data := self._pipe.read_all(whole)) == whole:
             pixels = np.frombuffer(data, np.uint8).reshape(self._size.height, self._size.width, 3)
-            yield Timed(pixels, index / self.fps)
+            yield TimedFrame(pixels, index / self.fps)
             index += 1
         if self._stopped.is_set():
             return

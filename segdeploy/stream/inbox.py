@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segdeploy.image import Frame
-from segdeploy.video.reading import Timed
+from segdeploy.video.reading import TimedFrame
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Inbox:
         self._changed = threading.Condition()
         self.dropped = [0 for _ in live]
 
-    def put(self, lane: int, index: int, timed: Timed) -> bool:
+    def put(self, lane: int, index: int, timed: TimedFrame) -> bool:
         """False: no more frames of this source are wanted."""
         waiting = Waiting(lane, index, timed.time_s, timed.frame, time.perf_counter())
         queue = self._lanes[lane]

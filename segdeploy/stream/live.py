@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from segdeploy.errors import VideoError
-from segdeploy.video.reading import Timed, Video
+from segdeploy.video.reading import TimedFrame, Video
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 15.0
@@ -36,7 +36,7 @@ class Live:
         self._video: Video | None = connect(self._stopped)
         self.fps = self._video.fps
 
-    def read(self) -> Iterator[Timed]:
+    def read(self) -> Iterator[TimedFrame]:
         begin_s = time.monotonic()
         lost_s: float | None = None
         wait_s = FIRST_WAIT_S
@@ -48,7 +48,9 @@ class Live:
                     if lost_s is not None:
                         self._say(f"{self.name} is back after {now_s - lost_s:.1f} s")
                         lost_s, wait_s = None, FIRST_WAIT_S
-                    yield Timed(timed.frame, now_s - begin_s)
+                    yield TimedFrame(timed.frame, now_s - begin_s)
+                if self._video.finished():
+                    return
                 why = f"{self.name} ended"
             except VideoError as error:
                 why = str(error)
@@ -60,7 +62,9 @@ class Live:
                 self._say(f"{why}; connecting again for up to {self._patience_s:g} s")
             left_s = lost_s + self._patience_s - time.monotonic()
             if left_s <= 0:
-                raise VideoError(f"{self.name} was lost and did not come back in {self._patience_s:g} s: {why}")
+                raise VideoError(
+                    f"{self.name} was lost and did not come back in {self._patience_s:g} s: {why}"
+                )
             if self._stopped.wait(min(wait_s, left_s)):
                 return
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)

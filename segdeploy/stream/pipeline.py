@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,8 @@ class Pipeline:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join()
+                while thread.is_alive():  # in steps: a signal that another thread gets does not end a wait
+                    thread.join(STEP_S)
         except BaseException:
             self._stop()
             for thread in threads:
@@ -156,7 +158,9 @@ class Pipeline:
 
     def _infer(self) -> None:
         try:
-            while (given := self._receive(self._fitted, self._all_fitted)) is not None and not self._stopped.is_set():
+            while (
+                given := self._receive(self._fitted, self._all_fitted)
+            ) is not None and not self._stopped.is_set():
                 batch, fitted = given
                 by_session = []
                 for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
@@ -227,10 +231,9 @@ class Pipeline:
 
     def _hand_on(self, where: queue.Queue[Any], what: Any) -> None:
         while not self._stopped.is_set():
-            try:
-                return where.put(what, timeout=STEP_S)
-            except queue.Full:
-                continue
+            with suppress(queue.Full):
+                where.put(what, timeout=STEP_S)
+                return
 
     def _receive(self, where: queue.Queue[Any], no_more: threading.Event) -> Any:
         """None once the queue is empty and nothing comes into it any more."""
@@ -248,8 +251,8 @@ def batch_of(sessions: Sequence[Session], wanted: int | None) -> int:
     if wanted is not None:
         if fixed and wanted > min(fixed):
             raise RequestError(
-                f"--batch {wanted} is more than the {min(fixed)} that the model was made for; export it with --batch {wanted}"
+                f"--batch {wanted} is more than the {min(fixed)} that the model was made for;"
+                f" export it with --batch {wanted}"
             )
         return wanted
     return min(session.batches[1] for session in sessions)
-

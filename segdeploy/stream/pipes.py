@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from pathlib import Path
+from contextlib import suppress
 
 from segdeploy.errors import VideoError
 from segdeploy.video.location import without_credentials
@@ -25,7 +25,7 @@ STEP_S = 0.2  # how soon a stop is seen
 
 
 class PipeReader:
-    """A file object over `descriptor`: at the end, when stopped and where nothing comes for `timeout_s` it has no more."""
+    """A file over `descriptor`, which is at its end when stopped, too, or where nothing comes for `timeout_s`."""
 
     def __init__(self, descriptor: int, timeout_s: float | None, stopped: threading.Event) -> None:
         self._descriptor, self._timeout_s, self._stopped = descriptor, timeout_s, stopped
@@ -57,7 +57,7 @@ class GstVideo(Video):
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 # close() closes it
         command = [TOOL, "-q", *shlex.split(pipeline), *AT_THE_END.format(writing).split()]
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 # the pipeline is the user's own
                 command,
                 pass_fds=[writing],
                 stdin=subprocess.DEVNULL,
@@ -81,12 +81,22 @@ class GstVideo(Video):
             self._end()
             raise VideoError(f"{name} gives no frames: {why}") from error
 
+    def finished(self) -> bool:
+        """gst-launch's way to say that the stream ended, and not that something failed."""
+        if self._pipe.hung:
+            return False
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STEP_S)
+        return self._process.returncode == 0
+
     def _why_not(self) -> str:
         if self._pipe.hung:
             return "nothing came in time"
         self._process.wait()
         self._said.seek(0)
-        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()
+        ]
         told = next((line for line in lines if "ERROR" in line or "erroneous" in line), "it ended at once")
         return without_credentials(told)
 
@@ -102,7 +112,7 @@ class GstVideo(Video):
 
     def close(self) -> None:
         super().close()
-        if self._process.returncode is None:
+        if not self._said.closed:
             self._end()
 
 
@@ -112,7 +122,3 @@ def camera_pipeline(sensor: int) -> str:
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1"
         " ! nvvidconv ! video/x-raw,format=I420"
     )
-
-
-def tool_path(name: str) -> Path | None:
-    return next((path for folder in os.get_exec_path() if (path := Path(folder) / name).is_file()), None)

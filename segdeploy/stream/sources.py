@@ -18,7 +18,7 @@ from segdeploy.stream.clips import Clip, RawFrames, Slides
 from segdeploy.stream.live import Live
 from segdeploy.stream.pipes import GstVideo, camera_pipeline
 from segdeploy.video.location import is_remote, without_credentials
-from segdeploy.video.reading import Timed, Video
+from segdeploy.video.reading import TimedFrame, Video
 
 STDIN = "-"
 CSI = "csi://"
@@ -37,7 +37,7 @@ class Stream(Protocol):
     def path(self) -> Path | None:
         """Where it is a video file."""
 
-    def read(self) -> Iterator[Timed]: ...
+    def read(self) -> Iterator[TimedFrame]: ...
 
     def stop(self) -> None: ...
 
@@ -60,7 +60,7 @@ def expand(sources: Sequence[str]) -> list[str]:
         if is_pipeline(source) or is_remote(source) or Path(source).exists() or not glob.has_magic(source):
             found.append(source)
             continue
-        matched = sorted(glob.glob(source, recursive=True))
+        matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 # Path.glob takes no absolute pattern
         if not matched:
             raise RequestError(f"no file matches {source}")
         found += matched
@@ -81,9 +81,10 @@ def open_streams(sources: Sequence[str], opening: Opening) -> list[Stream]:
     if sources.count(STDIN) > 1:
         raise RequestError("standard input (-) can be one source only")
     images = [source for source in sources if is_images(source)]
-    if images and len(images) < len(sources):
+    others = [source for source in sources if source not in images]
+    if images and others:
         raise RequestError(
-            f"{images[0]} is images and {next(s for s in sources if s not in images)} is not; run them one after the other"
+            f"{images[0]} is images and {without_credentials(others[0])} is not; run them one after the other"
         )
     opened: list[Stream] = []
     try:

@@ -45,7 +45,7 @@ class Window:
         raw = f"rawvideoparse format=rgb width={size.width} height={size.height} framerate=30/1"
         command = f"{TOOL} -q fdsrc fd=0 ! {raw} ! videoconvert ! autovideosink sync=false"
         try:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 # all of it is written here
                 command.split(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

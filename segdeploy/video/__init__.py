@@ -1,5 +1,5 @@
 """Video in and out, for whatever handles it: the one place that knows FFmpeg (PyAV).
 
-It lies below `stream`, `deepstream` and `bench`, which are not to know each other and all read and write clips. PyAV, and
-not OpenCV, because OpenCV hides timestamps, sound and time-outs.
+It lies below `stream`, `deepstream` and `bench`, which are not to know each other and all read and write clips. PyAV,
+and not OpenCV, because OpenCV hides timestamps, sound and time-outs.
 """

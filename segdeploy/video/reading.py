@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ DECODER_THREADS = 2  # enough for 4K, and the rest of the cores belong to the ne
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedFrame:
     frame: Frame
     time_s: float  # since the beginning of the video
 
@@ -39,6 +40,7 @@ class Video:
     ) -> None:
         self.name = name or without_credentials(str(place))
         self._timeout_s = timeout_s
+        self._since_s = time.monotonic()  # the last sign of life
         if isinstance(place, Path) and not place.is_file():
             raise RequestError(f"there is no file {place}")
         try:
@@ -62,17 +64,18 @@ class Video:
         self.duration_s = self._container.duration / av.time_base if self._container.duration else None
         self._zero_s = (self._container.start_time or 0) / av.time_base
 
-    def read(self) -> Iterator[Timed]:
+    def read(self) -> Iterator[TimedFrame]:
         """All frames that can be decoded; what is damaged is left out, as players do."""
         seen, last_s = 0, 0.0
         for decoded in self._decoded():
             at = decoded.time
             last_s = seen / self.fps if at is None else float(at) - self._zero_s
-            yield Timed(upright(decoded), last_s)
+            yield TimedFrame(upright(decoded), last_s)
             seen += 1
         if not seen:
             raise VideoError(f"{self.name} holds no frame that can be decoded")
-        ends_early = self.duration_s is not None and last_s + 2 / self.fps < self.duration_s
+        usual_s = max(1 / self.fps, last_s / max(seen - 1, 1))
+        ends_early = self.duration_s is not None and last_s + 2 * usual_s < self.duration_s
         if seen < self.frames and ends_early:  # fewer alone is also what an edit list makes
             raise VideoError(
                 f"{self.name} is cut short or damaged: only {seen} of {self.frames} frames could be decoded"
@@ -83,11 +86,12 @@ class Video:
         while True:
             try:
                 packet = next(packets)
+                self._since_s = time.monotonic()
             except StopIteration:
                 return
-            except (av.error.EOFError, av.error.InvalidDataError):  # the data ends within a packet
-                return
             except (av.FFmpegError, OSError) as error:
+                if isinstance(error, av.error.InvalidDataError) and self._timeout_s is None:
+                    return  # the file ends within a packet
                 raise VideoError(f"{self.name} cannot be read on: {self._why(error)}") from error
             try:
                 yield from self._track.codec_context.decode(packet)
@@ -96,11 +100,18 @@ class Video:
             except av.FFmpegError as error:
                 raise VideoError(f"{self.name} cannot be decoded: {self._why(error)}") from error
 
+    def finished(self) -> bool:
+        """Whether it ended by its own will, so that connecting again would only begin it anew."""
+        return False
+
     def _why(self, error: Exception) -> str:
         """FFmpeg's words without the address, which may hold a password."""
         if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
             return "the server refuses this user or password"
-        if isinstance(error, av.error.ExitError):
+        silent_s = time.monotonic() - self._since_s
+        if (
+            self._timeout_s is not None and silent_s >= self._timeout_s
+        ):  # each protocol reports it in its own way
             return f"nothing came for {self._timeout_s:g} s"
         if isinstance(error, av.error.InvalidDataError):
             return "it holds no video that can be decoded; it may be cut short"
@@ -119,6 +130,6 @@ class Video:
 
 
 def upright(decoded: av.VideoFrame) -> Frame:
-    pixels = decoded.to_ndarray(format="rgb24")
+    pixels = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
     quarters = round(decoded.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

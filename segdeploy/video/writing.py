@@ -1,10 +1,12 @@
 """Pictures into a clip or to a server that takes them, each at its own time: H.264, or MPEG-4 where there is none.
 
-A clip keeps the rate of its source, a variable one too, and its sound. It is written beside its place and moved into it.
+A clip keeps the rate of its source, a variable one too, and its sound. It is written beside its place and moved there.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -25,6 +28,7 @@ from segdeploy.video.location import without_credentials
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 TICK = Fraction(1, 90_000)  # MPEG's own clock: the usual rates, 30000/1001 too, are whole numbers of it
 BT709 = 1
+RTSP_PORT = 554
 LIMITED_RANGE = 1
 
 
@@ -37,7 +41,9 @@ class Encoder:
         self.written = 0
         even = size.height % 2 == 0 == size.width % 2  # H.264 halves the colours' sides
         codec = "libx264" if even and "libx264" in av.codecs_available else "mpeg4"
-        options = {"preset": "ultrafast" if hasten else "superfast", "crf": "21"} if codec == "libx264" else {}
+        options = (
+            {"preset": "ultrafast" if hasten else "superfast", "crf": "21"} if codec == "libx264" else {}
+        )
         if codec == "libx264" and hasten:
             options["tune"] = "zerolatency"
         rate = Fraction(fps).limit_denominator(1001)
@@ -179,9 +185,8 @@ class Publisher:
         self._start_s: float | None = None
         self._open = True
         with self._told():
-            self._container = av.open(
-                uri, "w", format="rtsp", options={"rtsp_transport": "tcp"}, timeout=timeout_s
-            )
+            demand_answer(uri, timeout_s)
+            self._container = av.open(uri, "w", format="rtsp", options={"rtsp_transport": "tcp"})
             self._encoder = Encoder(self._container, size, fps, hasten=True)
 
     def write(self, picture: Frame, time_s: float) -> None:
@@ -205,10 +210,19 @@ class Publisher:
             yield
         except (av.FFmpegError, OSError) as error:
             self._open = False
-            why = "nothing answered in time" if isinstance(error, av.error.ExitError) else error.strerror
+            why = "nothing answered in time" if isinstance(error, TimeoutError) else error.strerror
             if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
                 why = "the server refuses this user or password"
             raise OutputError(f"{self._name} does not take the stream: {why}") from error
+
+
+def demand_answer(uri: str, timeout_s: float) -> None:
+    """FFmpeg would wait for ever for a server that takes the connection and says nothing."""
+    parts = urlsplit(uri)
+    with socket.create_connection((parts.hostname or "", parts.port or RTSP_PORT), timeout_s) as server:
+        server.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+        if not server.recv(1):
+            raise ConnectionResetError(errno.ECONNRESET, "it hung up")
 
 
 def container_of(path: Path) -> str:
