@@ -3,8 +3,8 @@
     python benchmarks/stream.py --rounds 5
     python benchmarks/stream.py --table benchmarks/results/stream.json
 
-In turn, in one process, on one session: the network on an input that is ready, and the whole way from the clip's file to
-a new clip with overlays. A stream is as fast as its network where the ratio is 1. Memory is what is resident while 2,000
+In turn, in one process and session: the network on an input that is ready, and the whole way from the clip to a new one
+with overlays. A stream is as fast as its network where the ratio is 1. Memory is what is resident while 2,000
 frames go through a small network, once the queues are full.
 """
 
