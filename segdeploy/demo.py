@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +20,10 @@ from segdeploy.deepstream.plan import Request as RenderRequest
 from segdeploy.deepstream.reference import PyTorchReference
 from segdeploy.deepstream.render import render
 from segdeploy.deepstream.replay import Replay, replay
-from segdeploy.errors import OutputError
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.evaluate.made import made_scenes
 from segdeploy.export import Exported, export_onnx
-from segdeploy.files import make_folder, replacing
+from segdeploy.files import make_folder
 from segdeploy.graph.facts import read_facts
 from segdeploy.image import Frame
 from segdeploy.quantize import Quantised, Request, quantize
@@ -33,6 +31,7 @@ from segdeploy.segmentation import write_image
 from segdeploy.sessions import open_session, segment_many
 from segdeploy.shipped import folder
 from segdeploy.size import Size
+from segdeploy.video.writing import ClipWriter
 
 CARD = "segformer-b0-demo"
 HELD_OUT = 900_000_000  # seeds from here on were never trained on
@@ -139,13 +138,6 @@ def to_deepstream(
 
 
 def write_clip(path: Path, frames: list[Frame]) -> None:
-    height, width = frames[0].shape[:2]
-    with replacing(path) as part:
-        named = part.with_suffix(".mp4")  # the container is chosen by the suffix
-        writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, (width, height))
-        if not writer.isOpened():
-            raise OutputError(f"{path} cannot be written: this OpenCV has no mp4v encoder")
-        for frame in frames:
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
-        named.replace(part)
+    with ClipWriter(path, Size(*frames[0].shape[:2]), CLIP_FPS) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, index / CLIP_FPS)

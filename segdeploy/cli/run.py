@@ -240,7 +240,7 @@ def flicker_words(flicker: Flicker, names: tuple[str, ...]) -> list[str]:
     """Empty where the scene never stood still."""
     still = flicker.still_share()
     return [
-        f"{name} flickers: {share:.2%} of what stood still from frame to frame ({still:.0%} of the pixels) changed class"
+        f"{name} flickers: {share:.2%} of what stood still ({still:.0%} of the pixels) changed class"
         for name, share in zip(names, flicker.share(), strict=True)
         if share is not None
     ]
