@@ -2,8 +2,8 @@
 
 Weights are random and seeded: the time of a dense network does not depend on them. The usual way is
 Mask2FormerForUniversalSegmentation → torch.onnx.export(dynamo=True) at the same opset, with the class and mask logits
-for outputs; ours ends in the semantic map, so it does more. Each part runs in a process of its own and is written into
-the results as it ends; `--parts` repeats some of them.
+for outputs; ours ends in the semantic map, so it does more. A part is a run of its own, `--part`, of ten minutes or
+less (`large` and `largest`, Swin-L's exports, take what they take) and writes results/mask2former.PART.json.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from segdeploy import families
 from segdeploy.export import OPSET, export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.graph.layers import all_macs
+from segdeploy.probing import measure_ranges
 from segdeploy.size import Size
 
 FORMS = ("gridsample", "gather")
@@ -44,12 +46,16 @@ SWIN = {
     "swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
 }
 QUERIES = {"swin-t": 100, "swin-l": 200}  # as the semantic Cityscapes checkpoints have them
-AGREEMENT = {
-    "swin-t": [Size(256, 512), Size(200, 328), Size(224, 224)],
-    "swin-l": [Size(192, 256), Size(136, 200)],
-}  # most are no multiples of 32 or of the window
+AGREEMENT = {  # no multiples of 32 or of the window but one; labels of the exported graphs are compared at the first
+    "swin-t": [Size(200, 328), Size(224, 224), Size(256, 512)],
+    "swin-l": [Size(136, 200), Size(192, 256)],
+}
 SPEED = Size(256, 512)
-LARGE = [Size(512, 1024), Size(1024, 2048)]
+LARGE, LARGEST = (
+    Size(512, 1024),
+    Size(1024, 2048),
+)  # the second is what the Cityscapes checkpoints are trained for
+HALF = [Size(256, 512), Size(512, 1024)]
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
 
 
@@ -68,7 +74,7 @@ def network(name: str) -> nn.Module:
 
 
 def agreement(folder: Path) -> dict:
-    """The plain network's logits and both graphs' labels against transformers', on noise, two images at once."""
+    """The plain network's logits, and both graphs' labels, against transformers', on noise, two images at once."""
     found = {}
     for name, sizes in AGREEMENT.items():
         oracle = network(name)
@@ -96,7 +102,7 @@ def agreement(folder: Path) -> dict:
         gc.collect()
         for size, (frames, labels, errors) in answers.items():
             row = dict(errors)
-            for form in FORMS:
+            for form in FORMS if size == sizes[0] else ():
                 path = export_onnx(
                     folder / name, size=size, interface="frames", batch=2, msda=form, output=folder
                 ).path
@@ -117,16 +123,33 @@ def graphs(folder: Path) -> dict:
     """Nodes, TensorRT layers as NVIDIA's parser makes them, and engines for one consumer architecture."""
     found = {"usual": facts(export_usual("swin-t", SPEED, folder), builds=False)}
     for form in FORMS:
-        for fp16 in (False, True):
-            path = export_onnx(
-                folder / "swin-t", size=SPEED, interface="logits", msda=form, fp16=fp16, output=folder
-            )
-            row = facts(path.path, builds=True)
-            found[f"{form}{' fp16' if fp16 else ''}"] = row | {
-                "agreement": path.record.agreement,
-                "fp32_nodes": len(path.record.islands),
-            }
-            path.path.unlink()
+        made = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder)
+        found[form] = facts(made.path, builds=True) | {"agreement": made.record.agreement}
+        made.path.unlink()
+    return found
+
+
+def half(folder: Path) -> dict:
+    """What `export --fp16` keeps in FP32, how it agrees, and how near the activations come to where FP16 ends."""
+    network("swin-t").save_pretrained(folder / "swin-t")
+    found = {}
+    for size, form in ((HALF[0], "gridsample"), (HALF[0], "gather"), (HALF[1], "gridsample")):
+        full = export_onnx(
+            folder / "swin-t", size=size, interface="frames", msda=form, output=folder / "full"
+        )
+        frames = np.random.default_rng(1).integers(0, 256, (1, size.height, size.width, 3), np.uint8)
+        ranges = measure_ranges(onnx.load(full.path), [frames])
+        made = export_onnx(
+            folder / "swin-t", size=size, interface="frames", msda=form, fp16=True, output=folder
+        )
+        widest = sorted(ranges.items(), key=lambda item: -item[1])[:8]
+        found[f"{form} {size}"] = engine_facts(made.path, size == HALF[0]) | {
+            "agreement": made.record.agreement,
+            "nodes": made.record.cost["nodes"],
+            "fp32_nodes": Counter(re.sub(r"\d+", "#", name) for name in made.record.islands),
+            "largest_tensors": {name: round(value, 1) for name, value in widest},
+        }
+        made.path.unlink()
     return found
 
 
@@ -229,11 +252,17 @@ def memory(folder: Path) -> dict:
     }
 
 
-def large(folder: Path, place: int) -> dict:
-    """Swin-L's export with its proof."""
+def large(folder: Path, size: Size) -> dict:
+    """Swin-L's export with its proof, measured in a process that does nothing else."""
     network("swin-l").save_pretrained(folder / "swin-l")
     gc.collect()
-    size = LARGE[place]
+    program = Path(__file__).name, "--part", "export", "--size", str(size), "--folder", str(folder)
+    return json.loads(
+        subprocess.check_output([sys.executable, *program], cwd=Path(__file__).parent).splitlines()[-1]
+    )
+
+
+def exported(folder: Path, size: Size) -> dict:
     start = time.perf_counter()
     made = export_onnx(folder / "swin-l", size=size, interface="nvinfer", output=folder)
     seconds = time.perf_counter() - start
@@ -290,39 +319,32 @@ def session(path: Path, threads: int) -> ort.InferenceSession:
 PARTS = {
     "agreement": agreement,
     "graphs": graphs,
+    "half": half,
     "speed": speed,
     "memory": memory,
-    "large-512x1024": lambda folder: large(folder, 0),
-    "large-1024x2048": lambda folder: large(folder, 1),
+    "large": lambda folder: large(folder, LARGE),
+    "largest": lambda folder: large(folder, LARGEST),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "mask2former.json")
-    parser.add_argument(
-        "--part", choices=PARTS, help=argparse.SUPPRESS
-    )  # what a process of its own is asked for
+    parser.add_argument("--part", choices=[*PARTS, "export"], required=True)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--size", help=argparse.SUPPRESS)  # with --folder, for the process that only exports
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.part:
-        disable_progress_bar()
-        torch.set_num_threads(2)
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(PARTS[asked.part](Path(folder))))
+    disable_progress_bar()
+    torch.set_num_threads(2)
+    if asked.part == "export":
+        print(json.dumps(exported(asked.folder, Size.parse(asked.size))))
         return
-    results = json.loads(asked.output.read_text()) if asked.output.exists() else {}
-    for part in asked.parts:
-        load = round(os.getloadavg()[0], 2)
-        done = subprocess.run(
-            [sys.executable, __file__, "--part", part], stdout=subprocess.PIPE, text=True, check=False
-        )
-        answer = (
-            json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"failed": done.returncode}
-        )
-        results[part] = {**setting(2), "load_before": load, "result": answer}
-        write_results(results, asked.output)
-        print(part, json.dumps(answer, indent=1))
+    load = round(os.getloadavg()[0], 2)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = PARTS[asked.part](Path(folder))
+    facts = {**setting(2), "load_before": load, "load_after": round(os.getloadavg()[0], 2), "result": answer}
+    write_results(facts, asked.output / f"mask2former.{asked.part}.json")
+    print(json.dumps(answer, indent=1))
 
 
 if __name__ == "__main__":

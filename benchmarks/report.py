@@ -12,6 +12,7 @@ from segdeploy.report.charts import bars, curves, pareto, roofline, standing_alo
 
 HERE = Path(__file__).resolve().parent
 Facts = dict
+FORMS = ("gridsample", "gather")
 ON_ROOF = ("jetson-agx-orin-64gb", "t4", "l4", "a100-80gb-sxm", "h100-sxm")
 
 
@@ -78,16 +79,22 @@ def sources(results: dict[str, Facts]) -> str:
 
 
 def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    sides = list(dict.fromkeys(side for row in facts["rows"] for side in row["sides"]))
     rows, drawn = [], {}
     for row in facts["rows"]:
-        low, high = row["ratio_quartiles"]
-        equal = row["agreement"]["labels_equal_at_input_size"]
-        times = [f"{row['usual_ms']:.0f} ms", f"{row['ours_ms']:.0f} ms"]
-        rows.append([row["row"], *times, f"{row['ratio']:.2f} ({low:.2f}–{high:.2f})", f"{equal:.3%}"])
-        drawn[row["row"]] = {"transformers": row["usual_ms"], "segdeploy": row["ours_ms"]}
+        cells = []
+        for place, side in enumerate(sides):
+            seen = row["sides"][side]
+            low, high = seen["ratio_quartiles"]
+            ratio = f", {seen['ratio']:.2f}× ({low:.2f}–{high:.2f})" if place else ""
+            cells.append(f"{seen['ms']:.0f} ms{ratio}")
+        rows.append([row["row"], *cells, f"{row['agreement']['labels_equal_at_input_size']:.3%}"])
+        drawn[row["row"]] = {side: seen["ms"] for side, seen in row["sides"].items()}
     plots[name] = bars("Median time of one image, in turn", drawn, "ms")
-    yield table(("row", "transformers", "segdeploy", "ratio (quartiles)", "labels equal"), rows)
-    yield f"{facts['rounds']} pairs of runs in turn; ONNX Runtime {facts['versions']['onnxruntime']} on the CPU."
+    yield table(("row", *sides, "labels equal"), rows)
+    yield (
+        f"{facts['rounds']} rounds of runs in turn on the CPU; the ratio (quartiles) is to {sides[0]}, round by round."
+    )
     yield picture(name, "median times against transformers")
 
 
@@ -254,6 +261,46 @@ def achieved(seen: Achieved) -> list[str]:
     return [seen.what, read_devices()[seen.device].name, share, seen.source]
 
 
+def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    part, found = name.partition(".")[2], facts["result"]
+    if part == "agreement":
+        rows = [
+            [
+                row,
+                f"{one['class_logits_error']:.0e}",
+                f"{one['mask_logits_error']:.0e}",
+                *(
+                    f"{one[f'labels_equal_{form}']:.4%}" if f"labels_equal_{form}" in one else "–"
+                    for form in FORMS
+                ),
+            ]
+            for row, one in found.items()
+        ]
+        yield "Against transformers, random weights, two images: logits' largest error as a share of their range."
+        yield table(("network", "class logits", "mask logits", *(f"labels, {form}" for form in FORMS)), rows)
+    elif part in ("graphs", "half"):
+        rows = [
+            [row, f"{one['nodes']}", f"{one.get('layers', '–')}", f"{one.get('build_seconds', '–')}"]
+            for row, one in found.items()
+        ]
+        yield "Swin-T in FP16:" if part == "half" else "Swin-T at 256x512:"
+        yield table(("graph", "ONNX nodes", "TensorRT layers", "built in, s"), rows)
+    elif part == "speed":
+        rows = [
+            [row, f"{one['ms']:.0f} ms", f"{one['ratio']:.2f}", f"{found['processor'][row]['ratio']:.2f}"]
+            for row, one in found["wall"].items()
+        ]
+        yield table(("Swin-T at 256x512", "time", "ratio", "ratio of processor time"), rows)
+    elif part == "memory":
+        rows = [[row, f"{one['peak_bytes'] / 1e6:.0f} MB"] for row, one in found.items()]
+        yield table(("Swin-T at 256x512", "peak memory"), rows)
+    else:
+        yield (
+            f"Swin-L at {found['size']}: exported and proven in {found['seconds'] / 60:.1f} minutes and"
+            f" {found['peak_bytes'] / 1e9:.1f} GB; {found['file_bytes'] / 1e6:.0f} MB, {found['gmacs']} GMACs."
+        )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
     ("Measured by segdeploy bench", "bench", bench),
@@ -261,6 +308,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("INT8", "int8", int8),
     ("Calibration", "collection", collection),
     ("Floors and predictions", "cost", cost),
+    ("Mask2Former", "mask2former", mask2former),
 )
 
 

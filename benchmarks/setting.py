@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -20,6 +21,8 @@ def setting(threads: int) -> dict:
     from segdeploy import __version__
 
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        packages["openvino"] = importlib.metadata.version("openvino")
     return {
         "date": datetime.date.today().isoformat(),
         "command": command(sys.argv),

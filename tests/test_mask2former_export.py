@@ -1,6 +1,7 @@
 """Mask2Former as a file: three interfaces, any batch, both forms, FP16, INT8, and NVIDIA's own builder."""
 
 import json
+from dataclasses import replace
 
 import mask2former_checkpoint as checkpoints
 import numpy as np
@@ -9,12 +10,16 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from segdeploy import export, families
 from segdeploy.cli import main
-from segdeploy.errors import RequestError
+from segdeploy.engine.build import build
+from segdeploy.engine.request import EngineRequest
+from segdeploy.errors import EngineError, RequestError
 from segdeploy.export import export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.flavour import open_flavour
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
 from segdeploy.quantize import Request, quantize
 from segdeploy.record import read_record
@@ -94,7 +99,7 @@ def test_the_graph_has_nothing_that_depends_on_the_data(exported):
     assert "network.decoder.layers.3.look.key/MatMul" in names
     gather = [node.op_type for node in onnx.load(exported("frames", "gather").path).graph.node]
     assert "GridSample" not in gather
-    assert gather.count("GatherND") == 4 * pixel_layers
+    assert gather.count("GatherND") == 2 * pixel_layers
 
 
 def test_masks_are_made_where_they_are_needed(exported):
@@ -145,6 +150,12 @@ def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, tmp_path):
     made = export_onnx(written, interface="frames", msda=form, fp16=True, output=tmp_path)
     assert made.record.agreement["pixel_agreement"] >= 0.995
     assert len(made.record.islands) < made.record.cost["nodes"] / 4
+    # how far a point is from its pixel is told in FP32: FP16 knows a place of 500 to a half only
+    distance = "network.pixels.layers.0.attention.sample/Sub"
+    assert (distance in made.record.islands, f"{distance}.2" in made.record.islands) == (
+        form == "gather",
+        False,
+    )
     demand_engine(made.path, 1)
 
 
@@ -155,9 +166,57 @@ def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported
 
 def demand_engine(path, batch):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
-    from test_rtx import build
+    from test_rtx import engine_of
 
-    assert build(path, batch).nbytes > 1 << 17
+    assert engine_of(path, batch).stat().st_size > 1 << 17
+
+
+def engine_of(path, folder, runtime="tensorrt", **asked):
+    return build(path, EngineRequest(**asked), folder, flavour=open_flavour(runtime))
+
+
+@pytest.mark.parametrize(("version", "wrong"), [("10.3.0", False), ("10.16.1", True), ("11.4.0", False)])
+def test_versions_that_sample_wrongly_do_not_build(version, wrong, exported, tensorrt_here, tmp_path):
+    there = tensorrt_here(version)
+    path = exported("frames", "gridsample").path
+    if wrong:
+        with pytest.raises(EngineError) as refusal:
+            engine_of(path, tmp_path)
+        assert str(refusal.value) == (
+            "gridsample.frames.onnx has 6 GridSample nodes (opset 17), and TensorRT 10.16.1 is reported to compute them"
+            " wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1)"
+            ". Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
+            " that is not of these"
+        )
+        assert list(tmp_path.iterdir()) == []
+        assert there.arguments_of("build_serialized_network") == []
+    else:
+        notes = engine_of(path, tmp_path).advice
+        assert any("nothing is known of TensorRT 11.4.0" in note for note in notes) is (version == "11.4.0")
+    assert engine_of(exported("frames", "gather").path, tmp_path).advice == []
+
+
+def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(exported, tensorrt_here, tmp_path):
+    tensorrt_here("10.16.1")
+    path = exported("frames", "plugin").path
+    record = engine_of(path, tmp_path).record
+    assert record.engine["graph"]["name"] == path.name
+    other = engine_of(exported("frames", "gather").path, tmp_path).record
+    assert record.engine["golden"] == other.engine["golden"]
+    for asked in ("fp16", "int8"):
+        with pytest.raises(
+            RequestError, match=f"--{asked} is judged in ONNX Runtime.*leave out --{asked}, or export"
+        ):
+            engine_of(path, tmp_path, **{asked: True})
+
+
+def test_rtx_has_no_plugins(exported, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+    with pytest.raises(
+        EngineError, match=r"2 nodes of TensorRT's plugin .* --msda gather, or build it with --runtime"
+    ):
+        engine_of(exported("frames", "plugin").path, tmp_path, "tensorrt-rtx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_task_on_the_command_line(written, tmp_path, capsys):
@@ -199,9 +258,37 @@ def test_int8_through_the_quantiser(exported, tmp_path):
     assert done.record.calibration["int8_share"] > 0.9
     kinds = [node.op_type for node in onnx.load(done.path).graph.node]
     assert kinds.count("QuantizeLinear") > 40
+    mixed = quantize(
+        exported("frames", None).path, replace(request, fp16=True), output=tmp_path / "mixed"
+    ).path
+    model = onnx.load(mixed)
+    assert [item.version for item in model.opset_import] == [19]
+    blocked = next(node for node in model.graph.node if node.op_type == "ReduceMax")
+    axes = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}[blocked.input[1]]
+    assert (axes.tolist(), [item.name for item in blocked.attribute]) == ([-1], ["keepdims"])
+    demand_engine(mixed, None)
 
 
 def test_the_record_names_the_network(exported):
     record = json.loads(exported("nvinfer").path.with_suffix(".onnx.json").read_text())
     assert record["source"]["layout"] == "hub"
     assert record["cost"]["GridSample"] == 6
+
+
+def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, tmp_path):
+    """The same function, with one layer's inner activations large and the weights behind them small."""
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((written / name).read_bytes())
+    weights = load_file(written / "model.safetensors")
+    layer = "model.pixel_level_module.decoder.encoder.layers.1"
+    for name, factor in (("fc1.weight", 2**13), ("fc1.bias", 2**13), ("fc2.weight", 2**-13)):
+        weights[f"{layer}.{name}"] *= factor
+    save_file(weights, tmp_path / "model.safetensors")
+    made = export_onnx(tmp_path, interface="logits", fp16=True, output=tmp_path)
+    assert [name for name in made.record.islands if "pixels.layers" in name] == [
+        "network.pixels.layers.1.expand/MatMul",
+        "network.pixels.layers.1.expand/Add",
+        "network.pixels.layers.1/Relu",
+        "network.pixels.layers.1.shrink/MatMul",
+    ]
+    assert made.agreement.logits_error < 5e-3

@@ -70,7 +70,7 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
     lines = lines_of(tmp_path / "a.jsonl")
     assert [line["index"] for line in lines] == [0, 4, 8, 12, 16]
     assert [line["time_s"] for line in lines] == [0, 0.16, 0.32, 0.48, 0.64]
-    assert list(lines[0]) == ["source", "index", "time_s", "areas", "latency_ms", "dropped"]
+    assert list(lines[0]) == ["source", "index", "time_s", "areas", "latency_ms", "dropped", "flicker"]
     assert lines[0]["source"] == str(clip)
     assert sum(lines[0]["areas"].values()) == pytest.approx(1)
     assert capsys.readouterr().out.startswith(f"{clip}: 5 frames, ")
@@ -89,7 +89,8 @@ def test_several_sources_each_with_its_own_clip(graphs, clip, tmp_path, capsys):
     assert run(model, clip, second, "-o", tmp_path / "{name}.seen.mkv") == 0
     assert len(clips.times_of(tmp_path / "street.seen.mkv")) == 20
     assert len(clips.times_of(tmp_path / "street-2.seen.mkv")) == 7
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert [": 20 frames, " in said[0], ": 7 frames, " in said[1], " flickers: " in said[2]] == [True] * 3
 
 
 def test_images_become_a_clip(model, tmp_path, capsys):

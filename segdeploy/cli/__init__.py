@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from segdeploy import __version__
@@ -51,6 +52,9 @@ VERBS = {
 }
 
 
+STOPPED = 130  # as a shell tells it
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="segdeploy",
@@ -75,7 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("segdeploy: stopped", file=sys.stderr)
-        return 130
+        if (
+            is_building()
+        ):  # it calls into Python, and an interpreter that is being taken down answers with an abort
+            sys.stderr.flush()
+            os._exit(STOPPED)
+        return STOPPED
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def is_building() -> bool:
+    """Whether a second Ctrl-C has left a build at work."""
+    from segdeploy.engine.progress import THREAD
+
+    return any(thread.name == THREAD for thread in threading.enumerate())

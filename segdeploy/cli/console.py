@@ -4,29 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from segdeploy.stream.shown import Shown
+if TYPE_CHECKING:
+    from segdeploy.stream.shown import Shown
+
+
+class Steps(Protocol):
+    def __call__(self, step: str, share: float | None = None) -> None: ...
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """A spinner whose words are the step under way."""
+def steps() -> Iterator[Steps]:
+    """The words of the step under way, and a bar where it is told how far that is; gone when the work is done."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step: None
-        return
-    with console.status("starting") as status:
-        yield status.update
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(step: str, share: float | None = None) -> None:
+            if share is None:
+                bar.reset(task, description=step)
+                bar.tasks[0].total = None  # to `reset` this means the total that it has
+            else:
+                bar.update(task, total=1.0, completed=share, description=step)
+
+        yield show
 
 
 @contextmanager

@@ -7,6 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.stream.flicker import Flicker
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +31,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.55, help="opacity of the overlay, 0 to 1 (default: 0.55)"
     )
-    parser.add_argument("--no-legend", action="store_true", help="leave the legend out of the overlay")
+    parser.add_argument(
+        "--no-legend", action="store_true", help="leave legend and figures out of the picture"
+    )
     parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
     parser.add_argument(
         "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
     )
     parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
-    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
+    parser.add_argument(
+        "--provider",
+        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
         "--json",
@@ -47,6 +56,25 @@ def describe(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--batch", type=int, metavar="N", help="frames at once (default: the model's)")
     video.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each source")
     video.add_argument("--show", action="store_true", help="show the frames in a window")
+    video.add_argument(
+        "--compare", metavar="OTHER", type=Path, help="a second model, whose answers are drawn too"
+    )
+    video.add_argument(
+        "--layout",
+        metavar="NAME",
+        help="of two models: side (by side, the default) or wipe (a line to and fro)",
+    )
+    video.add_argument(
+        "--view",
+        metavar="PORT",
+        nargs="?",
+        type=int,
+        const=8765,
+        help="show the stream on a page of this machine (8765); without a number, put --view last",
+    )
+    video.add_argument(
+        "--view-address", metavar="ADDRESS", default="127.0.0.1", help="who may look (default: 127.0.0.1)"
+    )
     video.add_argument("--stdin-size", metavar="HxW", help="of the frames on standard input")
     video.add_argument("--stdin-fps", type=float, metavar="FPS", default=25.0, help="default: 25")
     video.add_argument(
@@ -60,6 +88,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.errors import RequestError
     from segdeploy.image import FITS, KERNELS
+    from segdeploy.stream.drawing import LAYOUTS
     from segdeploy.stream.outputs import is_clip
     from segdeploy.stream.sources import expand, is_images
 
@@ -80,8 +109,17 @@ def execute(arguments: argparse.Namespace) -> int:
             raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
     if arguments.json not in (None, "-") and Path(arguments.json).suffix not in (".jsonl", ".json"):
         raise RequestError(f"--json {arguments.json} is not a .jsonl; without a name, put --json last")
+    if arguments.layout and not arguments.compare:
+        raise RequestError(
+            f"--layout {arguments.layout} is for two models; name the other one with --compare"
+        )
+    if arguments.layout not in (None, *LAYOUTS):
+        raise RequestError(f"--layout {arguments.layout!r} is not known; known: {', '.join(LAYOUTS)}")
     sources = expand(arguments.source)
     if all(is_images(source) for source in sources) and not is_clip(arguments.output or ""):
+        for flag in ("compare", "view"):
+            if getattr(arguments, flag) is not None:
+                raise RequestError(f"--{flag} is for a stream; make one of these images with -o out.mp4")
         return run_images(arguments, [Path(source) for source in sources])
     return run_streams(arguments, sources)
 
@@ -139,29 +177,35 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
 
     from segdeploy.card import read_card
     from segdeploy.cli.console import streaming
-    from segdeploy.image import Frame
     from segdeploy.sessions import open_session
     from segdeploy.size import Size
+    from segdeploy.stream.drawing import Drawing, Style
+    from segdeploy.stream.flicker import Flicker
     from segdeploy.stream.outputs import demand_other, places
     from segdeploy.stream.pipeline import Pipeline, Plan
-    from segdeploy.stream.shown import Shown
     from segdeploy.stream.sinks import JsonLines, Pictures, Sink
     from segdeploy.stream.sources import Opening, open_streams
+    from segdeploy.stream.view import Page
     from segdeploy.stream.window import Window
     from segdeploy.video.location import without_credentials
 
-    def draw(shown: Shown) -> Frame:
-        return shown.results[0].overlay(shown.frame, arguments.alpha, not arguments.no_legend)
-
+    models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
+    names = tuple(model.name for model in models)
+    style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
+    draw = Drawing(style).draw
     card = read_card(arguments.card) if arguments.card else None
     plan = Plan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
     size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
-    elsewhere = arguments.show or arguments.json is not None  # then nothing is written that was not asked for
+    # With one of these nothing is written that was not asked for.
+    elsewhere = arguments.show or arguments.json is not None or arguments.view is not None
     output = arguments.output or (None if elsewhere else "out")
     with ExitStack() as stack:
-        session = stack.enter_context(
-            open_session(arguments.model, threads=arguments.threads, provider=arguments.provider, card=card)
-        )
+        sessions = [
+            stack.enter_context(
+                open_session(model, threads=arguments.threads, provider=arguments.provider, card=card)
+            )
+            for model in models
+        ]
         screen = stack.enter_context(streaming())
         opening = Opening(arguments.timeout, arguments.reconnect, size, arguments.stdin_fps, screen.say)
         streams = open_streams(sources, opening)
@@ -175,19 +219,27 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
         if arguments.show:
             for own in sinks:
                 own.append(Window(draw))
-        shared: list[Sink] = [screen]
+        flicker = Flicker(len(models))
+        shared: list[Sink] = [screen, flicker]
+        if arguments.view is not None:
+            shared.append(page := Page(arguments.view, arguments.view_address, names))
+            stack.callback(page.close)
+            screen.say(f"look at {page.url}")
         if arguments.json is not None:
             if arguments.json != "-":
                 demand_other(Path(arguments.json), streams)
-            shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json)))
+            shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json), flicker))
         stack.enter_context(ended_by_sigterm())
-        tallies = Pipeline([session], streams, sinks, shared, plan, screen.say).run()
+        tallies = Pipeline(sessions, streams, sinks, shared, plan, screen.say).run()
     for number, tally in enumerate(tallies):
         said = f"{tally.frames} frames, {tally.fps:.1f} a second"
         if streams[number].live:
             said += f", {tally.dropped} dropped"
         if arguments.json != "-" and tally.frames:
             print(f"{without_credentials(written[number]) if written else tally.name}: {said}")
+    if arguments.json != "-":
+        for line in flicker_words(flicker, names):
+            print(line)
     return 1 if any(tally.error for tally in tallies) else 0
 
 
@@ -199,3 +251,13 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def flicker_words(flicker: Flicker, names: tuple[str, ...]) -> list[str]:
+    """Empty where the scene never stood still."""
+    still = flicker.still_share()
+    return [
+        f"{name} flickers: {share:.2%} of what stood still ({still:.0%} of the pixels) changed class"
+        for name, share in zip(names, flicker.share(), strict=True)
+        if share is not None
+    ]

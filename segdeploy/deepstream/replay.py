@@ -27,9 +27,8 @@ from segdeploy.size import Size
 from segdeploy.video.reading import TimedFrame
 from segdeploy.video.writing import ClipWriter
 
-Reference = Callable[
-    [Frame], NDArray[np.int64]
-]  # the labels H×W, of the network's size, that a frame should get
+# The labels H×W, of the network's size, that a frame should get; None: it is not compared.
+Reference = Callable[[Frame], NDArray[np.int64] | None]
 
 BANNER = (
     "This stands in for DeepStream: nvinfer's scaling, normalisation, interval and parsing as its public sources have"

@@ -6,7 +6,7 @@ arXiv:2010.04159). The ways agree; `write` chooses one:
 * `gridsample`: one GridSample per level. The standard operator, at opset 19 or less: what TensorRT 10.13 makes of
   opset 20's is wrong (NVIDIA/TensorRT#4646).
 * `gather`: no GridSample, for the versions of TensorRT that are reported to sample wrongly whatever the opset
-  (NVIDIA/TensorRT#4813: 10.14 to 11.1). The four neighbours of each point are gathered and summed by one product.
+  (NVIDIA/TensorRT#4813: 10.14 to 11.1). The neighbours of each point are gathered, and summed by a product.
 * `plugin`: TensorRT's own MultiscaleDeformableAttnPlugin_TRT, a node outside ONNX. Full TensorRT only.
 
 The reference points are constants of the exported size. The step from offsets in pixels to a grid of -1 to 1 is in
@@ -101,8 +101,8 @@ class DeployedDeformableAttention(nn.Module):
 
         return linear(reordered(plain.weight), reordered(plain.bias[:, None])[:, 0])
 
-    def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:  # N×S×C
-        batch, count, _ = tokens.shape
+    def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:  # N×1×S×C
+        batch, _, count, _ = tokens.shape
         shares = self.shares(queries).reshape(batch, count, self.heads, LEVELS * POINTS).softmax(-1)
         projected: Tensor = self.project(self.sample(self.value(tokens), self.locate(queries), shares))
         return projected
@@ -124,29 +124,30 @@ class GridSampling(nn.Module):
         return 2 / pixels
 
     def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
-        batch, count, size = values.shape
+        batch, _, count, size = values.shape
         joined = batch * self.heads
         # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
         offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
         grids = (offsets + self.centres).split_with_sizes([1] * LEVELS, dim=1)
         shares = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
         parts = shares.split_with_sizes([POINTS] * LEVELS, dim=2)
-        maps = values.transpose(1, 2).split_with_sizes(self.lengths, dim=2)
+        maps = values.transpose(2, 3).split_with_sizes(self.lengths, dim=3)
         mixed = []
         for (height, width), level, grid, part in zip(self.sides, maps, grids, parts, strict=True):
             level = level.reshape(joined, size // self.heads, height, width)
             grid = grid.reshape(joined, POINTS, count, 2)
             mixed.append((F.grid_sample(level, grid, align_corners=False) * part).sum(2))
         total: Tensor = mixed[0] + mixed[1] + mixed[2]
-        return total.reshape(batch, size, count).transpose(1, 2)
+        return total.reshape(batch, 1, size, count).transpose(2, 3)
 
 
 class Gathering(nn.Module):
     """The four pixels around each point, and their weights, by arithmetic that needs no test for the border.
 
     The first pixel is kept one short of the last, so that its neighbour exists (no side is below 64, so every level has
-    two pixels or more); a pixel at distance d weighs
-    max(0, 1 - d), which is the bilinear weight inside and zero for every pixel that padding would have given.
+    two pixels or more); a pixel at distance d weighs max(0, 1 - d), which is the bilinear weight inside and zero for
+    every pixel that padding would have given. The two pixels of a row are gathered by one node; all four would be a
+    node less, and twice the memory.
     """
 
     order = (3, 0, 1, 2)  # xy, head, level, point
@@ -156,47 +157,50 @@ class Gathering(nn.Module):
         self.heads = heads
         pixels = torch.tensor([[width, height] for height, width in sides]).float()
         places = centres(sides)[:, None] * pixels - 0.5  # S×LEVELS×xy
-        self.places = nn.Buffer(
-            per_point(places, 1).permute(2, 0, 1)[:, None].contiguous()
-        )  # xy×1×S×(level, point)
-        self.last = nn.Buffer(per_point(pixels - 2, 0).T[:, None, None].contiguous())
+        # Constants have all axes of what they meet, N×xy×heads×S×pair×(level, point): TensorRT need not add them.
+        self.places = nn.Buffer(per_point(places, 1).permute(2, 0, 1)[None, :, None, :, None].contiguous())
+        self.last = nn.Buffer(per_point(pixels - 2, 0).T[None, :, None, None, None].contiguous())
         ends = torch.tensor([height * width for height, width in sides]).cumsum(0)
-        self.first = nn.Buffer(per_point(torch.cat([ends.new_zeros(1), ends[:-1]]).float(), 0))
-        self.pitch = nn.Buffer(per_point(pixels[:, 0], 0))  # from a row to the next
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]]).float()
+        self.first = nn.Buffer(per_point(starts, 0).reshape(1, 1, 1, 1, 1, -1))
+        self.pitch = nn.Buffer(
+            per_point(pixels[:, 0], 0).reshape(1, 1, 1, 1, 1, -1)
+        )  # from a row to the next
+        self.pair = nn.Buffer(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 1, 2, 1))
+        self.zero, self.one = (
+            nn.Buffer(torch.zeros(1, 1, 1, 1, 1, 1)),
+            nn.Buffer(torch.ones(1, 1, 1, 1, 1, 1)),
+        )
 
     @staticmethod
     def unit(pixels: Tensor) -> Tensor:
         return torch.ones_like(pixels)
 
     def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
-        batch, count, size = values.shape
-        joined, points = batch * self.heads, LEVELS * POINTS
-        offsets = offsets.reshape(batch, count, 2, self.heads, points).permute(0, 2, 3, 1, 4)
-        points_at = offsets + self.places  # N×xy×heads×S×(level, point)
-        near = torch.minimum(points_at.floor().clamp(min=0), self.last)
-        apart = points_at - near
-        weights = (1 - apart.abs()).relu(), (1 - (apart - 1).abs()).relu()
-        (x0, y0), (x1, y1) = (
-            [part.reshape(joined, count, points) for part in weight.split_with_sizes([1, 1], dim=1)]
-            for weight in weights
+        batch, _, count, size = values.shape
+        joined, points, width = batch * self.heads, LEVELS * POINTS, size // self.heads
+        offsets = offsets.reshape(batch, count, 2, self.heads, 1, points).permute(0, 2, 3, 1, 4, 5)
+        points_at = offsets + self.places
+        near = torch.minimum(torch.maximum(points_at.floor(), self.zero), self.last)
+        across, down = (
+            (self.one - (points_at - near - self.pair).abs()).relu().split_with_sizes([1, 1], dim=1)
         )
-        column, row = (part.reshape(joined, count, points) for part in near.split_with_sizes([1, 1], dim=1))
-        index = row * self.pitch + column + self.first
-        values = values.reshape(batch, count, self.heads, size // self.heads).transpose(1, 2)
-        values = values.reshape(joined, count, size // self.heads)
-        shares = shares.transpose(1, 2).reshape(joined, count, points)
-        below = index + self.pitch
-        corners = [(index, x0 * y0), (index + 1, x1 * y0), (below, x0 * y1), (below + 1, x1 * y1)]
-        mixed = [
-            (weight * shares).unsqueeze(2)
-            @ gathered(values, place.reshape(joined, count * points, 1)).reshape(
-                joined, count, points, size // self.heads
+        across = across * shares.transpose(1, 2).reshape(batch, 1, self.heads, count, 1, points)
+        column, row = near.split_with_sizes([1, 1], dim=1)
+        above = row * self.pitch + (column + self.first + self.pair)
+        values = values.reshape(batch, count, self.heads, width).transpose(1, 2)
+        values = values.reshape(joined, count, width)
+        upper, lower = (
+            (across * weight).reshape(joined, count, 1, 2 * points)
+            @ gathered(values, place.reshape(joined, count * 2 * points, 1)).reshape(
+                joined, count, 2 * points, width
             )
-            for place, weight in corners
-        ]
-        total = (mixed[0] + mixed[1]) + (mixed[2] + mixed[3])  # N·heads×S×1×d
-        total = total.reshape(batch, self.heads, count, size // self.heads)
-        return total.transpose(1, 2).reshape(batch, count, size)
+            for weight, place in zip(
+                down.split_with_sizes([1, 1], dim=4), (above, above + self.pitch), strict=True
+            )
+        )
+        total = (upper + lower).reshape(batch, self.heads, count, width)  # from N·heads×S×1×d
+        return total.transpose(1, 2).reshape(batch, 1, count, size)
 
 
 def per_point(levels: Tensor, axis: int) -> Tensor:
@@ -233,12 +237,12 @@ class Plugin(nn.Module):
         return 1 / pixels
 
     def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
-        batch, count, size = values.shape
+        batch, _, count, size = values.shape
         offsets = offsets.reshape(batch, count, self.heads, LEVELS * POINTS * 2)
         places = (offsets + self.centres).reshape(batch, count, self.heads, LEVELS, POINTS, 2)
         shares = shares.reshape(batch, count, self.heads, LEVELS, POINTS)
         grouped = values.reshape(batch, count, self.heads, size // self.heads)
-        return self.attend(grouped, places, shares).reshape(batch, count, size)
+        return self.attend(grouped, places, shares).reshape(batch, 1, count, size)
 
     def attend(self, values: Tensor, places: Tensor, shares: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():

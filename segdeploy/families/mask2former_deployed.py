@@ -52,6 +52,8 @@ def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
 
 
 class DeployedPixelLayer(nn.Module):
+    """Its tokens are N×1×hw×C: in three axes ONNX Runtime fuses a sum and its norm, to something slower on a CPU."""
+
     def __init__(self, plain: PixelLayer) -> None:
         super().__init__()
         self.attention = DeployedDeformableAttention(plain.self_attn)
@@ -76,17 +78,18 @@ class DeployedPixelDecoder(nn.Module):
 
     def fit(self, sides: Sides, form: str) -> None:
         self.sides = list(sides)
-        self.positions = nn.Buffer(torch.cat(positions_of(sides, self.level_embedding), 1))
+        self.positions = nn.Buffer(torch.cat(positions_of(sides, self.level_embedding), 1)[None])
         for layer in self.layers:
             layer.attention.fit(sides, form)
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         finest, *coarser = stages
         projected = zip(self.project, coarser[::-1], strict=True)
-        tokens = torch.cat([to_tokens(project(stage)) for project, stage in projected], 1)
+        tokens = torch.cat([to_tokens(project(stage)) for project, stage in projected], 1).unsqueeze(1)
         for layer in self.layers:
             tokens = layer(tokens, self.positions)
-        levels = list(tokens.split_with_sizes([height * width for height, width in self.sides], dim=1))
+        lengths = [height * width for height, width in self.sides]
+        levels = list(tokens.squeeze(1).split_with_sizes(lengths, dim=1))
         highest = to_maps(levels[-1], *self.sides[-1])
         raised = F.interpolate(highest, finest.shape[2:], mode="bilinear", align_corners=False)
         features: Tensor = self.smooth(self.lateral(finest) + raised)
@@ -164,20 +167,18 @@ class DeployedQueryAttention(nn.Module):
         super().__init__()
         self.heads = plain.heads
         scale = (plain.q_proj.in_features // plain.heads) ** -0.5
-        self.query = linear(plain.q_proj.weight * scale, None)
-        self.query_placed = nn.Buffer((plain.q_proj(positions) * scale).detach()[None])
-        self.key = linear(plain.k_proj.weight, None)
-        self.key_placed = nn.Buffer(F.linear(positions, plain.k_proj.weight).detach()[None])
-        self.value = linear(plain.v_proj.weight, None)
+        weights = [plain.q_proj.weight * scale, plain.k_proj.weight, plain.v_proj.weight]
+        self.triple = linear(torch.cat(weights), None)  # query, key, value
+        placed = [plain.q_proj(positions) * scale, F.linear(positions, plain.k_proj.weight)]
+        self.placed = nn.Buffer(torch.cat([*placed, torch.zeros_like(positions)], dim=1).detach()[None])
         dense = plain.out_proj
         self.project = linear(dense.weight, dense.bias + dense.weight @ plain.v_proj.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query = split_heads(self.query(tokens) + self.query_placed, self.heads)
-        key = split_keys(self.key(tokens) + self.key_placed, self.heads)
-        mixed: Tensor = self.project(
-            join_heads((query @ key).softmax(-1) @ split_heads(self.value(tokens), self.heads))
-        )
+        parts = split_heads(self.triple(tokens) + self.placed, 3 * self.heads)
+        query, key, value = parts.split_with_sizes([self.heads] * 3, dim=1)
+        weights = (query @ key.transpose(-1, -2)).softmax(-1)
+        mixed: Tensor = self.project(join_heads(weights @ value))
         return mixed
 
 

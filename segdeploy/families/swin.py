@@ -307,13 +307,13 @@ class DeployedWindowAttention(nn.Module):
     def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # N×hw×C
         batch, _, size = tokens.shape
         cut = windows.cut(self.triple(tokens))
-        grouped = (batch, windows.count, windows.length, self.heads, size // self.heads)
-        query, key, value = (part.reshape(grouped) for part in cut.split_with_sizes([size] * 3, dim=-1))
-        scores = query.transpose(2, 3) @ key.permute(0, 1, 3, 4, 2)  # N×windows×heads×L×L
+        parts = cut.reshape(batch, windows.count, windows.length, 3 * self.heads, size // self.heads)
+        query, key, value = parts.transpose(2, 3).split_with_sizes([self.heads] * 3, dim=2)
+        scores = query @ key.transpose(-1, -2)  # N×windows×heads×L×L
         scores = scores + self.position_bias
         if windows.forbidden is not None:
             scores = scores + windows.forbidden
-        mixed = (scores.softmax(-1) @ value.transpose(2, 3)).transpose(2, 3)
+        mixed = (scores.softmax(-1) @ value).transpose(2, 3)
         mixed = mixed.reshape(batch, windows.count * windows.length, size)
         projected: Tensor = self.project(windows.join(mixed))
         return projected

@@ -203,7 +203,11 @@ def counting_nodes(typed: Typed) -> set[int]:
             continue
         found.add(index)
         edge += [made_by[name] for name in floats]
-    return found
+    # Of two such numbers the difference may be small: it is taken before it is rounded.
+    differences = {index for index, node in enumerate(typed.nodes) if node.op_type == "Sub"}
+    return found | {
+        i for i in differences if {made_by.get(name, -1) for name in typed.nodes[i].input} <= found
+    }
 
 
 def enclosed(typed: Typed, kept: set[int]) -> set[int]:

@@ -21,7 +21,7 @@ LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 r
 _NUMBERED = re.compile(r"val_\d+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Reductions that name their axes in an attribute up to opset 17.
-_AXES_BY_ATTRIBUTE = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceProd")
+AXES_BY_ATTRIBUTE = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceProd")
 # Attributes of Resize-18 that 17 does not have; at these values they change nothing.
 _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
@@ -198,7 +198,7 @@ def lower_opset(model: ModelProto) -> None:
     if all(in_lowest_opset(node, opset.version) for node in own):
         known = constants(model)
         for node in own:
-            if node.op_type in _AXES_BY_ATTRIBUTE and len(node.input) > 1:
+            if node.op_type in AXES_BY_ATTRIBUTE and len(node.input) > 1:
                 node.attribute.append(onnx.helper.make_attribute("axes", known[node.input[1]].tolist()))
                 del node.input[1:]
         opset.version = LOWEST_OPSET
@@ -208,7 +208,7 @@ def lower_opset(model: ModelProto) -> None:
 def in_lowest_opset(node: NodeProto, written: int) -> bool:
     if node.op_type == "Resize":
         return True  # resize_by_scales has left nothing in it that 17 does not know
-    if node.op_type in _AXES_BY_ATTRIBUTE:
+    if node.op_type in AXES_BY_ATTRIBUTE:
         return not any(item.name == "noop_with_empty_axes" and item.i for item in node.attribute)
     if node.op_type == "Split":
         return not any(item.name == "num_outputs" for item in node.attribute)

@@ -12,6 +12,7 @@ from segdeploy.errors import OutputError
 from segdeploy.files import replacing
 from segdeploy.image import Frame
 from segdeploy.size import Size
+from segdeploy.stream.flicker import Flicker
 from segdeploy.stream.shown import Shown
 from segdeploy.stream.sources import RTSP, Stream
 from segdeploy.video.writing import ClipWriter, Publisher
@@ -50,9 +51,10 @@ class Pictures:
 
 
 class JsonLines:
-    """A line a frame, to a file or an open one."""
+    """A line a frame, to a file or an open one; the last line's flicker is that of the whole run."""
 
-    def __init__(self, place: Path | TextIO) -> None:
+    def __init__(self, place: Path | TextIO, flicker: Flicker) -> None:
+        self._flicker = flicker  # which takes each frame first
         self._stack = ExitStack()
         if isinstance(place, Path):
             part = self._stack.enter_context(replacing(place))
@@ -71,6 +73,7 @@ class JsonLines:
             "areas": shown.results[0].areas(),
             "latency_ms": round(shown.latency_ms, 1),
             "dropped": shown.dropped,
+            "flicker": self._flicker.share(),
         }
         if len(shown.results) > 1:
             line["areas_of_other"] = shown.results[1].areas()
