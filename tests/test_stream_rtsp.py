@@ -16,6 +16,7 @@ import pytest
 from segdeploy.errors import VideoError
 from segdeploy.sessions import open_session
 from segdeploy.size import Size
+from segdeploy.stream.flicker import Flicker
 from segdeploy.stream.pipeline import Pipeline
 from segdeploy.stream.sinks import JsonLines, Pictures
 from segdeploy.stream.sources import Opening, open_streams
@@ -70,9 +71,10 @@ def test_the_runner_outlives_the_server(port, graphs, tmp_path):
         opening = Opening(timeout_s=3, patience_s=30, say=said.append)
         (stream,) = open_streams([f"rtsp://127.0.0.1:{port}/live"], opening)
         pictures = Pictures(str(out), stream, lambda shown: shown.results[0].overlay(shown.frame), 3)
-        lines = JsonLines(tmp_path / "live.jsonl")
+        flicker = Flicker(1)
+        lines = JsonLines(tmp_path / "live.jsonl", flicker)
         session = open_session(graphs("frames"), threads=1)
-        pipeline = Pipeline([session], [stream], [[pictures]], [lines], say=said.append)
+        pipeline = Pipeline([session], [stream], [[pictures]], [flicker, lines], say=said.append)
         running = threading.Thread(target=pipeline.run)
         running.start()
         tally = pipeline.tallies[0]
