@@ -82,6 +82,7 @@ class Pipeline:
         self._outlets: list[queue.Queue[Answered]] = [queue.Queue(maxsize=DRAWN_LATER) for _ in streams]
         self._all_fitted, self._all_inferred = threading.Event(), threading.Event()
         self._stopped = threading.Event()
+        self._room = threading.Semaphore(1)
         self._one_at_a_time = threading.Lock()
         self._failure: BaseException | None = None
         self.tallies = [Tally(stream.name) for stream in streams]
@@ -148,7 +149,7 @@ class Pipeline:
 
     def _fit(self) -> None:
         try:
-            while batch := self._inbox.take(self._batch):
+            while self._wait_for_room() and (batch := self._inbox.take(self._batch)):
                 frames = [waiting.frame for waiting in batch]
                 plan = self._plan
                 fitted = [fit_batch(session, frames, plan.how, plan.kernel) for session in self._sessions]
@@ -156,11 +157,19 @@ class Pipeline:
         finally:
             self._all_fitted.set()
 
+    def _wait_for_room(self) -> bool:
+        """Until the batch before is being inferred: one that is taken earlier would only grow old."""
+        while not self._room.acquire(timeout=STEP_S):
+            if self._stopped.is_set():
+                return False
+        return True
+
     def _infer(self) -> None:
         try:
             while given := self._receive(self._fitted, self._all_fitted):
                 if self._stopped.is_set():
                     break
+                self._room.release()
                 batch, fitted = given
                 by_session = []
                 for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
