@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -114,6 +115,83 @@ def test_a_tail_of_the_same_shape_is_recognised(options, tmp_path):
 )
 def test_another_tail_stays(options, tmp_path):
     assert cut(tmp_path, labels_graph(**options)) is None
+
+
+def test_the_resize_of_an_old_opset_stays(tmp_path):
+    model = labels_graph()
+    model.opset_import[0].version = 12
+    assert cut(tmp_path, model) is None
+
+
+TURNS = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
+
+
+def attention_graph(heads_of=(2, 2, 2), scores_out=False, batch=2):
+    """Attention of 4 queries over 5 keys, 8 channels, in the form of our graphs."""
+    nodes, shapes = [], {}
+    for name, heads, length in zip("qkv", heads_of, (4, 5, 5), strict=True):
+        shapes[f"{name}.shape"] = (batch, length, heads, 8 // heads)
+        nodes += [
+            helper.make_node("Reshape", [name, f"{name}.shape"], [f"{name}.split"]),
+            helper.make_node("Transpose", [f"{name}.split"], [f"{name}.heads"], perm=TURNS[name]),
+        ]
+    shapes["o.shape"] = (batch, 4, 8)
+    nodes += [
+        helper.make_node("MatMul", ["q.heads", "k.heads"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+        helper.make_node("MatMul", ["weights", "v.heads"], ["mixed"]),
+        helper.make_node("Transpose", ["mixed"], ["back"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["back", "o.shape"], ["y"]),
+    ]
+    lengths = {"q": 4, "k": 5, "v": 5}
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4, 8])]
+    if scores_out:
+        outputs.append(
+            helper.make_tensor_value_info("weights", TensorProto.FLOAT, [batch, heads_of[0], 4, 5])
+        )
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, lengths[n], 8]) for n in lengths],
+        outputs,
+        [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def answers(model, inputs):
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(["y"], inputs)[0]
+
+
+def fused(tmp_path, model):
+    path = tmp_path / "x.onnx"
+    onnx.save(model, path)
+    return shortened(path, fuse=True)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+def test_attention_is_one_node_with_the_same_answer(heads, tmp_path):
+    model = attention_graph((heads,) * 3)
+    copy = fused(tmp_path, model)
+    assert copy.fused == 1
+    assert [node.op_type for node in onnx.load_from_string(copy.model).graph.node] == ["MultiHeadAttention"]
+    rng = np.random.default_rng(0)
+    inputs = {
+        n: rng.standard_normal((2, length, 8)).astype(np.float32)
+        for n, length in zip("qkv", (4, 5, 5), strict=True)
+    }
+    assert np.allclose(answers(copy.model, inputs), answers(model.SerializeToString(), inputs), atol=1e-6)
+
+
+def test_attention_whose_weights_are_an_output_stays(tmp_path):
+    assert fused(tmp_path, attention_graph(scores_out=True)).fused == 0
+
+
+def test_attention_of_an_old_opset_stays(tmp_path):
+    model = attention_graph()
+    model.opset_import[0].version = 12
+    assert fused(tmp_path, model).fused == 0
 
 
 def test_labels_that_are_also_read_elsewhere_stay(tmp_path):

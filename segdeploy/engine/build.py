@@ -30,11 +30,12 @@ from segdeploy.engine.network import (
     report_of,
 )
 from segdeploy.engine.progress import Phases, Progress, monitor_of, stoppable
-from segdeploy.engine.reported import note_of_sampling, opset_of
+from segdeploy.engine.reported import note_of_sampling
 from segdeploy.engine.request import EngineRequest
 from segdeploy.engine.settings import configure, on_dla, timed
 from segdeploy.errors import EngineError, OutputError
 from segdeploy.flavour import Flavour
+from segdeploy.graph.reported import opset_of
 from segdeploy.graph.written import digest_of_scales
 from segdeploy.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
 from segdeploy.sessions import cuda

@@ -20,9 +20,9 @@ from segdeploy import agreement, files
 from segdeploy.agreement import Agreement, compare_labels
 from segdeploy.card import ModelCard, known_cards, read_card
 from segdeploy.engine import golden
-from segdeploy.engine.reported import WRONG_BATCHES, bug_of_sampling
 from segdeploy.errors import EngineDisagrees, OutputError
 from segdeploy.flavour import TENSORRT, Flavour, Version
+from segdeploy.graph.reported import WRONG_BATCHES, bug_of_sampling
 from segdeploy.record import ArtifactRecord
 from segdeploy.sessions import Session, cuda, prepared
 from segdeploy.sessions.engine_facts import invalid_here
@@ -185,8 +185,8 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
     name, version = record.engine["flavour"], Version.parse(record.engine["version"])
     alone = [one for one in seen if one.batch == 1]
-    known = bug_of_sampling(name, version, record.cost.get("GridSample", 0), record.opset)
-    if known is not None:
+    known = bug_of_sampling(version, record.cost.get("GridSample", 0), record.opset)
+    if known is not None and name == TENSORRT:
         report, remedy = known
         return f"This fits {report}: {remedy}"
     if alone and not any(one.batch == 1 for one in below):

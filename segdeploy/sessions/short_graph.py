@@ -22,6 +22,7 @@ CENTRED = (
     b"half_pixel",
     b"pytorch_half_pixel",
 )  # they differ where a side is raised to one pixel: never here
+OLDEST_OPSET = 13  # Resize and Softmax meant something else once
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less what the copy's own nodes take
 
 
@@ -57,8 +58,10 @@ def shortened(path: Path, fuse: bool) -> GraphCopy | None:
     constants = {item.name for item in model.graph.initializer}  # older exporters list them as inputs
     inputs = [facts(value) for value in model.graph.input if value.name not in constants]
     outputs = [facts(value) for value in model.graph.output]
-    labels = cut_labels(model, known)
-    fused = fuse_attention(model, known) if fuse else 0
+    opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
+    understood = opset >= OLDEST_OPSET
+    labels = cut_labels(model, known) if understood else None
+    fused = fuse_attention(model, known) if fuse and understood else 0
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
 
@@ -89,7 +92,8 @@ class Known:
 
     def reader(self, name: str, kind: str) -> NodeProto | None:
         readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
+        alone = len(readers) == 1 and name not in self.ends
+        return readers[0] if alone and readers[0].op_type == kind else None
 
     def shape(self, name: str) -> list[int | None] | None:
         """Of a tensor of float32; None for a side that is open."""
@@ -172,58 +176,23 @@ def fuse_attention(model: ModelProto, known: Known) -> int:
 
 
 def attention_around(softmax: NodeProto, known: Known) -> tuple[NodeProto, list[NodeProto]] | None:
-    """The node that stands for all those around `softmax`, and these, the last one last.
-
-    One head: q·Transpose(k). More: each of q, k, v through Reshape to N×L×heads×d and Transpose, and the way back.
-    """
-    if softmax.op_type != "Softmax":
+    """The node that stands for all those around `softmax`, and these, the last one last."""
+    if softmax.op_type != "Softmax" or (scored := known.shape(softmax.output[0])) is None:
+        return None
+    if attributes(softmax).get("axis", -1) not in (-1, len(scored) - 1):
         return None
     scores, mixing = known.maker(softmax.input[0], "MatMul"), known.reader(softmax.output[0], "MatMul")
-    scored = known.shape(softmax.output[0])
-    if scores is None or mixing is None or scored is None or softmax.output[0] != mixing.input[0]:
+    if scores is None or mixing is None or softmax.output[0] != mixing.input[0]:
         return None
-    if softmax.output[0] in known.ends or attributes(softmax).get("axis", -1) not in (-1, len(scored) - 1):
+    inner = [scores, softmax, mixing]
+    found = of_one_head(inner, known) if len(scored) == 3 else of_heads(inner, known)
+    if found is None:
         return None
-    turned = known.maker(scores.input[1], "Transpose")
-    if turned is None:
-        return None
-    if turn_of(turned) == [0, 2, 1]:
-        inputs = [scores.input[0], turned.input[0], mixing.input[1]]
-        heads, nodes = 1, [turned, scores, softmax, mixing]
-    else:
-        split_key = (turned, known.maker(turned.input[0], "Transpose"))
-        if turn_of(turned) == [0, 2, 3, 1]:
-            first: list[NodeProto | None] = [turned]
-            inner = turned.input[0]
-        elif (
-            turn_of(turned) == [0, 1, 3, 2]
-            and split_key[1] is not None
-            and turn_of(split_key[1]) == [0, 2, 1, 3]
-        ):
-            first, inner = [turned, split_key[1]], split_key[1].input[0]
-        else:
-            return None
-        turns = [known.maker(name, "Transpose") for name in (scores.input[0], mixing.input[1])]
-        back = known.reader(mixing.output[0], "Transpose")
-        if any(turn is None or turn_of(turn) != [0, 2, 1, 3] for turn in (*turns, back)):
-            return None
-        query, value = (turn.input[0] for turn in turns if turn is not None)
-        splits = [known.maker(name, "Reshape") for name in (query, inner, value)]
-        joined = known.reader(back.output[0], "Reshape") if back is not None else None
-        shapes = [known.shape(split.output[0]) if split is not None else None for split in splits]
-        if joined is None or any(shape is None or len(shape) != 4 for shape in shapes):
-            return None
-        counts = {shape[2] for shape in shapes if shape is not None}
-        if len(counts) != 1 or None in counts:
-            return None
-        (heads,) = counts  # type: ignore[assignment] # None was refused
-        inputs = [split.input[0] for split in splits if split is not None]
-        every = [*first, *turns, *splits, scores, softmax, mixing, back, joined]
-        nodes = [node for node in every if node is not None]
+    inputs, heads, nodes = found
     shapes = [known.shape(name) for name in (*inputs, nodes[-1].output[0])]
-    if any(shape is None or len(shape) != 3 or shape[2] is None for shape in shapes):
+    if any(shape is None or len(shape) != 3 or None in shape[1:] for shape in shapes):
         return None
-    if len({shape[2] for shape in shapes if shape is not None}) != 1:
+    if len({(shape[0], shape[2]) for shape in shapes if shape is not None}) != 1 or shapes[0] != shapes[3]:
         return None
     fused = helper.make_node(
         "MultiHeadAttention",
@@ -235,6 +204,49 @@ def attention_around(softmax: NodeProto, known: Known) -> tuple[NodeProto, list[
         scale=1.0,  # whatever scales the scores is in the query already
     )
     return fused, nodes
+
+
+Around = tuple[list[str], int, list[NodeProto]]  # query, key and value, how many heads, all nodes
+
+
+def of_one_head(inner: list[NodeProto], known: Known) -> Around | None:
+    """q·Transpose(k)"""
+    scores, _, mixing = inner
+    turned = known.maker(scores.input[1], "Transpose")
+    if turned is None or turn_of(turned) != [0, 2, 1]:
+        return None
+    return [scores.input[0], turned.input[0], mixing.input[1]], 1, [turned, *inner]
+
+
+def of_heads(inner: list[NodeProto], known: Known) -> Around | None:
+    """q, k, v each through Reshape to N×L×heads×d and Transpose to N×heads×L×d, or ×d×L for k; and the way back."""
+    scores, _, mixing = inner
+    back = known.reader(mixing.output[0], "Transpose")
+    joined = known.reader(back.output[0], "Reshape") if back is not None else None
+    if back is None or joined is None or turn_of(back) != [0, 2, 1, 3]:
+        return None
+    inputs, nodes = [], []
+    split_into: set[tuple[int | None, ...]] = set()
+    turns = (
+        (scores.input[0], [0, 2, 1, 3]),
+        (scores.input[1], [0, 2, 3, 1]),
+        (mixing.input[1], [0, 2, 1, 3]),
+    )
+    for name, turn in turns:
+        turned = known.maker(name, "Transpose")
+        split = known.maker(turned.input[0], "Reshape") if turned is not None else None
+        if turned is None or split is None or turn_of(turned) != turn:
+            return None
+        before, after = known.shape(split.input[0]), known.shape(split.output[0])
+        if before is None or after is None or len(after) != 4 or before[:2] != after[:2]:
+            return None
+        inputs.append(split.input[0])
+        nodes += [split, turned]
+        split_into.add(tuple(after[2:]))
+    heads = next(iter(split_into))[0]
+    if len(split_into) != 1 or heads is None:
+        return None
+    return inputs, heads, [*nodes, *inner, back, joined]
 
 
 def turn_of(node: NodeProto) -> list[int]:

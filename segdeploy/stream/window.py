@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 from segdeploy.errors import OutputError
 from segdeploy.image import fit
@@ -10,6 +11,8 @@ from segdeploy.size import Size
 from segdeploy.stream.pipes import TOOL
 from segdeploy.stream.shown import Shown
 from segdeploy.stream.sinks import Draw
+
+SCREEN_FOUND_S = 2.0  # a tool that fails sooner found no screen; later, somebody closed its window
 
 
 class Window:
@@ -20,6 +23,7 @@ class Window:
         self._process: subprocess.Popen[bytes] | None = None
         self._size = Size(0, 0)
         self._closed = False
+        self._started_s = 0.0
 
     def take(self, shown: Shown) -> None:
         if self._closed:
@@ -28,6 +32,7 @@ class Window:
         if self._process is None:
             self._size = Size(*picture.shape[:2])
             self._process = self._start()
+            self._started_s = time.monotonic()
         if picture.shape[:2] != (self._size.height, self._size.width):
             picture, _ = fit(picture, self._size, "letterbox")
         stdin = self._process.stdin
@@ -37,7 +42,8 @@ class Window:
                 stdin.flush()
         except BrokenPipeError as error:
             self._closed = True
-            if self._process.wait() != 0 and shown.index == 0:
+            lived_s = time.monotonic() - self._started_s
+            if self._process.wait() != 0 and lived_s < SCREEN_FOUND_S:
                 raise OutputError("--show found no screen; leave it out, or watch from elsewhere") from error
 
     def _start(self) -> subprocess.Popen[bytes]:
