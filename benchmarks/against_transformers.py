@@ -1,13 +1,16 @@
-"""Time segdeploy's graphs against transformers' own, exported the usual way: the same weights, ONNX Runtime, in turn.
+"""Time segdeploy's graphs against transformers' own, exported the usual way: the same weights, on the CPU, in turn.
 
 The usual way: SegformerForSemanticSegmentation → torch.onnx.export(dynamo=True) at the same opset, float32, fixed size,
-batch 1. Weights are random and seeded: the time of a dense network does not depend on them.
+batch 1, in ONNX Runtime and in OpenVINO; and torch.compile on the model itself. OpenVINO computes in float32 on both
+sides: by itself it would take bfloat16 where the CPU has it. Weights are random and seeded: the time of a dense network
+does not depend on them. That of our labels does, a little: random weights give about four times as many edges as a
+trained network on a street.
 
 The rows `…-frame` time all that lies between a camera frame and labels of its size. The usual side is cv2.resize,
 numpy, the graph, and for the labels cv2.resize of the H×W×C logits with one arg-max over the last axis. Of the
 customary forms that was the fastest (19 classes to 720×1280, OpenCV 5, 2 threads: 39 ms; plane by plane with np.argmax
 84 ms; torch's interpolate and argmax, as in transformers' post-processing, 205 ms). OpenCV 5 takes up to 128 channels.
-Both sides resize the frame with OpenCV's linear kernel.
+All sides resize the frame with OpenCV's linear kernel.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from segdeploy import image, scenes
 from segdeploy.agreement import compare_logits
 from segdeploy.export import OPSET, export_onnx
 from segdeploy.graph.layers import all_macs
-from segdeploy.sessions import open_session, prepared, segment
+from segdeploy.sessions import Session, open_session, prepared, segment
 from segdeploy.size import Size
 
 CLASSES = 19
@@ -49,6 +52,11 @@ STD = np.array((0.229, 0.224, 0.225), np.float32)
 COUNTED = ("Conv", "MatMul", "Gemm", "Transpose", "Reshape", "LayerNormalization", "Softmax")
 LEAST_LABELS_EQUAL = 0.999
 LARGEST_LOGITS_ERROR = 1e-3  # of the logits' range, as a card's default
+REST_S = 0.05  # before each run: threads of the runtime before it spin on for a while
+USUAL = "transformers, ONNX Runtime"  # what each ratio is to
+SIDES = (
+    USUAL, "transformers, OpenVINO", "transformers, torch.compile", "segdeploy, ONNX Runtime", "segdeploy, OpenVINO",
+)  # fmt: skip
 
 NETWORKS = {
     "b0": {},  # SegformerConfig's defaults
@@ -68,14 +76,15 @@ ROWS = {
     "b0-1024x1024": Row("b0", Size(1024, 1024), "logits"),
     "b2-512x1024": Row("b2", Size(512, 1024), "logits"),
     "b0-512x1024-frame": Row("b0", Size(512, 1024), "frame"),
+    "b0-256x512-frame": Row("b0", Size(256, 512), "frame"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--rounds", type=int, default=30, help="timed pairs per row")
-    parser.add_argument("--warm-up", type=int, default=5, help="pairs before the first timed one")
+    parser.add_argument("--rounds", type=int, default=20, help="timed runs of each side per row")
+    parser.add_argument("--warm-up", type=int, default=3, help="rounds before the first timed one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "against_transformers.cpu.json")
     parser.add_argument(
@@ -101,6 +110,7 @@ def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> d
     results = setting(threads) | {
         "exporter": {
             "usual": f"torch.onnx.export, dynamo=True, opset {OPSET}",
+            "usual_compiled": "torch.compile, its defaults",
             "usual_attention": network("b0").config._attn_implementation,
             "ours": "segdeploy.export_onnx",
         },
@@ -120,68 +130,103 @@ def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> d
 def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> dict:
     usual_path = export_usual(row.network, row.size, folder)
     ours_path = export_ours(row.network, row.size, "frames" if row.measured == "frame" else "logits", folder)
-    usual_session = open_usual(usual_path, threads)
-    ours_session = open_session(ours_path, threads=threads)
+    networks = dict(
+        zip(
+            SIDES[:3],
+            (
+                open_usual(usual_path, threads),
+                open_in_openvino(usual_path, threads),
+                compiled(row.network, row.size),
+            ),
+            strict=True,
+        )
+    )
     frame = scenes.make_scene(7, FRAME.height, FRAME.width).image
-    fitted = image.resize(frame, row.size)
-    pixels = usual_pixels(frame, row.size)
-    logits = usual_session.run(None, {"pixel_values": pixels})[0]
-    answer = ours_session.run(prepared(ours_session.signature, fitted[None]))
-
-    if row.measured == "frame":
-        agreement = {
-            "labels_equal_at_input_size": equal(usual_labels(logits, row.size), answer[0]),
-            "labels_equal_at_frame_size": equal(
-                usual_labels(logits, FRAME), segment(ours_session, frame, kernel="linear").labels
-            ),
-        }
-
-        def usual():
-            pixels = usual_pixels(frame, row.size)
-            return usual_labels(usual_session.run(None, {"pixel_values": pixels})[0], FRAME)
-
-        def ours():
-            return segment(ours_session, frame, kernel="linear").labels
-    else:
-        eaten = prepared(ours_session.signature, fitted[None])
-        agreement = {
-            "labels_equal_at_input_size": equal(
-                usual_labels(logits, row.size), usual_labels(answer, row.size)
-            ),
-            "logits_error": compare_logits(logits, answer),
-        }
-
-        def usual():
-            return usual_session.run(None, {"pixel_values": pixels})[0]
-
-        def ours():
-            return ours_session.run(eaten)
-
-    assert agreement["labels_equal_at_input_size"] >= LEAST_LABELS_EQUAL, agreement
-    assert agreement.get("logits_error", 0.0) <= LARGEST_LOGITS_ERROR, agreement
-    times = in_turn(usual, ours, rounds, warm_up)
-    ratios = times[:, 0] / times[:, 1]
+    with (
+        open_session(ours_path, threads=threads) as in_onnxruntime,
+        open_session(ours_path, threads=threads, provider="openvino") as in_openvino,
+    ):
+        sessions = dict(zip(SIDES[3:], (in_onnxruntime, in_openvino), strict=True))
+        agreement = agreements(row, networks, sessions, frame)
+        runs: dict[str, Callable] = {}
+        for side, run in networks.items():
+            runs[side] = usual_run(row, run, frame)
+        for side, session in sessions.items():
+            runs[side] = our_run(row, session, frame)
+        times = in_turn(list(runs.values()), rounds, warm_up)
     return {
         "network": row.network,
         "size": str(row.size),
         "measured": row.measured,
         "frame": str(FRAME) if row.measured == "frame" else None,
-        "usual_ms": round(float(np.median(times[:, 0])), 2),
-        "ours_ms": round(float(np.median(times[:, 1])), 2),
-        "ratio": round(float(np.median(ratios)), 3),
-        "ratio_quartiles": [round(float(np.quantile(ratios, share)), 3) for share in (0.25, 0.75)],
-        "agreement": agreement | {"classes_seen": len(np.unique(usual_labels(logits, row.size)))},
+        "sides": {side: summary(times[:, 0], times[:, place]) for place, side in enumerate(runs)},
+        "agreement": agreement,
         "graphs": {"usual": cost(usual_path), "ours": cost(ours_path)},
     }
 
 
-def in_turn(usual: Callable, ours: Callable, rounds: int, warm_up: int) -> np.ndarray:
-    """Milliseconds, rounds×2: one run of each after the other, so what slows the machine slows both."""
+def summary(usual: np.ndarray, own: np.ndarray) -> dict:
+    ratios = usual / own
+    return {
+        "ms": round(float(np.median(own)), 2),
+        "ratio": round(float(np.median(ratios)), 3),
+        "ratio_quartiles": [round(float(np.quantile(ratios, share)), 3) for share in (0.25, 0.75)],
+    }
+
+
+def usual_run(row: Row, run: Callable, frame: np.ndarray) -> Callable:
+    if row.measured == "frame":
+        return lambda: usual_labels(run(usual_pixels(frame, row.size)), FRAME)
+    pixels = usual_pixels(frame, row.size)
+    return lambda: run(pixels)
+
+
+def our_run(row: Row, session: Session, frame: np.ndarray) -> Callable:
+    if row.measured == "frame":
+        return lambda: segment(session, frame, kernel="linear").labels
+    eaten = prepared(session.signature, image.resize(frame, row.size)[None])
+    return lambda: session.run(eaten)
+
+
+def agreements(
+    row: Row, networks: dict[str, Callable], sessions: dict[str, Session], frame: np.ndarray
+) -> dict:
+    """The worst of all sides, with transformers in ONNX Runtime; a side that answers otherwise is not timed."""
+    pixels = usual_pixels(frame, row.size)
+    reference = networks[USUAL](pixels)
+    expected = usual_labels(reference, row.size)
+    errors = [compare_logits(reference, networks[side](pixels)) for side in SIDES[1:3]]
+    same, same_at_frame = [], []
+    for session in sessions.values():
+        answer = session.run(prepared(session.signature, image.resize(frame, row.size)[None]))
+        if row.measured == "frame":
+            same.append(equal(expected, answer[0]))
+            labels = segment(session, frame, kernel="linear").labels
+            same_at_frame.append(equal(usual_labels(reference, FRAME), labels))
+        else:
+            same.append(equal(expected, usual_labels(answer, row.size)))
+            errors.append(compare_logits(reference, answer))
+    found = {
+        "labels_equal_at_input_size": min(same),
+        "logits_error": max(errors),
+        "classes_seen": len(np.unique(expected)),
+    }
+    if same_at_frame:
+        found["labels_equal_at_frame_size"] = min(same_at_frame)
+    assert found["labels_equal_at_input_size"] >= LEAST_LABELS_EQUAL, found
+    assert found["logits_error"] <= LARGEST_LOGITS_ERROR, found
+    return found
+
+
+def in_turn(runs: list[Callable], rounds: int, warm_up: int) -> np.ndarray:
+    """Milliseconds, rounds×sides: one run of each after the other, so what slows the machine slows all."""
     for _ in range(warm_up):
-        usual(), ours()
-    times = np.empty((rounds, 2))
+        for run in runs:
+            run()
+    times = np.empty((rounds, len(runs)))
     for turn in range(rounds):
-        for side, run in enumerate((usual, ours)):
+        for side, run in enumerate(runs):
+            time.sleep(REST_S)
             start = time.perf_counter()
             run()
             times[turn, side] = (time.perf_counter() - start) * 1e3
@@ -220,11 +265,43 @@ def export_usual(name: str, size: Size, folder: Path) -> Path:
     return path
 
 
-def open_usual(path: Path, threads: int) -> ort.InferenceSession:
+def open_usual(path: Path, threads: int) -> Callable:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
+
+
+def open_in_openvino(path: Path, threads: int) -> Callable:
+    import openvino  # this file's networks are of use without it
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.compile_model(path, "CPU", settings).create_infer_request()
+
+    def run(pixels):
+        request.infer([pixels], share_inputs=True)
+        return request.get_output_tensor(0).data
+
+    return run
+
+
+@cache
+def compiled(name: str, size: Size) -> Callable:
+    model = torch.compile(Logits(network(name)), dynamic=False)
+
+    def run(pixels):
+        with torch.inference_mode():
+            return model(torch.from_numpy(pixels)).numpy()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(np.zeros((1, 3, size.height, size.width), np.float32))  # compiles
+    return run
 
 
 def usual_pixels(frame: np.ndarray, size: Size) -> np.ndarray:
@@ -268,23 +345,27 @@ def cost(path: Path) -> dict:
 
 def table(results: dict) -> str:
     machine, versions = results["machine"], results["versions"]
+    packages = {
+        "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "torch": "torch", "transformers": "transformers",
+        "OpenCV": "opencv-python-headless",
+    }  # fmt: skip
+    listed = ", ".join(
+        f"{name} {versions[package]}" for name, package in packages.items() if package in versions
+    )
     lines = [
-        f"{machine['cpu']}, {machine['threads']} threads of {machine['logical_cores']} logical cores;"
-        f" ONNX Runtime {versions['onnxruntime']}, torch {versions['torch']}, transformers"
-        f" {versions['transformers']}, OpenCV {versions['opencv-python-headless']}; {results['rounds']} pairs"
-        f" after {results['warm_up']} untimed; load before {results['load_before']}; {results['date']}.",
+        f"{machine['cpu']}, {machine['threads']} threads of {machine['logical_cores']} logical cores; {listed};"
+        f" {results['rounds']} rounds after {results['warm_up']} untimed; load before {results['load_before']};"
+        f" {results['date']}.",
         "",
-        "| row | transformers | segdeploy | ratio (quartiles) | labels equal at input size | logits error |",
-        "|---|--:|--:|--:|--:|--:|",
+        f"| row | {' | '.join(SIDES)} | labels equal at input size | logits error |",
+        "|---" + "|--:" * (len(SIDES) + 2) + "|",
     ]
     for row in results["rows"]:
-        low, high = row["ratio_quartiles"]
         agreement = row["agreement"]
         error = f"{agreement['logits_error']:.0e}" if "logits_error" in agreement else "–"
+        cells = [timed(row["sides"].get(side), side == USUAL) for side in SIDES]
         lines.append(
-            f"| {row['row']} | {row['usual_ms']:.0f} ms | {row['ours_ms']:.0f} ms"
-            f" | {row['ratio']:.2f} ({low:.2f}–{high:.2f})"
-            f" | {agreement['labels_equal_at_input_size']:.3%} | {error} |"
+            f"| {row['row']} | {' | '.join(cells)} | {agreement['labels_equal_at_input_size']:.3%} | {error} |"
         )
     counted = ["nodes", *COUNTED, "gmacs"]
     lines += [
@@ -298,6 +379,14 @@ def table(results: dict) -> str:
             f"| {row['row']} | " + " | ".join(f"{usual[key]} → {ours[key]}" for key in counted) + " |"
         )
     return "\n".join(lines)
+
+
+def timed(side: dict | None, is_usual: bool) -> str:
+    if side is None:
+        return "–"
+    low, high = side["ratio_quartiles"]
+    ratio = "" if is_usual else f", {side['ratio']:.2f}× ({low:.2f}–{high:.2f})"
+    return f"{side['ms']:.0f} ms{ratio}"
 
 
 if __name__ == "__main__":

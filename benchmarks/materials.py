@@ -12,9 +12,11 @@ from setting import ROOT
 
 from segdeploy import scenes
 from segdeploy.size import Size
+from segdeploy.video.writing import ClipWriter
 
 MADE = ROOT / "benchmarks" / "made"
 COUNT = 16
+FPS = 25
 
 
 def main() -> None:
@@ -31,14 +33,10 @@ def main() -> None:
 def make_frames(size: Size) -> None:
     folder = MADE / f"frames.{size}"
     folder.mkdir(parents=True, exist_ok=True)
-    video = cv2.VideoWriter(
-        str(MADE / f"frames.{size}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (size.width, size.height)
-    )
-    for place, scene in enumerate(scenes.make_clip(7, COUNT, size.height, size.width)):
-        picture = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(folder / f"{place:03d}.jpg"), picture)
-        video.write(picture)
-    video.release()
+    with ClipWriter(MADE / f"frames.{size}.mp4", size, FPS) as clip:
+        for place, scene in enumerate(scenes.make_clip(7, COUNT, size.height, size.width)):
+            cv2.imwrite(str(folder / f"{place:03d}.jpg"), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
+            clip.write(scene.image, place / FPS)
 
 
 def make_checkpoint(name: str) -> None:

@@ -79,16 +79,22 @@ def sources(results: dict[str, Facts]) -> str:
 
 
 def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    sides = list(dict.fromkeys(side for row in facts["rows"] for side in row["sides"]))
     rows, drawn = [], {}
     for row in facts["rows"]:
-        low, high = row["ratio_quartiles"]
-        equal = row["agreement"]["labels_equal_at_input_size"]
-        times = [f"{row['usual_ms']:.0f} ms", f"{row['ours_ms']:.0f} ms"]
-        rows.append([row["row"], *times, f"{row['ratio']:.2f} ({low:.2f}–{high:.2f})", f"{equal:.3%}"])
-        drawn[row["row"]] = {"transformers": row["usual_ms"], "segdeploy": row["ours_ms"]}
+        cells = []
+        for place, side in enumerate(sides):
+            seen = row["sides"][side]
+            low, high = seen["ratio_quartiles"]
+            ratio = f", {seen['ratio']:.2f}× ({low:.2f}–{high:.2f})" if place else ""
+            cells.append(f"{seen['ms']:.0f} ms{ratio}")
+        rows.append([row["row"], *cells, f"{row['agreement']['labels_equal_at_input_size']:.3%}"])
+        drawn[row["row"]] = {side: seen["ms"] for side, seen in row["sides"].items()}
     plots[name] = bars("Median time of one image, in turn", drawn, "ms")
-    yield table(("row", "transformers", "segdeploy", "ratio (quartiles)", "labels equal"), rows)
-    yield f"{facts['rounds']} pairs of runs in turn; ONNX Runtime {facts['versions']['onnxruntime']} on the CPU."
+    yield table(("row", *sides, "labels equal"), rows)
+    yield (
+        f"{facts['rounds']} rounds of runs in turn on the CPU; the ratio (quartiles) is to {sides[0]}, round by round."
+    )
     yield picture(name, "median times against transformers")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -13,13 +14,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av", "pillow")
 
 
 def setting(threads: int) -> dict:
     from segdeploy import __version__
 
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        packages["openvino"] = importlib.metadata.version("openvino")
     return {
         "date": datetime.date.today().isoformat(),
         "command": command(sys.argv),

@@ -7,29 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from segdeploy import scenes
 from segdeploy.calibrate.recipe import read_recipe
 from segdeploy.card import read_card
-from segdeploy.errors import OutputError
+from segdeploy.deepstream.plan import Request as RenderRequest
+from segdeploy.deepstream.reference import PyTorchReference
+from segdeploy.deepstream.render import render
+from segdeploy.deepstream.replay import Replay, replay
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.evaluate.made import made_scenes
 from segdeploy.export import Exported, export_onnx
-from segdeploy.files import make_folder, replacing
+from segdeploy.files import make_folder
+from segdeploy.graph.facts import read_facts
 from segdeploy.image import Frame
 from segdeploy.quantize import Quantised, Request, quantize
 from segdeploy.segmentation import write_image
 from segdeploy.sessions import open_session, segment_many
 from segdeploy.shipped import folder
 from segdeploy.size import Size
+from segdeploy.video.writing import ClipWriter
 
 CARD = "segformer-b0-demo"
 HELD_OUT = 900_000_000  # seeds from here on were never trained on
 CLIP_FPS = 20.0
+COMPARED_EVERY = 16  # frames of the replay: PyTorch takes many times as long as the graph
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,11 @@ class Demo:
     miou: float
     pixel_accuracy: float
     sheet: Path  # image | truth | answer, a row a scene
-    clip: Path
+    street: Path  # the clip as it was made
+    clip: Path  # the same with what the model sees
+    configuration: Path  # nvinfer's, of a folder that DeepStream runs
+    replayed: Path  # the clip as a device with that configuration would show it
+    replay: Replay
 
 
 def run_demo(
@@ -48,12 +59,13 @@ def run_demo(
     *,
     images: int = 12,
     calibration_scenes: int = 32,
-    clip_frames: int = 60,
+    clip_frames: int = 40,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Demo:
     make_folder(output)
     progress("exporting the bundled SegFormer-B0 and comparing it with PyTorch")
-    exported = export_onnx(folder("models") / "demo-b0", card=CARD, interface="frames", output=output)
+    checkpoint = folder("models") / "demo-b0"
+    exported = export_onnx(checkpoint, card=CARD, interface="nvinfer", output=output)
     size = read_card(CARD).size
     int8 = to_int8(exported.path, size, calibration_scenes, output, progress)
     made = [scenes.make_scene(HELD_OUT + index, size.height, size.width) for index in range(images)]
@@ -72,13 +84,28 @@ def run_demo(
         write_image(sheet, np.vstack(rows))
         progress(f"segmenting a clip of {clip_frames} frames")
         clip = output / "clip.mp4"
-        street = scenes.make_clip(HELD_OUT, clip_frames, size.height, size.width)
-        frames = [scene.image for scene in street]
+        made_clip = scenes.make_clip(HELD_OUT, clip_frames, size.height, size.width)
+        frames = [scene.image for scene in made_clip]
         overlays = [
             answer.overlay(frame) for frame, answer in zip(frames, segment_many(session, frames), strict=True)
         ]
         write_clip(clip, overlays)
-    return Demo(exported, int8, images, confusion.miou, confusion.pixel_accuracy, sheet, clip)
+    street = output / "street.mp4"
+    write_clip(street, frames)
+    configuration, replayed, seen = to_deepstream(exported.path, checkpoint, street, output, progress)
+    return Demo(
+        exported,
+        int8,
+        images,
+        confusion.miou,
+        confusion.pixel_accuracy,
+        sheet,
+        street,
+        clip,
+        configuration,
+        replayed,
+        seen,
+    )
 
 
 def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callable[[str], None]) -> Quantised:
@@ -93,14 +120,24 @@ def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callabl
     return done
 
 
+def to_deepstream(
+    graph: Path, checkpoint: Path, street: Path, output: Path, progress: Callable[[str], None]
+) -> tuple[Path, Path, Replay]:
+    """As `segdeploy deepstream config` and `deepstream replay --reference` do it, PyTorch on a few frames only."""
+    progress("rendering its DeepStream configuration")
+    render(RenderRequest(graph), output / "deepstream")
+    configuration, replayed = output / "deepstream" / "nvinfer_config.txt", output / "replay.mp4"
+    progress("replaying the configuration over the clip, held against PyTorch")
+    in_pytorch = PyTorchReference(str(checkpoint), read_facts(graph).signature)
+    number = count()
+
+    def now_and_then(frame: Frame) -> NDArray[np.int64] | None:
+        return in_pytorch(frame) if next(number) % COMPARED_EVERY == 0 else None
+
+    return configuration, replayed, replay(configuration, street, replayed, reference=now_and_then)
+
+
 def write_clip(path: Path, frames: list[Frame]) -> None:
-    height, width = frames[0].shape[:2]
-    with replacing(path) as part:
-        named = part.with_suffix(".mp4")  # the container is chosen by the suffix
-        writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, (width, height))
-        if not writer.isOpened():
-            raise OutputError(f"{path} cannot be written: this OpenCV has no mp4v encoder")
-        for frame in frames:
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
-        named.replace(part)
+    with ClipWriter(path, Size(*frames[0].shape[:2]), CLIP_FPS) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, index / CLIP_FPS)

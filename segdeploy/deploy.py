@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from segdeploy.card import read_card
 from segdeploy.engine.build import Built, build_locked
 from segdeploy.engine.calibrator import demand_calibrator
 from segdeploy.engine.job import Job, job_of
+from segdeploy.engine.progress import Progress
 from segdeploy.engine.request import Calibration, EngineRequest
 from segdeploy.engine.settings import demand_possible
 from segdeploy.errors import GraphError, RequestError
@@ -45,7 +45,7 @@ def deploy(
     *,
     output: Path,
     command: str = "",
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = lambda step, share=None: None,
 ) -> Deployed:
     flavour = open_flavour(request.runtime)
     if request.calibrator:

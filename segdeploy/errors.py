@@ -12,6 +12,7 @@
     ├── EngineError        an engine that cannot be built, or that cannot run here
     ├── EngineDisagrees    an engine that answers differently from the graph it was built from
     ├── ImageError         an image that cannot be decoded
+    ├── VideoError         a video, a camera or a stream that cannot be opened, read or reached
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
     ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
@@ -74,6 +75,10 @@ class EngineDisagrees(SegdeployError):
 
 
 class ImageError(SegdeployError):
+    pass
+
+
+class VideoError(SegdeployError):
     pass
 
 

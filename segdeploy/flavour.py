@@ -21,7 +21,15 @@ MODULES = {TENSORRT: "tensorrt", RTX: "tensorrt_rtx"}
 WORDS = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 EXTRAS = {TENSORRT: "tensorrt", RTX: "rtx"}
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # there on every Jetson
-FIRST_L4T_WITH_PIP = 39  # JetPack 7.2; its update 7.2.2 is the first that runs TensorRT from pip
+# On a workstation, and on a Jetson; what is in 9.1 is not known.
+TENSORRT_OF_DEEPSTREAM = {
+    "6": ("8", "8"),
+    "7.1": ("10.3", "10.3"),
+    "8.0": ("10.9", "10.13"),
+    "9.0": ("10.14", "10.13"),
+    "9.2": ("10.16", "10.16"),
+}
+L4T_OF_JETPACK_7_2 = 39  # its update 7.2.2, of the same number, is the first that runs TensorRT from pip
 
 
 class Version(NamedTuple):
@@ -98,6 +106,11 @@ class Flavour:
         return self.is_rtx
 
     @property
+    def has_plugins(self) -> bool:
+        """The plugins that full TensorRT ships are there, for graphs that name them."""
+        return not self.is_rtx
+
+    @property
     def has_engine_validity(self) -> bool:
         """It says of a serialised engine whether it can run here, before it is loaded."""
         return self.is_rtx
@@ -160,8 +173,8 @@ def how_to_install(name: str | None) -> str:
             "on a Jetson: sudo apt install python3-libnvinfer, in a venv made by the system's Python with"
             " python3 -m venv --system-site-packages"
         )
-        if l4t >= FIRST_L4T_WITH_PIP:
-            words += "; from JetPack 7.2.2 on also pip install 'segdeploy[tensorrt]'"
+        if l4t >= L4T_OF_JETPACK_7_2:
+            words += "; with JetPack 7.2.2 or later an AGX Orin or Thor also takes pip install 'segdeploy[tensorrt]'"
         return words
     if name is None:
         return (

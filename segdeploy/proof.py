@@ -6,7 +6,6 @@ comparison covers every rewrite, the exporter, the folded normalisation and the 
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from segdeploy.agreement import MAX_LOGITS_ERROR_FP16, Agreement
 from segdeploy.card import ModelCard
 from segdeploy.errors import ExportDisagrees
 from segdeploy.graph.layers import logits_of
-from segdeploy.graph.plugins import plugins_of, without_plugins
+from segdeploy.graph.plugins import runnable, without_plugins
 from segdeploy.sessions import prepared
 from segdeploy.sessions.ort import OrtSession
 from segdeploy.sessions.taps import TapSession
@@ -71,14 +70,8 @@ def prove(model: ModelProto, path: Path, probe: Probe, signature: Signature) -> 
 
     Where nodes are TensorRT's alone, it is the same graph with what they compute in their place.
     """
-    if plugins_of(model):
-        model = without_plugins(model)
-        with tempfile.TemporaryDirectory() as folder:
-            stand_in = Path(folder) / "without-plugins.onnx"
-            stand_in.write_bytes(model.SerializeToString())
-            return prove(model, stand_in, probe, signature)
     seen = []
-    with OrtSession(path) as session:
+    with runnable(path, model) as readable, OrtSession(readable) as session:
         for turn in (0, 1):
             answers = session.run(probe.inputs(turn, signature))
             for slot in range(probe.slots):
@@ -87,7 +80,9 @@ def prove(model: ModelProto, path: Path, probe: Probe, signature: Signature) -> 
             single = session.run(prepared(signature, probe.frames[0][None]))
             seen.append(compare(probe.references[0], single[0], signature))
     if signature.interface != "logits":
-        seen.append(compare_inner_logits(model, probe.frames[0], probe.references[0], signature))
+        seen.append(
+            compare_inner_logits(without_plugins(model), probe.frames[0], probe.references[0], signature)
+        )
     return agreement.total(seen)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -62,14 +63,26 @@ class Page:
         return json.loads(one)
 
     def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        self.visit(path.as_uri())
+
+    def visit(self, address: str) -> None:
+        loads = len(self.of("Page.loadEventFired"))
+        self.call("Page.navigate", url=address)
+        while len(self.of("Page.loadEventFired")) == loads:
             self.events.append(self._next())
 
     def ask(self, expression: str):
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def until(self, expression: str, seconds: float = 20.0):
+        """What `expression` is once it is true."""
+        end = time.monotonic() + seconds
+        while not (found := self.ask(expression)):
+            assert time.monotonic() < end, f"{expression} is {found!r} after {seconds:g} s"
+            time.sleep(0.02)
+        return found
 
     def press(self, key: str, code: int) -> None:
         for kind in ("rawKeyDown", "keyUp"):

@@ -117,6 +117,16 @@ def graphs(tiny, tmp_path_factory):
     return graph
 
 
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A folder of made street scenes, 96x160: to calibrate on and to judge on."""
+    from segdeploy.scenes import write_cityscapes
+
+    root = tmp_path_factory.mktemp("city")
+    write_cityscapes(root, 8, seed=700, height=96, width=160)
+    return root / "leftImg8bit"
+
+
 @pytest.fixture
 def tensorrt_here(graphs, monkeypatch):
     """`tensorrt_here("10.3.0")`: a machine with a GPU and that TensorRT, neither of which is real."""

@@ -369,19 +369,32 @@ def classes(module, version):
 
     def walk(logger, config):
         monitor = config.__dict__.get("progress_monitor")
-        for phase, parent, steps in (
-            ("Building engine", None, 2),
-            ("Optimizing graph", "Building engine", 3),
-        ):
+
+        def start(phase, parent, steps):
             if monitor is not None:
                 monitor.phase_start(phase, parent, steps)
-            for step in range(steps):
-                module.on_step(phase, step)
-                if monitor is not None and not monitor.step_complete(phase, step):
-                    logger.log(ILogger.ERROR, "IBuilder::buildSerializedNetwork: Error Code 7: BuildCanceled")
-                    return False
+
+        def step(phase, number):
+            module.on_step(phase, number)
+            if monitor is None or monitor.step_complete(phase, number):
+                return True
+            logger.log(ILogger.ERROR, "IBuilder::buildSerializedNetwork: Error Code 7: BuildCanceled")
+            return False
+
+        def finish(phase):
             if monitor is not None:
                 monitor.phase_finish(phase)
+
+        start("Building engine", None, 2)
+        if not step("Building engine", 0):
+            return False
+        start("Optimizing graph", "Building engine", 3)
+        if not all(step("Optimizing graph", number) for number in range(3)):
+            return False
+        finish("Optimizing graph")
+        if not step("Building engine", 1):
+            return False
+        finish("Building engine")
         return True
 
     def layers_of(network, config):

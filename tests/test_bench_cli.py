@@ -54,7 +54,8 @@ def test_a_model_at_several_batches(graphs, tmp_path, capsys):
         assert f"│ {row} " not in said
     assert (
         "modes: trtexec 11 defaults; transfers none: host memory; CUDA graph none; wait: the call returns; streams 1;"
-        " clock: host; warm-up 1 ms; duration 0.01 s"
+        " clock: host; labels: from the small logits, interpolated only where classes meet; attention: 5 fused;"
+        " warm-up 1 ms; duration 0.01 s"
     ) in said
     assert "has no record" not in said
 

@@ -6,7 +6,7 @@ import pytest
 from bench_fakes import DeviceSession, HostSession
 
 from segdeploy.bench.lanes import lanes_of
-from segdeploy.bench.measure import demand_batches, measure, pictures
+from segdeploy.bench.measure import demand_batches, measure, pictures, usual_batches
 from segdeploy.bench.meter import Reading
 from segdeploy.bench.modes import Plan, make_plan
 from segdeploy.errors import RequestError
@@ -114,6 +114,14 @@ def test_a_plan_that_makes_no_sense(wrong, said):
     with pytest.raises(RequestError) as caught:
         make_plan(**wrong)
     assert str(caught.value) == said
+
+
+def test_without_a_batch_the_models_best_is_measured():
+    engine = DeviceSession()
+    engine.batches = (2, 4)
+    assert usual_batches(engine) == [4]
+    assert usual_batches(HostSession(batch=2)) == [2]
+    assert usual_batches(HostSession()) == [1]
 
 
 def test_batches_that_a_model_does_not_take():

@@ -12,14 +12,15 @@ from segdeploy.bench.waterfall import (
     MEANT,
     STAGES,
     Stopwatch,
-    labels_of,
     measure_end_to_end,
     one_image,
     open_road,
     summarise_stages,
 )
-from segdeploy.errors import ImageError, RequestError
-from segdeploy.sessions import open_session, prepared, segment
+from segdeploy.errors import RequestError, VideoError
+from segdeploy.sessions import answered, open_session, prepared, segment, segmentation_of
+from segdeploy.size import Size
+from segdeploy.video.writing import ClipWriter
 
 QUICK = Plan(warm_up_ms=1, duration_s=0.01)
 
@@ -35,10 +36,9 @@ def folder(tmp_path):
 @pytest.fixture
 def video(tmp_path):
     path = tmp_path / "street.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (128, 64))
-    for scene in scenes.make_clip(3, 4, 64, 128):
-        writer.write(cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
-    writer.release()
+    with ClipWriter(path, Size(64, 128), 25.0) as writer:
+        for index, scene in enumerate(scenes.make_clip(3, 4, 64, 128)):
+            writer.write(scene.image, index / 25)
     return path
 
 
@@ -61,7 +61,7 @@ def test_a_video_begins_anew_where_it_ends(video):
     found = measure_end_to_end(HostSession(), video, QUICK)
     assert found.frames >= 10
     assert found.frame == "64x128"
-    assert found.encoded == "mp4v, on disk"
+    assert found.encoded == "H.264, on disk"
 
 
 def test_a_device_says_itself_what_transfers_took(folder):
@@ -95,8 +95,8 @@ def test_labels_are_those_that_segment_gives(graphs, interface):
     with open_session(graphs(interface), threads=1) as session:
         fitted, geometry = image.fit(frame, session.signature.size, "stretch", session.signature.resize)
         answers = session.run(prepared(session.signature, fitted[None]))
-        labels = labels_of(session.signature, answers, geometry)
-        np.testing.assert_array_equal(labels, segment(session, frame).labels)
+        found = segmentation_of(session.signature, answered(session.signature, answers)[0], geometry)
+        np.testing.assert_array_equal(found.labels, segment(session, frame).labels)
 
 
 def test_shares_and_percentiles():
@@ -119,7 +119,7 @@ def test_the_sources_that_there_are_not(tmp_path):
     with pytest.raises(RequestError, match="holds no image"):
         measure_end_to_end(HostSession(), tmp_path, QUICK)
     (tmp_path / "x.mp4").write_bytes(b"no video")
-    with pytest.raises(ImageError, match=r"x\.mp4 is not a video that this OpenCV can decode"):
+    with pytest.raises(VideoError, match=r"x\.mp4 cannot be opened: it holds no video that can be decoded"):
         measure_end_to_end(HostSession(), tmp_path / "x.mp4", QUICK)
 
 

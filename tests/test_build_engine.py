@@ -17,10 +17,10 @@ from segdeploy.export import export_onnx
 from segdeploy.files import digest_of
 from segdeploy.flavour import RTX
 from segdeploy.record import read_record
-from segdeploy.scenes import write_cityscapes
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
+IMAGES = "a folder of images"
 pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
 ON_RTX = ("--runtime", RTX)
 
@@ -31,13 +31,6 @@ def demo(tmp_path_factory):
     return export_onnx(
         folder("models") / "demo-b0", card="segformer-b0-demo", size=Size(96, 160), output=out / "demo.onnx"
     ).path
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("city")
-    write_cityscapes(root, 8, seed=700, height=96, width=160)
-    return root / "leftImg8bit"
 
 
 def run(*arguments):
@@ -121,6 +114,7 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--target", "8.6"], "expected one like sm_86"),
         (["--batch", "1:4:8"], "takes batches of exactly 1, and --batch 1:4:8 was asked for"),
         (["--batch", "8:4:1"], "does not hold: expected 1 ≤ MIN"),
+        (["--dla", "0"], "--dla is not for TensorRT-RTX"),
         (["--dla", "0", "--fp16"], "--dla is not for TensorRT-RTX"),
         (["--timing-cache", "x"], "--timing-cache is not for TensorRT-RTX"),
         (["--hardware-compatible"], "name the GPUs with --target instead"),
@@ -128,14 +122,15 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--calibrator", "tensorrt", "--int8"], "has no calibrator: 11 removed it"),
         (["--calibrator", "mine"], "--calibrator 'mine' is not known; known: tensorrt"),
         (
-            ["--int8", "--images", ".", "--card", "segformer-b0-demo"],
+            ["--int8", "--images", IMAGES, "--card", "segformer-b0-demo"],
             "Leave the card out",
         ),
-        (["--images", "."], "images are for --int8, and to judge --fp16 on"),
+        (["--images", IMAGES], "images are for --int8, and to judge --fp16 on"),
         (["--workspace", "-1"], "--workspace -1 is not a size in GiB"),
     ],
 )
-def test_requests_that_cannot_be_met(arguments, match, graphs, refused):
+def test_requests_that_cannot_be_met(arguments, match, graphs, images, refused):
+    arguments = [images if word is IMAGES else word for word in arguments]
     assert match in refused("build-engine", graphs("frames"), *arguments, *ON_RTX)
 
 
@@ -232,12 +227,12 @@ def test_no_tensorrt_at_all(graphs, refused, monkeypatch):
 
 
 def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
-    from segdeploy.engine.progress import Phases
+    from segdeploy.engine.progress import THREAD, Phases
 
     start, pressed = Phases.start, []
 
-    def press(self, name, steps):
-        start(self, name, steps)
+    def press(self, name, parent, steps):
+        start(self, name, parent, steps)
         if not pressed:
             pressed.append(name)
             os.kill(os.getpid(), signal.SIGINT)
@@ -247,7 +242,7 @@ def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
     assert run(graphs("frames"), "-o", tmp_path) == 130
     assert capsys.readouterr().err == "segdeploy: stopped\n"
     assert list(tmp_path.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "build"]
+    assert not [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
 # ---- inspect ---------------------------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ def test_cuda_python_of_both_layouts(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     monkeypatch.setitem(sys.modules, "cuda.cuda", None)
-    with pytest.raises(MissingExtra, match="pip install cuda-python"):
+    with pytest.raises(MissingExtra, match=r"pip install 'segdeploy\[cuda\]'"):
         cuda.graph_driver()
     monkeypatch.setitem(sys.modules, "cuda.cuda", older)
     assert cuda.graph_driver() is older
@@ -325,7 +325,7 @@ def test_a_driver_without_a_gpu(status, count, monkeypatch):
 def test_a_gpu_without_pycuda(monkeypatch):
     library(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert cuda.why_no_gpu() == "no PyCUDA: pip install pycuda cuda-python"
+    assert cuda.why_no_gpu() == "no PyCUDA: pip install 'segdeploy[cuda]'"
     with pytest.raises(MissingExtra):
         cuda.Device()
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
+from segdeploy.deepstream.launch import command
 from segdeploy.deepstream.lint import lint
+from segdeploy.errors import DeepStreamError
+from segdeploy.files import digest_of
 from segdeploy.graph.facts import read_facts
+from segdeploy.record import first_record, record_path
 
 TRAPS = Path(__file__).parent / "traps"
 CLEAN = {"clean", "clean-app", "tensors"}
@@ -56,6 +61,13 @@ def place(models, tmp_path):
     for which, classes in lists.items():
         (tmp_path / f"labels{which}.txt").write_text("\n".join(classes) + "\n")
     (tmp_path / "built.engine").write_bytes(b"")
+    refuted = tmp_path / "refuted.engine"
+    refuted.write_bytes(b"an engine")
+    verified = {"done": False, "disagrees": True, "why": "in slot 2 of batch 4 0.00% of the pixels are equal"}
+    of_graph = first_record(
+        refuted.name, digest_of(refuted), read_facts(models["nvinfer"]).signature, "fp32", 17
+    )
+    record_path(refuted).write_text(replace(of_graph, engine={"verified": verified}).as_text())
 
     def put(trap):
         kind = trap.read_text().splitlines()[1].removeprefix("# with: ")
@@ -79,6 +91,22 @@ def test_a_trap_gets_exactly_its_finding(trap, place):
         assert 1 <= one.line <= len(trap.read_text().splitlines())
         assert one.what
         assert one.remedy
+
+
+def test_an_engine_that_was_built_anew_is_not_the_one_that_was_refuted(place, tmp_path):
+    trap = place(TRAPS / "engine-refuted.txt")
+    (found,) = lint(trap)
+    assert found.what == (
+        "model-engine-file is refuted.engine, which was compared with its graph, and is wrong: in slot 2 of batch 4"
+        " 0.00% of the pixels are equal"
+    )
+    with pytest.raises(
+        DeepStreamError, match=r"is wrong: in slot 2 of batch 4 .* Instead remove it and its record"
+    ):
+        command(Path("ds-tao-segmentation"), trap, ["rtsp://camera/stream"])
+    (tmp_path / "refuted.engine").write_bytes(b"another engine")
+    assert lint(trap) == []
+    assert command(Path("ds-tao-segmentation"), trap, ["rtsp://camera/stream"])
 
 
 def test_every_finding_has_a_trap():

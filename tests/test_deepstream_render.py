@@ -1,6 +1,7 @@
 """The folder that `deepstream config` writes: the values we mean, the same in both forms, clean, and copyable."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from segdeploy.cli import main
 from segdeploy.deepstream.config import read_config
 from segdeploy.deepstream.keys import VERSIONS
 from segdeploy.deepstream.lint import lint
-from segdeploy.deepstream.plan import Request
+from segdeploy.deepstream.plan import Request, make_plan
 from segdeploy.deepstream.render import render
+from segdeploy.deepstream.surroundings import reported
 from segdeploy.errors import DeepStreamError, RequestError
 
 
@@ -100,6 +102,31 @@ def test_streams(graphs, tmp_path):
     assert (app["segvisual"]["height"], app["segvisual"]["width"]) == (96, 160)
     assert lint(tmp_path / "app.yml") == []
     assert (tmp_path / "README.md").read_text().count(" -i file:///") == 4
+
+
+@pytest.mark.parametrize(
+    ("version", "streams", "versions"),
+    [("8.0", 1, []), ("8.0", 2, ["10.13"]), ("9.0", 2, ["10.14", "10.13"]), ("7.1", 2, []), ("9.1", 2, [])],
+)
+def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, versions, graphs, tmp_path):
+    """nvinfer builds and compares nothing, so the folder says it."""
+    request = Request(graphs("nvinfer", None), version, streams=streams)
+    warnings = reported(make_plan(request))
+    assert [warning.split(" has a TensorRT ")[1].split(" ")[0] for warning in warnings] == versions
+    assert all("NVIDIA/TensorRT#4853" in warning and "--streams 1" in warning for warning in warnings)
+    render(request, tmp_path)
+    readme = (tmp_path / "README.md").read_text()
+    assert all(warning in readme for warning in warnings)
+    assert ("reported" in readme) == bool(versions)
+
+
+def test_graphs_that_sample_are_warned_of_at_every_batch(graphs):
+    plan = make_plan(Request(graphs("nvinfer"), "9.2"))
+    assert reported(plan) == []
+    sampling = replace(plan, facts=replace(plan.facts, samples=6))
+    (warning,) = reported(sampling)
+    assert "NVIDIA/TensorRT#4813" in warning
+    assert "--msda gather" in warning
 
 
 def test_what_the_app_looks_up_is_where_it_looks(graphs, tmp_path):

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from segdeploy import scenes
 from segdeploy.card import read_card
 from segdeploy.cli import main
-from segdeploy.deepstream import frames
 from segdeploy.deepstream.config import NvinferConfig
 from segdeploy.deepstream.document import read_document
 from segdeploy.deepstream.feeding import make_feed
@@ -23,7 +22,7 @@ from segdeploy.deepstream.plan import Request
 from segdeploy.deepstream.reference import PyTorchReference
 from segdeploy.deepstream.render import render
 from segdeploy.deepstream.replay import drawn, replay
-from segdeploy.errors import DeepStreamError, ImageError, OutputError, RequestError
+from segdeploy.errors import DeepStreamError, RequestError, VideoError
 from segdeploy.export import export_onnx
 from segdeploy.graph.facts import read_facts
 from segdeploy.sessions import open_session
@@ -371,7 +370,7 @@ def test_what_is_refused(made, clip, graphs, tmp_path):
     with pytest.raises(RequestError, match="there is no file or folder"):
         replay(config, tmp_path / "gone.mp4", tmp_path / "out.mp4")
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(ImageError, match="holds no video that can be decoded"):
+    with pytest.raises(VideoError, match="holds no video that can be decoded"):
         replay(config, tmp_path / "text.mp4", tmp_path / "out.mp4")
     lost = made(changes={"onnx-file": "gone.onnx"})
     with pytest.raises(DeepStreamError, match="is not beside nvinfer_config"):
@@ -390,19 +389,3 @@ def test_another_checkpoint_is_no_reference(graphs, tmp_path):
     other = write_checkpoint(tmp_path / "other", TINY, ["a", "b"])
     with pytest.raises(DeepStreamError, match="name the checkpoint that the graph was exported from"):
         PyTorchReference(str(other), read_facts(graphs("nvinfer")).signature)
-
-
-def test_frames_that_the_disk_did_not_take_are_missed(made, clip, tmp_path, monkeypatch):
-    written = frames.ClipWriter.write
-
-    def forgetful(self, frame):
-        if self.frames < 3:
-            written(self, frame)
-        else:
-            self.frames += 1
-
-    monkeypatch.setattr(frames.ClipWriter, "write", forgetful)
-    with pytest.raises(OutputError, match="only 3 of 6 frames were written; is the disk full"):
-        replay(made(), clip, tmp_path / "out.mp4")
-    assert not (tmp_path / "out.mp4").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["rendered"]

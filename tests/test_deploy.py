@@ -11,14 +11,6 @@ from segdeploy.calibrate.cache import CalibrationCache, write_cache
 from segdeploy.cli import main
 from segdeploy.engine import verify
 from segdeploy.record import read_record
-from segdeploy.scenes import write_cityscapes
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("city")
-    write_cityscapes(root, 8, seed=700, height=96, width=160)
-    return root / "leftImg8bit"
 
 
 def names(folder):

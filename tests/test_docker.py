@@ -53,7 +53,7 @@ def let_through(path):
 
 
 def shipped(path):
-    return [name for name in stages(path) if name not in (None, "wheel", "compiled")]
+    return [name for name in stages(path) if name not in (None, "wheel", "environment")]
 
 
 def test_the_targets_are_those_that_are_promised():
@@ -118,12 +118,14 @@ def test_images_do_not_run_as_root_and_prove_themselves(path):
 @pytest.mark.parametrize("name", ["tensorrt", "deepstream"])
 def test_images_for_engines_have_what_engines_need(name):
     """`doctor --require run` is about the CPU; what an engine needs is imported, or the image is not made."""
-    (step,) = [rest for instruction, rest in stages(FILES[0])[name] if instruction == "RUN" and "pip" in rest]
-    assert "/wheels/pycuda-*.whl" in step
-    assert "cuda-python==${CUDA}.*" in step
-    assert "tensorrt-cu${CUDA}==" in step or "python3-libnvinfer" in step
+    (made,) = [rest for instruction, rest in stages(FILES[0])["environment"] if instruction == "RUN"]
+    assert "pycuda==${PYCUDA}" in made
+    assert "cuda-python==${CUDA}.*" in made
+    own = stages(FILES[0])[name]
+    assert ("COPY", "--from=environment /opt/venv /opt/venv") in own
+    (step,) = [rest for instruction, rest in own if instruction == "RUN" and "apt-get" in rest]
     installed, _, then = step.partition('&& python -c "import tensorrt, pycuda, cuda.bindings.driver"')
-    assert "pip install" in installed
+    assert "tensorrt-cu${CUDA}==" in installed or "python3-libnvinfer" in installed
     assert "useradd" in then
 
 

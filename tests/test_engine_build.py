@@ -54,7 +54,11 @@ def fp16_graph(graphs, tmp_path_factory):
     return path
 
 
-def made(graph, output, request=EngineRequest(), progress=lambda step: None, **more):  # noqa: B008
+def silent(step, share=None):
+    pass
+
+
+def made(graph, output, request=EngineRequest(), progress=silent, **more):  # noqa: B008
     return build(graph, request, output, progress, flavour=open_flavour("tensorrt"), **more)
 
 
@@ -519,16 +523,26 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(version, graphs, tensorrt_her
 def test_progress_is_told_phase_by_phase(version, graphs, tensorrt_here, tmp_path):
     tensorrt_here(version)
     told = []
-    made(graphs("frames"), tmp_path, progress=told.append)
-    assert "building: Optimizing graph 2/3" in told
-    assert told[0] == "reading the graph"
-    assert told[-1] == "comparing the engine with ONNX Runtime"
+    made(graphs("frames"), tmp_path, progress=lambda step, share=None: told.append((step, share)))
+    assert [step for step, share in told if share is None] == [
+        "reading the graph", "computing what the engine must answer", "building", "looking into the engine",
+        "comparing the engine with ONNX Runtime",
+    ]  # fmt: skip
+    assert [one for one in told if one[1] is not None] == [
+        ("building: Building engine 0/2", 0),
+        ("building: Building engine 1/2", 1 / 2),
+        ("building: Optimizing graph 0/3", 1 / 2),
+        ("building: Optimizing graph 1/3", pytest.approx(2 / 3)),
+        ("building: Optimizing graph 2/3", pytest.approx(5 / 6)),
+        ("building: Optimizing graph 3/3", 1),
+        ("building: Building engine 2/2", 1),
+    ]
 
 
 def test_a_progress_that_fails_ends_the_build_with_its_own_error(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
 
-    def fails(step):
+    def fails(step, share=None):
         if step.startswith("building: "):
             raise BrokenPipeError
 

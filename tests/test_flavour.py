@@ -111,7 +111,9 @@ def test_on_a_jetson_it_comes_from_apt(nothing):
     assert "--system-site-packages" in str(raised.value)
     assert "pip install" not in str(raised.value)
     nothing.write_text("# R39 (release), REVISION: 0.0\n")
-    with pytest.raises(MissingExtra, match=r"from JetPack 7\.2\.2 on also pip install"):
+    with pytest.raises(
+        MissingExtra, match=r"with JetPack 7\.2\.2 or later an AGX Orin or Thor also takes pip install"
+    ):
         open_flavour("tensorrt")
 
 

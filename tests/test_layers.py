@@ -15,7 +15,7 @@ LEVELS = [
     {"files", "size", "flavour"},
     {"labels", "tensorrt_log"},
     {"card", "image", "agreement", "scenes"},
-    {"segmentation", "signature"},
+    {"segmentation", "signature", "video"},
     {"record"},
     {"families", "graph", "sessions", "evaluate.confusion"},
     {"proof", "probing"},
@@ -83,6 +83,7 @@ HEAVY = (
     "tensorrt",
     "tensorrt_rtx",
     "cv2",
+    "av",
     "rich",
 )
 

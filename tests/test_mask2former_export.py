@@ -14,9 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from segdeploy import export, families
 from segdeploy.cli import main
-from segdeploy.errors import RequestError
+from segdeploy.engine.build import build
+from segdeploy.engine.request import EngineRequest
+from segdeploy.errors import EngineError, RequestError
 from segdeploy.export import export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.flavour import open_flavour
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
 from segdeploy.quantize import Request, quantize
 from segdeploy.record import read_record
@@ -163,9 +166,57 @@ def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported
 
 def demand_engine(path, batch):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
-    from test_rtx import build
+    from test_rtx import engine_of
 
-    assert build(path, batch).nbytes > 1 << 17
+    assert engine_of(path, batch).stat().st_size > 1 << 17
+
+
+def engine_of(path, folder, runtime="tensorrt", **asked):
+    return build(path, EngineRequest(**asked), folder, flavour=open_flavour(runtime))
+
+
+@pytest.mark.parametrize(("version", "wrong"), [("10.3.0", False), ("10.16.1", True), ("11.4.0", False)])
+def test_versions_that_sample_wrongly_do_not_build(version, wrong, exported, tensorrt_here, tmp_path):
+    there = tensorrt_here(version)
+    path = exported("frames", "gridsample").path
+    if wrong:
+        with pytest.raises(EngineError) as refusal:
+            engine_of(path, tmp_path)
+        assert str(refusal.value) == (
+            "gridsample.frames.onnx has 6 GridSample nodes (opset 17), and TensorRT 10.16.1 is reported to compute them"
+            " wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1)"
+            ". Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
+            " that is not of these"
+        )
+        assert list(tmp_path.iterdir()) == []
+        assert there.arguments_of("build_serialized_network") == []
+    else:
+        notes = engine_of(path, tmp_path).advice
+        assert any("nothing is known of TensorRT 11.4.0" in note for note in notes) is (version == "11.4.0")
+    assert engine_of(exported("frames", "gather").path, tmp_path).advice == []
+
+
+def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(exported, tensorrt_here, tmp_path):
+    tensorrt_here("10.16.1")
+    path = exported("frames", "plugin").path
+    record = engine_of(path, tmp_path).record
+    assert record.engine["graph"]["name"] == path.name
+    other = engine_of(exported("frames", "gather").path, tmp_path).record
+    assert record.engine["golden"] == other.engine["golden"]
+    for asked in ("fp16", "int8"):
+        with pytest.raises(
+            RequestError, match=f"--{asked} is judged in ONNX Runtime.*leave out --{asked}, or export"
+        ):
+            engine_of(path, tmp_path, **{asked: True})
+
+
+def test_rtx_has_no_plugins(exported, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+    with pytest.raises(
+        EngineError, match=r"2 nodes of TensorRT's plugin .* --msda gather, or build it with --runtime"
+    ):
+        engine_of(exported("frames", "plugin").path, tmp_path, "tensorrt-rtx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_task_on_the_command_line(written, tmp_path, capsys):

@@ -32,7 +32,9 @@ def test_the_cpu_is_the_default(graphs):
 
 
 def test_an_unknown_provider(graphs):
-    with pytest.raises(RequestError, match="no provider is called 'gpu'; known: cpu, cuda, tensorrt"):
+    with pytest.raises(
+        RequestError, match="no provider is called 'gpu'; known: cpu, cuda, tensorrt, openvino"
+    ):
         open_session(graphs("frames"), provider="gpu")
 
 
@@ -133,7 +135,7 @@ class Binding:
 def on_cuda(graphs, monkeypatch):
     """A session that takes itself to be on the GPU."""
     monkeypatch.setattr(device_array, "CUDA", 1)
-    session = open_session(graphs("frames"))
+    session = ort.OrtSession(graphs("frames"))
     real, binding = session._session, Binding()
 
     def run_with_iobinding(bound):

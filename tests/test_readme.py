@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import clips
 import cv2
 import pytest
 
@@ -31,6 +32,8 @@ def desk(tmp_path_factory):
     (folder / "images").mkdir()
     for seed, name in enumerate(("street.jpg", *(f"images/{letter}.png" for letter in "abcdefgh"))):
         cv2.imwrite(str(folder / name), scenes.make_scene(seed, 128, 256).image)
+    for name in ("street.mp4", "night.mp4"):
+        clips.write_clip(folder / name, clips.every_40_ms(5))
     scenes.write_cityscapes(folder / "cityscapes", 2, seed=900_000_000)
     return folder
 

@@ -3,44 +3,24 @@
 import onnx
 import pytest
 
+from segdeploy.engine.build import build
+from segdeploy.engine.request import EngineRequest, Profile
 from segdeploy.export import export_onnx
+from segdeploy.flavour import open_flavour
 from segdeploy.graph.precision import to_fp16
 from segdeploy.quantize import Request, quantize
-from segdeploy.scenes import write_cityscapes
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
-rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
 
 
-class Listening(rtx.ILogger):
-    def __init__(self):
-        super().__init__()
-        self.errors = []
-
-    def log(self, severity, message):
-        if severity in (rtx.ILogger.ERROR, rtx.ILogger.INTERNAL_ERROR):
-            self.errors.append(message)
-
-
-def build(path, batch):
-    logger = Listening()
-    builder = rtx.Builder(logger)
-    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = rtx.OnnxParser(network, logger)
-    assert parser.parse(path.read_bytes()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(rtx.ComputeCapability.SM86, 0)
-    if batch is None:
-        given = network.get_input(0)
-        profile = builder.create_optimization_profile()
-        profile.set_shape(given.name, *[(size, *given.shape[1:]) for size in (1, 2, 4)])
-        config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None, logger.errors
-    assert logger.errors == []
-    return engine
+def engine_of(path, batch):
+    """Built as `segdeploy build-engine` builds it, beside its graph; that it cannot run here is in its record."""
+    request = EngineRequest(targets=("sm_86",), profile=None if batch else Profile(1, 2, 4))
+    built = build(path, request, path.parent, flavour=open_flavour("tensorrt-rtx"))
+    assert built.record.engine["targets"] == ["sm_86"]
+    return built.path
 
 
 @pytest.mark.parametrize(
@@ -55,7 +35,7 @@ def test_the_bundled_b0_builds(interface, batch, tmp_path):
         size=Size(256, 512) if batch == 1 else Size(97, 131),
         output=tmp_path,
     )
-    assert build(exported.path, batch).nbytes > 1 << 20
+    assert engine_of(exported.path, batch).stat().st_size > 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -71,20 +51,19 @@ def test_the_bundled_b0_builds_in_fp16(interface, batch, tmp_path):
         size=Size(97, 131),
         output=tmp_path,
     )
-    assert build(exported.path, batch).nbytes > 1 << 20
+    assert engine_of(exported.path, batch).stat().st_size > 1 << 20
 
 
 @pytest.mark.parametrize("keep", ["*LayerNormalization", "*Softmax", "*Conv", "*MatMul", "network.head*"])
 def test_fp32_islands_build(keep, graphs, tmp_path):
     path = tmp_path / "islands.onnx"
     onnx.save(to_fp16(onnx.load(graphs("frames")), [keep]), path)
-    build(path, 1)
+    engine_of(path, 1)
 
 
 @pytest.mark.parametrize("fp16", [False, True])
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
-def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
-    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+def test_the_bundled_b0_builds_in_int8(interface, fp16, images, tmp_path):
     exported = export_onnx(
         folder("models") / "demo-b0",
         card="segformer-b0-demo",
@@ -92,15 +71,14 @@ def test_the_bundled_b0_builds_in_int8(interface, fp16, tmp_path):
         size=Size(96, 160),
         output=tmp_path,
     )
-    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off", fp16=fp16)
+    request = Request(images=images, probes=2, max_drop=100, equalise="off", fp16=fp16)
     done = quantize(exported.path, request, output=tmp_path)
     assert done.record.calibration["int8_share"] == 1
-    assert build(done.path, 1).nbytes > 1 << 20
+    assert engine_of(done.path, 1).stat().st_size > 1 << 20
 
 
 @pytest.mark.parametrize(("batch", "equalise"), [(None, "off"), (3, "off"), (1, "on")])
-def test_int8_builds_with_batches_and_equalised(batch, equalise, tmp_path):
-    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+def test_int8_builds_with_batches_and_equalised(batch, equalise, images, tmp_path):
     exported = export_onnx(
         folder("models") / "demo-b0",
         card="segformer-b0-demo",
@@ -109,5 +87,6 @@ def test_int8_builds_with_batches_and_equalised(batch, equalise, tmp_path):
         batch=batch,
         output=tmp_path,
     )
-    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise=equalise)
-    assert build(quantize(exported.path, request, output=tmp_path).path, batch).nbytes > 1 << 20
+    request = Request(images=images, probes=2, max_drop=100, equalise=equalise)
+    graph = quantize(exported.path, request, output=tmp_path).path
+    assert engine_of(graph, batch).stat().st_size > 1 << 20

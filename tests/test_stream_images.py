@@ -28,7 +28,7 @@ def test_images_are_found_in_order_in_all_folders(folder):
 def test_a_second_run_does_not_segment_the_results_of_the_first(folder, graphs):
     before = find_images(folder)
     with open_session(graphs("frames")) as session:
-        list(segment_files(session, folder, folder))
+        list(segment_files(session, [folder], folder))
     assert find_images(folder, but=WRITTEN) == before
 
 
@@ -43,7 +43,7 @@ def test_nothing_to_segment(folder, tmp_path):
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_each_image_gets_three_files_in_its_own_folder(batch, folder, graphs, tmp_path):
     with open_session(graphs("frames", batch)) as session:
-        done = list(segment_files(session, folder, tmp_path / "out"))
+        done = list(segment_files(session, [folder], tmp_path / "out"))
         expected = segment(
             open_session(graphs("frames")), cv2.imread(str(folder / "sub/deep/a.png"))[..., ::-1]
         )
@@ -60,7 +60,7 @@ def test_a_bad_file_is_reported_and_the_rest_done(folder, graphs, tmp_path):
     (folder / "b.JPG").write_bytes((folder / "b.JPG").read_bytes()[:20])
     (folder / "z.png").write_bytes(b"")
     with open_session(graphs("frames", 3)) as session:
-        done = {one.path.name: one for one in segment_files(session, folder, tmp_path / "out")}
+        done = {one.path.name: one for one in segment_files(session, [folder], tmp_path / "out")}
     assert {name for name, one in done.items() if one.error} == {"b.JPG", "z.png"}
     assert "b.JPG is not an image that can be decoded" in str(done["b.JPG"].error)
     assert len(list((tmp_path / "out").rglob("*.ids.png"))) == 4

@@ -591,7 +591,9 @@ def test_a_version_compatible_engine(machine):
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
         assert machine.module.loaded[0].engine_host_code_allowed
     machine.install("11.4.0")
-    assert "was built by TensorRT 10.3.0, and this machine has TensorRT 11.4.0" in refusal_of(path)
+    said = refusal_of(path)
+    assert "was built by TensorRT 10.3.0, and this machine has TensorRT 11.4.0" in said
+    assert "a version-compatible engine runs on that version and later ones of 10" in said
 
 
 def test_host_code_is_not_let_in_unasked(machine):
@@ -691,5 +693,5 @@ def test_no_pycuda(machine, monkeypatch):
     path = machine.engine()
     monkeypatch.setattr(cuda, "open_device", cuda.Device)
     monkeypatch.setattr(cuda, "why_no_gpu", lambda: cuda.NO_PYCUDA)
-    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install pycuda cuda-python"):
+    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install 'segdeploy\[cuda\]'"):
         open_session(path)

@@ -35,6 +35,7 @@ def test_only_segdeploy_is_installed(wheel: Path) -> None:
     for name in (f"{shipped}/devices.yaml", f"{shipped}/reference/ngc-segformer-cityscapes.yaml"):
         assert name in names
     assert {"segdeploy/report/page.css", "segdeploy/report/page.js"} <= set(names)
+    assert {f"segdeploy/stream/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:

@@ -124,6 +124,19 @@ def test_window_logits_equal_plain_torch(session, network, size) -> None:
     np.testing.assert_allclose(made, expected, atol=1e-3 * np.abs(expected).max())
 
 
+def test_windows_go_in_the_batches_that_an_engine_takes(session, monkeypatch) -> None:
+    if session.signature.batch is not None:
+        pytest.skip("its graph takes one batch")
+    frame, given, run = photo(150, 300), [], session.run
+    expected = window_logits(session, frame, Size(*STRIDE))
+    monkeypatch.setattr(session, "batches", (2, 4))
+    monkeypatch.setattr(session, "run", lambda inputs: given.append(len(inputs)) or run(inputs))
+    made = window_logits(session, frame, Size(*STRIDE))
+    np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(expected).max())
+    assert set(given[:-1]) <= {4}
+    assert given[-1] in (2, 3, 4)
+
+
 @pytest.mark.parametrize("size", FRAMES, ids=str)
 def test_sliding_window_equals_plain_torch(session, network, size) -> None:
     frame = photo(*size, seed=1)

@@ -68,7 +68,7 @@ def host_lanes(session: Session, inputs: NDArray[Any], modes: Modes) -> Iterator
         end = (time.perf_counter() - origin) * 1e3
         return Query(start, start, start, start, start, end, end, end)
 
-    ran = {**HOST, "streams": modes.streams}
+    ran = {**HOST, "streams": modes.streams, **getattr(session, "ran", {})}  # PyTorch's runs what it is given
     if modes.streams == 1:
         yield Lanes([InlineLane(ask)], ran)
         return

@@ -125,7 +125,7 @@ def demand_batches(session: Session, batches: Sequence[int]) -> None:
 
 
 def usual_batches(session: Session) -> list[int]:
-    return [session.signature.batch or 1]
+    return [session.batches[1]]
 
 
 def pictures(session: Session, batch: int) -> NDArray[Any]:

@@ -60,7 +60,9 @@ def is_checkpoint(model: str) -> bool:
 
 def on_gpu(models: Sequence[str], opening: Opening) -> bool:
     """Whether any of them computes on a GPU, whose power and memory are then of interest."""
-    return opening.provider not in (None, "cpu") or any(Path(model).suffix == ".engine" for model in models)
+    return opening.provider not in (None, "cpu", "openvino") or any(
+        Path(model).suffix == ".engine" for model in models
+    )
 
 
 def open_model(model: str, opening: Opening) -> Opened:
@@ -85,7 +87,7 @@ def demand_used(models: Sequence[str], opening: Opening) -> None:
             )
 
 
-HEEDING = {".onnx": "graphs in ONNX Runtime", "checkpoint": "checkpoints in PyTorch"}
+HEEDING = {".onnx": "graphs in ONNX Runtime or OpenVINO", "checkpoint": "checkpoints in PyTorch"}
 
 
 def open_file(path: Path, opening: Opening) -> Opened:
@@ -103,6 +105,8 @@ def open_file(path: Path, opening: Opening) -> Opened:
 
 
 def runtime_of(path: Path, opening: Opening) -> str:
+    if path.suffix == ".onnx" and opening.provider == "openvino":
+        return f"OpenVINO {version_of('openvino')}, cpu"
     if path.suffix == ".onnx":
         packages = (version_of(name) for name in ("onnxruntime", "onnxruntime-gpu"))
         version = next((found for found in packages if found), "")

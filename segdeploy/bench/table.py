@@ -91,10 +91,11 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
 def how_it_ran(plan: Plan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
     """The modes, which the numbers mean nothing without."""
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
+    own = "".join(f"; {part}: {ran[part]}" for part in ("labels", "attention") if part in ran)
     took = "duration" if stopped_after_ms is None else f"stopped after {stopped_after_ms / 1e3:.1f} s of"
     return (
         f"modes: trtexec {plan.trtexec} defaults; {modes}; streams {ran['streams']};"
-        f" clock: {ran['clock']}; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"
+        f" clock: {ran['clock']}{own}; warm-up {plan.warm_up_ms:g} ms; {took} {plan.duration_s:g} s"
     )
 
 

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from segdeploy import image
 from segdeploy.bench.modes import ITERATIONS, Plan
 from segdeploy.bench.timings import median, percentile
-from segdeploy.errors import ImageError, OutputError, RequestError
-from segdeploy.image import IMAGE_SUFFIXES, WRITTEN, Frame, Geometry, LabelMap, find_images, read_frame
-from segdeploy.segmentation import Segmentation
-from segdeploy.sessions import Session, answered, prepared
+from segdeploy.errors import RequestError
+from segdeploy.image import IMAGE_SUFFIXES, WRITTEN, Frame, find_images, read_frame
+from segdeploy.sessions import Session, answered, prepared, segmentation_of
 from segdeploy.sessions.timed import Timed
-from segdeploy.signature import Signature
+from segdeploy.size import Size
+from segdeploy.video.reading import TimedFrame, Video
+from segdeploy.video.writing import ClipWriter
 
 STAGES = ("decode", "resize", "normalise", "handover", "h2d", "infer", "d2h", "labels", "draw", "encode")
 NETWORK = "infer"
@@ -121,18 +121,10 @@ def one_image(session: Session, road: Road, watch: Stopwatch) -> Frame:
     else:
         answers = watch(NETWORK, lambda: session.run(inputs), slots)
         watch.times |= dict.fromkeys(("handover", "h2d", "d2h"), 0.0)
-    labels = watch("labels", lambda: labels_of(signature, answers, geometry))
-    overlay = watch("draw", lambda: Segmentation(labels, signature.labels).overlay(frame))
+    result = watch("labels", lambda: segmentation_of(signature, answered(signature, answers)[0], geometry))
+    overlay = watch("draw", lambda: result.overlay(frame))
     watch("encode", lambda: road.encode(overlay))
     return frame
-
-
-def labels_of(signature: Signature, answers: NDArray[Any], geometry: Geometry) -> LabelMap:
-    """Of the first slot, at the frame's size."""
-    answer = answered(signature, answers)[0]
-    if signature.interface == "logits":
-        return image.unfit_logits(answer, signature.size, geometry)
-    return image.unfit(answer, geometry)
 
 
 def summarise_stages(
@@ -196,33 +188,29 @@ class ImageRoad:
 
 
 class VideoRoad:
-    encoded = "mp4v, on disk"
+    encoded = "H.264, on disk"
 
     def __init__(self, path: Path, opened: ExitStack) -> None:
-        self._path = path
-        self._video = cv2.VideoCapture(str(path))
-        opened.callback(self._video.release)
-        if not self._video.isOpened():
-            raise ImageError(f"{path} is not a video that this OpenCV can decode")
-        self._folder = opened.enter_context(tempfile.TemporaryDirectory())
-        self._writer: cv2.VideoWriter | None = None
         self._opened = opened
+        self._video = opened.enter_context(Video(path))
+        self._frames = self._again(path)
+        folder = opened.enter_context(tempfile.TemporaryDirectory())
+        self._place = Path(folder) / "overlay.mp4"
+        self._writer: ClipWriter | None = None
+        self._written = 0
+
+    def _again(self, path: Path) -> Iterator[TimedFrame]:
+        yield from self._video.read()
+        while True:
+            with Video(path) as video:
+                yield from video.read()
 
     def decode(self) -> Frame:
-        found, frame = self._video.read()
-        if not found:
-            self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            found, frame = self._video.read()
-        if not found:
-            raise ImageError(f"{self._path} holds no frame that this OpenCV can decode")
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+        return next(self._frames).frame
 
     def encode(self, picture: Frame) -> None:
         if self._writer is None:
-            size = (picture.shape[1], picture.shape[0])
-            place = str(Path(self._folder) / "overlay.mp4")
-            self._writer = cv2.VideoWriter(place, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, size)
-            self._opened.callback(self._writer.release)
-            if not self._writer.isOpened():
-                raise OutputError("this OpenCV has no mp4v encoder, which --end-to-end needs for a video")
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            size = Size(*picture.shape[:2])
+            self._writer = self._opened.enter_context(ClipWriter(self._place, size, self._video.fps))
+        self._writer.write(picture, self._written / self._video.fps)
+        self._written += 1

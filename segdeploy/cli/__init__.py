@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from segdeploy import __version__
@@ -33,7 +34,7 @@ from segdeploy.errors import SegdeployError
 VERBS = {
     "models": (models, "list the model cards and what each needs"),
     "export": (export, "turn a checkpoint into an ONNX graph, compared with PyTorch"),
-    "run": (run, "segment images with a model"),
+    "run": (run, "segment images, videos and camera streams with a model"),
     "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
@@ -49,6 +50,9 @@ VERBS = {
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
+
+
+STOPPED = 130  # as a shell tells it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("segdeploy: stopped", file=sys.stderr)
-        return 130
+        if (
+            is_building()
+        ):  # it calls into Python, and an interpreter that is being taken down answers with an abort
+            sys.stderr.flush()
+            os._exit(STOPPED)
+        return STOPPED
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def is_building() -> bool:
+    """Whether a second Ctrl-C has left a build at work."""
+    from segdeploy.engine.progress import THREAD
+
+    return any(thread.name == THREAD for thread in threading.enumerate())

@@ -22,7 +22,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch",
     )
     parser.add_argument(
-        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: the model's, or 1)"
+        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: what the model is best at)"
     )
     parser.add_argument(
         "--duration", metavar="S", type=float, default=3.0, help="seconds a batch size (default: 3)"
@@ -46,7 +46,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transfers", metavar="WHAT", help="include or exclude (default: as trtexec)")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
     parser.add_argument(
-        "--provider", help="where ONNX Runtime or PyTorch computes: cpu (default), cuda, or tensorrt"
+        "--provider", help="where an .onnx or PyTorch computes: cpu (default), openvino, cuda, or tensorrt"
     )
     parser.add_argument(
         "--network", help="of a checkpoint: plain, as published (default), or deployed, as exported"

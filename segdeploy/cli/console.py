@@ -4,20 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from segdeploy.stream.shown import Shown
+
+
+class Steps(Protocol):
+    def __call__(self, step: str, share: float | None = None) -> None: ...
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """A spinner whose words are the step under way."""
+def steps() -> Iterator[Steps]:
+    """The words of the step under way, and a bar where it is told how far that is; gone when the work is done."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda step: None
-        return
-    with console.status("starting") as status:
-        yield status.update
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(step: str, share: float | None = None) -> None:
+            if share is None:
+                bar.reset(task, description=step)
+                bar.tasks[0].total = None  # to `reset` this means the total that it has
+            else:
+                bar.update(task, total=1.0, completed=share, description=step)
+
+        yield show
 
 
 @contextmanager
@@ -28,3 +57,36 @@ def counted(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+class Screen:
+    """A line for each source: frames, FPS, latency, drops. What is said meanwhile stands above them."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def expect(self, source: str, frames: int) -> None:
+        """0 frames: nobody knows how many."""
+        self._tasks[source] = self._bar.add_task(source, total=frames or None, now="")
+
+    def take(self, shown: Shown) -> None:
+        now = f"{shown.fps:.1f} FPS  {shown.latency_ms:.0f} ms"
+        if shown.dropped:
+            now += f"  {shown.dropped} dropped"
+        self._bar.update(self._tasks[shown.source], advance=1, now=now)
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(f"segdeploy: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """The lines end with the block they belong to."""
+
+
+@contextmanager
+def streaming() -> Iterator[Screen]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    now = TextColumn("{task.fields[now]}", markup=False)
+    with Progress(*columns, now, console=console, disable=not console.is_terminal) as bar:
+        yield Screen(bar)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
@@ -64,8 +65,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def execute_config(arguments: argparse.Namespace) -> int:
-    from segdeploy.deepstream.plan import Request
+    from segdeploy.deepstream.plan import Request, make_plan
     from segdeploy.deepstream.render import render
+    from segdeploy.deepstream.surroundings import reported
 
     request = Request(
         arguments.model,
@@ -78,6 +80,8 @@ def execute_config(arguments: argparse.Namespace) -> int:
     )
     for path in render(request, arguments.output):
         print(path)
+    for warning in reported(make_plan(request)):
+        print(f"segdeploy: {warning}", file=sys.stderr)
     print(
         f"next: segdeploy deepstream replay -c {arguments.output / 'nvinfer_config.txt'} -i CLIP -o replay.mp4"
     )

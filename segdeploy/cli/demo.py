@@ -25,9 +25,12 @@ Its INT8 form is {demo.int8.path}.
 {demo.int8.words}.
 On {demo.images} made scenes it never saw it scores {demo.miou:.1%} mIoU, {demo.pixel_accuracy:.1%} of the pixels.
 It knows made scenes only: for a real street take a real checkpoint.
+Its DeepStream configuration is {demo.configuration}.
+Replayed without DeepStream it agrees with PyTorch: {demo.replay.agreement}.
 
 look at   {demo.sheet}  (scene | truth | answer)
           {demo.clip}
+          {demo.replayed}  (what that configuration shows of {demo.street})
 next      segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out
           segdeploy run out/segformer-b0-cityscapes.1024x1024.nvinfer.onnx IMAGE_OR_FOLDER -o out
           segdeploy inspect {demo.int8.path}"""

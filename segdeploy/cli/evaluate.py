@@ -32,7 +32,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", metavar="NAME", help="describes graphs from elsewhere: a card, or a .yaml")
     parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
     parser.add_argument("--resize", help="linear or pillow (default: as the model was trained)")
-    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
+    parser.add_argument(
+        "--provider",
+        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
+    )
     parser.add_argument(
         "--windows",
         action="store_true",

@@ -2,48 +2,139 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.stream.flicker import Flicker
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx or an .engine")
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="an image, or a folder of images")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path("out"), help="default: out")
+    parser.add_argument("model", metavar="MODEL", help="an .onnx or an .engine", type=Path)
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help="images, folders, videos, globs, rtsp:// or http:// addresses, cameras (0, /dev/video0, csi://0),"
+        " GStreamer pipelines in quotes, or - for raw RGB frames on standard input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a folder (default: out), an .mp4, .mov or .mkv ({name} stands for the source's), or an rtsp:// address",
+    )
     parser.add_argument(
         "--alpha", type=float, default=0.55, help="opacity of the overlay, 0 to 1 (default: 0.55)"
     )
-    parser.add_argument("--no-legend", action="store_true", help="leave the legend out of the overlay")
+    parser.add_argument(
+        "--no-legend", action="store_true", help="leave legend and figures out of the picture"
+    )
     parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
     parser.add_argument(
         "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
     )
     parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
-    parser.add_argument("--provider", help="where ONNX Runtime computes: cpu (default), cuda or tensorrt")
+    parser.add_argument(
+        "--provider",
+        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
-        "--json", action="store_true", help="print the areas per class as JSON, a line an image"
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="areas per class as JSON, a line an image or frame; into FILE (.jsonl), or printed",
+    )
+    video = parser.add_argument_group("videos and cameras")
+    video.add_argument("--every", type=int, metavar="N", default=1, help="take every N-th frame (default: 1)")
+    video.add_argument("--batch", type=int, metavar="N", help="frames at once (default: the model's)")
+    video.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each source")
+    video.add_argument("--show", action="store_true", help="show the frames in a window")
+    video.add_argument(
+        "--compare", metavar="OTHER", type=Path, help="a second model, whose answers are drawn too"
+    )
+    video.add_argument(
+        "--layout",
+        metavar="NAME",
+        help="of two models: side (by side, the default) or wipe (a line to and fro)",
+    )
+    video.add_argument(
+        "--view",
+        metavar="PORT",
+        nargs="?",
+        type=int,
+        const=8765,
+        help="show the stream on a page of this machine (8765); without a number, put --view last",
+    )
+    video.add_argument(
+        "--view-address", metavar="ADDRESS", default="127.0.0.1", help="who may look (default: 127.0.0.1)"
+    )
+    video.add_argument("--stdin-size", metavar="HxW", help="of the frames on standard input")
+    video.add_argument("--stdin-fps", type=float, metavar="FPS", default=25.0, help="default: 25")
+    video.add_argument(
+        "--timeout", type=float, metavar="S", default=10.0, help="for what hangs, seconds (default: 10)"
+    )
+    video.add_argument(
+        "--reconnect", type=float, metavar="S", default=120.0, help="for what was lost (default: 120)"
     )
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.card import read_card
-    from segdeploy.cli.console import counted
     from segdeploy.errors import RequestError
-    from segdeploy.image import FITS, KERNELS, WRITTEN, find_images
-    from segdeploy.sessions import open_session
-    from segdeploy.stream.images import segment_files
+    from segdeploy.image import FITS, KERNELS
+    from segdeploy.stream.drawing import LAYOUTS
+    from segdeploy.stream.outputs import is_clip
+    from segdeploy.stream.sources import expand, is_images
 
     if not 0 <= arguments.alpha <= 1:
         raise RequestError(f"--alpha {arguments.alpha:g} is outside 0 to 1")
-    if arguments.threads is not None and arguments.threads < 1:
-        raise RequestError(f"--threads {arguments.threads} is less than 1")
+    for flag in ("threads", "every", "batch", "max_frames"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 1:
+            raise RequestError(f"--{flag.replace('_', '-')} {value} is less than 1")
+    for flag in ("timeout", "stdin_fps"):
+        value = getattr(arguments, flag)
+        if not 0 < value < 1e6:
+            raise RequestError(f"--{flag.replace('_', '-')} {value:g} is not above 0")
+    if not 0 <= arguments.reconnect < 1e9:
+        raise RequestError(f"--reconnect {arguments.reconnect:g} is less than 0")
     for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
         if value is not None and value not in known:
             raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
-    total = len(find_images(arguments.source, but=WRITTEN))
+    if arguments.json not in (None, "-") and Path(arguments.json).suffix not in (".jsonl", ".json"):
+        raise RequestError(f"--json {arguments.json} is not a .jsonl; without a name, put --json last")
+    if arguments.layout and not arguments.compare:
+        raise RequestError(
+            f"--layout {arguments.layout} is for two models; name the other one with --compare"
+        )
+    if arguments.layout not in (None, *LAYOUTS):
+        raise RequestError(f"--layout {arguments.layout!r} is not known; known: {', '.join(LAYOUTS)}")
+    sources = expand(arguments.source)
+    if all(is_images(source) for source in sources) and not is_clip(arguments.output or ""):
+        for flag in ("compare", "view"):
+            if getattr(arguments, flag) is not None:
+                raise RequestError(f"--{flag} is for a stream; make one of these images with -o out.mp4")
+        return run_images(arguments, [Path(source) for source in sources])
+    return run_streams(arguments, sources)
+
+
+def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
+    from segdeploy.card import read_card
+    from segdeploy.cli.console import counted
+    from segdeploy.image import WRITTEN, find_images
+    from segdeploy.sessions import open_session
+    from segdeploy.stream.images import segment_files
+
+    total = sum(len(find_images(source, but=WRITTEN)) for source in sources)
     card = read_card(arguments.card) if arguments.card else None
     failed = 0
+    lines: list[str] = []
     with (
         open_session(
             arguments.model, threads=arguments.threads, provider=arguments.provider, card=card
@@ -52,8 +143,8 @@ def execute(arguments: argparse.Namespace) -> int:
     ):
         for done in segment_files(
             session,
-            arguments.source,
-            arguments.output,
+            sources,
+            Path(arguments.output or "out"),
             alpha=arguments.alpha,
             legend=not arguments.no_legend,
             how=arguments.fit,
@@ -63,11 +154,110 @@ def execute(arguments: argparse.Namespace) -> int:
             if done.segmentation is None:
                 failed += 1
                 print(f"segdeploy: {done.error}", file=sys.stderr)
-            elif arguments.json:
-                print(json.dumps({"image": str(done.path), "areas": done.segmentation.areas()}))
-            else:
-                shares = list(done.segmentation.areas().items())[:4]
-                print(f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares))
+                continue
+            areas = done.segmentation.areas()
+            line = json.dumps({"image": str(done.path), "areas": areas})
+            if arguments.json == "-":
+                print(line)
+                continue
+            lines.append(line)
+            shares = list(areas.items())[:4]
+            print(f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares))
+    if arguments.json not in (None, "-"):
+        from segdeploy.files import write_text
+
+        write_text(Path(arguments.json), "".join(f"{line}\n" for line in lines))
     if failed:
         print(f"segdeploy: {failed} of {total} images could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
+    from contextlib import ExitStack
+
+    from segdeploy.card import read_card
+    from segdeploy.cli.console import streaming
+    from segdeploy.sessions import open_session
+    from segdeploy.size import Size
+    from segdeploy.stream.drawing import Drawing, Style
+    from segdeploy.stream.flicker import Flicker
+    from segdeploy.stream.outputs import demand_other, places
+    from segdeploy.stream.pipeline import Pipeline, Plan
+    from segdeploy.stream.sinks import JsonLines, Pictures, Sink
+    from segdeploy.stream.sources import Opening, open_streams
+    from segdeploy.stream.view import Page
+    from segdeploy.stream.window import Window
+    from segdeploy.video.location import without_credentials
+
+    models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
+    names = tuple(model.name for model in models)
+    style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
+    draw = Drawing(style).draw
+    card = read_card(arguments.card) if arguments.card else None
+    plan = Plan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
+    size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
+    # With one of these nothing is written that was not asked for.
+    elsewhere = arguments.show or arguments.json is not None or arguments.view is not None
+    output = arguments.output or (None if elsewhere else "out")
+    with ExitStack() as stack:
+        sessions = [
+            stack.enter_context(
+                open_session(model, threads=arguments.threads, provider=arguments.provider, card=card)
+            )
+            for model in models
+        ]
+        screen = stack.enter_context(streaming())
+        opening = Opening(arguments.timeout, arguments.reconnect, size, arguments.stdin_fps, screen.say)
+        streams = open_streams(sources, opening)
+        for stream in streams:
+            stack.callback(stream.close)
+            screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
+        written = places(output, streams) if output else []
+        sinks: list[list[Sink]] = [[] for _ in streams]
+        for own, stream, place in zip(sinks, streams, written, strict=False):
+            own.append(Pictures(place, stream, draw, arguments.timeout))
+        if arguments.show:
+            for own in sinks:
+                own.append(Window(draw))
+        flicker = Flicker(len(models))
+        shared: list[Sink] = [screen, flicker]
+        if arguments.view is not None:
+            shared.append(page := Page(arguments.view, arguments.view_address, names))
+            stack.callback(page.close)
+            screen.say(f"look at {page.url}")
+        if arguments.json is not None:
+            if arguments.json != "-":
+                demand_other(Path(arguments.json), streams)
+            shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json), flicker))
+        stack.enter_context(ended_by_sigterm())
+        tallies = Pipeline(sessions, streams, sinks, shared, plan, screen.say).run()
+    for number, tally in enumerate(tallies):
+        said = f"{tally.frames} frames, {tally.fps:.1f} a second"
+        if streams[number].live:
+            said += f", {tally.dropped} dropped"
+        if arguments.json != "-" and tally.frames:
+            print(f"{without_credentials(written[number]) if written else tally.name}: {said}")
+    if arguments.json != "-":
+        for line in flicker_words(flicker, names):
+            print(line)
+    return 1 if any(tally.error for tally in tallies) else 0
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """What ends a service or a container is as good as Ctrl-C: its clips are to play, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def flicker_words(flicker: Flicker, names: tuple[str, ...]) -> list[str]:
+    """Empty where the scene never stood still."""
+    still = flicker.still_share()
+    return [
+        f"{name} flickers: {share:.2%} of what stood still ({still:.0%} of the pixels) changed class"
+        for name, share in zip(names, flicker.share(), strict=True)
+        if share is not None
+    ]

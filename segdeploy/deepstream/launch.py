@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segdeploy.deepstream.config import demand_sound, read_config
+from segdeploy.deepstream.proof import demand_not_refuted
 from segdeploy.errors import DeepStreamError, RequestError
 
 APP = "ds-tao-segmentation"
@@ -39,6 +40,7 @@ def find_app() -> Path:
 def command(app: Path, config_path: Path, uris: Sequence[str]) -> list[str]:
     config = read_config(config_path)
     demand_sound(config)
+    demand_not_refuted(config)
     dims = config.get("infer-dims")
     size = ["-w", str(dims[2]), "-e", str(dims[1])] if dims else []
     sources = [word for uri in uris for word in ("-i", as_uri(uri))]

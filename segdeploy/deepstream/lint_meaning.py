@@ -9,6 +9,7 @@ from segdeploy.deepstream.document import Entry
 from segdeploy.deepstream.findings import SDK_ROOT, Case, Finding, is_outside, label_lines
 from segdeploy.deepstream.keys import PATH, PATHS, PROPERTY, is_before
 from segdeploy.deepstream.plan import STRONGLY_TYPED_SINCE, TAO_PARSER, TAO_PARSER_SINCE
+from segdeploy.deepstream.proof import REMEDY, why_refuted
 
 INT8_MODES = (1, 3)
 NEAREST = (0, 6)
@@ -99,6 +100,13 @@ def precision(case: Case) -> Iterator[Finding]:
 
 
 def engine(config: NvinferConfig) -> Iterator[Finding]:
+    why = why_refuted(config)
+    if why is not None:
+        yield Finding(
+            "engine-refuted", config.line("model-engine-file"),
+            f"model-engine-file is {config.get('model-engine-file')}, which was compared with its graph, and is wrong:"
+            f" {why}", REMEDY,
+        )  # fmt: skip
     named, own = config.get("model-engine-file"), config.engine_name
     if not own or named == own:
         return

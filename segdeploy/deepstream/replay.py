@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from segdeploy.agreement import Agreement, total
 from segdeploy.deepstream.config import NvinferConfig, demand_sound, read_config
 from segdeploy.deepstream.feeding import Feed, make_feed
-from segdeploy.deepstream.frames import Source, open_source, writing
+from segdeploy.deepstream.frames import Source, open_source
 from segdeploy.deepstream.parsing import Parse, Parsed, parser_of
 from segdeploy.errors import DeepStreamError, RequestError
 from segdeploy.image import Frame, Geometry, unfit
 from segdeploy.segmentation import Segmentation
 from segdeploy.sessions import Session, open_session
 from segdeploy.size import Size
+from segdeploy.video.reading import TimedFrame
+from segdeploy.video.writing import ClipWriter
 
-Reference = Callable[
-    [Frame], NDArray[np.int64]
-]  # the labels H×W, of the network's size, that a frame should get
+# The labels H×W, of the network's size, that a frame should get; None: it is not compared.
+Reference = Callable[[Frame], NDArray[np.int64] | None]
 
 BANNER = (
     "This stands in for DeepStream: nvinfer's scaling, normalisation, interval and parsing as its public sources have"
@@ -101,13 +102,15 @@ def replay(
         feed = make_feed(config, session.signature)
         with parser_of(config, session.signature) as parse:
             found = Replay(expected=clip.frames, notes=notes_on(config, parse))
-            with writing(output, clip.fps, clip.size) as writer:
-                for frame, parsed in answers(config, session, feed, parse, clip):
+            sound = source if source.is_file() else None
+            with ClipWriter(output, clip.size, clip.fps, sound) as writer:
+                for timed, parsed in answers(config, session, feed, parse, clip):
+                    frame = timed.frame
                     if parsed is not None:
                         found.inferred += 1
                         found.add(parsed, reference(frame) if reference else None)
                         frame = drawn(frame, parsed, session)
-                    writer.write(frame)
+                    writer.write(frame, timed.time_s)
                     found.frames += 1
                     progress()
     if found.frames < found.expected and source.is_file():
@@ -142,15 +145,15 @@ def notes_on(config: NvinferConfig, parse: Parse | None) -> list[str]:
 
 def answers(
     config: NvinferConfig, session: Session, feed: Feed, parse: Parse | None, clip: Source
-) -> Iterator[tuple[Frame, Parsed | None]]:
+) -> Iterator[tuple[TimedFrame, Parsed | None]]:
     """Frames in order, each with its class map, or with none where `interval` leaves it out.
 
     As many frames as the batch has slots are inferred together, so that each slot is used.
     """
     slots, period = session.signature.batch or config.get("batch-size"), config.get("interval") + 1
-    waiting: list[tuple[Frame, bool]] = []
-    for number, frame in enumerate(clip.read()):
-        waiting.append((frame, number % period == 0 and parse is not None))
+    waiting: list[tuple[TimedFrame, bool]] = []
+    for number, timed in enumerate(clip.read()):
+        waiting.append((timed, number % period == 0 and parse is not None))
         if sum(chosen for _, chosen in waiting) == slots or len(waiting) == 4 * slots * period:
             yield from infer(session, feed, parse, waiting, slots)
             waiting = []
@@ -158,9 +161,9 @@ def answers(
 
 
 def infer(
-    session: Session, feed: Feed, parse: Parse | None, waiting: list[tuple[Frame, bool]], slots: int
-) -> Iterator[tuple[Frame, Parsed | None]]:
-    chosen = [feed.scaled(frame) for frame, wanted in waiting if wanted]
+    session: Session, feed: Feed, parse: Parse | None, waiting: list[tuple[TimedFrame, bool]], slots: int
+) -> Iterator[tuple[TimedFrame, Parsed | None]]:
+    chosen = [feed.scaled(timed.frame) for timed, wanted in waiting if wanted]
     parsed: Iterator[Parsed] = iter(())
     if chosen and parse is not None:
         batch = session.signature.batch or len(chosen)
@@ -168,8 +171,8 @@ def infer(
         fitted[: len(chosen)] = chosen
         outputs = session.run(feed.network_input(fitted))
         parsed = iter([parse(outputs[slot]) for slot in range(len(chosen))])
-    for frame, wanted in waiting:
-        yield frame, next(parsed) if wanted else None
+    for timed, wanted in waiting:
+        yield timed, next(parsed) if wanted else None
 
 
 def drawn(frame: Frame, parsed: Parsed, session: Session) -> Frame:

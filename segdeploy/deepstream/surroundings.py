@@ -8,6 +8,8 @@ from segdeploy import __version__
 from segdeploy.deepstream.config import NETWORK_MODES
 from segdeploy.deepstream.plan import OUR_LIBRARY, OUR_PARSER, SAMPLE, TAO_LIBRARY, TAO_PARSER, Plan
 from segdeploy.deepstream.values import write_value
+from segdeploy.flavour import TENSORRT_OF_DEEPSTREAM, Version
+from segdeploy.graph.reported import WRONG_BATCHES, bug_of_sampling
 from segdeploy.shipped import folder
 
 
@@ -111,8 +113,29 @@ def readme(plan: Plan) -> str:
         build_engine=trtexec(plan),
         agreement=agreement(plan),
         precision_words=precision_words(plan),
+        reported="".join(f"\n{warning}\n" for warning in reported(plan)),
         size=signature.size,
     )
+
+
+def reported(plan: Plan) -> list[str]:
+    """What DeepStream's own TensorRT is reported to compute wrongly of such a graph: nvinfer compares nothing."""
+    request, facts = plan.request, plan.facts
+    warnings = []
+    for version in dict.fromkeys(TENSORRT_OF_DEEPSTREAM.get(request.deepstream, ())):
+        bug = bug_of_sampling(Version.parse(version), facts.samples, facts.opset)
+        if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:
+            bug = (
+                f"NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})",
+                "render it with --streams 1",
+            )
+        if bug is not None:
+            warnings.append(
+                f"DeepStream {request.deepstream} has a TensorRT {version} (on a workstation or on a Jetson) which is"
+                f" reported to compute such a graph wrongly without a word: {bug[0]}. Instead {bug[1]}; or build"
+                f" {plan.engine} on that machine with segdeploy build-engine, which compares it first."
+            )
+    return warnings
 
 
 def commands(plan: Plan) -> str:

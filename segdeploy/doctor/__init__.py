@@ -23,6 +23,7 @@ from segdeploy.doctor.software import (
     about_media,
     about_onnxruntime,
     about_opencv,
+    about_openvino,
     about_pycuda,
     about_rtx,
     about_tensorrt,
@@ -46,8 +47,8 @@ __all__ = [
 
 ABILITIES = tuple(JUDGES)
 PARTS = (
-    about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime, about_pycuda,
-    about_torch, about_opencv, about_media, about_deepstream, about_power, about_room,
+    about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime, about_openvino,
+    about_pycuda, about_torch, about_opencv, about_media, about_deepstream, about_power, about_room,
 )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segdeploy.flavour import TENSORRT_OF_DEEPSTREAM
+
 Numbers = tuple[int, ...]
 
 
@@ -62,13 +64,7 @@ class DeepStream:
     tensorrt_jetson: str
 
 
-DEEPSTREAMS = (
-    DeepStream("6", "8", "8"),
-    DeepStream("7.1", "10.3", "10.3"),
-    DeepStream("8.0", "10.9", "10.13"),
-    DeepStream("9.0", "10.14", "10.13"),
-    DeepStream("9.2", "10.16", "10.16"),
-)
+DEEPSTREAMS = tuple(DeepStream(version, *both) for version, both in TENSORRT_OF_DEEPSTREAM.items())
 
 OLDEST_GPU: Numbers = (7, 5)  # of TensorRT 10 and 11 on a workstation
 JETSON_GPUS = {"Orin": (8, 7), "Thor": (11, 0), "Xavier": (7, 2), "TX2": (6, 2), "Nano": (5, 3)}

@@ -193,6 +193,12 @@ def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
         yield Finding(OK, subject, f"{probe['version']}, providers {', '.join(names)}")
 
 
+def about_openvino(seen: Survey) -> Iterator[Finding]:
+    """Nothing needs it, so nothing is said where it is not."""
+    if seen.has("openvino"):
+        yield Finding(OK, "OpenVINO", f"{seen.packages['openvino']}, --provider openvino")
+
+
 def about_pycuda(seen: Survey) -> Iterator[Finding]:
     if not seen.gpus:
         return

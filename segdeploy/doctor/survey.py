@@ -17,7 +17,7 @@ PIP_TENSORRT = tuple(
     f"tensorrt_{cuda}{part}" for cuda in ("cu11", "cu12", "cu13") for part in ("", "_bindings", "_libs")
 )
 PACKAGES = (
-    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless",
+    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "opencv-python", "opencv-python-headless",
     "opencv-contrib-python", "opencv-contrib-python-headless", "torch", "safetensors", "huggingface_hub", "onnxscript",
     "pycuda", "cuda-python", "cuda-bindings", "tensorrt", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT,
     "tensorrt_rtx", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12",

@@ -30,10 +30,12 @@ from segdeploy.engine.network import (
     report_of,
 )
 from segdeploy.engine.progress import Phases, Progress, monitor_of, stoppable
+from segdeploy.engine.reported import note_of_sampling
 from segdeploy.engine.request import EngineRequest
 from segdeploy.engine.settings import configure, on_dla, timed
 from segdeploy.errors import EngineError, OutputError
 from segdeploy.flavour import Flavour
+from segdeploy.graph.reported import opset_of
 from segdeploy.graph.written import digest_of_scales
 from segdeploy.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
 from segdeploy.sessions import cuda
@@ -66,7 +68,7 @@ def build(
     graph: Path,
     request: EngineRequest,
     output: Path,
-    progress: Progress = lambda step: None,
+    progress: Progress = lambda step, share=None: None,
     *,
     flavour: Flavour,
     command: str = "",
@@ -92,7 +94,7 @@ def build_locked(job: Job, path: Path) -> Built:
             record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
         compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
-        notes = advice(heard.warnings)
+        notes = [*note_of_sampling(flavour, job.model), *advice(heard.warnings)]
         if made.timing is not None and request.timing_cache is not None:
             try:
                 files.write_bytes(request.timing_cache, made.timing)
@@ -147,7 +149,9 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
     if job.flavour.has_progress:
         config.progress_monitor = monitor_of(job.flavour, phases)
     job.progress("building")
-    plan = stoppable(lambda: network.builder.build_serialized_network(network.definition, config), stop)
+    plan = stoppable(
+        lambda: network.builder.build_serialized_network(network.definition, config), stop, job.progress
+    )
     for failure in (phases.failure, feed.failure if feed else None):
         if failure is not None:
             raise failure
@@ -162,9 +166,8 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
 
 def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> ArtifactRecord:
     signature, parent = job.signature, record_of_graph(job.graph, job.digest)
-    opset = next((item.version for item in job.model.opset_import if item.domain == ""), 0)
     digest = hashlib.sha256(made.plan).hexdigest()
-    facts = parent or first_record(name, digest, signature, job.precision, opset)
+    facts = parent or first_record(name, digest, signature, job.precision, opset_of(job.model))
     commands = in_order([*(parent.commands if parent else []), job.command])
     scales = made.calibration or (digest_of_scales(job.model) if job.written.int8 else None)
     engine = {

@@ -23,6 +23,7 @@ from onnx import ModelProto
 from segdeploy import scenes
 from segdeploy.calibrate.material import spread
 from segdeploy.errors import EngineError
+from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import HALF, Typed, rounding
 from segdeploy.image import Geometry, fit, read_frame, unfit_logits
 from segdeploy.sessions import answered, prepared
@@ -47,7 +48,7 @@ def make(
     made += [small_scene(SEED + index, signature.size) for index in range(count - len(made))]
     names = [path.name for path in chosen] + ["a made scene"] * (count - len(chosen))
     frames = np.stack([enlarged(small, times, signature.size) for small, times in made])
-    model = as_rounded(onnx.load(graph)).SerializeToString()
+    model = as_rounded(without_plugins(onnx.load(graph))).SerializeToString()
     batch = signature.batch or 1
     labels: list[NDArray[np.uint8]] = []
     for start in range(0, count, batch):

@@ -14,10 +14,12 @@ from segdeploy.card import read_card
 from segdeploy.engine import verify
 from segdeploy.engine.network import open_builder, profile_of
 from segdeploy.engine.progress import Progress
+from segdeploy.engine.reported import demand_sound
 from segdeploy.engine.request import EngineRequest, Profile
 from segdeploy.engine.settings import demand_core, demand_possible
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
+from segdeploy.graph.plugins import runnable
 from segdeploy.graph.written import Written, written_in
 from segdeploy.sessions import open_session
 from segdeploy.signature import Signature
@@ -91,9 +93,10 @@ def job_of(
     demand_gpu(flavour)
     progress("reading the graph")
     card = read_card(request.card) if request.card else None
-    with open_session(graph, card=card) as session:
-        signature = session.signature
     model = onnx.load(graph)
+    demand_sound(flavour, request, model, graph.name)
+    with runnable(graph, model) as path, open_session(path, card=card) as session:
+        signature = session.signature
     written = written_in(model)
     if request.calibration is not None and str(written) != "fp32":
         raise GraphError(

@@ -1,4 +1,4 @@
-"""TensorRT's progress as one line of text, and the way to stop a build from outside.
+"""TensorRT's progress as words and one number, and the way to stop a build from outside.
 
 TensorRT asks after each step whether to go on. A build runs in a thread of its own, so that Ctrl-C reaches us whatever
 TensorRT is doing; the next step then says no, and the build ends with nothing written. TensorRT 8.6 never asks: there
@@ -8,50 +8,83 @@ a build goes on to its end, unless Ctrl-C comes a second time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from segdeploy.flavour import Flavour
 
-Progress = Callable[[str], None]
 Result = TypeVar("Result")
 TICK_S = 0.05
+THREAD = "segdeploy-build"
+
+
+class Progress(Protocol):
+    """Told the step under way and, where that is known, how far the work is: 0 to 1."""
+
+    def __call__(self, step: str, share: float | None = None) -> None: ...
+
+
+@dataclass
+class Phase:
+    name: str
+    parent: str | None
+    steps: int
+    done: int = 0
 
 
 class Phases:
-    """The phases under way, innermost last, each with how far it is."""
+    """TensorRT's phases under way: those of a build lie in one another, and each says how many steps it has."""
 
     def __init__(self, progress: Progress, stop: Event) -> None:
         self.stop = stop
         self.failure: BaseException | None = None
         self._progress = progress
-        self._steps: dict[str, tuple[int, int]] = {}
+        self._under_way: dict[str, Phase] = {}
+        self._share = 0.0
         self._lock = Lock()
 
-    def start(self, name: str, steps: int) -> None:
+    def start(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
-            self._steps[name] = 0, steps
+            if not self._under_way:
+                self._share = 0.0
+            self._under_way[name] = Phase(name, parent, steps)
         self._show(name)
 
     def step(self, name: str, step: int) -> bool:
         """Whether to go on."""
         with self._lock:
-            total = self._steps.get(name, (0, 0))[1]
-            self._steps[name] = min(step + 1, total), total
+            phase = self._under_way.get(name)
+            if phase is not None:
+                phase.done = min(step + 1, phase.steps)
         self._show(name)
         return not self.stop.is_set()
 
     def finish(self, name: str) -> None:
         with self._lock:
-            self._steps.pop(name, None)
+            self._under_way.pop(name, None)
 
     def _show(self, name: str) -> None:
-        done, total = self._steps.get(name, (0, 0))
+        with self._lock:
+            phase = self._under_way.get(name)
+            done, steps = (phase.done, phase.steps) if phase else (0, 0)
+            self._share = share = max(self._share, self._reached())  # phases side by side do not move it back
         try:
-            self._progress(f"building: {name} {done}/{total}")
+            doing = "stopping" if self.stop.is_set() else "building"
+            self._progress(f"{doing}: {name} {done}/{steps}", share)
         except BaseException as error:  # noqa: BLE001 - C++ called us: nothing may escape, and the build ends instead
             self.failure = error
             self.stop.set()
+
+    def _reached(self) -> float:
+        """Of the outermost phase: its steps that are done, and of the one under way what its own phase has done."""
+        share, part, parent = 0.0, 1.0, None
+        for phase in self._under_way.values():  # as they were started, so the outer before the inner
+            if phase.parent == parent and phase.steps:
+                part /= phase.steps
+                share += part * phase.done
+                parent = phase.name
+        return min(share, 1.0)
 
 
 def monitor_of(flavour: Flavour, phases: Phases) -> Any:
@@ -63,7 +96,7 @@ def monitor_of(flavour: Flavour, phases: Phases) -> Any:
             kind.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.start(phase_name, num_steps)
+            phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             return phases.step(phase_name, step)
@@ -74,9 +107,12 @@ def monitor_of(flavour: Flavour, phases: Phases) -> Any:
     return Monitor()
 
 
-def stoppable(work: Callable[[], Result], stop: Event) -> Result:
+def stoppable(
+    work: Callable[[], Result], stop: Event, progress: Progress = lambda step, share=None: None
+) -> Result:
     """`work` in a thread of its own; Ctrl-C sets `stop`, waits for the end, and goes on as Ctrl-C.
 
+    A second Ctrl-C does not wait: the thread is left at work, for whoever then ends the process.
     An event is waited for, not the thread: up to Python 3.12 a `join` that Ctrl-C interrupts calls the thread ended.
     """
     results: list[Result] = []
@@ -92,7 +128,7 @@ def stoppable(work: Callable[[], Result], stop: Event) -> Result:
         finally:
             ended.set()
 
-    thread = Thread(target=run, name="build", daemon=True)
+    thread = Thread(target=run, name=THREAD, daemon=True)
     thread.start()
     try:
         begun.set()
@@ -100,7 +136,10 @@ def stoppable(work: Callable[[], Result], stop: Event) -> Result:
             pass
     except KeyboardInterrupt:
         stop.set()
-        ended.wait()
+        try:
+            progress("stopping at TensorRT's next step; Ctrl-C again leaves at once")
+        finally:
+            ended.wait()
         thread.join()
         raise
     thread.join()

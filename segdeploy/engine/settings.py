@@ -18,7 +18,6 @@ GIB = 1 << 30
 
 def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
     """Refuse what this TensorRT does not have, before anything takes time."""
-    request.demand_sense()
     if request.targets:
         targets_of(flavour, request.targets)
     if flavour.is_rtx:
@@ -36,6 +35,7 @@ def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
                 raise RequestError(
                     f"{flag} is not for {flavour}: {reason}; leave it out, or take --runtime tensorrt"
                 )
+    request.demand_sense()
     if request.calibration is not None:
         demand_calibrator(flavour)
         if request.calibration.cache is not None:

@@ -22,6 +22,7 @@ from segdeploy.card import ModelCard, known_cards, read_card
 from segdeploy.engine import golden
 from segdeploy.errors import EngineDisagrees, OutputError
 from segdeploy.flavour import TENSORRT, Flavour, Version
+from segdeploy.graph.reported import WRONG_BATCHES, bug_of_sampling
 from segdeploy.record import ArtifactRecord
 from segdeploy.sessions import Session, cuda, prepared
 from segdeploy.sessions.engine_facts import invalid_here
@@ -34,23 +35,6 @@ BOUND, BOUND_OF_FEWER_BITS = 0.999, 0.99
 OF_THIS_MACHINE = (
     "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Versions:
-    """From one minor version of TensorRT to another, both included."""
-
-    first: tuple[int, int]
-    last: tuple[int, int]
-
-    def __contains__(self, version: Version) -> bool:
-        return self.first <= version[:2] <= self.last
-
-
-# Where the bugs were seen in public reports; what came later is not known to be better.
-WRONG_BATCHES = Versions((10, 11), (11, 1))
-WRONG_DEFORMABLE = Versions((10, 13), (11, 1))
-WRONG_GRID_SAMPLE_20 = Versions((10, 1), (11, 1))
 
 
 @dataclass(frozen=True)
@@ -201,20 +185,14 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
     name, version = record.engine["flavour"], Version.parse(record.engine["version"])
     alone = [one for one in seen if one.batch == 1]
-    samples = record.cost.get("GridSample", 0)
-    if name == TENSORRT and samples and record.opset >= 20 and version in WRONG_GRID_SAMPLE_20:
-        return (
-            "This fits NVIDIA/TensorRT#4646 (GridSample of opset 20): export the graph at opset 19 or lower"
-        )
-    if name == TENSORRT and samples and version in WRONG_DEFORMABLE:
-        return (
-            "This fits NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1): build it with"
-            " another version of TensorRT"
-        )
+    known = bug_of_sampling(version, record.cost.get("GridSample", 0), record.opset)
+    if known is not None and name == TENSORRT:
+        report, remedy = known
+        return f"This fits {report}: {remedy}"
     if alone and not any(one.batch == 1 for one in below):
         bug = "It is right at batch 1"
         if name == TENSORRT and version in WRONG_BATCHES:
-            bug = "This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, TensorRT 10.11 to 11.1)"
+            bug = f"This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})"
         return f"{bug}: build it with --batch 1"
     if not alone:
         way = (

@@ -30,7 +30,6 @@ Predict = Callable[[Frame], LabelMap]
 Logits = NDArray[np.float32]  # C×H×W
 
 LARGEST_SCALE = 16  # beyond it a mistyped factor would only run out of memory
-WINDOWS_AT_ONCE = 4  # where the graph takes any batch
 
 
 def sliding_window(
@@ -96,10 +95,10 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
     rows, columns = min(height, window.height), min(width, window.width)
     total = np.zeros((signature.classes, height, width), np.float32)
     corners = [(top, left) for top in tops for left in lefts]
-    slots = signature.batch or WINDOWS_AT_ONCE
+    fewest, slots = session.batches
     for first in range(0, len(corners), slots):
         group = corners[first : first + slots]
-        pixels = np.zeros((signature.batch or len(group), window.height, window.width, 3), np.uint8)
+        pixels = np.zeros((max(len(group), fewest), window.height, window.width, 3), np.uint8)
         for slot, (top, left) in enumerate(group):
             pixels[slot, :rows, :columns] = frame[top : top + rows, left : left + columns]
         inputs = prepared(signature, pixels)

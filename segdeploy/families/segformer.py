@@ -24,7 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.errors import RequestError
-from segdeploy.families.pieces import bare, linear, module_list, pointwise, reading_bare, to_maps, to_tokens
+from segdeploy.families.pieces import (
+    bare,
+    gelu,
+    linear,
+    module_list,
+    pointwise,
+    reading_bare,
+    to_maps,
+    to_tokens,
+)
 from segdeploy.size import Size
 
 
@@ -304,7 +313,7 @@ class DeployedFFN(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         hidden = self.depthwise(self.expand(to_maps(tokens, height, width)))
-        return to_tokens(self.shrink(F.gelu(hidden)))
+        return to_tokens(self.shrink(gelu(hidden)))
 
 
 class DeployedBlock(nn.Module):

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from segdeploy.errors import GraphError, RequestError
+from segdeploy.graph.reported import opset_of, samples_of
 from segdeploy.graph.written import Written, written_in
 from segdeploy.signature import Signature, TensorFacts, read_signature
 
@@ -19,6 +20,8 @@ class GraphFacts:
     signature: Signature
     written: Written
     outputs: tuple[TensorFacts, ...]
+    samples: int  # GridSample nodes
+    opset: int
 
     @property
     def precision(self) -> str:
@@ -46,7 +49,7 @@ def read_facts(path: Path) -> GraphFacts:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name)
-    return GraphFacts(signature, written_in(model), tuple(outputs))
+    return GraphFacts(signature, written_in(model), tuple(outputs), samples_of(model), opset_of(model))
 
 
 def tensor_facts(value: Any) -> TensorFacts:

@@ -101,4 +101,4 @@ def known_values(model: ModelProto) -> dict[str, ValueInfoProto]:
 def bytes_of(value: ValueInfoProto) -> int:
     kind = value.type.tensor_type
     item = int(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
-    return item * prod(side.dim_value or 1 for side in kind.shape.dim)
+    return int(item * prod(side.dim_value or 1 for side in kind.shape.dim))

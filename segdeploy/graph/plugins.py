@@ -7,6 +7,10 @@ N×Q×M×L×P; it gives N×Q×M×D (the plugin's README in NVIDIA/TensorRT).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,22 @@ def plugins_of(model: ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == DEFORMABLE]
 
 
+@contextmanager
+def runnable(path: Path, model: ModelProto) -> Iterator[Path]:
+    """Where ONNX Runtime can read `model`: at its own `path`, or in a stand-in's file where it has plugins."""
+    if not plugins_of(model):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        stand_in = Path(folder) / path.name
+        stand_in.write_bytes(without_plugins(model).SerializeToString())
+        yield stand_in
+
+
 def without_plugins(model: ModelProto) -> ModelProto:
-    """A copy in which each plugin's answer is computed by GridSample."""
+    """A copy in which each plugin's answer is computed by GridSample; `model` itself where it has none."""
+    if not plugins_of(model):
+        return model
     made = ModelProto()
     made.CopyFrom(model)
     graph, shapes = made.graph, shapes_of(model)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segdeploy import image
 from segdeploy.card import ModelCard
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.image import Frame
+from segdeploy.image import Frame, Geometry
 from segdeploy.segmentation import Segmentation
 from segdeploy.signature import Signature
 
@@ -52,10 +52,11 @@ def open_session(
     provider: str | None = None,
     card: ModelCard | None = None,
 ) -> Session:
-    """An .onnx in ONNX Runtime or an .engine in TensorRT.
+    """An .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
 
-    `provider` is where ONNX Runtime computes: cpu (the default), cuda or tensorrt; `card` describes a graph that was
-    not exported by segdeploy.
+    `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
+    Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a copy of the
+    graph runs that answers the same in less time.
     """
     path = Path(path)
     if path.suffix == ".engine":
@@ -68,13 +69,18 @@ def open_session(
         raise GraphError(
             f"{path.name} has the suffix {path.suffix!r}; a model that runs here ends in .onnx or .engine"
         )
-    from segdeploy.sessions.ort import OrtSession
+    if provider == "openvino":
+        from segdeploy.sessions.openvino import OpenvinoSession
 
+        return OpenvinoSession(path, threads=threads, card=card)
     if provider not in (None, "cpu"):
         from segdeploy.sessions.ort_device import OrtDeviceSession
 
         return OrtDeviceSession(path, threads=threads, provider=provider, card=card)
-    return OrtSession(path, threads=threads, provider=provider, card=card)
+    from segdeploy.sessions.ort import OrtSession
+    from segdeploy.sessions.short_graph import shortened
+
+    return OrtSession(path, threads=threads, provider=provider, card=card, copy=shortened(path, fuse=True))
 
 
 def open_engine(path: Path, threads: int | None, provider: str | None, card: ModelCard | None) -> Session:
@@ -116,21 +122,33 @@ def segment_batch(
 ) -> list[Segmentation]:
     """At most one batch; where the session takes larger ones only, it gets black frames for the rest."""
     signature = session.signature
+    inputs, geometries = fit_batch(session, frames, how, kernel)
+    answers = answered(signature, session.run(inputs))
+    return [  # the padded slots have no geometry
+        segmentation_of(signature, answer, geometry)
+        for answer, geometry in zip(answers, geometries, strict=False)
+    ]
+
+
+def fit_batch(
+    session: Session, frames: list[Frame], how: str, kernel: str | None
+) -> tuple[NDArray[Any], list[Geometry]]:
+    """The graph's own input of so many frames."""
+    signature = session.signature
     slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
     geometries = []
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    answers = answered(signature, session.run(prepared(signature, fitted)))
-    results = []
-    for answer, geometry in zip(answers, geometries, strict=False):  # the padded slots have no geometry
-        if signature.interface == "logits":
-            labels = image.unfit_logits(answer, signature.size, geometry)
-        else:
-            labels = image.unfit(answer, geometry)
-        results.append(Segmentation(labels, signature.labels))
-    return results
+    return prepared(signature, fitted), geometries
+
+
+def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:
+    """One slot of what `answered` gives, at its frame's size."""
+    if signature.interface == "logits":
+        return Segmentation(image.unfit_logits(answer, signature.size, geometry), signature.labels)
+    return Segmentation(image.unfit(answer, geometry), signature.labels)
 
 
 def prepared(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:

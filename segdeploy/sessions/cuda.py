@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import EngineError, MissingExtra
 
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-PACKAGES = "pip install pycuda cuda-python"
-NO_PYCUDA = f"no PyCUDA: {PACKAGES}"
+NO_PYCUDA = "no PyCUDA: pip install 'segdeploy[cuda]'"
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream, which others use
 DEFAULT_STREAMS = (
     0,
@@ -65,7 +64,7 @@ class Device:
     def __init__(self) -> None:
         reason = why_no_gpu()
         if reason == NO_PYCUDA:
-            raise MissingExtra("PyCUDA", "tensorrt", "running an engine", PACKAGES)
+            raise MissingExtra("PyCUDA", "cuda", "running an engine")
         if reason:
             raise EngineError(
                 f"an engine runs on an NVIDIA GPU, and there is {reason}; the .onnx it was built from runs anywhere"
@@ -128,6 +127,17 @@ class DeviceMemory:
     def free(self) -> None:
         """Waits for what still reads it: that is cuMemFree's own rule."""
         self._allocation.free()
+
+
+class Owned:
+    """Memory that is freed with the last array that was made of it, in whichever thread that happens."""
+
+    def __init__(self, device: Device, memory: DeviceMemory) -> None:
+        self._device, self._memory = device, memory
+
+    def __del__(self) -> None:
+        with self._device.active():
+            self._memory.free()
 
 
 class PinnedMemory:
@@ -237,7 +247,7 @@ def graph_driver() -> Any:
     for name in ("cuda.bindings.driver", "cuda.cuda"):
         with suppress(ImportError):
             return importlib.import_module(name)
-    raise MissingExtra("cuda-python", "tensorrt", "a CUDA graph", "pip install cuda-python")
+    raise MissingExtra("cuda-python", "cuda", "a CUDA graph")
 
 
 def demand(driver: Any, answer: tuple[Any, ...]) -> Any:

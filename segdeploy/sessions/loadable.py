@@ -130,12 +130,12 @@ def demand_engine(path: Path, record: ArtifactRecord) -> None:
     size, expected = path.stat().st_size, record.engine["memory"]["engine_bytes"]
     if size != expected:
         raise EngineError(
-            f"{record.artifact} has {size:,} bytes, and its record says {expected:,}: it was cut off, or"
+            f"{path.name} has {size:,} bytes, and its record says {expected:,}: it was cut off, or"
             f" replaced by another. Copy it again, or rebuild it: {rebuild(record)}"
         )
     if digest_of(path) != record.digest:
         raise EngineError(
-            f"{record.artifact} is not the file that its record describes (their digests differ). Copy both again, or"
+            f"{path.name} is not the file that its record describes (their digests differ). Copy both again, or"
             f" rebuild it: {rebuild(record)}"
         )
 
@@ -152,10 +152,14 @@ def open_builder(record: ArtifactRecord) -> Flavour:
             f" cannot read it. Rebuild it: {rebuild(record, runtime=other)}"
         )
     flavour = open_flavour(name)
-    if not flavour.runs_engines_of(built_by, bool(facts["options"].get("version_compatible"))):
+    compatible = bool(facts["options"].get("version_compatible"))
+    if not flavour.runs_engines_of(built_by, compatible):
+        reason = "an engine runs on the very version that built it"
+        if compatible:
+            reason = f"a version-compatible engine runs on that version and later ones of {built_by.major}"
         raise EngineError(
-            f"{record.artifact} was built by {WORDS[name]} {built_by}, and this machine has {flavour}: an engine"
-            f" runs on the very version that built it. Rebuild it: {rebuild(record)}"
+            f"{record.artifact} was built by {WORDS[name]} {built_by}, and this machine has {flavour}: {reason}."
+            f" Rebuild it: {rebuild(record)}"
         )
     return flavour
 

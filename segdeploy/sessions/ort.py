@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from segdeploy.card import ModelCard
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.sessions.device_array import DeviceArray, lent
+from segdeploy.sessions.short_graph import GraphCopy
 from segdeploy.signature import Signature, TensorFacts, read_signature
 
 try:
@@ -43,7 +44,9 @@ class OrtSession:
         threads: int | None = None,
         provider: str | None = None,
         card: ModelCard | None = None,
+        copy: GraphCopy | None = None,
     ) -> None:
+        """`copy` is run in the place of the file, and answers what the file would."""
         self.provider = provider or "cpu"
         said = demand_provider(self.provider)
         options = quiet_options()
@@ -52,7 +55,7 @@ class OrtSession:
         wanted = PROVIDERS[self.provider]
         try:
             self._opened: ort.InferenceSession | None = ort.InferenceSession(
-                str(path), options, providers=fallbacks_of(wanted)
+                copy.model if copy else str(path), options, providers=fallbacks_of(wanted)
             )
         except Exception as error:
             first_line = str(error).strip().splitlines()[0]
@@ -65,15 +68,18 @@ class OrtSession:
             )
         own = self._session.get_modelmeta().custom_metadata_map
         inputs = [facts(argument) for argument in self._session.get_inputs()]
-        outputs = [facts(argument) for argument in self._session.get_outputs()]
+        outputs = copy.outputs if copy else [facts(argument) for argument in self._session.get_outputs()]
         self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
         self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
         self._name = path.name
+        self._labels = copy.labels if copy else None
+        self._answer = self._session.get_outputs()[0].name if self._labels else self.signature.output.name
+        self.ran = copy.ran if copy else {}
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
-        answers = self._session.run([self.signature.output.name], {self.signature.input.name: inputs})
-        return np.asarray(answers[0])
+        answer = np.asarray(self._session.run([self._answer], {self.signature.input.name: inputs})[0])
+        return self._labels.of(answer) if self._labels else answer
 
     def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
         """As `run`, from and to the GPU, with the provider cuda or tensorrt; finished when it returns.
@@ -124,7 +130,7 @@ class OrtSession:
 def demand_provider(provider: str) -> str:
     """Refuse a provider that is not installed; returns what the loading of its libraries said."""
     if provider not in PROVIDERS:
-        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(PROVIDERS)}")
+        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(PROVIDERS)}, openvino")
     if PROVIDERS[provider] not in ort.get_available_providers():
         packages = installed()
         listed = " and ".join(f"{name} {version}" for name, version in packages.items())

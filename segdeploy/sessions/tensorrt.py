@@ -7,7 +7,7 @@ A lock chooses the slot, and another in each slot lets one thread at a time in: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -17,28 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.card import ModelCard
-from segdeploy.errors import EngineError, OutputError, RequestError
-from segdeploy.files import write_bytes
+from segdeploy.errors import EngineError, RequestError
 from segdeploy.record import ArtifactRecord
 from segdeploy.sessions import cuda
-from segdeploy.sessions.cuda import Device, DeviceMemory
+from segdeploy.sessions.cuda import Owned
 from segdeploy.sessions.device_array import DeviceArray, Lent, lent
-from segdeploy.sessions.engine_facts import bindings_of, profile_of, why_invalid
 from segdeploy.sessions.engine_lane import EngineLane, start_of_time, timed_once
 from segdeploy.sessions.loadable import (
-    compiled_path,
     demand_engine,
-    demand_gpu,
     demand_not_refuted,
     open_builder,
     read_engine_record,
     rebuild,
-    rebuild_for,
 )
+from segdeploy.sessions.loaded_engine import LoadedEngine
 from segdeploy.sessions.slot import Slot, Ticket
 from segdeploy.sessions.timed import Lanes, Modes, Query
-from segdeploy.signature import TensorFacts, read_signature
-from segdeploy.tensorrt_log import listening, logger_of
+from segdeploy.signature import read_signature
 
 SLOTS = 2
 
@@ -62,69 +57,32 @@ class TensorrtSession:
             record = read_engine_record(path)
             demand_not_refuted(record)
         self._record = record
-        demand_engine(path, self._record)
-        self._flavour = open_builder(self._record)
+        demand_engine(path, record)
+        flavour = open_builder(record)
         self._device = cuda.open_device()
-        demand_gpu(self._record, self._flavour, self._device.name, self._device.compute_capability)
-        self._path = path
         self._graphs = graphs
         self._lock = Lock()
         self._slots: list[Slot] = []
         self._turn = 0
         self._closed = False
-        self._engine: Any = None
-        self._runtime: Any = None
-        self._config: Any = None
-        self._cache: Any = None
-        self._kept = b""
-        self._listening = ExitStack()
-        self._heard = self._listening.enter_context(listening(self._flavour))
+        with self._device.active():
+            self._engine = LoadedEngine(path, record, flavour, self._device, graphs=graphs)
         try:
-            with self._device.active():
-                self._open(card)
+            self._open(card)
         except BaseException:
             self.close()
             raise
 
     def _open(self, card: ModelCard | None) -> None:
-        module, logger = self._flavour.module, logger_of(self._flavour.module)
-        module.init_libnvinfer_plugins(logger, "")
-        self._runtime = module.Runtime(logger)
-        if self._record.engine["options"].get("version_compatible"):
-            # Such an engine brings its own runtime along as code for the processor.
-            self._runtime.engine_host_code_allowed = True
-        data = self._path.read_bytes()
-        reasons = why_invalid(self._flavour, self._runtime, data)
-        if reasons:
-            again = rebuild_for(self._record, self._flavour, self._device.compute_capability)
-            raise EngineError(
-                f"{self._flavour} says that {self._name} cannot run on this {self._device.name} (compute capability"
-                f" {self._device.compute_capability}): {', '.join(reasons)}. Rebuild it: {again}"
-            )
-        self._engine = self._runtime.deserialize_cuda_engine(data)
-        if self._engine is None:
-            raise EngineError(
-                f"{self._name} cannot be loaded by {self._flavour}: {self._said()}."
-                f" Rebuild it: {rebuild(self._record)}"
-            )
-        inputs, outputs = bindings_of(self._engine, module)
-        self.profile = profile_of(self._engine, inputs[0])
-        batches = {shape[0] for shape in self.profile}
-        if len(batches) == 1:  # the engine leaves the batch open, its profile does not
-            inputs = [inputs[0]._replace(shape=(*batches, *inputs[0].shape[1:])), *inputs[1:]]
-        self.signature = read_signature(self._record.engine["metadata"], inputs, outputs, self._name, card)
+        engine, metadata = self._engine, self._record.engine["metadata"]
+        self.profile = engine.profile
+        self.signature = read_signature(metadata, engine.inputs, engine.outputs, engine.name, card)
         self.batches = self.profile[0][0], self.profile[1][0]
         # TensorRT 8.6 lets only one execution context use a profile.
-        alone = not self._flavour.can_be_typed and self.signature.batch is None
-        self._alone = alone
-        self._most_slots = 1 if alone else SLOTS
-        if self._flavour.is_rtx:
-            self._config = self._rtx_config()
-        self._slots.append(self._new_slot())
-
-    @property
-    def _name(self) -> str:
-        return self._record.artifact
+        self._alone = not engine.flavour.can_be_typed and self.signature.batch is None
+        self._most_slots = 1 if self._alone else SLOTS
+        with self._device.active():
+            self._slots.append(self._new_slot())
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
@@ -219,8 +177,8 @@ class TensorrtSession:
             while len(self._slots) <= place:
                 if self._alone:
                     raise RequestError(
-                        f"{self._flavour} runs one stream of an engine with an open batch, and {place + 1} were asked"
-                        " for; leave --streams out, or build the engine for one batch size"
+                        f"{self._engine.flavour} runs one stream of an engine with an open batch, and {place + 1} were"
+                        " asked for; leave --streams out, or build the engine for one batch size"
                     )
                 self._slots.append(self._new_slot())
             slot = self._slots[place]
@@ -236,7 +194,9 @@ class TensorrtSession:
         return {
             "clock": "device",
             "transfers": "included" if modes.transfers else "excluded",
-            "cuda_graph": "on, by TensorRT-RTX itself" if self._config and self._graphs else graph,
+            "cuda_graph": "on, by TensorRT-RTX itself"
+            if self._engine.captures_by_itself and self._graphs
+            else graph,
             "wait": "spin" if modes.spin else "blocking",
             "streams": modes.streams,
         }
@@ -267,7 +227,7 @@ class TensorrtSession:
 
     def _demand_open(self) -> None:
         if self._closed:
-            raise RequestError(f"the session of {self._name} is closed")
+            raise RequestError(f"the session of {self._engine.name} is closed")
 
     def _demand(self, inputs: NDArray[Any] | Lent) -> None:
         self.signature.demand_input(inputs)  # type: ignore[arg-type] # shape and dtype are all it looks at
@@ -278,7 +238,7 @@ class TensorrtSession:
         if not least <= batch <= most:
             wider = rebuild(self._record, batch=f"{min(least, batch)}:{best}:{max(most, batch)}")
             raise RequestError(
-                f"a batch of {batch} is outside the profile of {self._name}, which holds {least} to {most}"
+                f"a batch of {batch} is outside the profile of {self._engine.name}, which holds {least} to {most}"
                 f" (fastest at {best}). For more build it again: {wider}"
             )
 
@@ -296,56 +256,17 @@ class TensorrtSession:
         return slot
 
     def _new_slot(self) -> Slot:
-        context = (
-            self._engine.create_execution_context()
-            if self._config is None
-            else self._engine.create_execution_context(self._config)
-        )
-        if context is None:
-            raise EngineError(
-                f"{self._name} needs more memory than {self._device.name} has free, or cannot be set up on it:"
-                f" {self._said()}. End what else runs there, or build it for a smaller batch with --batch"
-            )
-        captures = self._graphs and self._config is None  # RTX captures by itself
+        engine = self._engine
+        captures = self._graphs and not engine.captures_by_itself
         return Slot(
-            self._device, context, self.signature, self.profile[2], self._outputs(), captures, self._said
+            self._device,
+            engine.context(),
+            self.signature,
+            self.profile[2],
+            engine.outputs,
+            captures,
+            engine.said,
         )
-
-    def _outputs(self) -> list[TensorFacts]:
-        return bindings_of(self._engine, self._flavour.module)[1]
-
-    def _rtx_config(self) -> Any:
-        """RTX compiles kernels when an engine first runs: all at once, not step by step, and they are kept."""
-        module = self._flavour.module
-        config = self._engine.create_runtime_config()
-        if self._graphs:
-            config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        config.dynamic_shapes_kernel_specialization_strategy = (
-            module.DynamicShapesKernelSpecializationStrategy.EAGER
-        )
-        cache = config.create_runtime_cache()
-        kept = compiled_path(self._path)
-        known = kept.read_bytes() if kept.is_file() else b""
-        if known and cache.deserialize(known):  # of another GPU or driver: False
-            self._kept = known
-        config.set_runtime_cache(cache)
-        self._cache = cache
-        return config
-
-    def _keep_compiled(self) -> None:
-        """Beside the engine, for the next start; a folder that cannot be written costs that start its seconds."""
-        under_its_name = self._path.name == self._record.artifact  # it is not while a build still proves it
-        if self._cache is not None and under_its_name and any(slot.has_run for slot in self._slots):
-            compiled = bytes(self._cache.serialize())
-            if compiled != self._kept:  # another batch has kernels of its own
-                with suppress(OutputError):
-                    write_bytes(compiled_path(self._path), compiled)
-
-    def _said(self) -> str:
-        """What TensorRT logged since it was last asked."""
-        said = "; ".join(" ".join(one.split()) for one in self._heard.errors) or "TensorRT gave no reason"
-        self._heard.errors.clear()
-        return said
 
     def close(self) -> None:
         with self._lock:
@@ -353,20 +274,18 @@ class TensorrtSession:
                 return
             self._closed = True
             slots = list(self._slots)
-        with self._listening, self._device.active():
+        with self._device.active():
             try:
                 for slot in slots:
                     with slot.lock:
                         slot.collect()
-                self._keep_compiled()
+                if any(slot.has_run for slot in slots):
+                    self._engine.keep_compiled()
             finally:
                 with ExitStack() as freed:
+                    freed.callback(self._engine.free)
                     for slot in slots:
                         freed.callback(self._free, slot)
-                # A context goes before its engine, an engine before its runtime.
-                self._cache = self._config = None
-                self._engine = None
-                self._runtime = None
 
     def _free(self, slot: Slot) -> None:
         with slot.lock:
@@ -379,14 +298,3 @@ class TensorrtSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Owned:
-    """Memory that is freed with the last array that was made of it, in whichever thread that happens."""
-
-    def __init__(self, device: Device, memory: DeviceMemory) -> None:
-        self._device, self._memory = device, memory
-
-    def __del__(self) -> None:
-        with self._device.active():
-            self._memory.free()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Done:
 
 def segment_files(
     session: Session,
-    source: Path,
+    sources: Sequence[Path],
     output: Path,
     *,
     alpha: float = 0.55,
@@ -34,14 +35,15 @@ def segment_files(
     how: str = "stretch",
     kernel: str | None = None,
 ) -> Iterator[Done]:
-    """Each image of `source` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
+    """Each image of `sources` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
 
-    <name> is without its suffix, unless a folder has images that differ only in it.
+    <name> is without its suffix, unless a folder has images that differ only in it, and below the folder that all
+    sources share.
     """
-    root = source if source.is_dir() else source.parent
+    root = Path(os.path.commonpath([(path if path.is_dir() else path.parent).absolute() for path in sources]))
     make_folder(output)
     batch: list[tuple[Path, Frame]] = []
-    paths = find_images(source, but=WRITTEN)
+    paths = [path for source in sources for path in find_images(source, but=WRITTEN)]
     alike = Counter(path.with_suffix("") for path in paths)
     for path in paths:
         try:
@@ -53,7 +55,7 @@ def segment_files(
             results = segment_batch(session, frames, how, kernel)
             for (done, frame), result in zip(batch, results, strict=True):
                 name = done.name if alike[done.with_suffix("")] > 1 else done.stem
-                stem = output / done.relative_to(root).with_name(name)
+                stem = output / done.absolute().relative_to(root).with_name(name)
                 yield Done(done, result, write_results(result, frame, stem, alpha, legend))
             batch = []
 

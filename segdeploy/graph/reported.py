@@ -1,0 +1,59 @@
+"""What TensorRT is reported to compute wrongly without a word: which versions, which graphs, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from segdeploy.flavour import Version
+
+
+@dataclass(frozen=True)
+class Versions:
+    """From one minor version of TensorRT to another, both included."""
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+
+    def __contains__(self, version: Version) -> bool:
+        return self.first <= version[:2] <= self.last
+
+    def __str__(self) -> str:
+        return f"TensorRT {'.'.join(map(str, self.first))} to {'.'.join(map(str, self.last))}"
+
+
+# Where the bugs were seen in public reports; what came later is not known to be better.
+WRONG_BATCHES = Versions((10, 11), (11, 1))
+WRONG_DEFORMABLE = Versions((10, 13), (11, 1))
+WRONG_GRID_SAMPLE_20 = Versions((10, 1), (10, 13))
+FIRST_OPSET_RENAMED = (
+    20  # its `linear` was `bilinear`, and a parser that knows the old name takes the nearest pixel
+)
+
+OTHER_FORM = "export it again with: segdeploy export CHECKPOINT --msda gather"
+
+
+def bug_of_sampling(version: Version, samples: int, opset: int) -> tuple[str, str] | None:
+    """The report that such a graph meets in this TensorRT, and its remedy."""
+    if not samples:
+        return None
+    if version in WRONG_DEFORMABLE:
+        return (
+            f"NVIDIA/TensorRT#4813 (GridSample in deformable attention, {WRONG_DEFORMABLE})",
+            f"{OTHER_FORM}; or build it with a TensorRT that is not of these",
+        )
+    if version in WRONG_GRID_SAMPLE_20 and opset >= FIRST_OPSET_RENAMED:
+        return (
+            f"NVIDIA/TensorRT#4646 (GridSample of opset 20, {WRONG_GRID_SAMPLE_20})",
+            "export it at opset 17 to 19",
+        )
+    return None
+
+
+def samples_of(model: ModelProto) -> int:
+    return sum(node.op_type == "GridSample" for node in model.graph.node)
+
+
+def opset_of(model: ModelProto) -> int:
+    return next((item.version for item in model.opset_import if item.domain == ""), 0)

@@ -1,0 +1,102 @@
+"""The labels of logits raised bilinearly by powers of two, without raising them.
+
+A class that is the largest at all four corners of a cell is the largest inside it: a bilinear mean has no negative
+weights. So only cells whose corners differ, which lie along the edges of things, are interpolated, and of those only
+the classes that at some corner reach what another has at all four. Labels are those of the arg-max over the raised
+logits, the lowest index where several are equal; they can differ only where two classes are closer than float32
+rounds, about which two runtimes do not agree either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_CLASSES = 256
+FACTORS = (2, 4, 8, 16, 32)  # their shares are exact in binary, so that equal logits stay equal
+CHUNK_CELLS = 4096  # what is made of so many stays in a core's cache
+
+
+@dataclass(frozen=True)
+class LazyLabels:
+    """`factors` by which the logits are raised, down and across."""
+
+    factors: tuple[int, int]
+    dtype: str
+    keeps_class_axis: bool
+
+    def of(self, logits: NDArray[np.float32]) -> NDArray[Any]:  # N×C×h×w -> N×H×W or N×1×H×W
+        labels = np.stack([raised_labels(image, self.factors) for image in logits])
+        return (labels[:, None] if self.keeps_class_axis else labels).astype(self.dtype, copy=False)
+
+
+def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> NDArray[np.uint8]:  # C×h×w -> H×W
+    """Cells reach from one pixel centre of the logits to the next, and beyond the outermost by repeating them."""
+    classes, height, width = logits.shape
+    down, across = factors
+    pixels = np.asarray(cv2.transpose(np.ascontiguousarray(logits).reshape(classes, -1)))  # hw×C
+    corners = np.pad(pixels.argmax(1).astype(np.uint8).reshape(height, width), 1, mode="edge")
+    first = corners[:-1, :-1]
+    mixed = (first != corners[:-1, 1:]) | (first != corners[1:, :-1]) | (first != corners[1:, 1:])
+    enlarged = ((width + 1) * across, (height + 1) * down)
+    raised = np.asarray(cv2.resize(first, enlarged, interpolation=cv2.INTER_NEAREST), np.uint8)
+    cells = raised.reshape(height + 1, down, width + 1, across)
+    rows, columns = np.nonzero(mixed)
+    for start in range(0, len(rows), CHUNK_CELLS):
+        row, column = rows[start : start + CHUNK_CELLS], columns[start : start + CHUNK_CELLS]
+        above, below = np.maximum(row - 1, 0) * width, np.minimum(row, height - 1) * width
+        left, right = np.maximum(column - 1, 0), np.minimum(column, width - 1)
+        at_corners = [pixels[line + place] for line in (above, below) for place in (left, right)]
+        cells[row, :, column] = labels_within(at_corners, factors)
+    return np.ascontiguousarray(raised[down // 2 : -down // 2, across // 2 : -across // 2])
+
+
+def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> NDArray[np.uint8]:
+    """M×down×across labels inside M cells, of what is at their corners, M×C each: both above, both below."""
+    above, below = np.minimum(*corners[:2]), np.minimum(*corners[2:])
+    everywhere = np.minimum(above, below).max(1)
+    highest = np.maximum(np.maximum(*corners[:2]), np.maximum(*corners[2:]))
+    possible = highest >= everywhere[:, None]
+    if 4 * np.count_nonzero(possible) > possible.size:  # as good as all, in noise: do not pick them out
+        crowd = interpolated([corner.T for corner in corners], factors)
+        return first_largest(crowd).transpose(2, 0, 1).astype(np.uint8)
+    counts = np.count_nonzero(possible, axis=1)
+    cell, kind = np.nonzero(possible)  # by cell, and then by class
+    labels = np.empty((len(counts), *factors), np.uint8)
+    for count in np.unique(counts):
+        chosen = counts == count
+        of_these = chosen[cell]
+        where, kinds = cell[of_these].reshape(-1, count).T, kind[of_these].reshape(-1, count).T
+        values = interpolated([corner[where, kinds] for corner in corners], factors)
+        place = first_largest(values)  # down×across×m
+        labels[chosen] = np.take_along_axis(kinds, place.reshape(-1, place.shape[-1]), 0).T.reshape(
+            -1, *factors
+        )
+    return labels
+
+
+def interpolated(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> NDArray[np.float32]:
+    """k×m corners to k×down×across×m values."""
+    lower, beyond = steps(factors[0])[:, None, None], steps(factors[1])[:, None]
+    above_left, above_right, below_left, below_right = (corner[:, None] for corner in corners)
+    above = above_left * (1 - beyond) + above_right * beyond  # k×across×m
+    below = below_left * (1 - beyond) + below_right * beyond
+    return np.asarray(above[:, None] * (1 - lower) + below[:, None] * lower, np.float32)
+
+
+def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    """np.argmax over the first axis, plane by plane: several times as fast where planes are few."""
+    best, places = values[0].copy(), np.zeros(values.shape[1:], np.intp)
+    for index, plane in enumerate(values[1:], start=1):
+        places[plane > best] = index
+        np.maximum(best, plane, out=best)
+    return places
+
+
+def steps(factor: int) -> NDArray[np.float32]:
+    """How far into a cell each of its pixels lies."""
+    return ((np.arange(factor) + 0.5) / factor).astype(np.float32)

@@ -1,0 +1,83 @@
+"""Made clips of every kind that `run` has to read."""
+
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT = 128, 96
+
+
+def frame(index, height=HEIGHT, width=WIDTH):
+    """Flat grey that tells which frame it is, with a red corner that tells which way is up."""
+    pixels = np.full((height, width, 3), 40 + 5 * (index % 40), np.uint8)
+    pixels[: height // 4, : width // 4] = (255, 0, 0)
+    return pixels
+
+
+def write_clip(
+    path, times, codec="libx264", sound=False, pictures=True, size=(HEIGHT, WIDTH), container=None
+):
+    """Frames at `times`, in ticks of 1/1000 s."""
+    with av.open(str(path), "w", format=container) as out:
+        if pictures:
+            track = out.add_stream(codec, rate=25)
+            track.height, track.width = size
+            track.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            track.bit_rate = 4_000_000
+            if path.suffix != ".avi":  # which knows one rate only
+                track.codec_context.time_base = Fraction(1, 1000)
+        if sound:
+            voice = out.add_stream("aac", rate=16_000, layout="mono")
+        for index, time in enumerate(times):
+            if pictures:
+                made = av.VideoFrame.from_ndarray(frame(index, *size), "rgb24")
+                made.pts, made.time_base = time, Fraction(1, 1000)
+                out.mux(track.encode(made))
+        if sound:
+            seconds = (max(times) + 40) / 1000
+            tone = (8000 * np.sin(np.arange(int(16_000 * seconds)) / 8)).astype(np.int16)
+            for start in range(0, len(tone) - 1024, 1024):
+                piece = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], "s16", "mono")
+                piece.sample_rate, piece.pts, piece.time_base = 16_000, start, Fraction(1, 16_000)
+                out.mux(voice.encode(piece))
+            out.mux(voice.encode(None))
+        if pictures:
+            out.mux(track.encode(None))
+    return path
+
+
+def every_40_ms(count):
+    return [40 * index for index in range(count)]
+
+
+def turn(path):
+    """Says in the container that the picture is to be shown turned by 90° clockwise."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes
+    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def write_growing(path):
+    """H.264 whose pictures change from 96x128 to 128x192 half way."""
+    parts = []
+    for number, size in enumerate(((96, 128), (128, 192))):
+        part = write_clip(path.with_name(f"part{number}.h264"), every_40_ms(10), size=size, container="h264")
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def packets(path, kind):
+    with av.open(str(path)) as clip:
+        tracks = [track for track in clip.streams if track.type == kind]
+        return [bytes(packet) for packet in clip.demux(tracks) if packet.size] if tracks else []
+
+
+def times_of(path):
+    """Seconds at which the pictures are shown."""
+    with av.open(str(path)) as clip:
+        return [round(float(decoded.time), 4) for decoded in clip.decode(video=0)]

@@ -1,0 +1,35 @@
+import re
+
+from segdeploy.cli.console import steps
+
+
+def seen(capsys):
+    """What was written for the eye, without the codes that move a cursor."""
+    said = capsys.readouterr()
+    assert said.out == ""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.err)
+
+
+def test_steps_are_silent_where_nobody_looks(capsys):
+    with steps() as progress:
+        progress("reading the graph")
+        progress("building: Timing tactics 1/2", 0.5)
+    assert seen(capsys) == ""
+
+
+def test_steps_are_told_with_a_bar_as_far_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with steps() as progress:
+        for share in (0.25, 1):
+            progress("building: [Timing] tactics", share)
+            line = last_line(progress)
+            assert (line.percentage, line.description) == (100 * share, "building: [Timing] tactics")
+        progress("looking into the engine")
+        assert (last_line(progress).total, last_line(progress).completed) == (None, 0)
+    assert "0:00:00 starting" in seen(capsys)
+
+
+def last_line(progress):
+    (bar,) = [cell.cell_contents for cell in progress.__closure__ if hasattr(cell.cell_contents, "tasks")]
+    return bar.tasks[0]

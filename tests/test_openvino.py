@@ -1,0 +1,65 @@
+import sys
+
+import numpy as np
+import pytest
+
+from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.sessions import open_session, prepared
+from segdeploy.sessions.ort import OrtSession
+
+
+@pytest.fixture
+def openvino():
+    return pytest.importorskip("openvino", reason="openvino is not installed")
+
+
+def images(session, count):
+    size = session.signature.size
+    frames = np.random.default_rng(0).integers(0, 256, (count, size.height, size.width, 3), np.uint8)
+    return prepared(session.signature, frames)
+
+
+@pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
+@pytest.mark.parametrize("batch", [1, 3, None])
+def test_it_answers_as_onnx_runtime_does(interface, batch, graphs, openvino):
+    path = graphs(interface, batch)
+    with OrtSession(path) as reference, open_session(path, provider="openvino", threads=1) as session:
+        assert session.signature == reference.signature
+        inputs = images(reference, batch or 2)
+        expected, answer = reference.run(inputs), session.run(inputs)
+        again = session.run(images(reference, batch or 1)[: batch or 1])
+    assert (answer.dtype, answer.shape) == (expected.dtype, expected.shape)
+    if interface == "logits":
+        assert np.abs(answer - expected).max() <= 1e-5 * np.ptp(expected)
+    else:
+        assert np.mean(answer == expected) >= 0.999
+    assert again is not answer
+
+
+def test_it_computes_in_the_graphs_own_types(graphs, openvino):
+    with open_session(graphs("logits"), provider="openvino") as session:
+        compiled = session._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+def test_bad_input(graphs, openvino, tmp_path):
+    session = open_session(graphs("frames"), provider="openvino")
+    with pytest.raises(RequestError, match="this graph takes 'frames' uint8 1×96×160×3, got"):
+        session.run(np.zeros((2, 96, 160, 3), np.uint8))
+    session.close()
+    with pytest.raises(RequestError, match="is closed"):
+        session.run(np.zeros((1, 96, 160, 3), np.uint8))
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(GraphError, match=r"broken\.onnx cannot be loaded by OpenVINO"):
+        open_session(broken, provider="openvino")
+
+
+def test_openvino_is_not_installed(graphs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "segdeploy.sessions.openvino", raising=False)
+    with pytest.raises(MissingExtra) as seen:
+        open_session(graphs("frames"), provider="openvino")
+    assert str(seen.value) == (
+        "the provider openvino needs openvino, which is not installed: pip install 'segdeploy[openvino]'"
+    )

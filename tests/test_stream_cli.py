@@ -1,0 +1,302 @@
+"""`segdeploy run` on videos, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import clips
+import cv2
+import numpy as np
+import pytest
+
+from segdeploy.cli import main
+from segdeploy.errors import RequestError
+from segdeploy.sessions import open_session, segment
+from segdeploy.stream.outputs import places, short_names
+from segdeploy.stream.sources import expand, is_images
+from segdeploy.video.reading import Video
+
+
+@pytest.fixture
+def model(graphs):
+    return str(graphs("frames"))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return clips.write_clip(tmp_path / "street.mp4", clips.every_40_ms(20), sound=True)
+
+
+def run(*words):
+    return main(["run", *map(str, words)])
+
+
+def command(*words):
+    return [sys.executable, "-m", "segdeploy", "run", *map(str, words)]
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_clip_comes_out_whole(model, clip, tmp_path, capsys):
+    assert run(model, clip, "-o", tmp_path / "out") == 0
+    out = tmp_path / "out" / "street.overlay.mp4"
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: 20 frames, ")
+    assert said.err == ""
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["street.overlay.mp4"]
+    with av.open(str(out)) as opened:
+        picture, sound = opened.streams.video[0], opened.streams.audio[0]
+        assert (picture.codec_context.name, picture.width, picture.height) == ("h264", 128, 96)
+        assert (picture.frames, float(picture.average_rate), sound.codec_context.name) == (20, 25, "aac")
+    assert clips.times_of(out) == clips.times_of(clip)
+
+
+def test_the_pictures_are_those_of_each_frame(model, clip, tmp_path):
+    assert run(model, clip, "-o", tmp_path / "out.mp4", "--no-legend") == 0
+    with open_session(model) as session, Video(clip) as given, Video(tmp_path / "out.mp4") as written:
+        for before, after in zip(given.read(), written.read(), strict=True):
+            expected = segment(session, before.frame).overlay(before.frame, legend=False)
+            assert np.abs(expected.astype(int) - after.frame).mean() < 6
+
+
+def test_a_line_a_frame(model, clip, tmp_path, capsys):
+    assert run(model, clip, "--json", tmp_path / "a.jsonl", "--every", 4) == 0
+    lines = lines_of(tmp_path / "a.jsonl")
+    assert [line["index"] for line in lines] == [0, 4, 8, 12, 16]
+    assert [line["time_s"] for line in lines] == [0, 0.16, 0.32, 0.48, 0.64]
+    assert list(lines[0]) == ["source", "index", "time_s", "areas", "latency_ms", "dropped", "flicker"]
+    assert lines[0]["source"] == str(clip)
+    assert sum(lines[0]["areas"].values()) == pytest.approx(1)
+    assert capsys.readouterr().out.startswith(f"{clip}: 5 frames, ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.jsonl",
+        "street.mp4",
+    ]  # nothing not asked for
+    assert run(model, clip, "--max-frames", 2, "--json") == 0
+    assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
+
+
+def test_several_sources_each_with_its_own_clip(graphs, clip, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    second = clips.write_clip(tmp_path / "other" / "street.mp4", clips.every_40_ms(7))
+    model = graphs("frames", 4)
+    assert run(model, clip, second, "-o", tmp_path / "{name}.seen.mkv") == 0
+    assert len(clips.times_of(tmp_path / "street.seen.mkv")) == 20
+    assert len(clips.times_of(tmp_path / "street-2.seen.mkv")) == 7
+    said = capsys.readouterr().out.splitlines()
+    assert [": 20 frames, " in said[0], ": 7 frames, " in said[1], " flickers: " in said[2]] == [True] * 3
+
+
+def test_images_become_a_clip(model, tmp_path, capsys):
+    for index in range(5):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), clips.frame(index))
+    assert run(model, tmp_path, "-o", tmp_path / "folder.mp4") == 0
+    assert run(model, tmp_path / "[0-2].png", "-o", tmp_path / "glob.mp4") == 0
+    assert clips.times_of(tmp_path / "folder.mp4") == [0, 0.2, 0.4, 0.6, 0.8]
+    assert clips.times_of(tmp_path / "glob.mp4") == [0, 0.2, 0.4]
+    (tmp_path / "3.png").write_text("no image")
+    capsys.readouterr()
+    assert run(model, tmp_path, "-o", tmp_path / "folder.mp4") == 1
+    assert "1 of 5 images could not be read; the first: " in capsys.readouterr().err
+    assert len(clips.times_of(tmp_path / "folder.mp4")) == 4
+
+
+def test_images_of_two_folders_do_not_meet(model, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "x.png"), clips.frame(3))
+    assert (
+        run(model, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", "--json", tmp_path / "l.jsonl")
+        == 0
+    )
+    assert len(list((tmp_path / "out").rglob("x.overlay.png"))) == 2
+    assert [line["image"] for line in lines_of(tmp_path / "l.jsonl")] == [
+        str(tmp_path / "a/x.png"), str(tmp_path / "b/x.png")
+    ]  # fmt: skip
+
+
+def test_raw_frames_on_standard_input(model, tmp_path):
+    def give(data, *more):
+        return subprocess.run(command(model, "-", *more), input=data, capture_output=True, check=False)
+
+    frames = b"".join(clips.frame(index).tobytes() for index in range(6))
+    out = tmp_path / "out.mp4"
+    done = give(frames, "--stdin-size", "96x128", "--stdin-fps", "10", "-o", str(out))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert clips.times_of(out) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    cut = give(frames[:-100], "--stdin-size", "96x128", "-o", str(out))
+    assert cut.returncode == 1
+    assert b"within a frame: 36764 of the 36864 bytes of 96x128 RGB came after 5 whole frames" in cut.stderr
+    assert len(clips.times_of(out)) == 5
+    empty = give(b"", "--stdin-size", "96x128", "-o", str(tmp_path / "none.mp4"))
+    assert (empty.returncode, empty.stderr) == (1, b"segdeploy: standard input holds no frame\n")
+    assert not (tmp_path / "none.mp4").exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path, ending):
+    out = tmp_path / "out.mp4"
+    running = subprocess.Popen(
+        command(model, "-", "--stdin-size", "96x128", "-o", out, "--json", tmp_path / "a.jsonl"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for index in range(12):
+        running.stdin.write(clips.frame(index).tobytes())
+    running.stdin.flush()
+    end = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob(".a.jsonl.*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(running.pid, ending)
+    said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (130, (b"", b"segdeploy: stopped\n"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.mp4"]
+    assert len(clips.times_of(out)) == len(lines_of(tmp_path / "a.jsonl")) > 0
+
+
+def test_a_reader_that_leaves_is_no_error(model):
+    frames = b"".join(clips.frame(index).tobytes() for index in range(40))
+    line = " ".join(command(model, "-", "--stdin-size", "96x128", "--json"))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], input=frames, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["index"] == 0
+
+
+def test_a_clip_that_grows(model, tmp_path, capsys):
+    path = clips.write_growing(tmp_path / "grows.h264")
+    assert run(model, path, "-o", tmp_path / "out.mp4") == 0
+    said = capsys.readouterr().err
+    assert "grows.h264 changes its size to 128x192 at frame " in said
+    with Video(tmp_path / "out.mp4") as video:
+        assert {timed.frame.shape for timed in video.read()} == {(96, 128, 3)}
+        assert video.frames >= 19
+
+
+def test_one_bad_source_is_told_before_anything_is_written(model, clip, tmp_path, refused):
+    sound = clips.write_clip(tmp_path / "sound.mp4", clips.every_40_ms(20), sound=True, pictures=False)
+    assert "has no video track" in refused("run", model, clip, sound)
+
+
+def test_what_is_refused(model, clip, tmp_path, refused):
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), clips.frame(0))
+    for words, sources in {
+        "there is no file or folder": ["gone.mp4"],
+        "no file matches": [tmp_path / "*.mov"],
+        "is images and": [clip, image],
+        "say --stdin-size HxW": ["-"],
+        "can be one source only": ["-", "-", "--stdin-size", "96x128"],
+        "there is no camera /dev/video77": ["77"],
+        "names no CSI camera": ["csi://front"],
+        "--every 0 is less than 1": [clip, "--every", "0"],
+        "--max-frames 0 is less than 1": [clip, "--max-frames", "0"],
+        "--batch 2 is more than the 1": [clip, "--batch", "2"],
+        "--timeout 0 is not above 0": [clip, "--timeout", "0"],
+        "--reconnect -1 is less than 0": [clip, "--reconnect", "-1"],
+        "is not a .jsonl": [clip, "--json", "a.mp4"],
+        "http://127.0.0.1:9/a.mp4 cannot be opened: Connection refused": [
+            "http://joe:secret@127.0.0.1:9/a.mp4"
+        ],
+    }.items():
+        assert words in refused("run", model, *sources)
+
+
+def test_an_output_that_is_an_input(model, clip, tmp_path, capsys):
+    link = tmp_path / "link.mp4"
+    link.symlink_to(clip)
+    before = clip.read_bytes()
+    assert run(model, clip, "-o", link) == 1
+    assert "is both the input and the output" in capsys.readouterr().err
+    assert clip.read_bytes() == before
+    assert run(model, clip, clip, "-o", tmp_path / "x.mp4") == 1
+    assert "2 sources do not go into one" in capsys.readouterr().err
+    assert run(model, clip, "-o", tmp_path / "x.avi") == 1
+    assert "expected a name that ends in .mp4, .mov, .mkv" in capsys.readouterr().err
+
+
+def test_a_gstreamer_pipeline(model, tmp_path, capsys):
+    import shutil
+
+    if not shutil.which("gst-launch-1.0"):
+        pytest.skip("no gst-launch-1.0: apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good")
+    pipeline = "videotestsrc num-buffers=8 is-live=true ! video/x-raw,width=128,height=96,framerate=20/1"
+    assert run(model, pipeline, "-o", tmp_path) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith(f"{tmp_path / 'pipeline.overlay.mp4'}: ")
+    assert 1 <= len(clips.times_of(tmp_path / "pipeline.overlay.mp4")) <= 8
+    assert run(model, "nosuchelement ! fakesrc", "-o", tmp_path) == 1
+    assert (
+        'gives no frames: WARNING: erroneous pipeline: no element "nosuchelement"' in capsys.readouterr().err
+    )
+
+
+def test_without_gstreamer(model, tmp_path, refused, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "needs gst-launch-1.0, which cannot be started" in refused("run", model, "videotestsrc ! queue")
+
+
+def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch):
+    shown = tmp_path / "shown"
+    tool = tmp_path / "gst-launch-1.0"
+    tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexec cat > {shown}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert run(model, clip, "--show") == 0
+    assert shown.stat().st_size == 20 * 96 * 128 * 3
+    assert "rawvideoparse format=rgb width=128 height=96" in (tmp_path / "asked").read_text()
+    tool.write_text("#!/bin/sh\nexit 1\n")
+    assert run(model, clip, "--show") == 1
+    tool.write_text("#!/bin/sh\nhead -c 40000 > /dev/null\n")  # closed after a frame
+    assert run(model, clip, "--show") == 0
+
+
+# ---- names --------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_outputs():
+    names = [
+        "a/street.mp4",
+        "b/street.mp4",
+        "rtsp://cam/front?x=1",
+        "rtsp://cam",
+        "/dev/video0",
+        "-",
+        "a ! b",
+        "csi://0",
+    ]
+    assert short_names(names) == ["street", "street-2", "front", "cam", "video0", "stdin", "pipeline", "0"]
+
+
+def test_a_template_of_addresses():
+    class Source:
+        path = None
+
+        def __init__(self, name):
+            self.name = name
+
+    two = [Source("a.mp4"), Source("b.mp4")]
+    assert places("rtsp://server/{name}", two) == ["rtsp://server/a", "rtsp://server/b"]
+    with pytest.raises(
+        RequestError, match=r"do not go into one rtsp://server/x; name a folder, or: -o 'rtsp:"
+    ):
+        places("rtsp://server/x", two)
+
+
+def test_globs_and_kinds(tmp_path):
+    for name in ("b.mp4", "a.mp4", "[1].png"):
+        (tmp_path / name).write_text("")
+    assert expand([f"{tmp_path}/*.mp4"]) == [f"{tmp_path}/a.mp4", f"{tmp_path}/b.mp4"]
+    for kept in (f"{tmp_path}/[1].png", "http://cam/a?b=[1]*", "filesrc location=*.mp4 ! decodebin", "-"):
+        assert expand([kept]) == [kept]
+    assert [is_images(name) for name in (str(tmp_path), "a.JPG", "a.mp4", "http://cam/a.jpg")] == [
+        True, True, False, False
+    ]  # fmt: skip
