@@ -301,6 +301,25 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
         )
 
 
+def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield f"A clip of {facts['clip']} through B0 at {facts['size']} to a clip with overlays, beside the network alone:"
+    rows = [
+        [
+            row["kernel"],
+            f"{row['network_fps']:.2f} FPS",
+            f"{row['whole_way_fps']:.2f} FPS",
+            f"{row['ratio']:.1%} ({row['lowest_ratio']:.1%})",
+        ]
+        for row in facts["rows"]
+    ]
+    yield table(("resize", "network alone", "whole way", "ratio (lowest)"), rows)
+    seen = facts["memory"]
+    yield (
+        f"Resident memory after {seen['frames']:,} frames: {seen['resident_mib'][-1]:.0f} MiB,"
+        f" {seen['grown_mib_after_500_frames']:+.1f} MiB since the 500th."
+    )
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
     ("Measured by segdeploy bench", "bench", bench),
@@ -309,6 +328,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Calibration", "collection", collection),
     ("Floors and predictions", "cost", cost),
     ("Mask2Former", "mask2former", mask2former),
+    ("Streams", "stream", stream),
 )
 
 

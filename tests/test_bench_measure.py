@@ -32,6 +32,8 @@ def test_a_session_on_the_host_is_timed_from_outside(graphs):
         "cuda_graph": "none",
         "wait": "the call returns",
         "streams": 1,
+        "labels": "from the small logits, interpolated only where classes meet",
+        "attention": "5 fused",
     }
     assert not found.has_device
     assert found.power is None

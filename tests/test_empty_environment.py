@@ -30,6 +30,7 @@ EXTRAS = {
     "onnxruntime",
     "transformers",
     "tensorrt_rtx",
+    "openvino",
 }
 
 
@@ -90,6 +91,7 @@ for name in {MODULES}:
         "segdeploy.quantize.scales",
         "segdeploy.quantize.written",
         "segdeploy.sessions.eager",
+        "segdeploy.sessions.openvino",
         "segdeploy.sessions.ort",
         "segdeploy.sessions.ort_device",
         "segdeploy.sessions.taps",

@@ -202,7 +202,13 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
     with ExitStack() as stack:
         sessions = [
             stack.enter_context(
-                open_session(model, threads=arguments.threads, provider=arguments.provider, card=card)
+                open_session(
+                    model,
+                    threads=arguments.threads,
+                    provider=arguments.provider,
+                    card=card,
+                    shares_cores=True,
+                )
             )
             for model in models
         ]

@@ -51,12 +51,14 @@ def open_session(
     threads: int | None = None,
     provider: str | None = None,
     card: ModelCard | None = None,
+    shares_cores: bool = False,
 ) -> Session:
     """An .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a copy of the
-    graph runs that answers the same in less time.
+    graph runs that answers the same in less time. `shares_cores` is for streams, whose decoder and encoder need the
+    processor too.
     """
     path = Path(path)
     if path.suffix == ".engine":
@@ -80,7 +82,8 @@ def open_session(
     from segdeploy.sessions.ort import OrtSession
     from segdeploy.sessions.short_graph import shortened
 
-    return OrtSession(path, threads=threads, provider=provider, card=card, copy=shortened(path, fuse=True))
+    copy = shortened(path, fuse=True)
+    return OrtSession(path, threads, provider, card, copy, shares_cores)
 
 
 def open_engine(path: Path, threads: int | None, provider: str | None, card: ModelCard | None) -> Session:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: our SegFormer graphs took about four fifths of ONNX Runtime's time there (B0, a busy machine).
+"""OpenVINO on the CPU: our SegFormer graphs take up to an eighth less time than in ONNX Runtime (benchmarks/).
 
 By itself it would compute in bfloat16 on a CPU that has it, which is not the graph that was proven: here it computes
 with the types that are in the graph.
