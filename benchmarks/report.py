@@ -279,7 +279,7 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
         ]
         yield (
             "Against transformers, random weights, two images: logits' largest error as a share of their range. A mask"
-            " beside zero may fall on either side of the attention's threshold in FP32, and the answers part from there;"
+            " beside zero may fall on either side of the attention's threshold in FP32, and the answers part there;"
             " in FP64 they do not."
         )
         yield table(
