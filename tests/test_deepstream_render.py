@@ -73,8 +73,8 @@ def test_every_version_and_type_is_clean_and_says_the_same_twice(
     version, network_type, interface, graphs, tmp_path
 ):
     request = Request(graphs(interface), version, network_type)
-    written = render(request, tmp_path / "made")
-    assert all(path.is_file() for path in written)
+    rendered = render(request, tmp_path / "made")
+    assert all(path.is_file() for path in rendered.paths)
     folder = Path(shutil.copytree(tmp_path / "made", tmp_path / "copied"))
     shutil.rmtree(tmp_path / "made")
     values = values_of(folder / "nvinfer_config.txt")
@@ -111,10 +111,9 @@ def test_streams(graphs, tmp_path):
 def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, versions, graphs, tmp_path):
     """nvinfer builds and compares nothing, so the folder says it."""
     request = Request(graphs("nvinfer", None), version, streams=streams)
-    warnings = reported(make_plan(request))
+    warnings = render(request, tmp_path).warnings
     assert [warning.split(" has a TensorRT ")[1].split(" ")[0] for warning in warnings] == versions
     assert all("NVIDIA/TensorRT#4853" in warning and "--streams 1" in warning for warning in warnings)
-    render(request, tmp_path)
     readme = (tmp_path / "README.md").read_text()
     assert all(warning in readme for warning in warnings)
     assert ("reported" in readme) == bool(versions)

@@ -95,6 +95,9 @@ def test_what_makes_no_sense_is_refused(graphs, clip, tmp_path, refused):
     assert "--layout 'over' is not known; known: side, wipe" in refused("run", model, clip, *both, "over")
     assert "--view is for a stream" in refused("run", model, image, "--view", 0)
     assert "--compare is for a stream" in refused("run", model, image, "--compare", model)
+    assert "--show is for a stream" in refused("run", model, image, "--show")
+    assert "--every is for a stream" in refused("run", model, image, "--every", 2)
+    assert "--max-frames is for a stream" in refused("run", model, image, "--max-frames", 1)
     assert "70000 is not a port" in refused("run", model, clip, "--view", 70000)
 
 

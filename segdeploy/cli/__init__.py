@@ -79,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("segdeploy: stopped", file=sys.stderr)
-        if (
-            is_building()
-        ):  # it calls into Python, and an interpreter that is being taken down answers with an abort
+        if is_building():  # it calls into Python, and an interpreter being taken down would abort
             sys.stderr.flush()
             os._exit(STOPPED)
         return STOPPED

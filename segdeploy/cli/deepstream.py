@@ -65,9 +65,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def execute_config(arguments: argparse.Namespace) -> int:
-    from segdeploy.deepstream.plan import Request, make_plan
+    from segdeploy.deepstream.plan import Request
     from segdeploy.deepstream.render import render
-    from segdeploy.deepstream.surroundings import reported
 
     request = Request(
         arguments.model,
@@ -78,9 +77,10 @@ def execute_config(arguments: argparse.Namespace) -> int:
         arguments.precision,
         arguments.int8_cache,
     )
-    for path in render(request, arguments.output):
+    rendered = render(request, arguments.output)
+    for path in rendered.paths:
         print(path)
-    for warning in reported(make_plan(request)):
+    for warning in rendered.warnings:
         print(f"segdeploy: {warning}", file=sys.stderr)
     print(
         f"next: segdeploy deepstream replay -c {arguments.output / 'nvinfer_config.txt'} -i CLIP -o replay.mp4"

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segdeploy.stream.flicker import Flicker
+    from segdeploy.stream.pipeline import Tally
+    from segdeploy.stream.sinks import Sink
+    from segdeploy.stream.sources import Stream
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -117,9 +120,16 @@ def execute(arguments: argparse.Namespace) -> int:
         raise RequestError(f"--layout {arguments.layout!r} is not known; known: {', '.join(LAYOUTS)}")
     sources = expand(arguments.source)
     if all(is_images(source) for source in sources) and not is_clip(arguments.output or ""):
-        for flag in ("compare", "view"):
-            if getattr(arguments, flag) is not None:
-                raise RequestError(f"--{flag} is for a stream; make one of these images with -o out.mp4")
+        for flag, unset in (
+            ("compare", None),
+            ("view", None),
+            ("show", False),
+            ("every", 1),
+            ("max_frames", None),
+        ):
+            if getattr(arguments, flag) != unset:
+                asked = flag.replace("_", "-")
+                raise RequestError(f"--{asked} is for a stream; make one of these images with -o out.mp4")
         return run_images(arguments, [Path(source) for source in sources])
     return run_streams(arguments, sources)
 
@@ -179,52 +189,33 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
     from segdeploy.cli.console import streaming
     from segdeploy.sessions import open_session
     from segdeploy.size import Size
-    from segdeploy.stream.drawing import Drawing, Style
     from segdeploy.stream.flicker import Flicker
     from segdeploy.stream.outputs import demand_other, places
     from segdeploy.stream.pipeline import Pipeline, Plan
-    from segdeploy.stream.sinks import JsonLines, Pictures, Sink
+    from segdeploy.stream.sinks import JsonLines
     from segdeploy.stream.sources import Opening, open_streams
     from segdeploy.stream.view import Page
-    from segdeploy.stream.window import Window
-    from segdeploy.video.location import without_credentials
 
     models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
     names = tuple(model.name for model in models)
-    style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
-    draw = Drawing(style).draw
     card = read_card(arguments.card) if arguments.card else None
     plan = Plan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
     size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
     # With one of these nothing is written that was not asked for.
     elsewhere = arguments.show or arguments.json is not None or arguments.view is not None
     output = arguments.output or (None if elsewhere else "out")
+    opening = {"threads": arguments.threads, "provider": arguments.provider, "card": card}
     with ExitStack() as stack:
         sessions = [
-            stack.enter_context(
-                open_session(
-                    model,
-                    threads=arguments.threads,
-                    provider=arguments.provider,
-                    card=card,
-                    shares_cores=True,
-                )
-            )
-            for model in models
+            stack.enter_context(open_session(model, **opening, shares_cores=True)) for model in models
         ]
         screen = stack.enter_context(streaming())
-        opening = Opening(arguments.timeout, arguments.reconnect, size, arguments.stdin_fps, screen.say)
-        streams = open_streams(sources, opening)
+        how = Opening(arguments.timeout, arguments.reconnect, size, arguments.stdin_fps, screen.say)
+        streams = open_streams(sources, how)
         for stream in streams:
             stack.callback(stream.close)
             screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
         written = places(output, streams) if output else []
-        sinks: list[list[Sink]] = [[] for _ in streams]
-        for own, stream, place in zip(sinks, streams, written, strict=False):
-            own.append(Pictures(place, stream, draw, arguments.timeout))
-        if arguments.show:
-            for own in sinks:
-                own.append(Window(draw))
         flicker = Flicker(len(models))
         shared: list[Sink] = [screen, flicker]
         if arguments.view is not None:
@@ -236,17 +227,39 @@ def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
                 demand_other(Path(arguments.json), streams)
             shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json), flicker))
         stack.enter_context(ended_by_sigterm())
+        sinks = drawn_into(arguments, names, streams, written)
         tallies = Pipeline(sessions, streams, sinks, shared, plan, screen.say).run()
-    for number, tally in enumerate(tallies):
-        said = f"{tally.frames} frames, {tally.fps:.1f} a second"
-        if streams[number].live:
-            said += f", {tally.dropped} dropped"
-        if arguments.json != "-" and tally.frames:
-            print(f"{without_credentials(written[number]) if written else tally.name}: {said}")
     if arguments.json != "-":
+        tell(tallies, streams, written)
         for line in flicker_words(flicker, names):
             print(line)
     return 1 if any(tally.error for tally in tallies) else 0
+
+
+def drawn_into(
+    arguments: argparse.Namespace, names: tuple[str, ...], streams: list[Stream], written: list[str]
+) -> list[list[Sink]]:
+    """Of each stream what takes its pictures."""
+    from segdeploy.stream.drawing import Drawing, Style
+    from segdeploy.stream.sinks import Pictures
+    from segdeploy.stream.window import Window
+
+    style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
+    draw = Drawing(style).draw
+    sinks: list[list[Sink]] = [[Window(draw)] if arguments.show else [] for _ in streams]
+    for own, stream, place in zip(sinks, streams, written, strict=False):
+        own.insert(0, Pictures(place, stream, draw, arguments.timeout))
+    return sinks
+
+
+def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> None:
+    from segdeploy.video.location import without_credentials
+
+    for number, tally in enumerate(tallies):
+        if tally.frames:
+            place = without_credentials(written[number]) if written else tally.name
+            lost = f", {tally.dropped} dropped" if streams[number].live else ""
+            print(f"{place}: {tally.frames} frames, {tally.fps:.1f} a second{lost}")
 
 
 @contextmanager

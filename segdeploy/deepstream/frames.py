@@ -31,10 +31,8 @@ class Source:
             yield TimedFrame(read_frame(image), index / self.fps)
 
     def _video(self) -> Iterator[TimedFrame]:
-        with (
-            Video(self.path) as video,
-            suppress(VideoError),
-        ):  # of one cut short, the replay says what is missing
+        # Of one cut short the replay says what is missing.
+        with Video(self.path) as video, suppress(VideoError):
             yield from video.read()
 
 

@@ -7,6 +7,7 @@ what the graph was proven with. The folder can be copied: the graph and all it n
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy import __version__, files
@@ -21,13 +22,19 @@ from segdeploy.deepstream.plan import (
     Request,
     make_plan,
 )
-from segdeploy.deepstream.surroundings import app_files, colours, readme, triton_files
+from segdeploy.deepstream.surroundings import app_files, colours, readme, reported, triton_files
 from segdeploy.record import record_path
 from segdeploy.shipped import folder
 
 
-def render(request: Request, output: Path) -> list[Path]:
-    """Writes the folder; what it holds, in the order in which a reader looks at it."""
+@dataclass(frozen=True)
+class Rendered:
+    paths: list[Path]  # in the order in which a reader looks at them
+    warnings: list[str]
+
+
+def render(request: Request, output: Path) -> Rendered:
+    """Writes the folder."""
     plan = make_plan(request)
     files.make_folder(output)
     texts = {
@@ -51,7 +58,7 @@ def render(request: Request, output: Path) -> list[Path]:
         copied |= {f"parser/{name}": sources / name for name in ("segdeploy_parser.cpp", "Makefile")}
     for name, source in copied.items():
         copy(source, output / name)
-    return [output / name for name in (*texts, *copied)]
+    return Rendered([output / name for name in (*texts, *copied)], reported(plan))
 
 
 def copy(source: Path, target: Path) -> None:

@@ -27,9 +27,8 @@ class Versions:
 WRONG_BATCHES = Versions((10, 11), (11, 1))
 WRONG_DEFORMABLE = Versions((10, 13), (11, 1))
 WRONG_GRID_SAMPLE_20 = Versions((10, 1), (10, 13))
-FIRST_OPSET_RENAMED = (
-    20  # its `linear` was `bilinear`, and a parser that knows the old name takes the nearest pixel
-)
+# Its `linear` was `bilinear` before, and a parser that knows the old name takes the nearest pixel.
+FIRST_OPSET_RENAMED = 20
 
 OTHER_FORM = "export it again with: segdeploy export CHECKPOINT --msda gather"
 

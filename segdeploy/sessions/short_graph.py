@@ -18,10 +18,7 @@ from onnx.external_data_helper import uses_external_data
 from segdeploy.sessions.lazy_labels import FACTORS, MOST_CLASSES, LazyLabels
 from segdeploy.signature import TensorFacts
 
-CENTRED = (
-    b"half_pixel",
-    b"pytorch_half_pixel",
-)  # they differ where a side is raised to one pixel: never here
+CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # other only where a side is raised to one pixel: never here
 OLDEST_OPSET = 13  # Resize and Softmax meant something else once
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less what the copy's own nodes take
 
@@ -165,9 +162,7 @@ def fuse_attention(model: ModelProto, known: Known) -> int:
         for node in model.graph.node
         if id(node) in by_last or id(node) not in gone
     ]
-    copied = [
-        NodeProto.FromString(node.SerializeToString()) for node in kept
-    ]  # a deleted one is no longer there
+    copied = [NodeProto.FromString(node.SerializeToString()) for node in kept]  # deleting empties them
     del model.graph.node[:]
     model.graph.node.extend(copied)
     if not any(item.domain == "com.microsoft" for item in model.opset_import):

@@ -109,9 +109,8 @@ class Video:
         if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
             return "the server refuses this user or password"
         silent_s = time.monotonic() - self._since_s
-        if (
-            self._timeout_s is not None and silent_s >= self._timeout_s
-        ):  # each protocol reports it in its own way
+        # Each protocol reports a silence in its own way.
+        if self._timeout_s is not None and silent_s >= self._timeout_s:
             return f"nothing came for {self._timeout_s:g} s"
         if isinstance(error, av.error.InvalidDataError):
             return "it holds no video that can be decoded; it may be cut short"
