@@ -58,17 +58,16 @@ class DeformableAttention(nn.Module):
         queries = tokens + positions
         offsets = self.sampling_offsets(queries).reshape(batch, count, self.heads, LEVELS, POINTS, 2)
         shares = self.attention_weights(queries).reshape(batch, count, self.heads, -1).softmax(-1)
-        shares = shares.reshape(batch, count, self.heads, LEVELS, POINTS)
         values = self.value_proj(tokens).split_with_sizes([height * width for height, width in sides], dim=1)
-        mixed = torch.zeros(batch, self.heads, size // self.heads, count)
+        sampled = []
         for level, (height, width) in enumerate(sides):
             maps = values[level].transpose(1, 2).reshape(batch * self.heads, -1, height, width)
             places = centres(sides)[:, None, None] + offsets[:, :, :, level] / torch.tensor([width, height])
             grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)
-            sampled = F.grid_sample(maps, grid, align_corners=False)
-            sampled = sampled.reshape(batch, self.heads, -1, count, POINTS)
-            mixed = mixed + (sampled * shares[:, :, :, level].transpose(1, 2)[:, :, None]).sum(-1)
-        projected: Tensor = self.output_proj(mixed.flatten(1, 2).transpose(1, 2))
+            sampled.append(F.grid_sample(maps, grid, align_corners=False))
+        shares = shares.transpose(1, 2).flatten(0, 1)[:, None]
+        mixed = (torch.cat(sampled, -1) * shares).sum(-1).reshape(batch, size, count)
+        projected: Tensor = self.output_proj(mixed.transpose(1, 2))
         return projected
 
 

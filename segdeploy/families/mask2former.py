@@ -4,6 +4,9 @@ A backbone gives four maps, a pixel decoder mixes three of them by deformable at
 of the image, and a decoder lets queries look at the maps, each where its own last mask says its object is. A query
 ends as a class and a mask. The semantic map is the sum over queries of class probability times mask probability, at
 a quarter of the image: that is what `forward` gives as logits, and it is what `--interface logits` means.
+
+The axes and the order of the sums are those of Hugging Face's network, so that both give the same bits: a mask's logit
+beside zero decides what a query sees next, and another order of sums would let it fall to the other side.
 `mask2former_deployed` holds the same function for devices.
 """
 
@@ -156,15 +159,16 @@ class QueryAttention(nn.Module):
         self.q_proj = nn.Linear(size, size)
         self.out_proj = nn.Linear(size, size)
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:  # queries×N×C
+        tokens, positions = tokens.transpose(0, 1), positions.transpose(0, 1)
         placed = tokens + positions
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.q_proj(placed), self.k_proj(placed), self.v_proj(tokens))
         )
-        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
         mixed: Tensor = self.out_proj((weights @ value).transpose(1, 2).flatten(2))
-        return mixed
+        return mixed.transpose(0, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -173,7 +177,7 @@ class DecoderLayer(nn.Module):
         size = config.size
         self.self_attn = QueryAttention(size, config.heads)
         self.self_attn_layer_norm = nn.LayerNorm(size)
-        self.cross_attn = nn.MultiheadAttention(size, config.heads, batch_first=True)
+        self.cross_attn = nn.MultiheadAttention(size, config.heads)
         self.cross_attn_layer_norm = nn.LayerNorm(size)
         self.fc1 = nn.Linear(size, config.inner)
         self.fc2 = nn.Linear(config.inner, size)
@@ -182,14 +186,13 @@ class DecoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, level: Tensor, level_positions: Tensor, unseen: Tensor
     ) -> Tensor:
-        """`unseen`: N×queries×hw, true where a query's mask leaves a place out."""
+        """Queries×N×C, hw×N×C, and N×queries×hw: `unseen` is true where a query's mask leaves a place out."""
         unseen = unseen & ~unseen.all(-1, keepdim=True)  # a query without a mask looks everywhere
         looked, _ = self.cross_attn(
             tokens + positions,
             level + level_positions,
             level,
             attn_mask=unseen.repeat_interleave(self.cross_attn.num_heads, 0),
-            need_weights=False,
         )
         tokens = self.cross_attn_layer_norm(tokens + looked)
         tokens = self.self_attn_layer_norm(tokens + self.self_attn(tokens, positions))
@@ -214,9 +217,9 @@ class MaskPredictor(nn.Module):
         sizes = (config.size, config.size, config.size, config.mask_size)
         self.mask_embedder = module_list(Step(sizes[step], sizes[step + 1]) for step in range(3))
 
-    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:  # N×queries×h×w
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:  # queries×N×C -> N×queries×h×w
         first, second, third = self.mask_embedder
-        embedded = third(second(first(tokens).relu()).relu())
+        embedded = third(second(first(tokens.transpose(0, 1)).relu()).relu())
         return torch.einsum("nqc,nchw->nqhw", embedded, features)
 
 
@@ -248,10 +251,10 @@ class TransformerModule(nn.Module):
             self.input_projections, maps, self.level_embed.weight, strict=True
         ):
             height, width = level.shape[2:]
-            levels.append(to_tokens(project(level)) + embedding)
-            places.append(to_tokens(sine_positions(height, width, embedding.shape[0])[None]))
-        positions = self.queries_embedder.weight[None]
-        tokens = self.queries_features.weight.expand(len(features), -1, -1)
+            levels.append((project(level).flatten(2) + embedding[:, None]).permute(2, 0, 1))
+            places.append(sine_positions(height, width, len(embedding)).flatten(1).T[:, None])
+        positions = self.queries_embedder.weight[:, None]
+        tokens = self.queries_features.weight[:, None].repeat(1, len(features), 1)
         decoder = self.decoder
         for turn, layer in enumerate(decoder.layers):
             place = turn % LEVELS
@@ -261,7 +264,7 @@ class TransformerModule(nn.Module):
                 tokens, positions, levels[place], places[place], lowered.sigmoid().flatten(2) < 0.5
             )
         tokens = decoder.layernorm(tokens)
-        return tokens, decoder.mask_predictor(tokens, features)
+        return tokens.transpose(0, 1), decoder.mask_predictor(tokens, features)
 
 
 class Body(nn.Module):

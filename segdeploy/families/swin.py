@@ -100,16 +100,16 @@ class WindowSelfAttention(nn.Module):
         self.value = nn.Linear(size, size, biased)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
 
-    def forward(self, windows: Tensor, forbidden: Tensor | None) -> Tensor:  # N×windows×L×C
+    def forward(self, windows: Tensor, forbidden: Tensor | None) -> Tensor:  # N·windows×L×C
         query, key, value = (
-            part(windows).reshape(*windows.shape[:-1], self.heads, -1).transpose(-2, -3)
+            part(windows).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + self.position_bias()
+        bias = self.position_bias()[None]
         if forbidden is not None:
-            scores = scores + forbidden
-        mixed: Tensor = (scores.softmax(-1) @ value).transpose(-2, -3).flatten(-2)
-        return mixed
+            bias = (bias + forbidden).repeat(len(windows) // len(forbidden), 1, 1, 1)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return mixed.transpose(1, 2).flatten(2)
 
     def position_bias(self) -> Tensor:  # heads×L×L, by how far a key is from its query
         place = torch.arange(self.window)
@@ -165,7 +165,7 @@ class Block(nn.Module):
             tokens = tokens.roll((-self.shift, -self.shift), (1, 2))
         batch, _, _, size = tokens.shape
         windows = tokens.reshape(batch, rows, side, columns, side, size).transpose(2, 3)
-        windows = windows.reshape(batch, rows * columns, side * side, size)  # N×windows×L×C
+        windows = windows.reshape(batch * rows * columns, side * side, size)
         mixed = self.attention.output.dense(
             self.attention.self(windows, forbidden_pairs(rows, columns, side, self.shift))
         )
@@ -234,7 +234,7 @@ class Swin(nn.Module):
         for stage, norm in zip(self.encoder.layers, self.hidden_states_norms.values(), strict=True):
             for block in stage.blocks:
                 tokens = block(tokens)
-            found.append(norm(tokens).permute(0, 3, 1, 2))
+            found.append(norm(tokens).permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
                 tokens = stage.downsample(tokens)
         return found
