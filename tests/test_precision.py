@@ -1,5 +1,7 @@
 """FP16 in the graph: which nodes stay FP32, that types agree everywhere, and that overflow is seen without a GPU."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -195,6 +197,31 @@ def test_the_largest_of_every_tensor():
     assert ranges == pytest.approx(
         {"x": 2, "a": 600, "b": 180000, "c": 90000, "d": 90, "y": expected}, rel=1e-5
     )
+
+
+def test_looking_at_tensors_does_not_hold_them():
+    """Thirty tensors of 16 MB each; in a process of its own, because a peak is never forgotten."""
+    program = """
+import resource, sys
+import numpy as np
+from onnx import TensorProto, helper
+from segdeploy.probing import measure_ranges
+names = [f"t{turn}" for turn in range(31)]
+nodes = [helper.make_node("Add", [old, old], [new]) for old, new in zip(names, names[1:])]
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 1024, 1024]) for name in (names[0], names[-1])]
+model = helper.make_model(helper.make_graph(nodes, "chain", ends[:1], ends[1:]))
+model.opset_import[0].version, model.ir_version = 17, 8
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+inputs, before = np.ones((1, 4, 1024, 1024), np.float32), peak()
+ranges = measure_ranges(model, [inputs])
+print(ranges["t30"], peak() - before)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    largest, grown = map(float, answer.split())
+    assert largest == 2.0**30
+    assert grown < 200e3  # KiB
 
 
 def test_an_activation_beyond_fp16_stays_fp32():

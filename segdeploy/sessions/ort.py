@@ -174,8 +174,10 @@ def fallbacks_of(provider: str) -> list[str]:
 
 
 def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-    """All outputs of a serialised graph by name, for one batch after the other."""
-    session = ort.InferenceSession(model, quiet_options(), providers=["CPUExecutionProvider"])
+    """All outputs of a serialised graph by name, for one batch after the other; its nodes run in their order."""
+    options = quiet_options()
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # of those that can run, the first
+    session = ort.InferenceSession(model, options, providers=[CPU])
     names = [argument.name for argument in session.get_outputs()]
     for batch in batches:
         answers = session.run(None, {session.get_inputs()[0].name: batch})
