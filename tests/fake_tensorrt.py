@@ -245,7 +245,9 @@ def classes(module, version):
             module.did("parse_from_file", path)
             if module.parser_says:
                 return False
-            read(self._network, onnx.load(path))
+            model = onnx.load(path)
+            module.parsed = [node.op_type for node in model.graph.node]
+            read(self._network, model)
             return True
 
     def read(network, model):

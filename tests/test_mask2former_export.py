@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from segdeploy import export, families
+from segdeploy import export, families, files
 from segdeploy.cli import main
 from segdeploy.engine.build import build
-from segdeploy.engine.request import EngineRequest
+from segdeploy.engine.request import EngineRequest, Profile
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.export import export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
+from segdeploy.graph.sampling import sampling_as_gathers
+from segdeploy.half import write_half
 from segdeploy.quantize import Request, quantize
 from segdeploy.record import read_record
 from segdeploy.scenes import write_cityscapes
@@ -175,25 +177,95 @@ def engine_of(path, folder, runtime="tensorrt", **asked):
     return build(path, EngineRequest(**asked), folder, flavour=open_flavour(runtime))
 
 
-@pytest.mark.parametrize(("version", "wrong"), [("10.3.0", False), ("10.16.1", True), ("11.4.0", False)])
-def test_versions_that_sample_wrongly_do_not_build(version, wrong, exported, tensorrt_here, tmp_path):
+REPORTED = (
+    "TensorRT 10.16.1 is reported to compute them wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in"
+    " deformable attention, TensorRT 10.13 to 11.1)"
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "form", "note"),
+    [
+        ("10.3.0", None, "gridsample", ""),
+        (
+            "10.16.1",
+            None,
+            "gather",
+            f"6 GridSample nodes were built as gathers: {REPORTED}. Of a Mask2Former,",
+        ),
+        ("10.16.1", "gridsample", "gridsample", f"{REPORTED}; --msda gridsample asked for it"),
+        ("10.3.0", "gather", "gather", "6 GridSample nodes were built as gathers: --msda gather"),
+        (
+            "11.4.0",
+            None,
+            "gridsample",
+            "nothing is known of TensorRT 11.4.0; --msda gather does without them",
+        ),
+    ],
+)
+def test_the_build_picks_the_form_by_the_version(
+    version, asked, form, note, exported, tensorrt_here, tmp_path
+):
     there = tensorrt_here(version)
     path = exported("frames", "gridsample").path
-    if wrong:
-        with pytest.raises(EngineError) as refusal:
-            engine_of(path, tmp_path)
-        assert str(refusal.value) == (
-            "gridsample.frames.onnx has 6 GridSample nodes (opset 17), and TensorRT 10.16.1 is reported to compute them"
-            " wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in deformable attention, TensorRT 10.13 to 11.1)"
-            ". Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
-            " that is not of these"
-        )
-        assert list(tmp_path.iterdir()) == []
-        assert there.arguments_of("build_serialized_network") == []
-    else:
-        notes = engine_of(path, tmp_path).advice
-        assert any("nothing is known of TensorRT 11.4.0" in note for note in notes) is (version == "11.4.0")
-    assert engine_of(exported("frames", "gather").path, tmp_path).advice == []
+    done = engine_of(path, tmp_path, msda=asked)
+    assert ("GridSample" in there.parsed, "GatherND" in there.parsed) == (
+        form == "gridsample",
+        form == "gather",
+    )
+    assert note in " ".join(done.advice)
+    assert bool(note) == bool(done.advice)
+    sampling = done.record.engine["sampling"]
+    assert (sampling["nodes"], sampling["as"]) == (6, form)
+    assert sampling["why"] in "".join(done.advice)
+    assert done.record.engine["graph"]["digest"] == files.digest_of(path)  # what it is compared with
+    assert list(tmp_path.glob("*.onnx")) == []
+
+
+def test_a_graph_of_gathers_is_built_as_it_is(exported, tensorrt_here, tmp_path):
+    tensorrt_here("10.16.1")
+    done = engine_of(exported("frames", "gather").path, tmp_path, msda="gridsample")
+    assert (done.advice, done.record.engine["sampling"]) == ([], None)
+
+
+def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp_path):
+    there = tensorrt_here("10.16.1")
+    model = onnx.load(exported("frames", "gridsample").path)
+    node = next(node for node in model.graph.node if node.op_type == "GridSample")
+    node.attribute.append(onnx.helper.make_attribute("padding_mode", "border"))
+    path = tmp_path / "border.onnx"
+    onnx.save(model, path)
+    with pytest.raises(EngineError) as refusal:
+        engine_of(path, tmp_path)
+    assert str(refusal.value) == (
+        f"border.onnx has 6 GridSample nodes (opset 17); {REPORTED}, and the GridSample {node.name!r} has the mode"
+        " bilinear and the padding border; only bilinear sampling with zeros around it can be written as gathers."
+        " Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
+        " that is not of these"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["border.onnx"]
+    assert there.arguments_of("build_serialized_network") == []
+
+
+def test_sampling_as_gathers_changes_no_label(written, exported):
+    frames = np.random.default_rng(9).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    gathers = sampling_as_gathers(onnx.load(exported("logits", "gridsample").path))
+    pixels = ((frames - MEAN) * ONE_SCALE).transpose(0, 3, 1, 2).astype(np.float32)
+    scores, labels = reference(written, frames)
+    np.testing.assert_allclose(run(gathers, pixels), scores, atol=1e-4 * np.ptp(scores))
+    gathers = sampling_as_gathers(onnx.load(exported("frames", "gridsample").path))
+    assert np.mean(run(gathers, frames) == labels) >= 0.9999
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+    path = exported("frames", "gridsample").path
+    if fp16:
+        path = write_half(path, output=tmp_path).path
+    done = engine_of(path, tmp_path, "tensorrt-rtx", msda="gather", profile=Profile(1, 1, 2))
+    assert done.record.engine["sampling"]["as"] == "gather"
+    assert done.record.precision == ("fp16" if fp16 else "fp32")
 
 
 def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(exported, tensorrt_here, tmp_path):

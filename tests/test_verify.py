@@ -139,6 +139,13 @@ def test_the_bugs_of_grid_sample(version, opset, said, engine):
     assert verify.advice(wrong, wrong, record).startswith(said)
 
 
+def test_an_engine_of_gathers_has_no_bug_of_grid_sample(engine):
+    built = {"version": "10.16.1", "sampling": {"nodes": 2, "as": "gather", "why": "…"}}
+    _, record = engine(engine=built, cost={"nodes": 9, "GridSample": 2})
+    wrong = [verify.Seen(1, 0, Agreement(1, 100, 10, None))]
+    assert verify.advice(wrong, wrong, record).startswith("No known bug fits")
+
+
 @pytest.mark.parametrize(
     ("precision", "share", "passes"),
     [

@@ -47,6 +47,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--hardware-compatible", action="store_true", help="for any GPU from Ampere on")
     engine.add_argument("--version-compatible", action="store_true", help="for newer TensorRTs of this major")
     engine.add_argument("--dla", type=int, metavar="N", help="run on this DLA core what it can")
+    engine.add_argument(
+        "--msda",
+        metavar="FORM",
+        help="how GridSample is built: gridsample, as it is, or gather (default: gather where this TensorRT is"
+        " reported to sample wrongly)",
+    )
     engine.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5 (TensorRT's default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -73,6 +79,7 @@ def execute(arguments: argparse.Namespace) -> int:
         version_compatible=arguments.version_compatible,
         dla=arguments.dla,
         optimization_level=arguments.optimization_level,
+        msda=arguments.msda,
         card=arguments.card,
     )
     calibrator = arguments.calibrator is not None

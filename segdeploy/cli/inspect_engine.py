@@ -46,6 +46,7 @@ def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:
         ("layers", layers_in_words(layers)),
         *(("", f"{group:32} {counts_in_words(counts)}") for group, counts in layers["groups"].items()),
         ("attention", attention_in_words(layers["fused_attention"])),
+        *sampling_in_words(engine.get("sampling")),
         (
             "memory",
             f"{memory['engine_bytes'] / 1e6:.1f} MB in the file"
@@ -61,6 +62,13 @@ def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:
     if record.command:
         found.append(("command", record.command))
     return found
+
+
+def sampling_in_words(sampling: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not sampling:
+        return []
+    why = f" ({sampling['why']})" if sampling["why"] else ""
+    return [("sampling", f"{sampling['nodes']} GridSample nodes as {sampling['as']}{why}")]
 
 
 def for_what(engine: dict[str, Any]) -> str:

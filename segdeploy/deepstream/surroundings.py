@@ -124,6 +124,7 @@ def reported(plan: Plan) -> list[str]:
     warnings = []
     for version in dict.fromkeys(TENSORRT_OF_DEEPSTREAM.get(request.deepstream, ())):
         bug = bug_of_sampling(Version.parse(version), facts.samples, facts.opset)
+        way_round = " and builds sampling as gathers" if bug else ""
         if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:
             bug = (
                 f"NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})",
@@ -133,7 +134,7 @@ def reported(plan: Plan) -> list[str]:
             warnings.append(
                 f"DeepStream {request.deepstream} has a TensorRT {version} (on a workstation or on a Jetson) which is"
                 f" reported to compute such a graph wrongly without a word: {bug[0]}. Instead {bug[1]}; or build"
-                f" {plan.engine} on that machine with segdeploy build-engine, which compares it first."
+                f" {plan.engine} on that machine with segdeploy build-engine, which compares it first{way_round}."
             )
     return warnings
 

@@ -30,7 +30,7 @@ from segdeploy.engine.network import (
     report_of,
 )
 from segdeploy.engine.progress import Phases, Progress, monitor_of, stoppable
-from segdeploy.engine.reported import note_of_sampling
+from segdeploy.engine.reported import graph_to_build
 from segdeploy.engine.request import EngineRequest
 from segdeploy.engine.settings import configure, on_dla, timed
 from segdeploy.errors import EngineError, OutputError
@@ -94,7 +94,7 @@ def build_locked(job: Job, path: Path) -> Built:
             record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
         compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
-        notes = [*note_of_sampling(flavour, job.model), *advice(heard.warnings)]
+        notes = [note for note in (job.sampling.note, *advice(heard.warnings)) if note]
         if made.timing is not None and request.timing_cache is not None:
             try:
                 files.write_bytes(request.timing_cache, made.timing)
@@ -104,8 +104,13 @@ def build_locked(job: Job, path: Path) -> Built:
 
 
 def make(job: Job, heard: Heard) -> Made:
+    with graph_to_build(job.graph, job.model, job.sampling) as graph:
+        network = open_network(job.flavour, graph, job.signature, typed=job.typed, heard=heard)
+        return made_of(job, network, heard)
+
+
+def made_of(job: Job, network: Network, heard: Heard) -> Made:
     flavour, request = job.flavour, job.request
-    network = open_network(flavour, job.graph, job.signature, typed=job.typed, heard=heard)
     config = configure(network, request, job.written)
     calibrated = request.calibration is not None
     add_profile(network, config, job.signature, job.profile, calibrated=calibrated)
@@ -187,6 +192,7 @@ def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> 
         "options": job.request.as_json(),
         "dla": made.dla,
         "calibration_digest": scales,
+        "sampling": job.sampling.as_json(),
         "commands": commands,
         "build_seconds": round(made.seconds, 3),
         "verified": {"done": False, "why": "not compared yet"},

@@ -14,7 +14,7 @@ from segdeploy.card import read_card
 from segdeploy.engine import verify
 from segdeploy.engine.network import open_builder, profile_of
 from segdeploy.engine.progress import Progress
-from segdeploy.engine.reported import demand_sound
+from segdeploy.engine.reported import Sampling, demand_plugins, sampling_of
 from segdeploy.engine.request import EngineRequest, Profile
 from segdeploy.engine.settings import demand_core, demand_possible
 from segdeploy.errors import EngineError, GraphError, RequestError
@@ -38,6 +38,7 @@ class Job:
     profile: Profile
     command: str
     progress: Progress
+    sampling: Sampling
     images: tuple[Path, ...] = ()  # of the user's: what the engine is compared on
 
     @property
@@ -94,7 +95,8 @@ def job_of(
     progress("reading the graph")
     card = read_card(request.card) if request.card else None
     model = onnx.load(graph)
-    demand_sound(flavour, request, model, graph.name)
+    demand_plugins(flavour, request, model, graph.name)
+    sampling = sampling_of(flavour, request, model, graph.name)
     with runnable(graph, model) as path, open_session(path, card=card) as session:
         signature = session.signature
     written = written_in(model)
@@ -112,7 +114,20 @@ def job_of(
         with listening(flavour) as heard:
             demand_core(open_builder(flavour, graph, signature, heard), request.dla)
     digest = digest_of_graph(graph)
-    return Job(graph, digest, model, signature, written, request, flavour, profile, command, progress, images)
+    return Job(
+        graph,
+        digest,
+        model,
+        signature,
+        written,
+        request,
+        flavour,
+        profile,
+        command,
+        progress,
+        sampling,
+        images,
+    )
 
 
 def digest_of_graph(graph: Path) -> str:

@@ -12,6 +12,7 @@ from segdeploy.errors import RequestError
 
 LARGEST_BATCH = 1024
 LEVELS = range(6)  # of optimisation
+FORMS = ("gridsample", "gather")  # of deformable attention
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class EngineRequest:
     optimization_level: int | None = None
     calibration: Calibration | None = None
     card: str | None = None
+    msda: str | None = (
+        None  # how GridSample is built, one of FORMS; None: as this TensorRT computes it rightly
+    )
 
     def demand_sense(self) -> None:
         """Refuse what no TensorRT can do."""
@@ -84,6 +88,10 @@ class EngineRequest:
             raise RequestError(f"--workspace {self.workspace_gib:g} is not a size in GiB, as in 4")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:
             raise RequestError(f"--optimization-level {self.optimization_level} is outside 0 to {LEVELS[-1]}")
+        if self.msda not in (None, *FORMS):
+            raise RequestError(
+                f"--msda {self.msda} is nothing that build-engine can make of a graph; known: {', '.join(FORMS)}"
+            )
         if self.dla is not None and self.dla < 0:
             raise RequestError(f"--dla {self.dla} is not the number of a DLA core; they are counted from 0")
         if self.dla is not None and not (self.fp16 or self.int8):
@@ -103,6 +111,7 @@ class EngineRequest:
             "hardware_compatible": self.hardware_compatible,
             "version_compatible": self.version_compatible,
             "dla": self.dla,
+            "msda": self.msda,
             "optimization_level": self.optimization_level,
             "calibrator": None if self.calibration is None else "tensorrt",
         }

@@ -185,7 +185,8 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
     name, version = record.engine["flavour"], Version.parse(record.engine["version"])
     alone = [one for one in seen if one.batch == 1]
-    known = bug_of_sampling(version, record.cost.get("GridSample", 0), record.opset)
+    samples = 0 if was_gathered(record) else record.cost.get("GridSample", 0)
+    known = bug_of_sampling(version, samples, record.opset)
     if known is not None and name == TENSORRT:
         report, remedy = known
         return f"This fits {report}: {remedy}"
@@ -207,6 +208,11 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
         "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step loses it, and report"
         f" it with its record ({name} {version})"
     )
+
+
+def was_gathered(record: ArtifactRecord) -> bool:
+    """Whether its graph's GridSample was built as gathers."""
+    return (record.engine.get("sampling") or {}).get("as") == "gather"
 
 
 def has_own_batch(record: ArtifactRecord) -> bool:
