@@ -37,7 +37,51 @@ def oracle(backbone="swin", seed=5, **changes):
     config = transformers.Mask2FormerConfig(
         backbone_config=inner, id2label=labels, num_labels=len(labels), **{**SMALL, **changes}
     )
-    return randomise(transformers.Mask2FormerForUniversalSegmentation(config), seed).eval()
+    network = randomise(transformers.Mask2FormerForUniversalSegmentation(config), seed).eval()
+    tell_classes_apart(network)
+    return network
+
+
+def tell_classes_apart(network):
+    """Random weights give all queries one class and one mask; here each has a class of its own, and a mask that varies.
+
+    Both last layers are fitted to what comes into them for noise: what labels prove then is more than one class.
+    """
+    decoder, predictor = network.model.transformer_module.decoder, network.class_predictor
+    last = decoder.mask_predictor.mask_embedder.get_submodule("2.0")
+    pixels = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(1))
+    seen = {}
+    hooks = [
+        module.register_forward_hook(lambda module, given, answer, name=name: seen.update({name: given[0]}))
+        for name, module in (("classes", predictor), ("masks", last))
+    ]
+    with torch.no_grad():
+        for layer in decoder.layers:  # or the queries grow alike
+            for last_of in (layer.cross_attn.out_proj, layer.self_attn.out_proj, layer.fc2):
+                last_of.weight *= 0.1
+        features = network(pixel_values=pixels).pixel_decoder_last_hidden_state.transpose(0, 1).flatten(1)
+        count, queries = seen["masks"].shape[:2]
+        directions = torch.randn(queries, len(features), generator=torch.Generator().manual_seed(2))
+        middle = features.mean(1, keepdim=True)
+        spread = (directions @ (features - middle)).std(1, keepdim=True)
+        directions = 3 * directions / spread
+        offsets = directions @ middle  # a mask is `directions` times features, less what it is on average
+        directions = directions - offsets * middle.T / (middle**2).sum()
+        fit(last, seen["masks"].flatten(0, 1), directions.repeat(count, 1))
+        network(pixel_values=pixels)
+        wanted = 8 * torch.eye(predictor.out_features)[torch.arange(queries) % network.config.num_labels]
+        fit(predictor, seen["classes"].flatten(0, 1), wanted.repeat(count, 1))
+    for hook in hooks:
+        hook.remove()
+
+
+def fit(layer, inputs, wanted):
+    """Least squares, held back a little: what comes in for other images differs."""
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1).double()
+    normal = inputs.T @ inputs + 1e-4 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    solved = torch.linalg.solve(normal, inputs.T @ wanted.double()).float()
+    layer.weight.copy_(solved[:-1].T)
+    layer.bias.copy_(solved[-1])
 
 
 def write(folder, backbone="swin", size=(96, 160), **changes):

@@ -10,9 +10,11 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import CLASSES
 from safetensors.torch import load_file, save_file
 
 from segdeploy import export, families, files
+from segdeploy.card import read_card
 from segdeploy.cli import main
 from segdeploy.engine.build import build
 from segdeploy.engine.request import EngineRequest, Profile
@@ -35,6 +37,22 @@ ONE_SCALE = np.float32(0.01735207357279195)
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     return checkpoints.write(tmp_path_factory.mktemp("m2f") / "small")
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    """Its labels change from pixel to pixel, so that more of them are near a border than a street has."""
+    folder = tmp_path_factory.mktemp("card")
+    labels = [{"name": name, "colour": [10 * place] * 3} for place, name in enumerate(CLASSES)]
+    (folder / "labels.yaml").write_text(json.dumps({"classes": labels}))
+    facts = {
+        "family": "mask2former", "checkpoint": "none", "size": "96x160", "mean": [123.675, 116.28, 103.53],
+        "std": [58.395, 57.12, 57.375],
+        "labels": "labels.yaml", "reduce_labels": False, "resize": "pillow", "licence": "none",
+        "min_pixel_agreement_fp16": 0.985, "max_logits_error": 0.1,
+    }  # fmt: skip
+    (folder / "noisy.yaml").write_text(json.dumps(facts))
+    return str(folder / "noisy.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +92,7 @@ def test_each_interface_answers_for_every_slot(interface, form, written, exporte
     path = exported(interface, form).path
     frames = np.random.default_rng(2).integers(0, 256, (3, 96, 160, 3), np.uint8)
     scores, labels = reference(written, frames)
+    assert np.bincount(labels.ravel()).min() > 1000  # of each of five classes
     eaten = frames
     if interface != "frames":
         eaten = np.ascontiguousarray((ONE_SCALE * (frames - MEAN)).transpose(0, 3, 1, 2))
@@ -148,9 +167,9 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
 
 
 @pytest.mark.parametrize("form", ["gridsample", "gather"])
-def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, tmp_path):
-    made = export_onnx(written, interface="frames", msda=form, fp16=True, output=tmp_path)
-    assert made.record.agreement["pixel_agreement"] >= 0.995
+def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, card, tmp_path):
+    made = export_onnx(written, card=card, interface="frames", msda=form, fp16=True, output=tmp_path)
+    assert made.record.agreement["pixel_agreement"] >= 0.99
     assert len(made.record.islands) < made.record.cost["nodes"] / 4
     # how far a point is from its pixel is told in FP32: FP16 knows a place of 500 to a half only
     distance = "network.pixels.layers.0.attention.sample/Sub"
@@ -258,11 +277,11 @@ def test_sampling_as_gathers_changes_no_label(written, exported):
 
 
 @pytest.mark.parametrize("fp16", [False, True])
-def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, tmp_path):
+def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, card, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
     path = exported("frames", "gridsample").path
     if fp16:
-        path = write_half(path, output=tmp_path).path
+        path = write_half(path, card=read_card(card), output=tmp_path).path
     done = engine_of(path, tmp_path, "tensorrt-rtx", msda="gather", profile=Profile(1, 1, 2))
     assert done.record.engine["sampling"]["as"] == "gather"
     assert done.record.precision == ("fp16" if fp16 else "fp32")
@@ -347,7 +366,7 @@ def test_the_record_names_the_network(exported):
     assert record["cost"]["GridSample"] == 6
 
 
-def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, tmp_path):
+def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, card, tmp_path):
     """The same function, with one layer's inner activations large and the weights behind them small."""
     for name in ("config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((written / name).read_bytes())
@@ -356,11 +375,11 @@ def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, tmp_path):
     for name, factor in (("fc1.weight", 2**13), ("fc1.bias", 2**13), ("fc2.weight", 2**-13)):
         weights[f"{layer}.{name}"] *= factor
     save_file(weights, tmp_path / "model.safetensors")
-    made = export_onnx(tmp_path, interface="logits", fp16=True, output=tmp_path)
+    made = export_onnx(tmp_path, card=card, interface="logits", fp16=True, output=tmp_path)
     assert [name for name in made.record.islands if "pixels.layers" in name] == [
         "network.pixels.layers.1.expand/MatMul",
         "network.pixels.layers.1.expand/Add",
         "network.pixels.layers.1/Relu",
         "network.pixels.layers.1.shrink/MatMul",
     ]
-    assert made.agreement.logits_error < 5e-3
+    assert made.agreement.logits_error < 0.05

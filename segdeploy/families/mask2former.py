@@ -163,7 +163,7 @@ class QueryAttention(nn.Module):
         tokens, positions = tokens.transpose(0, 1), positions.transpose(0, 1)
         placed = tokens + positions
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2).contiguous()
             for part in (self.q_proj(placed), self.k_proj(placed), self.v_proj(tokens))
         )
         weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)

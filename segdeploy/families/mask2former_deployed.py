@@ -40,7 +40,9 @@ from segdeploy.families.resnet import DeployedResnet, Resnet
 from segdeploy.families.swin import DeployedSwin
 from segdeploy.size import Size
 
-BLOCKED = -1e4  # its exponential is zero beside any score a network gives, and FP16 holds it
+BLOCKED = (
+    -4096.0
+)  # its exponential is zero beside any score a network gives, and FP16 holds it with room to spare
 
 
 def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
