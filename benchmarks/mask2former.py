@@ -33,7 +33,7 @@ from torch import nn
 from transformers.models.mask2former import modeling_mask2former
 from transformers.utils.logging import disable_progress_bar
 
-from segdeploy import families
+from segdeploy import families, scenes
 from segdeploy.export import OPSET, export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.graph.layers import all_macs
@@ -48,7 +48,7 @@ SWIN = {
 QUERIES = {"swin-t": 100, "swin-l": 200}  # as the semantic Cityscapes checkpoints have them
 AGREEMENT = {  # labels of the exported graphs are compared at the first
     "swin-t": [Size(200, 328), Size(224, 224)],  # no multiple of 32 or of the window, and one of both
-    "swin-l": [Size(136, 200)],
+    "swin-l": [Size(136, 200), Size(192, 256)],
 }
 SPEED = Size(256, 512)
 LARGE, LARGEST = (
@@ -76,12 +76,13 @@ def network(name: str) -> nn.Module:
 def agreement(folder: Path) -> dict:
     """The plain network's logits, and both graphs' labels, against transformers', on noise, two images at once.
 
-    In FP64 too: a mask's logit beside zero falls to one side or the other in FP32, and its query looks elsewhere.
+    In FP64 too: a mask's logit beside zero decides what its query sees next, and FP32 with another order of sums would
+    let it fall to the other side.
     """
     found = {}
     for name, sizes in AGREEMENT.items():
         oracle = network(name)
-        tell_classes_apart(oracle, noise(sizes[0])[1])
+        tell_classes_apart(oracle, sizes[0])
         oracle.save_pretrained(folder / name)
         plain = families.build(read_checkpoint(folder / name)).plain
         answers = {}
@@ -123,20 +124,50 @@ def agreement(folder: Path) -> dict:
 
 def noise(size: Size) -> tuple[np.ndarray, torch.Tensor]:
     frames = np.random.default_rng(1).integers(0, 256, (2, size.height, size.width, 3), np.uint8)
-    return frames, ((torch.from_numpy(frames) - MEAN) / STD).permute(0, 3, 1, 2)
+    return frames, pixels_of(frames)
 
 
-def tell_classes_apart(oracle: nn.Module, pixels: torch.Tensor) -> None:
-    """Fresh weights give all queries one class and like masks; these have each class and mask somewhere."""
-    last = oracle.model.transformer_module.decoder.mask_predictor.mask_embedder.get_submodule("2.0")
+def pixels_of(frames: np.ndarray) -> torch.Tensor:
+    return ((torch.from_numpy(frames) - MEAN) / STD).permute(0, 3, 1, 2)
+
+
+def tell_classes_apart(oracle: nn.Module, size: Size) -> None:
+    """Fresh weights give all queries one class and like masks; here each query has a class, and a mask that varies.
+
+    The two last layers are fitted, by least squares, to what comes into them for streets and for noise: where no mask
+    is near, all scores are zero but for rounding, and no label means anything.
+    """
+    streets = [scenes.make_scene(seed, size.height, size.width).image for seed in range(100, 107)]
+    pixels = pixels_of(np.stack([*streets, noise(size)[0][0]]))
+    decoder, predictor = oracle.model.transformer_module.decoder, oracle.class_predictor
+    last = decoder.mask_predictor.mask_embedder.get_submodule("2.0")
+    seen = {}
+    hooks = [
+        layer.register_forward_hook(lambda layer, given, answer, name=name: seen.update({name: given[0]}))
+        for name, layer in (("classes", predictor), ("masks", last))
+    ]
     with torch.no_grad():
         answer = oracle(pixel_values=pixels)
-        logits, masks = answer.class_queries_logits, answer.masks_queries_logits
-        gain = 3 / logits.std((0, 1)).mean()
-        oracle.class_predictor.weight *= gain
-        oracle.class_predictor.bias.copy_(gain * (oracle.class_predictor.bias - logits.mean((0, 1))))
-        last.weight *= 4 / masks.std()
-        last.bias *= 4 / masks.std()
+        features = answer.pixel_decoder_last_hidden_state.transpose(0, 1).flatten(1)
+        count, queries = seen["masks"].shape[:2]
+        middle = features.mean(1, keepdim=True)
+        directions = torch.randn(queries, len(features))
+        directions = directions / (directions @ (features - middle)).std(1, keepdim=True)
+        directions = directions - directions @ middle * middle.T / (middle**2).sum()  # their masks' mean is 0
+        fit(last, seen["masks"].flatten(0, 1), directions.repeat(count, 1))
+        oracle(pixel_values=pixels)
+        wanted = 8 * torch.eye(predictor.out_features)[torch.arange(queries) % oracle.config.num_labels]
+        fit(predictor, seen["classes"].flatten(0, 1), wanted.repeat(count, 1))
+    for hook in hooks:
+        hook.remove()
+
+
+def fit(layer: nn.Linear, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1).double()
+    normal = inputs.T @ inputs + 1e-5 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    solved = torch.linalg.solve(normal, inputs.T @ wanted.double()).float()
+    layer.weight.copy_(solved[:-1].T)
+    layer.bias.copy_(solved[-1])
 
 
 def errors_of(given: tuple[torch.Tensor, torch.Tensor], expected: object) -> dict[str, float]:

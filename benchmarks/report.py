@@ -278,9 +278,9 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
             for row, one in found.items()
         ]
         yield (
-            "Against transformers, random weights, two images: logits' largest error as a share of their range. A mask"
-            " beside zero may fall on either side of the attention's threshold in FP32, and the answers part there;"
-            " in FP64 they do not."
+            "Against transformers, random weights, two images: logits' largest error as a share of their range, of the"
+            " plain network in PyTorch, and the labels of the exported graphs in ONNX Runtime. The plain network sums"
+            " in transformers' order, because a mask beside zero decides what its query sees next."
         )
         yield table(
             (
@@ -295,10 +295,12 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
     elif part in ("graphs", "half"):
         rows = [
             [row, f"{one['nodes']}", f"{one.get('layers', '–')}", f"{one.get('build_seconds', '–')}"]
+            + (in_half(one) if part == "half" else [])
             for row, one in found.items()
         ]
         yield "Swin-T in FP16:" if part == "half" else "Swin-T at 256x512:"
-        yield table(("graph", "ONNX nodes", "TensorRT layers", "built in, s"), rows)
+        more = ("nodes in FP32", "labels equal", "logits error") if part == "half" else ()
+        yield table(("graph", "ONNX nodes", "TensorRT layers", "built in, s", *more), rows)
     elif part == "speed":
         rows = [
             [row, f"{one['ms']:.0f} ms", f"{one['ratio']:.2f}", f"{found['processor'][row]['ratio']:.2f}"]
@@ -313,6 +315,12 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
             f"Swin-L at {found['size']}: exported and proven in {found['seconds'] / 60:.1f} minutes and"
             f" {found['peak_bytes'] / 1e9:.1f} GB; {found['file_bytes'] / 1e6:.0f} MB, {found['gmacs']} GMACs."
         )
+
+
+def in_half(row: Facts) -> list[str]:
+    agreement = row["agreement"]
+    counted = sum(row["fp32_nodes"].values())
+    return [f"{counted}", f"{agreement['pixel_agreement']:.3%}", f"{agreement['logits_error']:.0e}"]
 
 
 def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:

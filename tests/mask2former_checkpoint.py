@@ -61,12 +61,10 @@ def tell_classes_apart(network):
                 last_of.weight *= 0.1
         features = network(pixel_values=pixels).pixel_decoder_last_hidden_state.transpose(0, 1).flatten(1)
         count, queries = seen["masks"].shape[:2]
-        directions = torch.randn(queries, len(features), generator=torch.Generator().manual_seed(2))
         middle = features.mean(1, keepdim=True)
-        spread = (directions @ (features - middle)).std(1, keepdim=True)
-        directions = 3 * directions / spread
-        offsets = directions @ middle  # a mask is `directions` times features, less what it is on average
-        directions = directions - offsets * middle.T / (middle**2).sum()
+        directions = torch.randn(queries, len(features), generator=torch.Generator().manual_seed(2))
+        directions = 3 * directions / (directions @ (features - middle)).std(1, keepdim=True)
+        directions = directions - directions @ middle * middle.T / (middle**2).sum()  # their masks' mean is 0
         fit(last, seen["masks"].flatten(0, 1), directions.repeat(count, 1))
         network(pixel_values=pixels)
         wanted = 8 * torch.eye(predictor.out_features)[torch.arange(queries) % network.config.num_labels]

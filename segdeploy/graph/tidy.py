@@ -143,8 +143,13 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
     graph = model.graph
     renamed = {graph.input[0].name: input_name, graph.output[0].name: output_name}
     taken: Counter[str] = Counter()
+    scopes: dict[str, str] = {}  # of tensors
     for node in graph.node:
-        name = f"{scope_of(node)}/{node.op_type}".lstrip("/")
+        scope = scope_of(node)
+        if not scope and node.op_type == "Split":  # the exporter does not say where: with what it splits
+            scope = scopes.get(node.input[0], "")
+        scopes |= dict.fromkeys(node.output, scope)
+        name = f"{scope}/{node.op_type}".lstrip("/")
         taken[name] += 1
         if taken[name] > 1:
             name = f"{name}.{taken[name]}"
