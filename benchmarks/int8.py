@@ -205,7 +205,11 @@ def share_in_int8(path: Path, fp32: Path) -> float:
     return sum(layer.macs for layer in layers if layer.name in inside) / sum(layer.macs for layer in layers)
 
 
-MODELS = {"demo-b0": "The bundled SegFormer-B0", "hf-cityscapes19-surrogate": "The stand-in SegFormer-B0"}
+MODELS = {
+    "demo-b0": "The bundled SegFormer-B0",
+    "hf-cityscapes19-surrogate": "The stand-in SegFormer-B0",
+    "mask2former-scenes": "A small Mask2Former",
+}
 DATASETS = {"cityscapes": "made scenes", "camvid": "CamVid frames"}
 
 

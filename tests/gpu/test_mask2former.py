@@ -1,0 +1,50 @@
+"""Deformable attention in each form and each TensorRT that is installed: what is built by default must be right."""
+
+import mask2former_checkpoint as checkpoints
+import pytest
+
+from segdeploy import flavour
+from segdeploy.engine.build import build
+from segdeploy.engine.request import EngineRequest
+from segdeploy.errors import EngineDisagrees
+from segdeploy.export import export_onnx
+
+INSTALLED = [name for name in flavour.NAMES if flavour.is_installed(name)]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("m2f")
+    checkpoint = checkpoints.write(folder / "small")
+
+    def graph(form):
+        path = folder / f"{form}.onnx"
+        return (
+            path
+            if path.exists()
+            else export_onnx(checkpoint, interface="frames", msda=form, output=path).path
+        )
+
+    return graph
+
+
+@pytest.mark.parametrize("asked", [None, "gather", "gridsample"])
+@pytest.mark.parametrize("form", ["gridsample", "gather", "plugin"])
+@pytest.mark.parametrize("name", INSTALLED or flavour.NAMES)
+def test_each_form(name, form, asked, exported, gpu, seen, tmp_path):
+    if not flavour.is_installed(name):
+        pytest.skip(f"{name} is not installed: {flavour.how_to_install(name)}")
+    here = flavour.open_flavour(name)
+    if form == "plugin" and not here.has_plugins:
+        pytest.xfail(f"{here} has no plugins")
+    kept = f"mask2former, {here}, {form}, --msda {asked}"
+    try:
+        done = build(exported(form), EngineRequest(msda=asked), tmp_path, flavour=here)
+    except EngineDisagrees as error:
+        seen[kept] = str(error)
+        if asked == "gridsample":
+            pytest.xfail(f"a finding: {error}")
+        raise
+    seen[kept] = {"sampling": done.record.engine["sampling"], "verified": done.record.engine["verified"]}
+    if not done.record.engine["verified"]["done"]:
+        pytest.xfail(f"{here} on {gpu.name}: {done.record.engine['verified']['why']}")
