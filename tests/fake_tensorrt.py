@@ -104,6 +104,7 @@ class Fake(types.ModuleType):
         self.__dict__["_names"] = symbols(version)
         self.__version__ = f"{version}.7"
         self.calls = []
+        self.kept = []  # layers whose type was demanded
         self.parser_says = []
         self.builder_says = []
         self.warns = []
@@ -189,6 +190,9 @@ def classes(module, version):
 
         def get_output(self, index):
             return self._outputs[index]
+
+        def set_output_type(self, index, kind):
+            module.kept.append((self._node.name, kind))
 
     class INetworkDefinition(Limited):
         _kind = "INetworkDefinition"

@@ -28,6 +28,7 @@ from segdeploy.half import write_half
 from segdeploy.quantize import Request, quantize
 from segdeploy.record import read_record
 from segdeploy.scenes import write_cityscapes
+from segdeploy.sessions.loadable import rebuild
 from segdeploy.size import Size
 
 MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
@@ -238,6 +239,7 @@ def test_the_build_picks_the_form_by_the_version(
     assert bool(note) == bool(done.advice)
     sampling = done.record.engine["sampling"]
     assert (sampling["nodes"], sampling["as"]) == (6, form)
+    assert ("--msda" in rebuild(done.record)) == (asked is not None)
     assert sampling["why"] in "".join(done.advice)
     assert done.record.engine["graph"]["digest"] == files.digest_of(path)  # what it is compared with
     assert list(tmp_path.glob("*.onnx")) == []
@@ -245,8 +247,30 @@ def test_the_build_picks_the_form_by_the_version(
 
 def test_a_graph_of_gathers_is_built_as_it_is(exported, tensorrt_here, tmp_path):
     tensorrt_here("10.16.1")
-    done = engine_of(exported("frames", "gather").path, tmp_path, msda="gridsample")
-    assert (done.advice, done.record.engine["sampling"]) == ([], None)
+    path = exported("frames", "gather").path
+    done = engine_of(path, tmp_path, msda="gridsample")
+    assert done.record.engine["sampling"] is None
+    assert done.advice == ["--msda gridsample: there is no GridSample in gather.frames.onnx"]
+    assert engine_of(path, tmp_path).advice == []
+
+
+@pytest.mark.parametrize(("form", "asked"), [("gather", None), ("gridsample", "gather")])
+def test_where_tensorrt_chooses_types_places_are_counted_in_fp32(
+    form, asked, exported, tensorrt_here, tmp_path
+):
+    there = tensorrt_here("8.6.1")
+    engine_of(exported("frames", form).path, tmp_path, msda=asked, fp16=True)
+    assert ("OBEY_PRECISION_CONSTRAINTS",) in there.arguments_of("set_flag")
+    kept = {
+        name.rpartition("/")[2].partition(".")[0]
+        for name, kind in there.kept
+        if str(kind) == "DataType.FLOAT"
+    }
+    assert {"Floor", "Max", "Min", "Mul", "Add"} <= kept
+    assert not {"MatMul", "Softmax", "LayerNormalization"} & kept
+    there.kept.clear()
+    engine_of(exported("frames", "gridsample").path, tmp_path, fp16=True)
+    assert there.kept == []
 
 
 def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp_path):
@@ -262,8 +286,11 @@ def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp
         f"border.onnx has 6 GridSample nodes (opset 17); {REPORTED}, and the GridSample {node.name!r} has the mode"
         " bilinear and the padding border; only bilinear sampling with zeros around it can be written as gathers."
         " Instead export it again with: segdeploy export CHECKPOINT --msda gather; or build it with a TensorRT"
-        " that is not of these"
+        " that is not of these; or build it as it is: --msda gridsample"
     )
+    tensorrt_here("10.3.0")
+    with pytest.raises(EngineError, match=r"--msda gather asked for gathers, .*\. Leave out --msda gather$"):
+        engine_of(path, tmp_path, msda="gather")
     assert [path.name for path in tmp_path.iterdir()] == ["border.onnx"]
     assert there.arguments_of("build_serialized_network") == []
 

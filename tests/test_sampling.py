@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from segdeploy.errors import GraphError
+from segdeploy.graph.reported import samples_of
 from segdeploy.graph.sampling import sampling_as_gathers
 
 
@@ -84,6 +85,30 @@ def test_in_fp16_places_are_computed_in_fp32():
     np.testing.assert_allclose(run(made, maps=maps, grid=grid), expected, atol=4e-3)
 
 
+def test_maps_and_points_may_be_constants():
+    rng = np.random.default_rng(5)
+    maps, grid = rng.standard_normal((1, 2, 5, 6)), rng.uniform(-1, 1, (1, 3, 4, 2))
+    model = graph(maps.shape, grid.shape)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(grid.astype(np.float32), "grid"))
+    del model.graph.input[1]
+    made = sampling_as_gathers(model)
+    given = maps.astype(np.float32)
+    np.testing.assert_allclose(run(made, maps=given), run(model, maps=given), atol=2e-6)
+
+
+def test_one_in_a_branch_is_counted_and_refused():
+    inner = graph([1, 2, 4, 4], [1, 3, 3, 2])
+    branch = onnx.helper.make_graph(
+        inner.graph.node, "branch", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    )
+    node = helper.make_node("If", ["asked"], ["z"], then_branch=branch, else_branch=branch)
+    del inner.graph.node[:]
+    inner.graph.node.append(node)
+    assert samples_of(inner) == 2
+    with pytest.raises(GraphError, match="stands in a branch or a loop"):
+        sampling_as_gathers(inner)
+
+
 @pytest.mark.parametrize(
     ("maps", "grid", "asked", "says"),
     [
@@ -96,6 +121,7 @@ def test_in_fp16_places_are_computed_in_fp32():
             r"has maps of 1×2×\?×4 and points of 1×3×3×2; it can be written as",
         ),
         ([1, 2, 4, 4], [1, "P", 3, 2], {}, r"points of 1×\?×3×2"),
+        ([1, 2, 4200, 4200], [1, 3, 3, 2], {}, r"as gathers they have at most 16,777,216 pixels"),
     ],
 )
 def test_what_cannot_be_written_is_refused(maps, grid, asked, says):

@@ -144,6 +144,9 @@ def test_an_engine_of_gathers_has_no_bug_of_grid_sample(engine):
     _, record = engine(engine=built, cost={"nodes": 9, "GridSample": 2})
     wrong = [verify.Seen(1, 0, Agreement(1, 100, 10, None))]
     assert verify.advice(wrong, wrong, record).startswith("No known bug fits")
+    built["sampling"]["as"], built["options"] = "gridsample", {"msda": "gridsample"}
+    _, record = engine(engine=built)  # a graph from elsewhere, of which nothing else is known
+    assert verify.advice(wrong, wrong, record).endswith("10.13 to 11.1): build it without --msda gridsample")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto
 
 from segdeploy.engine.request import EngineRequest
@@ -21,6 +20,8 @@ from segdeploy.flavour import Flavour
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of
 from segdeploy.graph.reported import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling, opset_of, samples_of
 from segdeploy.graph.sampling import sampling_as_gathers
+
+AS_IT_IS = "gridsample"
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,32 @@ class Sampling:
                 f"{self.nodes} GridSample nodes were built as gathers: {self.why}. Of a Mask2Former,"
                 " segdeploy export --msda gather makes the same with fewer layers"
             )
-        return self.why and f"{self.nodes} GridSample nodes were built as they are: {self.why}"
+        if self.nodes:
+            return self.why and f"{self.nodes} GridSample nodes were built as they are: {self.why}"
+        return self.why
 
 
 def sampling_of(flavour: Flavour, request: EngineRequest, model: ModelProto, name: str) -> Sampling:
     nodes, opset = samples_of(model), opset_of(model)
     if not nodes:
-        return Sampling()
+        return Sampling(
+            why=f"--msda {request.msda}: there is no GridSample in {name}" if request.msda else ""
+        )
     bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, opset)
     wrong = f"{flavour} is reported to compute them wrongly without a word: {bug[0]}" if bug else ""
-    if request.msda == "gridsample":
-        return Sampling(nodes, why=wrong and f"{wrong}; --msda gridsample asked for it")
+    if request.msda == AS_IT_IS:
+        return Sampling(nodes, why=wrong and f"{wrong}; --msda {AS_IT_IS} asked for it")
     if request.msda is None and bug is None:
         return Sampling(nodes, why=doubt_of(flavour))
     try:
         sampling_as_gathers(model)
     except GraphError as error:
         reason = wrong or "--msda gather asked for gathers"
-        remedy = bug[1] if bug else OTHER_FORM
+        remedy = (
+            f"Instead {bug[1]}; or build it as it is: --msda {AS_IT_IS}" if bug else "Leave out --msda gather"
+        )
         raise EngineError(
-            f"{name} has {nodes} GridSample nodes (opset {opset}); {reason}, and {error}. Instead {remedy}"
+            f"{name} has {nodes} GridSample nodes (opset {opset}); {reason}, and {error}. {remedy}"
         ) from error
     return Sampling(nodes, True, wrong or "--msda gather")
 
@@ -83,7 +90,7 @@ def graph_to_build(graph: Path, model: ModelProto, sampling: Sampling) -> Iterat
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / graph.name
-        onnx.save(sampling_as_gathers(model), path, save_as_external_data=True)  # whatever its size
+        path.write_bytes(sampling_as_gathers(model).SerializeToString())
         yield path
 
 

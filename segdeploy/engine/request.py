@@ -78,9 +78,7 @@ class EngineRequest:
     optimization_level: int | None = None
     calibration: Calibration | None = None
     card: str | None = None
-    msda: str | None = (
-        None  # how GridSample is built, one of FORMS; None: as this TensorRT computes it rightly
-    )
+    msda: str | None = None  # one of FORMS; None: as this TensorRT computes it rightly
 
     def demand_sense(self) -> None:
         """Refuse what no TensorRT can do."""

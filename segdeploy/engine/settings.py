@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from segdeploy.engine.calibrator import demand_cache, demand_calibrator
-from segdeploy.engine.network import Network, layers_of
+from segdeploy.engine.network import Network, layers_of, name_of
 from segdeploy.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
+from segdeploy.graph.precision import Typed, counting_nodes
 from segdeploy.graph.written import Written
 from segdeploy.sessions.loadable import rtx_targets
 
@@ -84,6 +88,7 @@ def configure(network: Network, request: EngineRequest, written: Written) -> Any
         for flag, wanted in (("FP16", asked.fp16), ("INT8", asked.int8)):
             if wanted:
                 config.set_flag(getattr(module.BuilderFlag, flag))
+        count_in_fp32(network, config)
     targets = targets_of(flavour, request.targets) if request.targets else []
     if targets:
         config.num_compute_capabilities = len(targets)
@@ -94,6 +99,26 @@ def configure(network: Network, request: EngineRequest, written: Written) -> Any
     if request.timing_cache is not None:
         use_timing_cache(flavour, config, request.timing_cache)
     return config
+
+
+def count_in_fp32(network: Network, config: Any) -> None:
+    """Where types are TensorRT's choice: what becomes a place in a map, because FP16 counts to 2048 only."""
+    typed = Typed(onnx.load(network.graph, load_external_data=False))
+    names = {typed.nodes[index].name for index in counting_nodes(typed)}
+    if not names:
+        return
+    module = network.flavour.module
+    config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for layer in layers_of(network):
+        slots = [
+            slot for slot in range(layer.num_outputs) if name_of(layer.get_output(slot).dtype) == "FLOAT"
+        ]
+        if (
+            slots and re.sub(r"_\d+$", "", layer.name) in names
+        ):  # the parser numbers what it makes of one node
+            layer.precision = module.DataType.FLOAT
+            for slot in slots:
+                layer.set_output_type(slot, module.DataType.FLOAT)
 
 
 def use_dla(network: Network, config: Any, core: int) -> None:

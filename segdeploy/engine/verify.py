@@ -185,10 +185,11 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
     name, version = record.engine["flavour"], Version.parse(record.engine["version"])
     alone = [one for one in seen if one.batch == 1]
-    samples = 0 if was_gathered(record) else record.cost.get("GridSample", 0)
-    known = bug_of_sampling(version, samples, record.opset)
+    known = bug_of_sampling(version, samples_in(record), record.opset)
     if known is not None and name == TENSORRT:
         report, remedy = known
+        if record.engine.get("options", {}).get("msda") == "gridsample":
+            remedy = "build it without --msda gridsample"
         return f"This fits {report}: {remedy}"
     if alone and not any(one.batch == 1 for one in below):
         bug = "It is right at batch 1"
@@ -210,9 +211,12 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     )
 
 
-def was_gathered(record: ArtifactRecord) -> bool:
-    """Whether its graph's GridSample was built as gathers."""
-    return (record.engine.get("sampling") or {}).get("as") == "gather"
+def samples_in(record: ArtifactRecord) -> int:
+    """GridSample nodes that were built as they are."""
+    if "sampling" not in record.engine:  # built by an earlier version
+        return record.cost.get("GridSample", 0)
+    built = record.engine["sampling"]
+    return built["nodes"] if built and built["as"] == "gridsample" else 0
 
 
 def has_own_batch(record: ArtifactRecord) -> bool:

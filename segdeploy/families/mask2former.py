@@ -188,11 +188,13 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Queries×N×C, hw×N×C, and N×queries×hw: `unseen` is true where a query's mask leaves a place out."""
         unseen = unseen & ~unseen.all(-1, keepdim=True)  # a query without a mask looks everywhere
-        looked, _ = self.cross_attn(
-            tokens + positions,
-            level + level_positions,
-            level,
-            attn_mask=unseen.repeat_interleave(self.cross_attn.num_heads, 0),
+        looked, _ = (
+            self.cross_attn(  # with its weights, though nobody reads them: without, it sums in another order
+                tokens + positions,
+                level + level_positions,
+                level,
+                attn_mask=unseen.repeat_interleave(self.cross_attn.num_heads, 0),
+            )
         )
         tokens = self.cross_attn_layer_norm(tokens + looked)
         tokens = self.self_attn_layer_norm(tokens + self.self_attn(tokens, positions))

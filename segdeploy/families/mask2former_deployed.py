@@ -40,9 +40,8 @@ from segdeploy.families.resnet import DeployedResnet, Resnet
 from segdeploy.families.swin import DeployedSwin
 from segdeploy.size import Size
 
-BLOCKED = (
-    -4096.0
-)  # its exponential is zero beside any score a network gives, and FP16 holds it with room to spare
+# Its exponential is zero beside any score a network gives, and with a score it stays under what FP16 is let to hold.
+BLOCKED = -4096.0
 
 
 def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from segdeploy.flavour import Version
 
@@ -51,7 +51,22 @@ def bug_of_sampling(version: Version, samples: int, opset: int) -> tuple[str, st
 
 
 def samples_of(model: ModelProto) -> int:
-    return sum(node.op_type == "GridSample" for node in model.graph.node)
+    return samples_in(model.graph)
+
+
+def samples_in(graph: GraphProto) -> int:
+    """With those in branches and loops."""
+    inner = (
+        part
+        for node in graph.node
+        for attribute in node.attribute
+        for part in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    )
+    return sum(map(is_sampling, graph.node)) + sum(map(samples_in, inner))
+
+
+def is_sampling(node: NodeProto) -> bool:
+    return node.op_type == "GridSample" and node.domain in ("", "ai.onnx")
 
 
 def opset_of(model: ModelProto) -> int:

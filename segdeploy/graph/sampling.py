@@ -2,7 +2,7 @@
 
 The pixels around each point are gathered. One at a distance d weighs max(0, 1 - d) along each axis: bilinearly inside,
 and nothing from beyond the border, because the first pixel is kept one short of the last, so that its neighbour exists.
-Places are computed in FP32, whatever the graph's own type: FP16 counts to 2048 only.
+Places are counted in FP32, whatever the graph's own type: FP16 counts to 2048 only.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
+from segdeploy.graph.layers import inferred_shapes, types_of
+from segdeploy.graph.reported import is_sampling, samples_of
 
+MOST_PIXELS = 1 << 24  # FP32 tells all places apart up to here
 BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
 
 
@@ -24,12 +27,12 @@ def sampling_as_gathers(model: ModelProto) -> ModelProto:
     """A copy without GridSample; refuses what is not bilinear, has other padding than zeros, or has open sizes."""
     made = ModelProto()
     made.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes, types = inferred_shapes(inferred), types_of(inferred)
     nodes: list[NodeProto] = []
     for node in made.graph.node:
-        if node.op_type == "GridSample" and node.domain in ("", "ai.onnx"):
-            gathers = Gathers(node, sizes_of(node, values), values)
+        if is_sampling(node):
+            gathers = Gathers(node, sizes_of(node, shapes), types)
             gathers.write()
             nodes.extend(gathers.nodes)
             made.graph.initializer.extend(gathers.constants)
@@ -37,6 +40,8 @@ def sampling_as_gathers(model: ModelProto) -> ModelProto:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
     del made.graph.node[:]
     made.graph.node.extend(nodes)
+    if samples_of(made):
+        raise GraphError("a GridSample stands in a branch or a loop, where it is not written as gathers")
     return made
 
 
@@ -49,31 +54,35 @@ class Sizes:
     columns: int
 
 
-def sizes_of(node: NodeProto, values: dict[str, ValueInfoProto]) -> Sizes:
+def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
+    called = name_of(node)
     asked = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     mode, padding = asked.get("mode", BILINEAR[0]), asked.get("padding_mode", b"zeros")
     if mode not in BILINEAR or padding != b"zeros":
         raise GraphError(
-            f"the GridSample {node.name!r} has the mode {mode.decode()} and the padding {padding.decode()}; only"
+            f"the GridSample {called!r} has the mode {mode.decode()} and the padding {padding.decode()}; only"
             " bilinear sampling with zeros around it can be written as gathers"
         )
-    shapes = [shape_of(values.get(name)) for name in (*node.input, *node.output)]
-    maps, grid, _ = shapes
+    maps, grid = (shapes.get(name, ()) for name in node.input)
     known = [*maps[1:], *grid[1:3]]
     if len(maps) != 4 or len(grid) != 4 or not all(known):
         raise GraphError(
-            f"the GridSample {node.name!r} has maps of {written(maps)} and points of {written(grid)}; it can be written"
+            f"the GridSample {called!r} has maps of {written(maps)} and points of {written(grid)}; it can be written"
             " as gathers where both have four axes, and sizes that are known but for the batch"
+        )
+    if maps[2] * maps[3] > MOST_PIXELS:
+        raise GraphError(
+            f"the GridSample {called!r} has maps of {written(maps)}; as gathers they have at most {MOST_PIXELS:,}"
+            " pixels"
         )
     return Sizes(*known)
 
 
-def shape_of(value: ValueInfoProto | None) -> list[int]:
-    """Open sides are 0."""
-    return [] if value is None else [side.dim_value for side in value.type.tensor_type.shape.dim]
+def name_of(node: NodeProto) -> str:
+    return node.name or node.output[0]
 
 
-def written(shape: list[int]) -> str:
+def written(shape: tuple[int, ...]) -> str:
     return "×".join(str(side or "?") for side in shape) or "an unknown shape"
 
 
@@ -83,7 +92,7 @@ class Gathers:
 
     sample: NodeProto
     sizes: Sizes
-    values: dict[str, ValueInfoProto]
+    types: dict[str, int]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -125,7 +134,7 @@ class Gathers:
     def mix(self, gathered: str, weights: str) -> None:
         corners = min(self.sizes.height, 2) * min(self.sizes.width, 2)
         gathered = self.add("Reshape", [gathered, self.shape(0, -1, corners, self.sizes.channels)])
-        weighted = self.add("Mul", [gathered, self.in_type(weights, self.kind_of(self.sample.input[0]))])
+        weighted = self.add("Mul", [gathered, self.in_type(weights, self.types[self.sample.input[0]])])
         mixed = self.add("ReduceSum", [weighted, self.whole("axis.2", [2])], keepdims=0)
         mixed = self.add("Transpose", [mixed], perm=[0, 2, 1])
         shape = self.shape(0, self.sizes.channels, self.sizes.rows, self.sizes.columns)
@@ -145,12 +154,9 @@ class Gathers:
         return outputs
 
     def in_type(self, name: str, kind: int) -> str:
-        known = name in self.values and self.kind_of(name) == kind
-        made_here = name not in self.values and kind == TensorProto.FLOAT
-        return name if known or made_here else self.add("Cast", [name], to=kind)
-
-    def kind_of(self, name: str) -> int:
-        return int(self.values[name].type.tensor_type.elem_type)
+        """What is made here is FP32."""
+        own = self.types.get(name, TensorProto.FLOAT)
+        return name if own == kind else self.add("Cast", [name], to=kind)
 
     def constant(self, name: str, values: np.ndarray[Any, Any]) -> str:
         """With the axes of what it meets: TensorRT need not add them."""
@@ -168,4 +174,4 @@ class Gathers:
         return self.name(name)
 
     def name(self, part: str) -> str:
-        return f"{self.sample.name or self.sample.output[0]}/{part}"
+        return f"{name_of(self.sample)}/{part}"

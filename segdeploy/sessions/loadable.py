@@ -87,7 +87,7 @@ def rebuild(record: ArtifactRecord, **changes: Any) -> str:
         words += [f"--{name}"] if asked.get(name) else []
     if runtime != TENSORRT or facts["flavour"] != TENSORRT:
         words += ["--runtime", runtime]
-    for name in ("batch", "workspace_gib", "optimization_level"):
+    for name in ("batch", "workspace_gib", "optimization_level", "msda"):
         words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), str(asked[name])] if asked.get(name) else []
     if runtime == RTX:
         words += ["--target", ",".join(asked["targets"])] if asked.get("targets") else []

@@ -174,9 +174,12 @@ def fallbacks_of(provider: str) -> list[str]:
 
 
 def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-    """All outputs of a serialised graph by name, for one batch after the other; its nodes run in their order."""
+    """All outputs of a serialised graph by name, for one batch after the other.
+
+    Of the nodes that can run the first does, so that what reads a tensor behind the node that made it lets go of it.
+    """
     options = quiet_options()
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # of those that can run, the first
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     session = ort.InferenceSession(model, options, providers=[CPU])
     names = [argument.name for argument in session.get_outputs()]
     for batch in batches:
