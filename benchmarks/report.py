@@ -267,8 +267,8 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
         rows = [
             [
                 row,
-                f"{one['class_logits_error']:.0e}",
-                f"{one['mask_logits_error']:.0e}",
+                small(one["class_logits_error"]),
+                small(one["mask_logits_error"]),
                 f"{max(one['class_logits_error_fp64'], one['mask_logits_error_fp64']):.0e}",
                 *(
                     f"{one[f'labels_equal_{form}']:.4%}" if f"labels_equal_{form}" in one else "–"
@@ -315,6 +315,10 @@ def mask2former(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]
             f"Swin-L at {found['size']}: exported and proven in {found['seconds'] / 60:.1f} minutes and"
             f" {found['peak_bytes'] / 1e9:.1f} GB; {found['file_bytes'] / 1e6:.0f} MB, {found['gmacs']} GMACs."
         )
+
+
+def small(error: float) -> str:
+    return f"{error:.0e}" if error else "0"
 
 
 def in_half(row: Facts) -> list[str]:

@@ -16,7 +16,7 @@ import onnx
 from onnx import ModelProto
 
 from segdeploy import __version__, files, scenes
-from segdeploy.agreement import MAX_LOGITS_ERROR_FP16
+from segdeploy.agreement import MAX_LOGITS_RMS_FP16
 from segdeploy.calibrate.judge import Judge, Probe, Verdict
 from segdeploy.calibrate.ledger import step
 from segdeploy.calibrate.material import images_in, spread
@@ -112,12 +112,12 @@ def probes_for(signature: Signature, images: Path | None) -> list[Frame]:
 def demand(verdict: Verdict, name: str, card: ModelCard | None, *, int8: bool) -> None:
     """The card's bounds; rounding moves values over the edges of INT8's steps, so there only the labels count."""
     pixels = (card or ModelCard).min_pixel_agreement_fp16
-    logits = max((card or ModelCard).max_logits_error, MAX_LOGITS_ERROR_FP16)
-    if verdict.pixel_agreement >= pixels and (int8 or verdict.logits_error <= logits):
+    if verdict.pixel_agreement >= pixels and (int8 or verdict.logits_rms <= MAX_LOGITS_RMS_FP16):
         return
     raise ExportDisagrees(
         f"{name} in FP16 disagrees with itself in FP32: {verdict.pixel_agreement:.4%} of the pixels are equal and the"
-        f" largest logits error is {verdict.logits_error:.1e} of the range; allowed are {pixels:.2%} and {logits:.0e}"
+        f" logits' error is {verdict.logits_rms:.1e} of the range (root mean square); allowed are {pixels:.2%} and"
+        f" {MAX_LOGITS_RMS_FP16:.0e}"
         ". Name what suffers under keep_fp32 in a card, or leave out --fp16. No file was written"
     )
 
@@ -143,6 +143,7 @@ def record_of(
             "with": compared_with,
             "pixel_agreement": verdict.pixel_agreement,
             "logits_error": verdict.logits_error,
+            "logits_rms": verdict.logits_rms,
             "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in judge.probes),
         },
         ledger=[*facts.ledger, this],

@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingExtra("torch", "export", "proving a graph") from error
 
 from segdeploy import agreement, scenes
-from segdeploy.agreement import MAX_LOGITS_ERROR_FP16, Agreement
+from segdeploy.agreement import MAX_LOGITS_RMS_FP16, Agreement
 from segdeploy.card import ModelCard
 from segdeploy.errors import ExportDisagrees
 from segdeploy.graph.layers import logits_of
@@ -104,12 +104,17 @@ def reference_logits(plain: nn.Module, frame: NDArray[np.uint8], card: ModelCard
 def compare(reference: Tensor, answer: NDArray[Any], signature: Signature) -> Agreement:
     size = torch.Size((signature.size.height, signature.size.width))
     expected = upsampled(reference, size).argmax(1).numpy()
-    error = None
+    errors: tuple[float | None, float | None] = None, None
     if signature.interface == "logits":
-        error = agreement.compare_logits(reference.numpy(), answer[None])
+        errors = errors_of(reference, answer[None])
         answer = upsampled(torch.from_numpy(answer[None]), size).argmax(1).numpy()
     labels = answer.reshape(expected.shape)
-    return Agreement(1, expected.size, int(np.count_nonzero(expected == labels)), error)
+    return Agreement(1, expected.size, int(np.count_nonzero(expected == labels)), *errors)
+
+
+def errors_of(reference: Tensor, answer: NDArray[Any]) -> tuple[float, float]:
+    expected = reference.numpy()
+    return agreement.compare_logits(expected, answer), agreement.rms_of_logits(expected, answer)
 
 
 def compare_inner_logits(
@@ -118,18 +123,20 @@ def compare_inner_logits(
     """A graph that answers labels is also looked into: its logits, before the upsampling."""
     inputs = prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0)
     ((_, answer),) = TapSession(model, [logits_of(model)]).run(inputs)
-    return Agreement(0, 0, 0, agreement.compare_logits(reference.numpy(), answer[:1]))
+    return Agreement(0, 0, 0, *errors_of(reference, answer[:1]))
 
 
 def demand(seen: Agreement, card: ModelCard, precision: str = "fp32") -> None:
     """Refuse a graph beyond its card's bounds."""
-    pixels, logits = card.min_pixel_agreement, card.max_logits_error
     if precision == "fp16":
-        pixels, logits = card.min_pixel_agreement_fp16, max(logits, MAX_LOGITS_ERROR_FP16)
-    error = 0.0 if seen.logits_error is None else seen.logits_error
-    if seen.pixel_agreement >= pixels and error <= logits:
+        pixels, error, bound = card.min_pixel_agreement_fp16, seen.logits_rms, MAX_LOGITS_RMS_FP16
+        allowed = f"{pixels:.2%} and {bound:.0e} root mean square in FP16"
+    else:
+        pixels, error, bound = card.min_pixel_agreement, seen.logits_error, card.max_logits_error
+        allowed = f"{pixels:.2%} and {bound:.0e}"
+    if seen.pixel_agreement >= pixels and (error or 0.0) <= bound:
         return
     raise ExportDisagrees(
-        f"the exported graph disagrees with PyTorch: {seen}; the card {card.name!r} allows"
-        f" {pixels:.2%} and {logits:.0e}{' in FP16' if precision == 'fp16' else ''}. No file was written"
+        f"the exported graph disagrees with PyTorch: {seen}; the card {card.name!r} allows {allowed}. No file was"
+        " written"
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segdeploy.agreement import Agreement, compare_labels, compare_logits, total
+from segdeploy.agreement import Agreement, compare_labels, compare_logits, rms_of_logits, total
 
 
 def test_labels():
@@ -36,3 +36,14 @@ def test_total_adds_pixels_and_keeps_the_worst_error():
     )
     assert seen.as_json()["pixel_agreement"] == 0.99
     assert total([Agreement(1, 1, 1, None)]).logits_error is None
+
+
+def test_the_root_mean_square_of_the_logits():
+    reference = np.float32([[0, 10], [5, 5]])
+    assert rms_of_logits(reference, reference + np.float32([[0, 2], [0, 0]])) == pytest.approx(0.1)
+    assert rms_of_logits(reference, np.float32([[0, np.nan], [5, 5]])) == np.inf
+    seen = total(
+        [Agreement(1, 100, 100, 1e-6, 1e-7), Agreement(1, 100, 100, 2e-2, 6e-3), Agreement(1, 9, 9, None)]
+    )
+    assert (seen.logits_error, seen.logits_rms) == (2e-2, 6e-3)
+    assert str(seen).endswith("largest logits error 2.0e-02 of their range (6.0e-03 root mean square)")

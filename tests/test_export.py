@@ -224,7 +224,9 @@ def test_an_fp16_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeyp
         return half
 
     monkeypatch.setattr(export, "to_fp16", spoilt)
-    with pytest.raises(ExportDisagrees, match=r"the card 'tiny' allows 99\.50% and 1e-02 in FP16"):
+    with pytest.raises(
+        ExportDisagrees, match=r"the card 'tiny' allows 99\.50% and 5e-03 root mean square in FP16"
+    ):
         export_onnx(tiny, fp16=True, output=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

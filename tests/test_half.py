@@ -64,12 +64,10 @@ def test_fp16_once_is_enough(graphs, tmp_path):
 
 
 def test_what_fp16_spoils_is_refused(graphs, tmp_path, monkeypatch):
-    """A card that allows nothing: FP16 always changes a logit."""
+    """A bound that allows nothing: FP16 always changes a logit."""
     from segdeploy import half
-    from segdeploy.card import ModelCard
 
-    monkeypatch.setattr(half, "MAX_LOGITS_ERROR_FP16", 0.0)
-    monkeypatch.setattr(ModelCard, "max_logits_error", 0.0)
+    monkeypatch.setattr(half, "MAX_LOGITS_RMS_FP16", 0.0)
     with pytest.raises(
         ExportDisagrees, match=r"disagrees with itself in FP32: .*allowed are 99\.50% and 0e\+00"
     ):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import image
-from segdeploy.agreement import compare_logits
+from segdeploy.agreement import compare_logits, rms_of_logits
 from segdeploy.evaluate.confusion import Confusion
 from segdeploy.graph.layers import argmax_is_over_last, logits_of
 from segdeploy.image import Frame, LabelMap
@@ -37,6 +37,7 @@ class Verdict:
     logits_error: float  # largest |Δlogit| as a share of the reference's range
     pixel_agreement: float  # at the frame's size
     confusion: Confusion | None  # None without truth
+    logits_rms: float = 0.0  # the root of their mean square, likewise
 
     @property
     def miou(self) -> float | None:
@@ -118,14 +119,15 @@ class Judge:
 
     def verdict(self, model: ModelProto) -> Verdict:
         confusion = self.empty_confusion()
-        divergence, error, equal, pixels = 0.0, 0.0, 0, 0
+        divergence, error, rms, equal, pixels = 0.0, 0.0, 0.0, 0, 0
         for place, (logits, labels) in enumerate(self.answers(model)):
             divergence += mean_kl(self.reference[place], logits)
             error = max(error, compare_logits(self.reference[place], logits))
+            rms = max(rms, rms_of_logits(self.reference[place], logits))
             equal += int(np.count_nonzero(labels == self.labels[place]))
             pixels += labels.size
             self.score(confusion, place, labels)
-        return Verdict(divergence / len(self.probes), error, equal / pixels, confusion)
+        return Verdict(divergence / len(self.probes), error, equal / pixels, confusion, rms)
 
     def empty_confusion(self) -> Confusion | None:
         return Confusion(self.classes) if any(probe.truth is not None for probe in self.probes) else None
