@@ -128,6 +128,16 @@ def test_graphs_that_sample_are_warned_of_at_every_batch(graphs):
     assert "--msda gather" in warning
 
 
+def test_places_that_fp16_cannot_count_are_warned_of(graphs):
+    plan = make_plan(Request(graphs("nvinfer"), "9.2", precision="fp16"))
+    assert reported(plan) == []
+    (warning,) = reported(replace(plan, facts=replace(plan.facts, counts=48)))
+    assert warning.startswith("48 nodes of ")
+    assert "segdeploy build-engine" in warning
+    exact = make_plan(Request(graphs("nvinfer"), "9.2"))
+    assert reported(replace(exact, facts=replace(exact.facts, counts=48))) == []
+
+
 def test_what_the_app_looks_up_is_where_it_looks(graphs, tmp_path):
     """It cuts two characters off the path and puts `configs` before the rest."""
     render(Request(graphs("nvinfer")), tmp_path)

@@ -21,6 +21,7 @@ from segdeploy.errors import EngineError, RequestError
 from segdeploy.export import export_onnx
 from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.flavour import open_flavour
+from segdeploy.graph.facts import read_facts
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
 from segdeploy.graph.sampling import sampling_as_gathers
 from segdeploy.quantize import Request, quantize
@@ -291,6 +292,11 @@ def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp
         engine_of(path, tmp_path, msda="gather")
     assert [path.name for path in tmp_path.iterdir()] == ["border.onnx"]
     assert there.arguments_of("build_serialized_network") == []
+
+
+def test_the_graph_says_how_much_of_it_counts_places(exported):
+    counted = [read_facts(exported("frames", form).path).counts for form in ("gridsample", "gather")]
+    assert counted[0] == 0 < counted[1]
 
 
 def test_sampling_as_gathers_changes_no_label(written, exported):

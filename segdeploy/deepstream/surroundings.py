@@ -136,6 +136,13 @@ def reported(plan: Plan) -> list[str]:
                 f" reported to compute such a graph wrongly without a word: {bug[0]}. Instead {bug[1]}; or build"
                 f" {plan.engine} on that machine with segdeploy build-engine, which compares it first{way_round}."
             )
+    precision = NETWORK_MODES[plan.network_mode]
+    if facts.counts and precision != "fp32":
+        warnings.append(
+            f"{facts.counts} nodes of {request.model.name} count places in a map, and nvinfer lets TensorRT choose what"
+            f" they count in: FP16 ends at 2048. Build {plan.engine} on that machine with segdeploy build-engine, which"
+            " keeps them in FP32; or render it with --precision fp32."
+        )
     return warnings
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from segdeploy.errors import GraphError, RequestError
+from segdeploy.graph.precision import Typed, counting_nodes
 from segdeploy.graph.reported import opset_of, samples_of
 from segdeploy.graph.written import Written, written_in
 from segdeploy.signature import Signature, TensorFacts, read_signature
@@ -21,6 +22,7 @@ class GraphFacts:
     written: Written
     outputs: tuple[TensorFacts, ...]
     samples: int  # GridSample nodes
+    counts: int  # nodes that count places, for which FP16 ends at 2048
     opset: int
 
     @property
@@ -49,7 +51,11 @@ def read_facts(path: Path) -> GraphFacts:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name)
-    return GraphFacts(signature, written_in(model), tuple(outputs), samples_of(model), opset_of(model))
+    gathers = any(node.op_type == "GatherND" for node in model.graph.node)  # looking closer takes a while
+    counts = len(counting_nodes(Typed(model))) if gathers else 0
+    return GraphFacts(
+        signature, written_in(model), tuple(outputs), samples_of(model), counts, opset_of(model)
+    )
 
 
 def tensor_facts(value: Any) -> TensorFacts:
