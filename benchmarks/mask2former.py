@@ -254,7 +254,7 @@ def engine_facts(path: Path, builds: bool) -> dict:
     }  # fmt: skip
 
 
-def speed(folder: Path, rounds: int = 15, threads: int = 2) -> dict:
+def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict:
     """Pairs of runs, one of each after the other; wall time, and processor time, which neighbours disturb less."""
     usual = session(export_usual("swin-t", SPEED, folder), threads)
     sides = {"usual": usual}

@@ -128,7 +128,9 @@ class GridSampling(nn.Module):
         # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
         offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
         grids = (offsets + self.centres).split_with_sizes([1] * LEVELS, dim=1)
-        shares = shares.permute(0, 2, 3, 1).reshape(joined, 1, LEVELS * POINTS, count)
+        # In three axes: ONNX Runtime joins a permutation of four with the reshape behind it, to a slow one.
+        shares = shares.reshape(batch, count, self.heads * LEVELS * POINTS).transpose(1, 2)
+        shares = shares.reshape(joined, 1, LEVELS * POINTS, count)
         parts = shares.split_with_sizes([POINTS] * LEVELS, dim=2)
         maps = values.transpose(2, 3).split_with_sizes(self.lengths, dim=3)
         mixed = []
