@@ -110,12 +110,10 @@ def count_in_fp32(network: Network, config: Any) -> None:
     module = network.flavour.module
     config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for layer in layers_of(network):
-        slots = [
-            slot for slot in range(layer.num_outputs) if name_of(layer.get_output(slot).dtype) == "FLOAT"
-        ]
-        if (
-            slots and re.sub(r"_\d+$", "", layer.name) in names
-        ):  # the parser numbers what it makes of one node
+        kinds = [name_of(layer.get_output(slot).dtype) for slot in range(layer.num_outputs)]
+        slots = [slot for slot, kind in enumerate(kinds) if kind == "FLOAT"]
+        node = re.sub(r"_\d+$", "", layer.name)  # the parser numbers what it makes of one node
+        if slots and node in names:
             layer.precision = module.DataType.FLOAT
             for slot in slots:
                 layer.set_output_type(slot, module.DataType.FLOAT)

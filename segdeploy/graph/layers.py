@@ -95,6 +95,15 @@ def name_nodes(model: ModelProto) -> None:
         taken.add(node.name)
 
 
+def inner_graphs(node: NodeProto) -> list[onnx.GraphProto]:
+    """The branches of an If, the body of a loop."""
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    ]
+
+
 def group_of(name: str) -> str:
     """`network.stages.1.blocks.0.ffn.expand/Conv` belongs with the other blocks': `stages.1.ffn.expand`."""
     scope = name.rpartition("/")[0] or name

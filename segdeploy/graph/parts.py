@@ -13,6 +13,8 @@ from math import prod
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
+from segdeploy.graph.layers import inner_graphs
+
 MOST_BYTES = (
     3 << 28
 )  # twice as much may be held, where one part's tensors are counted while the next ones are made
@@ -65,12 +67,7 @@ def cut(nodes: Sequence[NodeProto], sizes: dict[str, int], most_bytes: int) -> I
 
 def reads(node: NodeProto) -> set[str]:
     """Its inputs, and those of the graphs inside it (the branches of an If): a name too many does no harm."""
-    inner = {
-        name
-        for attribute in node.attribute
-        for graph in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-        for name in outer_names(graph)
-    }
+    inner = {name for graph in inner_graphs(node) for name in outer_names(graph)}
     return {name for name in node.input if name} | inner
 
 

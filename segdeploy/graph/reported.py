@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto
 
 from segdeploy.flavour import Version
+from segdeploy.graph.layers import inner_graphs
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,8 @@ def samples_of(model: ModelProto) -> int:
 
 def samples_in(graph: GraphProto) -> int:
     """With those in branches and loops."""
-    inner = (
-        part
-        for node in graph.node
-        for attribute in node.attribute
-        for part in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    )
-    return sum(map(is_sampling, graph.node)) + sum(map(samples_in, inner))
+    inner = sum(samples_in(part) for node in graph.node for part in inner_graphs(node))
+    return sum(map(is_sampling, graph.node)) + inner
 
 
 def is_sampling(node: NodeProto) -> bool:

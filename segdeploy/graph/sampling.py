@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
@@ -52,6 +53,12 @@ class Sizes:
     width: int
     rows: int  # of points
     columns: int
+
+    @property
+    def corners(self) -> NDArray[np.float32]:
+        """Corners×xy: the pixels around a point, from the first of them; one along a side of one pixel."""
+        rows, columns = (range(min(side, 2)) for side in (self.height, self.width))
+        return np.array([(column, row) for row, column in product(rows, columns)], np.float32)
 
 
 def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
@@ -107,9 +114,7 @@ class Gathers:
         sides = np.array([self.sizes.width, self.sizes.height], np.float32)
         aligned = any(item.name == "align_corners" and item.i for item in self.sample.attribute)
         scale = (sides - 1) / 2 if aligned else sides / 2
-        offsets = np.array(
-            list(product(range(min(self.sizes.height, 2)), range(min(self.sizes.width, 2)))), np.float32
-        )[:, ::-1]  # corners×xy
+        offsets = self.sizes.corners
         pitch = np.array([1, self.sizes.width], np.float32)
         points = self.add("Reshape", [self.in_type(grid, TensorProto.FLOAT), self.shape(0, -1, 1, 2)])
         points = self.add("Mul", [points, self.constant("scale", scale)])
@@ -132,8 +137,8 @@ class Gathers:
         return self.add("GatherND", [pixels, self.add("Cast", [places], to=TensorProto.INT64)], batch_dims=1)
 
     def mix(self, gathered: str, weights: str) -> None:
-        corners = min(self.sizes.height, 2) * min(self.sizes.width, 2)
-        gathered = self.add("Reshape", [gathered, self.shape(0, -1, corners, self.sizes.channels)])
+        shape = self.shape(0, -1, len(self.sizes.corners), self.sizes.channels)
+        gathered = self.add("Reshape", [gathered, shape])
         weighted = self.add("Mul", [gathered, self.in_type(weights, self.types[self.sample.input[0]])])
         mixed = self.add("ReduceSum", [weighted, self.whole("axis.2", [2])], keepdims=0)
         mixed = self.add("Transpose", [mixed], perm=[0, 2, 1])
@@ -158,7 +163,7 @@ class Gathers:
         own = self.types.get(name, TensorProto.FLOAT)
         return name if own == kind else self.add("Cast", [name], to=kind)
 
-    def constant(self, name: str, values: np.ndarray[Any, Any]) -> str:
+    def constant(self, name: str, values: NDArray[Any]) -> str:
         """With the axes of what it meets: TensorRT need not add them."""
         array = np.array(values, np.float32)
         return self.store(name, array.reshape((1,) * (4 - array.ndim) + array.shape))
@@ -169,7 +174,7 @@ class Gathers:
     def whole(self, name: str, values: list[int]) -> str:
         return self.store(name, np.array(values, np.int64))
 
-    def store(self, name: str, array: np.ndarray[Any, Any]) -> str:
+    def store(self, name: str, array: NDArray[Any]) -> str:
         self.constants.append(numpy_helper.from_array(array, self.name(name)))
         return self.name(name)
 
