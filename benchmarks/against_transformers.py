@@ -38,11 +38,12 @@ from torch import nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.utils.logging import disable_progress_bar
 
-from segdeploy import image, scenes
-from segdeploy.agreement import compare_logits
-from segdeploy.export import OPSET, export_onnx
+from segdeploy import scenes
+from segdeploy.convert.export import OPSET, export_onnx
 from segdeploy.graph.layers import all_macs
-from segdeploy.sessions import Session, open_session, prepared, segment
+from segdeploy.picture import image
+from segdeploy.prove.agreement import compare_logits
+from segdeploy.run.session import Session, open_session, prepared, segment
 from segdeploy.size import Size
 
 CLASSES = 19

@@ -22,10 +22,10 @@ from setting import RESULTS, setting, write_results
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessorPil
 from transformers.utils.logging import disable_progress_bar
 
-from segdeploy import image
-from segdeploy.evaluate.confusion import Confusion
-from segdeploy.export import export_onnx
-from segdeploy.sessions import Session, open_session, segment
+from segdeploy.convert.export import export_onnx
+from segdeploy.picture import image
+from segdeploy.prove.confusion import Confusion
+from segdeploy.run.session import Session, open_session, segment
 from segdeploy.size import Size
 
 THREADS = len(os.sched_getaffinity(0))

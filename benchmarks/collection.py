@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(asked: argparse.Namespace, folder: Path) -> dict:
-    from segdeploy.export import export_onnx
+    from segdeploy.convert.export import export_onnx
     from segdeploy.shipped import folder as shipped
 
     graph = export_onnx(shipped("models") / "demo-b0", size=SIZE, interface="logits", output=folder).path
@@ -94,8 +94,8 @@ def facts(began: float, count: int) -> dict:
 
 def forward(graph: Path, images: Path, count: int) -> dict:
     """What anybody's evaluation does: read, fit, run."""
-    from segdeploy.image import find_images, fit, read_frame
-    from segdeploy.sessions import open_session, prepared
+    from segdeploy.picture.image import find_images, fit, read_frame
+    from segdeploy.run.session import open_session, prepared
 
     with open_session(graph) as session:
         signature, paths = session.signature, find_images(images / "leftImg8bit")[:count]
@@ -109,11 +109,11 @@ def forward(graph: Path, images: Path, count: int) -> dict:
 def collect(graph: Path, images: Path, count: int) -> dict:
     import onnx
 
-    from segdeploy.calibrate.collect import collect as ours
-    from segdeploy.calibrate.collect import key_of
+    from segdeploy.convert.int8.collect import collect as ours
+    from segdeploy.convert.int8.collect import key_of
     from segdeploy.graph.layers import layers_of
-    from segdeploy.image import find_images
-    from segdeploy.sessions import open_session
+    from segdeploy.picture.image import find_images
+    from segdeploy.run.session import open_session
 
     with open_session(graph) as session:
         signature = session.signature
@@ -127,12 +127,12 @@ def collect(graph: Path, images: Path, count: int) -> dict:
 def scales(graph: Path, images: Path, count: int) -> dict:
     import onnx
 
-    from segdeploy.calibrate.collect import collect as ours
-    from segdeploy.calibrate.collect import key_of
+    from segdeploy.convert.int8.collect import collect as ours
+    from segdeploy.convert.int8.collect import key_of
+    from segdeploy.convert.int8.quantize import scales_of
     from segdeploy.graph.layers import layers_of
-    from segdeploy.image import find_images
-    from segdeploy.quantize import scales_of
-    from segdeploy.sessions import open_session
+    from segdeploy.picture.image import find_images
+    from segdeploy.run.session import open_session
 
     began = time.perf_counter()
     with open_session(graph) as session:
@@ -148,7 +148,7 @@ def onnxruntime(graph: Path, images: Path, count: int) -> dict:
     from int8 import Reader
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-    from segdeploy.image import find_images
+    from segdeploy.picture.image import find_images
 
     began = time.perf_counter()
     calibrator = create_calibrator(

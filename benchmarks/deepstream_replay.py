@@ -17,16 +17,16 @@ import onnx
 from onnx import numpy_helper
 from setting import RESULTS, setting, write_results
 
-from segdeploy.card import card_for_checkpoint
-from segdeploy.deepstream.document import read_txt
-from segdeploy.deepstream.plan import Request
-from segdeploy.deepstream.reference import PyTorchReference
-from segdeploy.deepstream.render import render
-from segdeploy.deepstream.replay import replay
-from segdeploy.export import export_onnx
-from segdeploy.families.checkpoints import read_checkpoint
-from segdeploy.graph.facts import read_facts
-from segdeploy.signature import ONE_SCALE
+from segdeploy.convert.export import export_onnx
+from segdeploy.graph.load import read_facts
+from segdeploy.model.card import card_for_checkpoint
+from segdeploy.model.signature import ONE_SCALE
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.serve.deepstream.document import read_txt
+from segdeploy.serve.deepstream.plan import Request
+from segdeploy.serve.deepstream.reference import PyTorchReference
+from segdeploy.serve.deepstream.render import render
+from segdeploy.serve.deepstream.replay import replay
 from segdeploy.size import Size
 
 RENDERED = "rendered, NVIDIA's parser"

@@ -26,15 +26,15 @@ from onnxruntime.quantization import (
 from setting import RESULTS, replace_block, setting, write_results
 
 from segdeploy import scenes
-from segdeploy.calibrate.recipe import read_recipe
-from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.evaluate.evaluate import evaluate, whole_image
-from segdeploy.export import export_onnx
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.int8.quantize import Request, quantize
+from segdeploy.convert.int8.recipe import read_recipe
+from segdeploy.datasets.dataset import open_dataset
+from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.layers import layers_of
-from segdeploy.graph.precision import rounding
-from segdeploy.image import fit, read_frame
-from segdeploy.quantize import Request, quantize
-from segdeploy.sessions import open_session, prepared
+from segdeploy.measure.evaluate.evaluate import evaluate, whole_image
+from segdeploy.picture.image import fit, read_frame
+from segdeploy.run.session import open_session, prepared
 from segdeploy.size import Size
 
 

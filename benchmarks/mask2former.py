@@ -33,11 +33,11 @@ from torch import nn
 from transformers.models.mask2former import modeling_mask2former
 from transformers.utils.logging import disable_progress_bar
 
-from segdeploy import families, scenes
-from segdeploy.export import OPSET, export_onnx
-from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy import networks, scenes
+from segdeploy.convert.export import OPSET, export_onnx
 from segdeploy.graph.layers import all_macs
-from segdeploy.probing import measure_ranges
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.prove.ranges import measure_ranges
 from segdeploy.size import Size
 
 FORMS = ("gridsample", "gather")
@@ -84,7 +84,7 @@ def agreement(folder: Path) -> dict:
         oracle = network(name)
         tell_classes_apart(oracle, sizes[0])
         oracle.save_pretrained(folder / name)
-        plain = families.build(read_checkpoint(folder / name)).plain
+        plain = networks.build(read_checkpoint(folder / name)).plain
         answers = {}
         for size in sizes:
             frames, pixels = noise(size)

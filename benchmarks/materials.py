@@ -11,8 +11,8 @@ import cv2
 from setting import ROOT
 
 from segdeploy import scenes
+from segdeploy.picture.video_writing import ClipWriter
 from segdeploy.size import Size
-from segdeploy.video.writing import ClipWriter
 
 MADE = ROOT / "benchmarks" / "made"
 COUNT = 16

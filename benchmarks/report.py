@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from segdeploy.bench.roofline import Achieved, read_achieved, read_devices
-from segdeploy.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
+from segdeploy.measure.bench.roofline import Achieved, read_achieved, read_devices
+from segdeploy.measure.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 
 HERE = Path(__file__).resolve().parent
 Facts = dict

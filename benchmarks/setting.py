@@ -18,7 +18,7 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-pyt
 
 
 def setting(threads: int) -> dict:
-    from segdeploy import __version__
+    from segdeploy.version import __version__
 
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -20,15 +20,15 @@ import numpy as np
 from setting import RESULTS, setting, write_results
 
 from segdeploy import scenes
-from segdeploy.export import export_onnx
-from segdeploy.sessions import Session, fit_batch, open_session
+from segdeploy.convert.export import export_onnx
+from segdeploy.picture.video_writing import ClipWriter
+from segdeploy.run.session import Session, fit_batch, open_session
+from segdeploy.serve.stream.pipeline import Pipeline, Plan
+from segdeploy.serve.stream.result import Shown
+from segdeploy.serve.stream.sinks import Pictures
+from segdeploy.serve.stream.sources import Opening, open_streams
 from segdeploy.shipped import folder
 from segdeploy.size import Size
-from segdeploy.stream.pipeline import Pipeline, Plan
-from segdeploy.stream.shown import Shown
-from segdeploy.stream.sinks import Pictures
-from segdeploy.stream.sources import Opening, open_streams
-from segdeploy.video.writing import ClipWriter
 
 FRAME = Size(720, 1280)
 SMALL = Size(64, 128)

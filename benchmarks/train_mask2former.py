@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from setting import ROOT, setting
 from torch import Tensor, nn
 
-from segdeploy.families.mask2former import LEVELS, Mask2former, Mask2formerConfig, sine_positions
+from segdeploy.networks.mask2former.plain import LEVELS, Mask2former, Mask2formerConfig, sine_positions
 from segdeploy.scenes import make_scene
 
 sys.path.insert(0, str(ROOT / "models" / "demo-b0"))

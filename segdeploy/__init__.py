@@ -7,29 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.version import __version__
+
 if TYPE_CHECKING:
-    from segdeploy.card import ModelCard, read_card
+    from segdeploy.convert.export import export_onnx
     from segdeploy.errors import SegdeployError
-    from segdeploy.export import export_onnx
-    from segdeploy.image import read_frame
-    from segdeploy.segmentation import Segmentation
-    from segdeploy.sessions import Session, open_session, segment, segment_many
+    from segdeploy.model.card import ModelCard, read_card
+    from segdeploy.picture.image import read_frame
+    from segdeploy.picture.segmentation import Segmentation
+    from segdeploy.run.session import Session, open_session, segment, segment_many
     from segdeploy.size import Size
 
-__version__ = "0.1.0"
-
 _HOME = {
-    "ModelCard": "card",
-    "Segmentation": "segmentation",
+    "ModelCard": "model.card",
+    "Segmentation": "picture.segmentation",
     "SegdeployError": "errors",
-    "Session": "sessions",
+    "Session": "run.session",
     "Size": "size",
-    "export_onnx": "export",
-    "open_session": "sessions",
-    "read_card": "card",
-    "read_frame": "image",
-    "segment": "sessions",
-    "segment_many": "sessions",
+    "export_onnx": "convert.export",
+    "open_session": "run.session",
+    "read_card": "model.card",
+    "read_frame": "picture.image",
+    "segment": "run.session",
+    "segment_many": "run.session",
 }
 
 __all__ = [

@@ -14,24 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import scenes
-from segdeploy.calibrate.recipe import read_recipe
-from segdeploy.card import read_card
-from segdeploy.deepstream.plan import Request as RenderRequest
-from segdeploy.deepstream.reference import PyTorchReference
-from segdeploy.deepstream.render import render
-from segdeploy.deepstream.replay import Replay, replay
-from segdeploy.evaluate.confusion import Confusion
-from segdeploy.evaluate.made import made_scenes
-from segdeploy.export import Exported, export_onnx
+from segdeploy.convert.export import Exported, export_onnx
+from segdeploy.convert.int8.quantize import Quantised, Request, quantize
+from segdeploy.convert.int8.recipe import read_recipe
+from segdeploy.datasets.made_scenes import made_scenes
 from segdeploy.files import make_folder
-from segdeploy.graph.facts import read_facts
-from segdeploy.image import Frame
-from segdeploy.quantize import Quantised, Request, quantize
-from segdeploy.segmentation import write_image
-from segdeploy.sessions import open_session, segment_many
+from segdeploy.graph.load import read_facts
+from segdeploy.model.card import read_card
+from segdeploy.picture.image import Frame
+from segdeploy.picture.segmentation import write_image
+from segdeploy.picture.video_writing import ClipWriter
+from segdeploy.prove.confusion import Confusion
+from segdeploy.run.session import open_session, segment_many
+from segdeploy.serve.deepstream.plan import Request as RenderRequest
+from segdeploy.serve.deepstream.reference import PyTorchReference
+from segdeploy.serve.deepstream.render import render
+from segdeploy.serve.deepstream.replay import Replay, replay
 from segdeploy.shipped import folder
 from segdeploy.size import Size
-from segdeploy.video.writing import ClipWriter
 
 CARD = "segformer-b0-demo"
 HELD_OUT = 900_000_000  # seeds from here on were never trained on

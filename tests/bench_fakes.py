@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from segdeploy.errors import RequestError
-from segdeploy.sessions.timed import Lanes, Query
-from segdeploy.signature import Signature, TensorFacts, numbered_labels
+from segdeploy.model.signature import Signature, TensorFacts, numbered_labels
+from segdeploy.run.timing import Lanes, Query
 from segdeploy.size import Size
 
 SIZE = Size(64, 96)

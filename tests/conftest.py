@@ -52,7 +52,7 @@ def randomise(network, seed=0):
 def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=11, size=(96, 160)) -> Path:
     from safetensors.torch import save_file
 
-    from segdeploy.families.segformer import Segformer, SegformerConfig
+    from segdeploy.networks.segformer.network import Segformer, SegformerConfig
 
     folder.mkdir(parents=True)
     config = {**config, "id2label": {str(i): name for i, name in enumerate(classes)}}
@@ -103,7 +103,7 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def graphs(tiny, tmp_path_factory):
     """`graphs("frames", batch=None)`: the exported tiny network, each kind traced once."""
-    from segdeploy.export import export_onnx
+    from segdeploy.convert.export import export_onnx
 
     made, folder = {}, tmp_path_factory.mktemp("graphs")
 
@@ -135,8 +135,8 @@ def tensorrt_here(graphs, monkeypatch):
     from fake_gpu import FakeGpu
     from fake_tensorrt import fake
 
-    from segdeploy.engine import verify
-    from segdeploy.sessions import cuda
+    from segdeploy.prove import verify
+    from segdeploy.run import cuda
 
     for kind in (("frames", 1), ("nvinfer", 1), ("frames", None), ("frames", 4)):
         graphs(*kind)  # torch looks into every imported module as it traces, and would trip over a fake one

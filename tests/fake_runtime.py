@@ -16,7 +16,7 @@ import fake_tensorrt
 import numpy as np
 
 from segdeploy.errors import EngineError
-from segdeploy.sessions import cuda
+from segdeploy.run import cuda
 
 TYPES = {"float32": "FLOAT", "float16": "HALF", "int32": "INT32", "int64": "INT64", "uint8": "UINT8"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from segdeploy.graph.precision import Typed
+from segdeploy.graph.fp16 import Typed
 
 TABLE = Path(__file__).parent / "data" / "tensorrt_symbols.tsv"
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0")

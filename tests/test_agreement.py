@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segdeploy.agreement import Agreement, compare_labels, compare_logits, rms_of_logits, total
+from segdeploy.prove.agreement import Agreement, compare_labels, compare_logits, rms_of_logits, total
 
 
 def test_labels():

@@ -8,13 +8,14 @@ import pytest
 import torch
 from bench_fakes import DeviceSession, HostSession
 
-from segdeploy import __version__, scenes
-from segdeploy.bench import opened
-from segdeploy.bench.meter import Reading
-from segdeploy.bench.results import SCHEMA, read_results
+from segdeploy import scenes
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
+from segdeploy.measure.bench import models
+from segdeploy.measure.bench.meter import Reading
+from segdeploy.measure.bench.results import SCHEMA, read_results
+from segdeploy.version import __version__
 
 QUICK = ["--duration", "0.01", "--warmup", "1"]
 HERE = [*QUICK, "--threads", "1"]
@@ -33,7 +34,7 @@ def instead(monkeypatch, tmp_path):
     """`instead(session)`: the path of a graph that opens as this session."""
 
     def given(session, name="fake.onnx"):
-        monkeypatch.setattr(opened, "open_session", lambda path, threads=None, provider=None: session)
+        monkeypatch.setattr(models, "open_session", lambda path, threads=None, provider=None: session)
         path = tmp_path / name
         path.write_bytes(b"fake")
         return str(path)
@@ -284,7 +285,7 @@ def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkey
         def read(self):
             return Reading(40.0, 1400, 1770, 60, ("power cap",))
 
-    monkeypatch.setattr("segdeploy.bench.nvml.open_gpu", Gpu)
+    monkeypatch.setattr("segdeploy.measure.bench.nvml.open_gpu", Gpu)
     model = instead(DeviceSession())
     arguments = ["bench", model, "--duration", "0.1", "--reference"]
     assert main(arguments) == 0

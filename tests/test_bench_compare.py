@@ -3,8 +3,9 @@ import itertools
 import pytest
 from bench_fakes import DeviceSession, HostSession
 
-from segdeploy.bench import compare as module
-from segdeploy.bench.compare import (
+from segdeploy.errors import RequestError
+from segdeploy.measure.bench import compare as module
+from segdeploy.measure.bench.compare import (
     as_markdown,
     compare,
     demand_alike,
@@ -13,9 +14,8 @@ from segdeploy.bench.compare import (
     told_apart,
     turn_ms,
 )
-from segdeploy.bench.modes import Plan
-from segdeploy.bench.opened import Opened
-from segdeploy.errors import RequestError
+from segdeploy.measure.bench.models import Opened
+from segdeploy.measure.bench.modes import Plan
 from segdeploy.size import Size
 
 QUICK = Plan(warm_up_ms=0, duration_s=0.01)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from bench_fakes import DeviceSession, HostSession
 
-from segdeploy.bench.lanes import lanes_of
-from segdeploy.bench.measure import demand_batches, measure, pictures, usual_batches
-from segdeploy.bench.meter import Reading
-from segdeploy.bench.modes import Plan, make_plan
 from segdeploy.errors import RequestError
-from segdeploy.sessions import open_session
-from segdeploy.sessions.timed import Modes, Timed
+from segdeploy.measure.bench.measure import demand_batches, measure, pictures, usual_batches
+from segdeploy.measure.bench.meter import Reading
+from segdeploy.measure.bench.modes import Plan, make_plan
+from segdeploy.measure.bench.timing_host import lanes_of
+from segdeploy.run.session import open_session
+from segdeploy.run.timing import Modes, Timed
 
 QUICK = Plan(warm_up_ms=1, duration_s=0.02, iterations=3)
 

@@ -4,9 +4,9 @@ import ctypes
 
 import pytest
 
-from segdeploy.bench.jetson import JetsonBoard
-from segdeploy.bench.meter import Before, Meter, Reading, forget_peak, mean_watts, resident
-from segdeploy.bench.nvml import NvmlGpu
+from segdeploy.measure.bench.jetson import JetsonBoard
+from segdeploy.measure.bench.meter import Before, Meter, Reading, forget_peak, mean_watts, resident
+from segdeploy.measure.bench.nvml import NvmlGpu
 
 
 class Library:
@@ -72,7 +72,7 @@ def test_nvml_of_a_gpu_that_counts_no_energy(monkeypatch):
 
 
 def test_the_struct_of_memory_is_nvmls():
-    from segdeploy.bench.nvml import MemoryInfo
+    from segdeploy.measure.bench.nvml import MemoryInfo
 
     assert ctypes.sizeof(MemoryInfo) == 24
     assert [name for name, _ in MemoryInfo._fields_] == ["total", "free", "used"]

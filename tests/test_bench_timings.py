@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segdeploy.bench.timings import (
+from segdeploy.measure.bench.timings import (
     counted,
     export_times,
     median,
@@ -13,7 +13,7 @@ from segdeploy.bench.timings import (
     summary,
     warnings_of,
 )
-from segdeploy.sessions.timed import Query
+from segdeploy.run.timing import Query
 
 
 def query(start, *, h2d=1.0, compute=10.0, d2h=2.0, enqueue=0.5, gap=0.0):

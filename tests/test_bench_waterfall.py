@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from bench_fakes import DeviceSession, HostSession
 
-from segdeploy import image, scenes
-from segdeploy.bench.modes import Plan
-from segdeploy.bench.waterfall import (
+from segdeploy import scenes
+from segdeploy.errors import RequestError, VideoError
+from segdeploy.measure.bench.modes import Plan
+from segdeploy.measure.bench.waterfall import (
     MEANT,
     STAGES,
     Stopwatch,
@@ -17,10 +18,10 @@ from segdeploy.bench.waterfall import (
     open_road,
     summarise_stages,
 )
-from segdeploy.errors import RequestError, VideoError
-from segdeploy.sessions import answered, open_session, prepared, segment, segmentation_of
+from segdeploy.picture import image
+from segdeploy.picture.video_writing import ClipWriter
+from segdeploy.run.session import answered, open_session, prepared, segment, segmentation_of
 from segdeploy.size import Size
-from segdeploy.video.writing import ClipWriter
 
 QUICK = Plan(warm_up_ms=1, duration_s=0.01)
 

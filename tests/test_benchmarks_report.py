@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segdeploy.report.charts import (
+from segdeploy.measure.report.charts import (
     SERIES,
     bars,
     curves,

@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
+from segdeploy.convert.export import export_onnx
 from segdeploy.errors import EngineError
-from segdeploy.export import export_onnx
 from segdeploy.files import digest_of
 from segdeploy.flavour import RTX
-from segdeploy.record import read_record
+from segdeploy.model.record import read_record
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -136,8 +136,8 @@ def test_requests_that_cannot_be_met(arguments, match, graphs, images, refused):
 
 def test_a_quantised_graph_needs_no_images(graphs, refused, images, tmp_path):
     model = onnx.load(graphs("frames"))
+    from segdeploy.graph.int8 import quantised
     from segdeploy.graph.layers import layers_of
-    from segdeploy.graph.qdq import quantised
 
     layers = layers_of(model)
     path = tmp_path / "x.onnx"
@@ -227,7 +227,7 @@ def test_no_tensorrt_at_all(graphs, refused, monkeypatch):
 
 
 def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
-    from segdeploy.engine.progress import THREAD, Phases
+    from segdeploy.convert.engine.progress import THREAD, Phases
 
     start, pressed = Phases.start, []
 

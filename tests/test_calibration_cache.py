@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segdeploy.calibrate.cache import (
+from segdeploy.convert.int8.cache import (
     CalibrationCache,
     compare_caches,
     demand_version,

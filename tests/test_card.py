@@ -5,10 +5,17 @@ import json
 import pytest
 import yaml
 
-from segdeploy import image
-from segdeploy.card import KERNELS, ModelCard, card_for_checkpoint, card_from_config, known_cards, read_card
 from segdeploy.errors import CardError
-from segdeploy.labels import read_labels
+from segdeploy.model.card import (
+    KERNELS,
+    ModelCard,
+    card_for_checkpoint,
+    card_from_config,
+    known_cards,
+    read_card,
+)
+from segdeploy.model.labels import read_labels
+from segdeploy.picture import image
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 

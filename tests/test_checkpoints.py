@@ -27,14 +27,14 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
 from segdeploy.errors import CheckpointError
-from segdeploy.families.checkpoints import (
+from segdeploy.networks.checkpoints import (
     check_weights,
     expected_shapes,
     infer_config,
     read_checkpoint,
     size_name,
 )
-from segdeploy.families.key_names import EPS
+from segdeploy.networks.segformer.key_names import EPS
 
 TINY = {**conftest.TINY, "layer_norm_eps": 1e-6, "decoder_hidden_size": 12, "num_labels": 5}
 B0 = {

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from segdeploy.calibrate.choose import draw, draw_covering
 from segdeploy.errors import RequestError
+from segdeploy.prove.choose import draw, draw_covering
 
 
 def test_a_draw_is_seeded_and_in_order():

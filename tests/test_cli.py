@@ -18,9 +18,9 @@ from conftest import TINY, write_checkpoint
 from onnx import TensorProto, helper
 from PIL import Image
 
-from segdeploy import __version__
-from segdeploy.card import known_cards
 from segdeploy.cli import VERBS, main
+from segdeploy.model.card import known_cards
+from segdeploy.version import __version__
 
 
 @pytest.fixture

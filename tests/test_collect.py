@@ -9,11 +9,11 @@ import onnx
 import pytest
 
 from segdeploy import scenes
-from segdeploy.calibrate import collect as module
-from segdeploy.calibrate.collect import Key, collect, key_of, restore
+from segdeploy.convert.int8 import collect as module
+from segdeploy.convert.int8.collect import Key, collect, key_of, restore
 from segdeploy.errors import CalibrationError, ImageError
 from segdeploy.graph.layers import layers_of
-from segdeploy.sessions import open_session
+from segdeploy.run.session import open_session
 
 KEY = Key("a" * 64, "b" * 64, "c" * 64)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import RequestError
-from segdeploy.evaluate.confusion import Confusion
+from segdeploy.prove.confusion import Confusion
 
 
 def test_scores_are_of_the_sums_over_all_images():

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import ImageError, RequestError
-from segdeploy.evaluate.corruptions import CATEGORIES, CORRUPTIONS, SEVERITIES, corrupt, robustness_table
+from segdeploy.measure.evaluate.corruptions import (
+    CATEGORIES,
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt,
+    robustness_table,
+)
 from segdeploy.scenes import make_scene
 
 SCENES = [make_scene(seed, 192, 384).image for seed in (3, 11)]

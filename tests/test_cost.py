@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from segdeploy.cli import main
+from segdeploy.convert.export import export_onnx
 from segdeploy.errors import GraphError
-from segdeploy.export import export_onnx
-from segdeploy.families.segformer import DeployedSegformer, Segformer, SegformerConfig
 from segdeploy.graph.cost import cost_of
 from segdeploy.graph.layers import all_macs
+from segdeploy.networks.segformer.network import DeployedSegformer, Segformer, SegformerConfig
 
 WIDE = {"hidden_sizes": (64, 128, 320, 512)}
 PAPER = {  # depths, widths, and GMACs at ADE20K 512×512, which the paper calls GFLOPs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import EngineError, MissingExtra
-from segdeploy.sessions import cuda
+from segdeploy.run import cuda
 
 
 class Error(Exception):

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from segdeploy import scenes
+from segdeploy.datasets.dataset import camvid_split, open_dataset, ranges
+from segdeploy.datasets.label_files import read_label_file
 from segdeploy.errors import EvaluationError, ImageError, RequestError
-from segdeploy.evaluate.datasets import camvid_split, open_dataset, ranges
-from segdeploy.evaluate.label_files import read_label_file
-from segdeploy.labels import generated_labels, read_labels
+from segdeploy.model.labels import generated_labels, read_labels
 
 CITYSCAPES = read_labels("cityscapes")
 CAMVID = read_labels("camvid")
@@ -168,7 +168,7 @@ def test_cityscapes_classes_as_camvids():
         CITYSCAPES.names[index]: CAMVID.names[target]
         for index, target in enumerate([3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10])
     }
-    from segdeploy.labels import read_yaml
+    from segdeploy.model.labels import read_yaml
     from segdeploy.shipped import folder
 
     assert read_yaml(folder("models") / "labels/camvid.yaml")["from_cityscapes"] == mapping

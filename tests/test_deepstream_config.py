@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from segdeploy.deepstream.config import NvinferConfig, demand_sound, engine_name, read_config
-from segdeploy.deepstream.document import as_yml, quoted, read_document, read_txt, read_yml
-from segdeploy.deepstream.keys import CLASS_ATTRS, PROPERTY, VERSIONS, keys_of, likely
-from segdeploy.deepstream.values import read_value, write_value
 from segdeploy.errors import DeepStreamError
+from segdeploy.serve.deepstream.config import NvinferConfig, demand_sound, engine_name, read_config
+from segdeploy.serve.deepstream.document import as_yml, quoted, read_document, read_txt, read_yml
+from segdeploy.serve.deepstream.keys import CLASS_ATTRS, PROPERTY, VERSIONS, keys_of, likely
+from segdeploy.serve.deepstream.values import read_value, write_value
 
 TXT = """# a head, with = and [brackets]
 

@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from segdeploy.cli import main
-from segdeploy.deepstream import launch
 from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.serve.deepstream import launch
 
 CONFIG = "[property]\ninfer-dims=3;96;160\n"
 

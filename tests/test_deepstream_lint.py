@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
-from segdeploy.deepstream.launch import command
-from segdeploy.deepstream.lint import lint
 from segdeploy.errors import DeepStreamError
 from segdeploy.files import digest_of
-from segdeploy.graph.facts import read_facts
-from segdeploy.record import first_record, record_path
+from segdeploy.graph.load import read_facts
+from segdeploy.model.record import first_record, record_path
+from segdeploy.serve.deepstream.launch import command
+from segdeploy.serve.deepstream.lint import lint
 
 TRAPS = Path(__file__).parent / "traps"
 CLEAN = {"clean", "clean-app", "tensors"}

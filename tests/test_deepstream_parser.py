@@ -163,7 +163,7 @@ def test_the_sanitizer_sees_what_is_planted(library, parse, monkeypatch):
     code = CALL.replace("size = Size(int(height), int(width))", "size = Size(int(height) - 1, int(width))")
     code = code.replace(
         "answer = library.parse(",
-        "import segdeploy.deepstream.library as l;"
+        "import segdeploy.serve.deepstream.library as l;"
         " real = l.Network; l.Network = lambda w, h, c: real(w, h + 1, c); answer = library.parse(",
     )
     monkeypatch.setitem(parse.__globals__, "CALL", code)
@@ -172,7 +172,7 @@ def test_the_sanitizer_sees_what_is_planted(library, parse, monkeypatch):
 
 
 def test_our_header_is_laid_out_as_ctypes_has_it(tmp_path):
-    from segdeploy.deepstream import library
+    from segdeploy.serve.deepstream import library
 
     (tmp_path / "layout.cpp").write_text(
         '#include <cstddef>\n#include <cstdio>\n#include "nvdsinfer_custom_impl.h"\nint main() { std::printf('
@@ -195,7 +195,7 @@ def test_our_header_is_laid_out_as_ctypes_has_it(tmp_path):
 
 
 def test_it_is_built_without_a_makefile_too(tmp_path):
-    from segdeploy.deepstream.library import ParserLibrary, build_own_parser
+    from segdeploy.serve.deepstream.library import ParserLibrary, build_own_parser
     from segdeploy.size import Size
 
     build_own_parser(tmp_path / "own.so")
@@ -206,8 +206,8 @@ def test_it_is_built_without_a_makefile_too(tmp_path):
 
 
 def test_libraries_that_are_none(tmp_path, library):
-    from segdeploy.deepstream.library import ParserLibrary
     from segdeploy.errors import DeepStreamError
+    from segdeploy.serve.deepstream.library import ParserLibrary
 
     (tmp_path / "x.so").write_bytes(b"\x7fELF")
     with pytest.raises(DeepStreamError, match="cannot be loaded on this machine"):

@@ -11,13 +11,13 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
-from segdeploy.deepstream.config import read_config
-from segdeploy.deepstream.keys import VERSIONS
-from segdeploy.deepstream.lint import lint
-from segdeploy.deepstream.plan import Request, make_plan
-from segdeploy.deepstream.render import render
-from segdeploy.deepstream.surroundings import reported
 from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.serve.deepstream.app_files import reported
+from segdeploy.serve.deepstream.config import read_config
+from segdeploy.serve.deepstream.keys import VERSIONS
+from segdeploy.serve.deepstream.lint import lint
+from segdeploy.serve.deepstream.plan import Request, make_plan
+from segdeploy.serve.deepstream.render import render
 
 
 def values_of(path):

@@ -12,22 +12,22 @@ from conftest import TINY, write_checkpoint
 from onnx import numpy_helper
 
 from segdeploy import scenes
-from segdeploy.card import read_card
 from segdeploy.cli import main
-from segdeploy.deepstream.config import NvinferConfig
-from segdeploy.deepstream.document import read_document
-from segdeploy.deepstream.feeding import make_feed
-from segdeploy.deepstream.parsing import Parsed, parser_of
-from segdeploy.deepstream.plan import Request
-from segdeploy.deepstream.reference import PyTorchReference
-from segdeploy.deepstream.render import render
-from segdeploy.deepstream.replay import drawn, replay
+from segdeploy.convert.export import export_onnx
 from segdeploy.errors import DeepStreamError, RequestError, VideoError
-from segdeploy.export import export_onnx
-from segdeploy.graph.facts import read_facts
-from segdeploy.sessions import open_session
+from segdeploy.graph.load import read_facts
+from segdeploy.model.card import read_card
+from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts, numbered_labels
+from segdeploy.run.session import open_session
+from segdeploy.serve.deepstream.config import NvinferConfig
+from segdeploy.serve.deepstream.document import read_document
+from segdeploy.serve.deepstream.parse_output import Parsed, parser_of
+from segdeploy.serve.deepstream.plan import Request
+from segdeploy.serve.deepstream.preprocess import make_feed
+from segdeploy.serve.deepstream.reference import PyTorchReference
+from segdeploy.serve.deepstream.render import render
+from segdeploy.serve.deepstream.replay import drawn, replay
 from segdeploy.shipped import folder
-from segdeploy.signature import ONE_SCALE, Signature, TensorFacts, numbered_labels
 from segdeploy.size import Size
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from segdeploy import deploy, files, half
-from segdeploy.calibrate.cache import CalibrationCache, write_cache
+from segdeploy import files
 from segdeploy.cli import main
-from segdeploy.engine import verify
-from segdeploy.record import read_record
+from segdeploy.convert import build_engine, fp16
+from segdeploy.convert.int8.cache import CalibrationCache, write_cache
+from segdeploy.model.record import read_record
+from segdeploy.prove import verify
 
 
 def names(folder):
@@ -109,8 +110,8 @@ def test_what_cannot_be_built_is_refused_before_a_graph_is_made(
         raise AssertionError("hours went into a graph first")
 
     tensorrt_here("11.4.0", dla_cores=2)
-    monkeypatch.setattr(deploy, "quantize", made_already)
-    monkeypatch.setattr(half, "write_half", made_already)
+    monkeypatch.setattr(build_engine, "quantize", made_already)
+    monkeypatch.setattr(fp16, "write_half", made_already)
     precision = [images if one == "IMAGES" else one for one in precision]
     lock = nullcontext()
     if why_not == "locked":

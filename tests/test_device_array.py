@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import RequestError
-from segdeploy.sessions import device_array
-from segdeploy.sessions.device_array import DeviceArray, lent
+from segdeploy.run import device_array
+from segdeploy.run.device_array import DeviceArray, lent
 
 DTYPES = ("uint8", "int8", "int32", "int64", "float16", "float32", "bool")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from segdeploy import scenes
-from segdeploy.agreement import compare_logits
 from segdeploy.errors import RequestError
-from segdeploy.sessions import open_session, prepared, segment
-from segdeploy.sessions.eager import open_eager, ran
-from segdeploy.sessions.eager_lane import CudaLane, start_of_time
-from segdeploy.sessions.timed import Modes
+from segdeploy.measure.bench.pytorch import open_eager, ran
+from segdeploy.measure.bench.timing_pytorch import CudaLane, start_of_time
+from segdeploy.prove.agreement import compare_logits
+from segdeploy.run.session import open_session, prepared, segment
+from segdeploy.run.timing import Modes
 from segdeploy.size import Size
 
 

@@ -11,12 +11,11 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from segdeploy.calibrate.cache import CalibrationCache, write_cache
 from segdeploy.cli.build_engine import layers_in_words
-from segdeploy.engine import verify
-from segdeploy.engine.build import build
-from segdeploy.engine.job import digest_of_graph
-from segdeploy.engine.request import Calibration, EngineRequest, Profile
+from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.job import digest_of_graph
+from segdeploy.convert.engine.request import Calibration, EngineRequest, Profile
+from segdeploy.convert.int8.cache import CalibrationCache, write_cache
 from segdeploy.errors import (
     CalibrationError,
     EngineDisagrees,
@@ -28,10 +27,11 @@ from segdeploy.errors import (
 )
 from segdeploy.files import digest_of
 from segdeploy.flavour import open_flavour
+from segdeploy.graph.fp16 import to_fp16
+from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import layers_of
-from segdeploy.graph.precision import to_fp16
-from segdeploy.graph.qdq import quantised
-from segdeploy.record import read_record
+from segdeploy.model.record import read_record
+from segdeploy.prove import verify
 from segdeploy.scenes import write_cityscapes
 
 TYPED = ("10.3.0", "10.16.1", "11.4.0")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from test_tensorrt_session import brightest, frames_of, machine  # noqa: F401 # a fixture
 
-from segdeploy.bench.measure import measure
-from segdeploy.bench.modes import make_plan
 from segdeploy.errors import RequestError
-from segdeploy.sessions.tensorrt import TensorrtSession
-from segdeploy.sessions.timed import Modes, Timed
+from segdeploy.measure.bench.measure import measure
+from segdeploy.measure.bench.modes import make_plan
+from segdeploy.run.tensorrt.session import TensorrtSession
+from segdeploy.run.timing import Modes, Timed
 
 VERSIONS = ("8.6.1", "10.3.0", "11.4.0")
 

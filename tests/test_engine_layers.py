@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from segdeploy.engine.layers import LayerFacts, Report, demand_precision, read_layers
-from segdeploy.engine.request import EngineRequest
+from segdeploy.convert.engine.layers import LayerFacts, Report, demand_precision, read_layers
+from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError
 from segdeploy.flavour import Flavour, Version
 

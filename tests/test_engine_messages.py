@@ -3,8 +3,8 @@
 
 import pytest
 
-from segdeploy.engine.messages import Tried, advice, explain, in_words, room
-from segdeploy.engine.request import Profile
+from segdeploy.convert.engine.messages import Tried, advice, explain, in_words, room
+from segdeploy.convert.engine.request import Profile
 from segdeploy.flavour import Flavour, Version
 from segdeploy.size import Size
 

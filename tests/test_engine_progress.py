@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from segdeploy.engine.progress import Phases, stoppable
+from segdeploy.convert.engine.progress import Phases, stoppable
 
 
 def told_by(*events):

@@ -1,6 +1,6 @@
 import pytest
 
-from segdeploy.engine.request import EngineRequest, Profile, parse_targets
+from segdeploy.convert.engine.request import EngineRequest, Profile, parse_targets
 from segdeploy.errors import RequestError
 
 

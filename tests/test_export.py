@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASSES, TINY, write_checkpoint
 
-from segdeploy import __version__, export, families, proof
-from segdeploy.card import read_card
+from segdeploy import networks
 from segdeploy.cli import main
+from segdeploy.convert import export
+from segdeploy.convert.export import export_onnx
 from segdeploy.errors import CardError, CheckpointError, ExportDisagrees, OutputError, RequestError
-from segdeploy.export import export_onnx
-from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.files import digest_of
-from segdeploy.graph.precision import to_fp16
-from segdeploy.record import read_record
+from segdeploy.graph.fp16 import to_fp16
+from segdeploy.model.card import read_card
+from segdeploy.model.record import read_record
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.prove import against_pytorch
 from segdeploy.size import Size
+from segdeploy.version import __version__
 
 MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
 ONE_SCALE = np.float32(0.01735207357279195)
@@ -34,7 +37,7 @@ def reference(folder, frames):
     """The checkpoint's own way: per-channel std, plain network, upsampled logits."""
     pixels = torch.from_numpy((frames - MEAN) / STD).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        logits = families.build(read_checkpoint(folder)).plain(pixels)
+        logits = networks.build(read_checkpoint(folder)).plain(pixels)
         labels = F.interpolate(logits, frames.shape[1:3], mode="bilinear", align_corners=False).argmax(1)
     return logits.numpy(), labels.numpy()
 
@@ -252,13 +255,13 @@ def spoil_one_slot(answers):
 
 
 def test_a_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeypatch):
-    build = families.build
+    build = networks.build
 
     def spoilt(checkpoint):
-        networks = build(checkpoint)
-        return families.Networks(networks.plain, spoil_head(networks.deployed))
+        pair = build(checkpoint)
+        return networks.Networks(pair.plain, spoil_head(pair.deployed))
 
-    monkeypatch.setattr(families, "build", spoilt)
+    monkeypatch.setattr(networks, "build", spoilt)
     with pytest.raises(ExportDisagrees, match=r"disagrees with PyTorch: \d.*'tiny' allows 99\.99% and 1e-03"):
         export_onnx(tiny, output=tmp_path, interface="logits")
     assert list(tmp_path.iterdir()) == []
@@ -266,8 +269,10 @@ def test_a_graph_that_disagrees_is_not_left_behind(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batch", [3, None])
 def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
-    run = proof.OrtSession.run
-    monkeypatch.setattr(proof.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs)))
+    run = against_pytorch.OrtSession.run
+    monkeypatch.setattr(
+        against_pytorch.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs))
+    )
     with pytest.raises(ExportDisagrees):
         export_onnx(tiny, output=tmp_path, batch=batch)
     assert list(tmp_path.iterdir()) == []
@@ -276,7 +281,9 @@ def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
 def test_an_older_file_survives_a_failed_export(tiny, tmp_path, monkeypatch):
     path = export_onnx(tiny, output=tmp_path).path
     before = digest_of(path), (tmp_path / f"{path.name}.json").read_text()
-    monkeypatch.setattr(proof.OrtSession, "run", lambda self, inputs: np.zeros((1, 1, 96, 160), np.int64))
+    monkeypatch.setattr(
+        against_pytorch.OrtSession, "run", lambda self, inputs: np.zeros((1, 1, 96, 160), np.int64)
+    )
     with pytest.raises(ExportDisagrees):
         export_onnx(tiny, output=tmp_path)
     assert (digest_of(path), (tmp_path / f"{path.name}.json").read_text()) == before

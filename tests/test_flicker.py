@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from segdeploy.labels import read_labels
-from segdeploy.segmentation import Segmentation
-from segdeploy.stream.flicker import Flicker
-from segdeploy.stream.shown import Shown
+from segdeploy.model.labels import read_labels
+from segdeploy.picture.segmentation import Segmentation
+from segdeploy.serve.stream.flicker import Flicker
+from segdeploy.serve.stream.result import Shown
 
 CITY = read_labels("cityscapes")
 SHAPE = 40, 50

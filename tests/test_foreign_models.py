@@ -12,14 +12,14 @@ import yaml
 from conftest import CLASSES
 from onnx import TensorProto, helper
 
-from segdeploy.card import read_card
 from segdeploy.cli import main
 from segdeploy.errors import GraphError
-from segdeploy.evaluate.windows import sliding_window
-from segdeploy.labels import generated_labels
+from segdeploy.measure.evaluate.windows import sliding_window
+from segdeploy.model.card import read_card
+from segdeploy.model.labels import generated_labels
+from segdeploy.model.signature import ONE_SCALE, TensorFacts, read_signature
+from segdeploy.run.session import answered, open_session, segment
 from segdeploy.scenes import make_scene
-from segdeploy.sessions import answered, open_session, segment
-from segdeploy.signature import ONE_SCALE, TensorFacts, read_signature
 from segdeploy.size import Size
 
 FRAMES = [make_scene(seed, 120, 200).image for seed in (1, 2)]

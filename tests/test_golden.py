@@ -7,13 +7,13 @@ import onnx
 import pytest
 from conftest import run_model
 
-from segdeploy import image
-from segdeploy.engine import golden
+from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import EngineError
-from segdeploy.graph.precision import to_fp16
-from segdeploy.quantize import Request, quantize
+from segdeploy.graph.fp16 import to_fp16
+from segdeploy.picture import image
+from segdeploy.prove import golden
+from segdeploy.run.session import open_session, prepared, segment
 from segdeploy.scenes import write_cityscapes
-from segdeploy.sessions import open_session, prepared, segment
 from segdeploy.size import Size
 
 

@@ -2,14 +2,15 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from segdeploy.convert import fp16
+from segdeploy.convert.fp16 import write_half
 from segdeploy.errors import ExportDisagrees, GraphError
+from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import layers_of
-from segdeploy.graph.qdq import quantised
-from segdeploy.graph.written import digest_of_scales, written_in
-from segdeploy.half import write_half
-from segdeploy.record import read_record
+from segdeploy.graph.precision import digest_of_scales, written_in
+from segdeploy.model.record import read_record
+from segdeploy.run.session import open_session
 from segdeploy.scenes import write_cityscapes
-from segdeploy.sessions import open_session
 
 
 def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
@@ -65,9 +66,8 @@ def test_fp16_once_is_enough(graphs, tmp_path):
 
 def test_what_fp16_spoils_is_refused(graphs, tmp_path, monkeypatch):
     """A bound that allows nothing: FP16 always changes a logit."""
-    from segdeploy import half
 
-    monkeypatch.setattr(half, "MAX_LOGITS_RMS_FP16", 0.0)
+    monkeypatch.setattr(fp16, "MAX_LOGITS_RMS_FP16", 0.0)
     with pytest.raises(
         ExportDisagrees, match=r"disagrees with itself in FP32: .*allowed are 99\.50% and 0e\+00"
     ):
@@ -76,9 +76,8 @@ def test_what_fp16_spoils_is_refused(graphs, tmp_path, monkeypatch):
 
 
 def test_numbers_that_fp16_cannot_hold_are_named(graphs, tmp_path, monkeypatch):
-    from segdeploy import half
 
-    monkeypatch.setattr(half, "first_not_finite", lambda model, inputs: "network.head/Mul")
+    monkeypatch.setattr(fp16, "first_not_finite", lambda model, inputs: "network.head/Mul")
     with pytest.raises(
         ExportDisagrees, match=r"the node 'network\.head/Mul' of tiny.* name it under keep_fp32"
     ):

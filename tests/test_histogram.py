@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segdeploy.calibrate.histogram import BINS, Histogram
+from segdeploy.convert.int8.histogram import BINS, Histogram
 from segdeploy.errors import CalibrationError
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdeploy import image
 from segdeploy.errors import ImageError, RequestError
-from segdeploy.image import fit, normalise, read_frame, resize, unfit, unfit_logits
+from segdeploy.picture import image
+from segdeploy.picture.image import fit, normalise, read_frame, resize, unfit, unfit_logits
 from segdeploy.size import Size
 
 RNG = np.random.default_rng(0)

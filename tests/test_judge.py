@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from segdeploy import scenes
-from segdeploy.calibrate.judge import Judge, Probe
-from segdeploy.evaluate.confusion import Confusion
-from segdeploy.sessions import open_session, segment_many
+from segdeploy.prove.confusion import Confusion
+from segdeploy.prove.judge import Judge, Probe
+from segdeploy.run.session import open_session, segment_many
 
 FRAMES = [scenes.make_scene(seed, 120, 200).image for seed in range(4)]
 

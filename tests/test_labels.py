@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import CardError
-from segdeploy.labels import generated_labels, known_labels, labels_of, read_labels
+from segdeploy.model.labels import generated_labels, known_labels, labels_of, read_labels
 
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segdeploy.sessions.lazy_labels import LazyLabels, raised_labels
+from segdeploy.run.lazy_labels import LazyLabels, raised_labels
 
 SHAPES = [
     ((5, 4, 7), (4, 4)), ((19, 16, 20), (4, 4)), ((3, 1, 1), (4, 4)), ((3, 1, 9), (2, 8)), ((7, 9, 5), (2, 16)),

@@ -1,9 +1,9 @@
 import numpy as np
 
-from segdeploy.calibrate.judge import Verdict
-from segdeploy.calibrate.ledger import drop_of, first_step, in_words, judged_on, step, worst_class
-from segdeploy.evaluate.confusion import Confusion
-from segdeploy.labels import generated_labels
+from segdeploy.model.labels import generated_labels
+from segdeploy.prove.confusion import Confusion
+from segdeploy.prove.judge import Verdict
+from segdeploy.prove.ledger import drop_of, first_step, in_words, judged_on, step, worst_class
 
 LABELS = generated_labels(["road", "rider", "sky"])
 

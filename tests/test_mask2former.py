@@ -11,12 +11,12 @@ from conftest import CLASSES, randomise
 from safetensors.torch import load_file
 from torch import nn
 
-from segdeploy import families
+from segdeploy import networks
 from segdeploy.errors import CheckpointError, RequestError
-from segdeploy.families.checkpoints import read_checkpoint
-from segdeploy.families.deformable import FORMS, DeformableAttention, DeployedDeformableAttention
-from segdeploy.families.mask2former_deployed import LevelAttention, MaskVectors
-from segdeploy.families.mask2former_names import infer_config
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.mask2former.deformable import FORMS, DeformableAttention, DeployedDeformableAttention
+from segdeploy.networks.mask2former.deployed import LevelAttention, MaskVectors
+from segdeploy.networks.mask2former.key_names import infer_config
 from segdeploy.size import Size
 
 EXACT = {"rtol": 1e-4, "atol": 3e-5}
@@ -64,21 +64,21 @@ def difference(given, expected):
 def test_networks_answer_as_transformers_does(backbone, size, changes, tmp_path):
     oracle = checkpoints.oracle(backbone, **changes)
     oracle.save_pretrained(tmp_path)
-    networks = families.build(read_checkpoint(tmp_path))
+    pair = networks.build(read_checkpoint(tmp_path))
     pixels = torch.randn(2, 3, *size)
     expected = oracle(pixel_values=pixels)
-    classes, masks = networks.plain.predict(pixels)
+    classes, masks = pair.plain.predict(pixels)
     assert difference(classes, expected.class_queries_logits) <= 1e-6
     assert difference(masks, expected.masks_queries_logits) <= 1e-6
-    scores = networks.plain(pixels)
+    scores = pair.plain(pixels)
     assert scores.shape == (2, 5, -(-size[0] // 4), -(-size[1] // 4))
     shares = expected.class_queries_logits.softmax(-1)[..., :-1]
     torch.testing.assert_close(
         scores, torch.einsum("bqc,bqhw->bchw", shares, expected.masks_queries_logits.sigmoid()), **EXACT
     )
     for form in FORMS:
-        networks.deployed.fit(Size(*size), form)
-        assert difference(networks.deployed(pixels), scores) <= 1e-4
+        pair.deployed.fit(Size(*size), form)
+        assert difference(pair.deployed(pixels), scores) <= 1e-4
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -114,7 +114,7 @@ def test_an_empty_mask_sees_everything_and_nothing_is_nan():
 
 
 def test_the_mask_features_convolution_is_in_the_mask_vectors(written):
-    plain = families.build(read_checkpoint(written)).plain
+    plain = networks.build(read_checkpoint(written)).plain
     decoder, projection = (
         plain.model.transformer_module.decoder,
         plain.model.pixel_level_module.decoder.mask_projection,
@@ -129,7 +129,7 @@ def test_an_unknown_form_is_refused(written):
     with pytest.raises(
         RequestError, match="'onnx' is no form of deformable attention; known: gridsample, gather"
     ):
-        families.build(read_checkpoint(written)).deployed.fit(Size(64, 64), "onnx")
+        networks.build(read_checkpoint(written)).deployed.fit(Size(64, 64), "onnx")
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_detectron2s_files_are_the_same_network(backbone, suffix, written, tmp_p
     )
     assert [read.config[key] for key in same] == [hub.config[key] for key in same]
     pixels = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(families.build(read).plain(pixels), families.build(hub).plain(pixels))
+    torch.testing.assert_close(networks.build(read).plain(pixels), networks.build(hub).plain(pixels))
 
 
 def test_the_shapes_tell_the_backbone(written):

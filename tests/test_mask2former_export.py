@@ -13,21 +13,23 @@ import torch.nn.functional as F
 from conftest import CLASSES
 from safetensors.torch import load_file, save_file
 
-from segdeploy import export, families, files
+from segdeploy import files, networks
 from segdeploy.cli import main
-from segdeploy.engine.build import build
-from segdeploy.engine.request import EngineRequest, Profile
+from segdeploy.convert import export
+from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import EngineError, RequestError
-from segdeploy.export import export_onnx
-from segdeploy.families.checkpoints import read_checkpoint
 from segdeploy.flavour import open_flavour
-from segdeploy.graph.facts import read_facts
+from segdeploy.graph.gathers import sampling_as_gathers
+from segdeploy.graph.load import read_facts
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
-from segdeploy.graph.sampling import sampling_as_gathers
-from segdeploy.quantize import Request, quantize
-from segdeploy.record import read_record
+from segdeploy.model.record import read_record
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.interface import card_of, signature_of
+from segdeploy.run.tensorrt.compatibility import rebuild
 from segdeploy.scenes import write_cityscapes
-from segdeploy.sessions.loadable import rebuild
 from segdeploy.size import Size
 
 MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
@@ -74,7 +76,7 @@ def exported(written, tmp_path_factory):
 def reference(folder, frames):
     pixels = torch.from_numpy((frames - MEAN) / STD).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        scores = families.build(read_checkpoint(folder)).plain(pixels)
+        scores = networks.build(read_checkpoint(folder)).plain(pixels)
         labels = F.interpolate(scores, frames.shape[1:3], mode="bilinear", align_corners=False).argmax(1)
     return scores.numpy(), labels.numpy()
 
@@ -161,8 +163,8 @@ def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
 
 def test_a_plugin_in_fp16_is_refused(written, exported):
     checkpoint = read_checkpoint(written)
-    card = export.card_of(checkpoint, None)
-    signature = export.signature_of(card, "frames", Size(96, 160), 1)
+    card = card_of(checkpoint, None)
+    signature = signature_of(card, "frames", Size(96, 160), 1)
     path = exported("frames", "plugin").path
     with pytest.raises(RequestError, match="the graph has 2 TensorRT plugins, whose FP16 cannot be proven"):
         export.in_fp16(onnx.load(path), path, None, card, signature)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
-from segdeploy.calibrate.material import Source, Wanted, judged_on, labelled, part, seen_in, unlabelled
+from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import EvaluationError, RequestError
-from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.evaluate.evaluate import read_pair, read_truth
-from segdeploy.image import read_frame
+from segdeploy.picture.image import read_frame
+from segdeploy.prove.material import Source, Wanted, judged_on, labelled, part, seen_in, unlabelled
 
 
 def source_of(dataset, read=read_truth):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
-from segdeploy.sessions import open_session, prepared
-from segdeploy.sessions.ort import OrtSession
+from segdeploy.run.ort import OrtSession
+from segdeploy.run.session import open_session, prepared
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_bad_input(graphs, openvino, tmp_path):
 
 def test_openvino_is_not_installed(graphs, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "segdeploy.sessions.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "segdeploy.run.openvino", raising=False)
     with pytest.raises(MissingExtra) as seen:
         open_session(graphs("frames"), provider="openvino")
     assert str(seen.value) == (

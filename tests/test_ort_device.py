@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from segdeploy.bench.measure import measure, pictures
-from segdeploy.bench.modes import Plan
 from segdeploy.errors import RequestError
-from segdeploy.sessions.ort_device import OrtDeviceSession
-from segdeploy.sessions.timed import Modes, Timed
+from segdeploy.measure.bench.measure import measure, pictures
+from segdeploy.measure.bench.modes import Plan
+from segdeploy.run.ort_gpu import OrtDeviceSession
+from segdeploy.run.timing import Modes, Timed
 
 
 class OnTheHost(OrtDeviceSession):

@@ -9,8 +9,9 @@ import pytest
 
 from segdeploy.cli import main
 from segdeploy.errors import EngineError, MissingExtra, RequestError
-from segdeploy.sessions import device_array, open_session, ort
-from segdeploy.sessions.device_array import DeviceArray
+from segdeploy.run import device_array, ort
+from segdeploy.run.device_array import DeviceArray
+from segdeploy.run.session import open_session
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 

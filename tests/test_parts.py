@@ -5,7 +5,7 @@ from conftest import run_model
 
 from segdeploy.graph.layers import layers_of
 from segdeploy.graph.parts import parts_of
-from segdeploy.sessions.taps import TapChain
+from segdeploy.run.inner_tensors import TapChain
 
 
 def looked_at(model):

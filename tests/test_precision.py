@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from segdeploy.errors import CardError, GraphError
-from segdeploy.graph.precision import LIMIT, fp32_nodes, loss, rounding, to_fp16
-from segdeploy.probing import first_not_finite, measure_ranges
+from segdeploy.graph.fp16 import LIMIT, fp32_nodes, loss, rounding, to_fp16
+from segdeploy.prove.ranges import first_not_finite, measure_ranges
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 INTERFACES = ["nvinfer", "frames", "logits"]

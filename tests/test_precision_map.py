@@ -4,9 +4,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import all_macs, layers_of
 from segdeploy.graph.precision_map import precisions_of
-from segdeploy.graph.qdq import quantised
 
 
 def product(kind, pair=None):

@@ -8,17 +8,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import (
+from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
+from segdeploy.graph.int8 import quantise_weight, quantised
+from segdeploy.graph.layers import (  # fmt: skip
     all_macs,
     group_of,
     layers_of,
     logits_of,
     pixel_tensors,
     shapes_of,
-)  # fmt: skip
-from segdeploy.graph.mixed import rest_in_fp16
+)
 from segdeploy.graph.precision_map import shares_of
-from segdeploy.graph.qdq import quantise_weight, quantised
 
 
 @pytest.fixture(scope="module")

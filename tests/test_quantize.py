@@ -11,21 +11,21 @@ import pytest
 import yaml
 
 from segdeploy import scenes
-from segdeploy.calibrate import collect as collecting
-from segdeploy.calibrate.cache import hex_of, read_cache
-from segdeploy.calibrate.recipe import Recipe, read_recipe
-from segdeploy.card import read_card
 from segdeploy.cli import main
-from segdeploy.deepstream.plan import beside
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.int8 import collect as collecting
+from segdeploy.convert.int8.cache import hex_of, read_cache
+from segdeploy.convert.int8.quantize import Request, quantize
+from segdeploy.convert.int8.recipe import Recipe, read_recipe
+from segdeploy.convert.int8.write import constant_scale
+from segdeploy.datasets.dataset import open_dataset
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
-from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.export import export_onnx
 from segdeploy.graph.equalise import norms_to_equalise
 from segdeploy.graph.layers import layers_of, logits_of, results_of
-from segdeploy.quantize import Request, quantize
-from segdeploy.quantize.written import constant_scale
-from segdeploy.record import read_record
-from segdeploy.sessions import open_session, segment
+from segdeploy.model.card import read_card
+from segdeploy.model.record import read_record
+from segdeploy.run.session import open_session, segment
+from segdeploy.serve.deepstream.plan import beside
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 

@@ -10,7 +10,7 @@ import yaml
 
 from segdeploy import scenes
 from segdeploy.cli import main
-from segdeploy.export import export_onnx
+from segdeploy.convert.export import export_onnx
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 

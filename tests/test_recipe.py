@@ -3,9 +3,9 @@ import hashlib
 import pytest
 
 from segdeploy import scenes
-from segdeploy.calibrate.recipe import Recipe, known_recipes, read_recipe
+from segdeploy.convert.int8.recipe import Recipe, known_recipes, read_recipe
+from segdeploy.datasets.dataset import open_dataset
 from segdeploy.errors import CalibrationError
-from segdeploy.evaluate.datasets import open_dataset
 
 
 def test_round_trip(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from segdeploy.errors import GraphError
-from segdeploy.record import ArtifactRecord, in_order, read_record, record_of_graph
+from segdeploy.model.record import ArtifactRecord, in_order, read_record, record_of_graph
 
 RECORD = ArtifactRecord(
     "x.onnx", "ab12", "mine", "nvinfer", "64x96", None, "fp32", 17,

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from segdeploy import scenes
-from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.evaluate.evaluate import Evaluation, Sight
-from segdeploy.evaluate.report import (
+from segdeploy.datasets.dataset import open_dataset
+from segdeploy.measure.evaluate.evaluate import Evaluation, Sight
+from segdeploy.measure.evaluate.report import (
     WRONG,
     as_json,
     draw_classes,
@@ -20,8 +20,8 @@ from segdeploy.evaluate.report import (
     tables,
     write_pictures,
 )
-from segdeploy.evaluate.scores import ImageSums, Interval, Scores
-from segdeploy.labels import generated_labels, read_labels
+from segdeploy.measure.evaluate.scores import ImageSums, Interval, Scores
+from segdeploy.model.labels import generated_labels, read_labels
 
 THREE = generated_labels(["road", "sky", "tram"])
 PERFECT = [[60, 0, 0, 0], [0, 40, 0, 0], [0, 0, 0, 0]]

@@ -12,9 +12,9 @@ from browser import Page, find_chromium
 from segdeploy import scenes
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
-from segdeploy.record import record_path
-from segdeploy.report import charts, write_report
-from segdeploy.report.findings import look_into
+from segdeploy.measure.report import charts, write_report
+from segdeploy.measure.report.findings import look_into
+from segdeploy.model.record import record_path
 
 HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go
 VERDICT = "</style></script><script>alert(2)</script><img src=x onerror=alert(3)>"

@@ -5,8 +5,10 @@ import json
 import pytest
 import yaml
 
-from segdeploy.bench import roofline
-from segdeploy.bench.roofline import (
+from segdeploy.errors import RequestError
+from segdeploy.graph.cost import Cost, Kernel
+from segdeploy.measure.bench import roofline
+from segdeploy.measure.bench.roofline import (
     Device,
     Figure,
     device_called,
@@ -16,8 +18,6 @@ from segdeploy.bench.roofline import (
     read_devices,
     read_table,
 )
-from segdeploy.errors import RequestError
-from segdeploy.graph.cost import Cost, Kernel
 
 # 1 TFLOPS in FP16, 4 at eight bits, 1 GB/s
 ROUND = Device(

@@ -3,12 +3,12 @@
 import onnx
 import pytest
 
-from segdeploy.engine.build import build
-from segdeploy.engine.request import EngineRequest, Profile
-from segdeploy.export import export_onnx
+from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.flavour import open_flavour
-from segdeploy.graph.precision import to_fp16
-from segdeploy.quantize import Request, quantize
+from segdeploy.graph.fp16 import to_fp16
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from segdeploy.calibrate.cache import CalibrationCache, read_cache, write_cache
-from segdeploy.calibrate.scale_files import read_scale_file
 from segdeploy.cli import main
+from segdeploy.convert.int8.cache import CalibrationCache, read_cache, write_cache
+from segdeploy.convert.int8.scale_files import read_scale_file
 
 SCALES = {"input": 0.0078740157186985016, "/block/Gelu": 0.5, "/dead": 0.0}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
-from segdeploy.evaluate.confusion import count_pairs
-from segdeploy.evaluate.datasets import open_dataset
-from segdeploy.evaluate.scores import ImageSums, Scores, bootstrap_mious, delta, interval_of
-from segdeploy.labels import generated_labels, read_labels
+from segdeploy.datasets.dataset import open_dataset
+from segdeploy.measure.evaluate.scores import ImageSums, Scores, bootstrap_mious, delta, interval_of
+from segdeploy.model.labels import generated_labels, read_labels
+from segdeploy.prove.confusion import count_pairs
 
 CITYSCAPES = read_labels("cityscapes")
 THREE = generated_labels(["a", "b", "c"])

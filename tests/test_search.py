@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from segdeploy.calibrate.judge import Verdict
-from segdeploy.calibrate.search import Sensitivity, groups_of, measure, names_in, search
+from segdeploy.convert.int8.search import Sensitivity, groups_of, measure, names_in, search
 from segdeploy.graph.layers import Layer
+from segdeploy.prove.judge import Verdict
 
 
 def verdict(disagreement):

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from conftest import TINY, randomise
 from torch import nn
 
-from segdeploy import families
-from segdeploy.families.checkpoints import read_checkpoint
-from segdeploy.families.segformer import (
+from segdeploy import networks
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.segformer.network import (
     AllMlpHead,
     Attention,
     Block,
@@ -62,11 +62,11 @@ def test_networks_answer_as_transformers_does(variant, tmp_path):
     )
     oracle = randomise(transformers.SegformerForSemanticSegmentation(config)).eval()
     oracle.save_pretrained(tmp_path)
-    networks = families.build(read_checkpoint(tmp_path))
+    pair = networks.build(read_checkpoint(tmp_path))
     pixels = torch.randn(3, 3, *size)
     expected = oracle(pixel_values=pixels).logits
     spread = (expected.max() - expected.min()).item()
-    plain, deployed = networks.plain(pixels), networks.deployed(pixels)
+    plain, deployed = pair.plain(pixels), pair.deployed(pixels)
     assert (plain - expected).abs().max().item() <= 1e-4 * spread
     assert (deployed - expected).abs().max().item() <= 1e-4 * spread
     equal = upsampled_labels(deployed, size) == upsampled_labels(expected, size)

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import OutputError
-from segdeploy.labels import read_labels
-from segdeploy.segmentation import Segmentation, write_image
+from segdeploy.model.labels import read_labels
+from segdeploy.picture.segmentation import Segmentation, write_image
 
 CITY = read_labels("cityscapes")
 

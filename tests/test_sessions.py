@@ -3,8 +3,8 @@ import pytest
 from conftest import CLASSES
 
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.image import fit
-from segdeploy.sessions import open_session, prepared, segment, segment_many
+from segdeploy.picture.image import fit
+from segdeploy.run.session import open_session, prepared, segment, segment_many
 
 
 def frames_of(count, height=120, width=200):

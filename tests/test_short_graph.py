@@ -4,9 +4,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segdeploy.sessions import open_session, prepared
-from segdeploy.sessions.ort import OrtSession
-from segdeploy.sessions.short_graph import shortened
+from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.ort import OrtSession
+from segdeploy.run.session import open_session, prepared
 
 
 def images(session, count):

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from segdeploy.card import read_card
 from segdeploy.errors import GraphError
-from segdeploy.labels import generated_labels
-from segdeploy.signature import IMAGENET_MEAN, ONE_SCALE, Signature, TensorFacts, read_signature
+from segdeploy.model.card import read_card
+from segdeploy.model.labels import generated_labels
+from segdeploy.model.signature import IMAGENET_MEAN, ONE_SCALE, Signature, TensorFacts, read_signature
 from segdeploy.size import Size
 
 LABELS = generated_labels(["road", "sky"], "two")

@@ -15,10 +15,10 @@ import pytest
 
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
-from segdeploy.sessions import open_session, segment
-from segdeploy.stream.outputs import places, short_names
-from segdeploy.stream.sources import expand, is_images
-from segdeploy.video.reading import Video
+from segdeploy.picture.video_reading import Video
+from segdeploy.run.session import open_session, segment
+from segdeploy.serve.stream.outputs import places, short_names
+from segdeploy.serve.stream.sources import expand, is_images
 
 
 @pytest.fixture

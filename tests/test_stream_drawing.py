@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from segdeploy.labels import read_labels
-from segdeploy.segmentation import Segmentation
-from segdeploy.stream.drawing import LAYOUTS, Drawing, Style, statistics, wipe_at
-from segdeploy.stream.shown import Shown
+from segdeploy.model.labels import read_labels
+from segdeploy.picture.segmentation import Segmentation
+from segdeploy.serve.stream.drawing import LAYOUTS, Drawing, Style, statistics, wipe_at
+from segdeploy.serve.stream.result import Shown
 
 CITY = read_labels("cityscapes")
 ROAD, SKY, CAR = (CITY.names.index(name) for name in ("road", "sky", "car"))

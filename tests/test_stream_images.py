@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import RequestError
-from segdeploy.image import WRITTEN, find_images
-from segdeploy.sessions import open_session, segment
-from segdeploy.stream.images import segment_files
+from segdeploy.picture.image import WRITTEN, find_images
+from segdeploy.run.session import open_session, segment
+from segdeploy.serve.stream.images import segment_files
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from segdeploy.stream.inbox import Inbox
-from segdeploy.video.reading import TimedFrame
+from segdeploy.picture.video_reading import TimedFrame
+from segdeploy.serve.stream.inbox import Inbox
 
 FRAME = np.zeros((2, 2, 3), np.uint8)
 

@@ -7,9 +7,9 @@ import pytest
 from bench_fakes import HostSession
 
 from segdeploy.errors import EngineError, OutputError, RequestError, VideoError
-from segdeploy.stream.live import Live
-from segdeploy.stream.pipeline import Pipeline, Plan
-from segdeploy.video.reading import TimedFrame
+from segdeploy.picture.video_reading import TimedFrame
+from segdeploy.serve.stream.live import Live
+from segdeploy.serve.stream.pipeline import Pipeline, Plan
 
 
 def picture(index, size=(48, 64)):
@@ -254,7 +254,7 @@ def camera(*connections, patience_s=30.0):
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    from segdeploy.stream import live
+    from segdeploy.serve.stream import live
 
     monkeypatch.setattr(live, "FIRST_WAIT_S", 0.01)
 

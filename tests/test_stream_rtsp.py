@@ -14,14 +14,14 @@ import clips
 import pytest
 
 from segdeploy.errors import VideoError
-from segdeploy.sessions import open_session
+from segdeploy.picture.video_reading import Video
+from segdeploy.picture.video_writing import Publisher
+from segdeploy.run.session import open_session
+from segdeploy.serve.stream.flicker import Flicker
+from segdeploy.serve.stream.pipeline import Pipeline
+from segdeploy.serve.stream.sinks import JsonLines, Pictures
+from segdeploy.serve.stream.sources import Opening, open_streams
 from segdeploy.size import Size
-from segdeploy.stream.flicker import Flicker
-from segdeploy.stream.pipeline import Pipeline
-from segdeploy.stream.sinks import JsonLines, Pictures
-from segdeploy.stream.sources import Opening, open_streams
-from segdeploy.video.reading import Video
-from segdeploy.video.writing import Publisher
 
 PYTHON = "/usr/bin/python3"  # Debian's, which has its gi
 SERVER = Path(__file__).with_name("rtsp_server.py")

@@ -16,11 +16,11 @@ from browser import Page as Browser
 from browser import find_chromium
 
 from segdeploy.errors import RequestError
-from segdeploy.labels import generated_labels, read_labels
-from segdeploy.segmentation import Segmentation
-from segdeploy.stream import view
-from segdeploy.stream.shown import Shown
-from segdeploy.stream.view import Page
+from segdeploy.model.labels import generated_labels, read_labels
+from segdeploy.picture.segmentation import Segmentation
+from segdeploy.serve.stream import view
+from segdeploy.serve.stream.result import Shown
+from segdeploy.serve.stream.view import Page
 
 CITY = read_labels("cityscapes")
 SKY = CITY.names.index("sky")

@@ -14,8 +14,8 @@ import pytest
 from test_stream_view import unpacked
 
 from segdeploy.cli import main
-from segdeploy.segmentation import Segmentation
-from segdeploy.sessions import open_session, segment
+from segdeploy.picture.segmentation import Segmentation
+from segdeploy.run.session import open_session, segment
 
 HEIGHT, WIDTH = 96, 160
 
@@ -72,7 +72,7 @@ def test_the_lines_tell_the_flicker_so_far(graphs, clip, tmp_path):
 
 def test_a_model_that_flips_is_told(graphs, clip, monkeypatch, tmp_path, capsys):
     """Every second answer has all classes moved on by one."""
-    from segdeploy.stream import pipeline
+    from segdeploy.serve.stream import pipeline
 
     made, turn = pipeline.segmentation_of, []
 

@@ -5,7 +5,7 @@ from conftest import run_model
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.layers import layers_of
-from segdeploy.sessions.taps import TapSession
+from segdeploy.run.inner_tensors import TapSession
 
 
 @pytest.mark.parametrize(("interface", "batch"), [("logits", 1), ("frames", 3), ("nvinfer", None)])

@@ -3,7 +3,7 @@ from threading import Thread
 from fake_tensorrt import fake
 
 from segdeploy.flavour import Flavour, Version
-from segdeploy.tensorrt_log import MOST, listening, logger_of
+from segdeploy.run.tensorrt.log import MOST, listening, logger_of
 
 
 def here():

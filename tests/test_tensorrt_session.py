@@ -12,15 +12,17 @@ from fake_runtime import FakeDevice, fake_module, plan
 from segdeploy import flavour
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.files import digest_of
-from segdeploy.labels import generated_labels
-from segdeploy.record import ArtifactRecord
-from segdeploy.sessions import cuda, loadable, open_session, segment_many
-from segdeploy.sessions.device_array import DeviceArray
-from segdeploy.sessions.engine_facts import why_invalid
-from segdeploy.sessions.tensorrt import TensorrtSession
-from segdeploy.signature import Signature, TensorFacts
+from segdeploy.model.labels import generated_labels
+from segdeploy.model.record import ArtifactRecord
+from segdeploy.model.signature import Signature, TensorFacts
+from segdeploy.run import cuda
+from segdeploy.run.device_array import DeviceArray
+from segdeploy.run.session import open_session, segment_many
+from segdeploy.run.tensorrt import compatibility
+from segdeploy.run.tensorrt.engine_facts import why_invalid
+from segdeploy.run.tensorrt.log import logger_of
+from segdeploy.run.tensorrt.session import TensorrtSession
 from segdeploy.size import Size
-from segdeploy.tensorrt_log import logger_of
 
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0", "rtx")
 HEIGHT, WIDTH = 64, 96
@@ -59,7 +61,9 @@ class Machine:
         self.monkeypatch.setitem(sys.modules, self.module.__name__, self.module)
         here = flavour.RTX if version == "rtx" else flavour.TENSORRT
         self.monkeypatch.setattr(flavour, "is_installed", lambda name: name == here)
-        self.monkeypatch.setattr("segdeploy.sessions.loadable.is_installed", lambda name: name == here)
+        self.monkeypatch.setattr(
+            "segdeploy.run.tensorrt.compatibility.is_installed", lambda name: name == here
+        )
         return here
 
     def engine(
@@ -545,15 +549,15 @@ def test_the_command_is_made_of_what_was_asked_for(machine):
     machine.engine(
         options={"int8": True, "workspace_gib": 4.0, "optimization_level": 5, "version_compatible": True}
     )
-    assert loadable.rebuild(machine.record) == (
+    assert compatibility.rebuild(machine.record) == (
         "segdeploy build-engine x.onnx --int8 --workspace 4.0 --optimization-level 5 --version-compatible"
     )
-    assert loadable.rebuild(machine.record, runtime="tensorrt-rtx", batch="1:2:2") == (
+    assert compatibility.rebuild(machine.record, runtime="tensorrt-rtx", batch="1:2:2") == (
         "segdeploy build-engine x.onnx --int8 --runtime tensorrt-rtx --batch 1:2:2 --workspace 4.0"
         " --optimization-level 5"
     )
     machine.engine(options={"int8": True, "calibrator": "tensorrt", "timing_cache": "t.cache"})
-    assert loadable.rebuild(machine.record) == (
+    assert compatibility.rebuild(machine.record) == (
         "segdeploy build-engine x.onnx --int8 --calibrator tensorrt --images DIR --timing-cache t.cache"
     )
 

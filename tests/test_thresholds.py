@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from segdeploy.calibrate import thresholds as module
-from segdeploy.calibrate.cache import hex_of
-from segdeploy.calibrate.thresholds import METHODS, divergences, int8_scales, thresholds
+from segdeploy.convert.int8 import thresholds as module
+from segdeploy.convert.int8.cache import hex_of
+from segdeploy.convert.int8.thresholds import METHODS, divergences, int8_scales, thresholds
 from segdeploy.errors import CalibrationError, RequestError
 
 BINS, LEVELS, N = 2048, 128, 200_000

@@ -9,14 +9,15 @@ import pytest
 from fake_runtime import FakeDevice, fake_module, plan
 
 from segdeploy import files, flavour
-from segdeploy.agreement import Agreement
 from segdeploy.cli import main
-from segdeploy.engine import golden, verify
 from segdeploy.errors import EngineDisagrees, EngineError, OutputError
 from segdeploy.files import digest_of
 from segdeploy.flavour import open_flavour
-from segdeploy.record import ArtifactRecord, read_record
-from segdeploy.sessions import cuda, open_session
+from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.prove import golden, verify
+from segdeploy.prove.agreement import Agreement
+from segdeploy.run import cuda
+from segdeploy.run.session import open_session
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import OutputError, RequestError, VideoError
+from segdeploy.picture.video_location import without_credentials
+from segdeploy.picture.video_reading import Video
+from segdeploy.picture.video_writing import ClipWriter, Publisher
 from segdeploy.size import Size
-from segdeploy.video.location import without_credentials
-from segdeploy.video.reading import Video
-from segdeploy.video.writing import ClipWriter, Publisher
 
 
 def read(path):

@@ -34,8 +34,8 @@ def test_only_segdeploy_is_installed(wheel: Path) -> None:
     shipped = "segdeploy/shipped_data/benchmarks"
     for name in (f"{shipped}/devices.yaml", f"{shipped}/reference/ngc-segformer-cityscapes.yaml"):
         assert name in names
-    assert {"segdeploy/report/page.css", "segdeploy/report/page.js"} <= set(names)
-    assert {f"segdeploy/stream/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert {"segdeploy/measure/report/page.css", "segdeploy/measure/report/page.js"} <= set(names)
+    assert {f"segdeploy/serve/stream/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:

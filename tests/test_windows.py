@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import write_checkpoint
 
 from segdeploy.errors import ImageError, RequestError
-from segdeploy.evaluate.windows import (
+from segdeploy.measure.evaluate.windows import (
     multi_scale,
     scaled_size,
     sliding_window,
@@ -17,7 +17,7 @@ from segdeploy.evaluate.windows import (
     visits,
     window_logits,
 )
-from segdeploy.sessions import open_session, segment
+from segdeploy.run.session import open_session, segment
 from segdeploy.size import Size
 
 WINDOW, STRIDE = (96, 160), (64, 100)
@@ -39,8 +39,8 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(checkpoint):
-    from segdeploy.families import build
-    from segdeploy.families.checkpoints import read_checkpoint
+    from segdeploy.networks import build
+    from segdeploy.networks.checkpoints import read_checkpoint
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # many small windows: on a busy machine more threads only wait for each other
@@ -50,7 +50,7 @@ def network(checkpoint):
 
 @pytest.fixture(scope="module", params=[1, 3, None], ids=["batch 1", "batch 3", "any batch"])
 def session(checkpoint, tmp_path_factory, request):
-    from segdeploy.export import export_onnx
+    from segdeploy.convert.export import export_onnx
 
     path = tmp_path_factory.mktemp("graphs") / "varied.onnx"
     graph = export_onnx(checkpoint, interface="logits", batch=request.param, output=path)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from segdeploy.families.segformer import AllMlpHead, Segformer, SegformerConfig
+from segdeploy.networks.segformer.network import AllMlpHead, Segformer, SegformerConfig
 from segdeploy.scenes import make_scene
 
 HERE = Path(__file__).parent

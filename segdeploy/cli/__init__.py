@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from segdeploy import __version__
 from segdeploy.cli import (
     bench,
     build_engine,
@@ -30,6 +29,7 @@ from segdeploy.cli import (
     verify,
 )
 from segdeploy.errors import SegdeployError
+from segdeploy.version import __version__
 
 VERBS = {
     "models": (models, "list the model cards and what each needs"),
@@ -90,6 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def is_building() -> bool:
     """Whether a second Ctrl-C has left a build at work."""
-    from segdeploy.engine.progress import THREAD
+    from segdeploy.convert.engine.progress import THREAD
 
     return any(thread.name == THREAD for thread in threading.enumerate())

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segdeploy.bench.measure import Measurement
-    from segdeploy.bench.meter import Sensors
-    from segdeploy.bench.modes import Plan
-    from segdeploy.bench.opened import Opened, Opening
+    from segdeploy.measure.bench.measure import Measurement
+    from segdeploy.measure.bench.meter import Sensors
+    from segdeploy.measure.bench.models import Opened, Opening
+    from segdeploy.measure.bench.modes import Plan
 
 STOPPED = 130
 
@@ -86,10 +86,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.bench.jetson import open_board
-    from segdeploy.bench.nvml import open_gpu
-    from segdeploy.bench.opened import on_gpu
-    from segdeploy.bench.results import results_of, setting, spelled, write_results
+    from segdeploy.measure.bench.jetson import open_board
+    from segdeploy.measure.bench.models import on_gpu
+    from segdeploy.measure.bench.nvml import open_gpu
+    from segdeploy.measure.bench.results import results_of, setting, spelled, write_results
 
     plan, opening, batches = demand(arguments)
     models = [arguments.model, *(arguments.compare or [])]
@@ -122,10 +122,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | None]:
-    from segdeploy.bench.modes import make_plan
-    from segdeploy.bench.opened import Opening, demand_used
-    from segdeploy.bench.roofline import device_called
     from segdeploy.errors import RequestError
+    from segdeploy.measure.bench.models import Opening, demand_used
+    from segdeploy.measure.bench.modes import make_plan
+    from segdeploy.measure.bench.roofline import device_called
     from segdeploy.size import Size
 
     if arguments.transfers not in (None, "include", "exclude"):
@@ -179,9 +179,9 @@ def numbers(text: str) -> list[int]:
 
 
 def export(measurements: list[Measurement], plan: Plan, path: Path) -> None:
-    from segdeploy.bench.results import spelled
-    from segdeploy.bench.timings import export_times
     from segdeploy.files import write_text
+    from segdeploy.measure.bench.results import spelled
+    from segdeploy.measure.bench.timings import export_times
 
     (measurement,) = measurements
     write_text(path, spelled(export_times(measurement.queries, plan.warm_up_ms)))
@@ -196,9 +196,9 @@ class Bench:
         self.stopped = False
 
     def measured(self, model: str, batches: list[int] | None) -> dict[str, Any]:
-        from segdeploy.bench.measure import demand_batches, measure, usual_batches
-        from segdeploy.bench.meter import Before
-        from segdeploy.bench.table import how_it_ran, measurements_shown
+        from segdeploy.measure.bench.measure import demand_batches, measure, usual_batches
+        from segdeploy.measure.bench.meter import Before
+        from segdeploy.measure.bench.table import how_it_ran, measurements_shown
 
         before = Before.look(self.sensors)
         opened = self.open(model)
@@ -230,7 +230,7 @@ class Bench:
         return {"measurements": measurements}
 
     def refer(self, device: str | None, measurements: list[Measurement]) -> None:
-        from segdeploy.bench.reference import spelled
+        from segdeploy.measure.bench.reference import spelled
 
         if device is None:
             self.say(
@@ -241,9 +241,9 @@ class Bench:
             self.say(line)
 
     def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:
-        from segdeploy.bench.compare import as_markdown, compare, demand_alike
-        from segdeploy.bench.measure import demand_batches, usual_batches
-        from segdeploy.bench.table import how_it_ran
+        from segdeploy.measure.bench.compare import as_markdown, compare, demand_alike
+        from segdeploy.measure.bench.measure import demand_batches, usual_batches
+        from segdeploy.measure.bench.table import how_it_ran
 
         for model in models:
             self.open(model)
@@ -271,8 +271,8 @@ class Bench:
         return {"comparisons": comparisons}
 
     def end_to_end(self, model: str, source: Path) -> dict[str, Any]:
-        from segdeploy.bench.table import waterfall_shown
-        from segdeploy.bench.waterfall import measure_end_to_end
+        from segdeploy.measure.bench.table import waterfall_shown
+        from segdeploy.measure.bench.waterfall import measure_end_to_end
 
         opened = self.open(model)
         self.announce(f"{opened.name}, end to end: {self.plan.duration_s:g} s")
@@ -289,7 +289,7 @@ class Bench:
         return {"waterfall": waterfall}
 
     def open(self, model: str) -> Opened:
-        from segdeploy.bench.opened import open_model
+        from segdeploy.measure.bench.models import open_model
 
         self.announce(f"opening {model}")
         self.models.append(open_model(model, self.opening))

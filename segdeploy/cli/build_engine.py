@@ -14,8 +14,8 @@ from segdeploy.cli.quantize import describe_calibration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from segdeploy.deploy import Deployed
-    from segdeploy.quantize import Request
+    from segdeploy.convert.build_engine import Deployed
+    from segdeploy.convert.int8.quantize import Request
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +62,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
-    from segdeploy.deploy import DeployRequest, deploy
-    from segdeploy.engine.request import EngineRequest, Profile, parse_targets
+    from segdeploy.convert.build_engine import DeployRequest, deploy
+    from segdeploy.convert.engine.request import EngineRequest, Profile, parse_targets
     from segdeploy.errors import RequestError
 
     if arguments.calibrator not in (None, "tensorrt"):

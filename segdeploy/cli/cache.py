@@ -51,8 +51,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    from segdeploy.calibrate.cache import demand_version
-    from segdeploy.calibrate.scale_files import described, is_ours, read_scale_file
+    from segdeploy.convert.int8.cache import demand_version
+    from segdeploy.convert.int8.scale_files import described, is_ours, read_scale_file
     from segdeploy.errors import RequestError
 
     path = arguments.file
@@ -85,7 +85,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from segdeploy.calibrate.scale_files import described, differences, read_scale_file
+    from segdeploy.convert.int8.scale_files import described, differences, read_scale_file
     from segdeploy.errors import RequestError
 
     if not 0 <= arguments.within <= 100:
@@ -135,7 +135,7 @@ def more(count: int) -> str:
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    from segdeploy.calibrate.scale_files import convert
+    from segdeploy.convert.int8.scale_files import convert
 
     words = convert(arguments.file, arguments.tensorrt, arguments.output)
     print(f"{arguments.output}: {words}")

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from segdeploy.stream.shown import Shown
+    from segdeploy.serve.stream.result import Shown
 
 
 class Steps(Protocol):

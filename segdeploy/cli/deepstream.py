@@ -65,8 +65,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def execute_config(arguments: argparse.Namespace) -> int:
-    from segdeploy.deepstream.plan import Request
-    from segdeploy.deepstream.render import render
+    from segdeploy.serve.deepstream.plan import Request
+    from segdeploy.serve.deepstream.render import render
 
     request = Request(
         arguments.model,
@@ -89,7 +89,7 @@ def execute_config(arguments: argparse.Namespace) -> int:
 
 
 def execute_lint(arguments: argparse.Namespace) -> int:
-    from segdeploy.deepstream.lint import lint
+    from segdeploy.serve.deepstream.lint import lint
 
     found = lint(arguments.file, arguments.model, arguments.deepstream)
     if arguments.json:
@@ -108,15 +108,15 @@ def execute_lint(arguments: argparse.Namespace) -> int:
 
 def execute_replay(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import counted
-    from segdeploy.deepstream.frames import open_source
-    from segdeploy.deepstream.replay import BANNER, replay
+    from segdeploy.serve.deepstream.frames import open_source
+    from segdeploy.serve.deepstream.replay import BANNER, replay
 
     reference = None
     if arguments.reference:
-        from segdeploy.deepstream.config import read_config
-        from segdeploy.deepstream.reference import PyTorchReference
-        from segdeploy.deepstream.replay import graph_of
-        from segdeploy.graph.facts import read_facts
+        from segdeploy.graph.load import read_facts
+        from segdeploy.serve.deepstream.config import read_config
+        from segdeploy.serve.deepstream.reference import PyTorchReference
+        from segdeploy.serve.deepstream.replay import graph_of
 
         signature = read_facts(graph_of(read_config(arguments.config))).signature
         reference = PyTorchReference(arguments.reference, signature)
@@ -145,6 +145,6 @@ def execute_replay(arguments: argparse.Namespace) -> int:
 
 
 def execute_run(arguments: argparse.Namespace) -> int:
-    from segdeploy.deepstream.launch import run
+    from segdeploy.serve.deepstream.launch import run
 
     return run(arguments.config, arguments.input)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segdeploy.card import ModelCard
-    from segdeploy.evaluate.datasets import Dataset
-    from segdeploy.evaluate.evaluate import Evaluation
-    from segdeploy.evaluate.modes import Mode
+    from segdeploy.datasets.dataset import Dataset
+    from segdeploy.measure.evaluate.evaluate import Evaluation
+    from segdeploy.measure.evaluate.modes import Mode
+    from segdeploy.model.card import ModelCard
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -71,11 +71,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     import json
 
-    from segdeploy.card import read_card
-    from segdeploy.evaluate.datasets import open_dataset
-    from segdeploy.evaluate.report import as_json, robustness_shown, tables
+    from segdeploy.datasets.dataset import open_dataset
     from segdeploy.files import make_folder, write_text
-    from segdeploy.sessions import open_session
+    from segdeploy.measure.evaluate.report import as_json, robustness_shown, tables
+    from segdeploy.model.card import read_card
+    from segdeploy.run.session import open_session
 
     demand(arguments)
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split, arguments.mapping)
@@ -116,7 +116,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def demand(arguments: argparse.Namespace) -> None:
     from segdeploy.errors import RequestError
-    from segdeploy.image import FITS, KERNELS
+    from segdeploy.picture.image import FITS, KERNELS
 
     for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
         if value is not None and value not in known:
@@ -136,10 +136,10 @@ def evaluate_one(
     arguments: argparse.Namespace, dataset: Dataset, model: Path, card: ModelCard | None, name: str
 ) -> tuple[Evaluation, dict[str, Any]]:
     from segdeploy.cli.console import counted
-    from segdeploy.evaluate.evaluate import Unfinished, evaluate, key_of, look
-    from segdeploy.evaluate.report import write_pictures
     from segdeploy.files import digest_of
-    from segdeploy.sessions import open_session
+    from segdeploy.measure.evaluate.evaluate import Unfinished, evaluate, key_of, look
+    from segdeploy.measure.evaluate.report import write_pictures
+    from segdeploy.run.session import open_session
 
     digest, output = digest_of(model), arguments.output
     with open_session(model, provider=arguments.provider, card=card) as session:
@@ -172,7 +172,7 @@ def evaluate_one(
 
 
 def mode_of(arguments: argparse.Namespace) -> Mode:
-    from segdeploy.evaluate.modes import Mode
+    from segdeploy.measure.evaluate.modes import Mode
     from segdeploy.size import Size
 
     return Mode(
@@ -196,8 +196,8 @@ def numbers(text: str, flag: str) -> list[float]:
 
 
 def corruptions_of(arguments: argparse.Namespace) -> tuple[tuple[str, ...], list[int]]:
-    from segdeploy.evaluate.corruptions import CORRUPTIONS
-    from segdeploy.evaluate.corruptions import demand as demand_corruption
+    from segdeploy.measure.evaluate.corruptions import CORRUPTIONS
+    from segdeploy.measure.evaluate.corruptions import demand as demand_corruption
 
     names = CORRUPTIONS if arguments.corruptions == "all" else tuple(arguments.corruptions.split(","))
     severities = numbers(arguments.severities or "1,2,3,4,5", "--severities")
@@ -211,12 +211,12 @@ def robustness_of(
     arguments: argparse.Namespace, dataset: Dataset, model: Path, card: ModelCard | None, name: str
 ) -> dict[str, Any]:
     from segdeploy.cli.console import counted
-    from segdeploy.evaluate.corruptions import robustness_table
-    from segdeploy.evaluate.evaluate import Unfinished, evaluate, key_of
-    from segdeploy.evaluate.modes import spoilt
-    from segdeploy.evaluate.robustness import Spoilt
     from segdeploy.files import digest_of
-    from segdeploy.sessions import open_session
+    from segdeploy.measure.evaluate.corruptions import robustness_table
+    from segdeploy.measure.evaluate.evaluate import Unfinished, evaluate, key_of
+    from segdeploy.measure.evaluate.modes import spoilt
+    from segdeploy.measure.evaluate.robustness import Spoilt
+    from segdeploy.run.session import open_session
 
     names, severities = corruptions_of(arguments)
     mode = mode_of(arguments)

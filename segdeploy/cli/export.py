@@ -53,7 +53,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise RequestError(f"--batch {arguments.batch!r} is neither a number nor `dynamic`")
     with steps() as progress:
         progress("loading PyTorch")
-        from segdeploy.export import export_onnx
+        from segdeploy.convert.export import export_onnx
 
         exported = export_onnx(
             arguments.checkpoint,

@@ -3,7 +3,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from segdeploy.cli.words import probes_in_words, step_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,10 +46,10 @@ def execute(arguments: argparse.Namespace) -> int:
         inspect_engine(arguments.file, as_json=arguments.json)
         return 0
 
-    from segdeploy.card import read_card
-    from segdeploy.record import read_record
-    from segdeploy.sessions import open_session
-    from segdeploy.signature import describe as tensor
+    from segdeploy.model.card import read_card
+    from segdeploy.model.record import read_record
+    from segdeploy.model.signature import describe as tensor
+    from segdeploy.run.session import open_session
 
     card = read_card(arguments.card) if arguments.card else None
     with open_session(arguments.file, card=card) as session:
@@ -80,8 +82,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if record.islands:
         print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     for step in record.ledger:
-        print(f"{step['step']:>10}  {spelled(step)}")
-    judged = spelled_probes(record.calibration)
+        print(f"{step['step']:>10}  {step_in_words(step)}")
+    judged = probes_in_words(record.calibration)
     if judged:
         print(f"{'judged':>10}  {judged}")
     if record.verdict:
@@ -89,40 +91,14 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def spelled_probes(calibration: dict[str, Any] | None) -> str:
-    from segdeploy.calibrate.ledger import judged_on
-
-    if not calibration or "held_out" not in calibration:
-        return ""
-    where = judged_on(calibration["probes"], calibration["held_out"])
-    return f"{where}; a mIoU here is over the classes that their labels show, in evaluate also over those predicted"
-
-
-def spelled(step: dict[str, Any]) -> str:
-    words = "not compared with a network"
-    if step["compared_with"]:
-        words = f"{step['pixel_agreement']:.4%} of the pixels equal to {step['compared_with']}"
-    if step.get("logits_error") is not None:
-        words += f", largest logits error {step['logits_error']:.1e} of their range"
-    if step.get("miou") is not None:
-        words += f", mIoU {100 * step['miou']:.2f}, pixel accuracy {100 * step['pixel_accuracy']:.2f}"
-    if step.get("worst_class"):
-        worst = step["worst_class"]
-        words += f", worst {worst['name']} {worst['delta_points']:+.1f}"
-    if "macs" in step:
-        shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
-        words += f", multiplications {' and '.join(shares)}"
-    return words
-
-
 def show_cost(arguments: argparse.Namespace) -> int:
     """In place of the other facts: it is long."""
     import onnx
 
-    from segdeploy.bench.roofline import PEAKS, device_called, floor_of, predicted
     from segdeploy.cli.evaluate import show
     from segdeploy.errors import RequestError
     from segdeploy.graph.cost import cost_of
+    from segdeploy.measure.bench.roofline import PEAKS, device_called, floor_of, predicted
 
     if arguments.device and arguments.precision not in PEAKS:
         raise RequestError(f"--precision {arguments.precision} is not one of {', '.join(PEAKS)}")

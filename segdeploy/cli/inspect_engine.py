@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.cli.build_engine import layers_in_words, verified_in_words
-from segdeploy.cli.inspect import spelled
+from segdeploy.cli.words import step_in_words
 from segdeploy.flavour import WORDS
-from segdeploy.record import ArtifactRecord
-from segdeploy.sessions.loadable import demand_engine, demand_keys, read_engine_record
+from segdeploy.model.record import ArtifactRecord
+from segdeploy.run.tensorrt.compatibility import demand_engine, demand_keys, read_engine_record
 
 
 def inspect_engine(path: Path, *, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:
     ]
     if engine.get("dla"):
         found.append(("DLA", f"{engine['dla']['on_dla']} of {engine['dla']['layers']} layers"))
-    found += [(step["step"], spelled(step)) for step in record.ledger]
+    found += [(step["step"], step_in_words(step)) for step in record.ledger]
     if record.verdict:
         found.append(("verdict", record.verdict))
     if record.command:

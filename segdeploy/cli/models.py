@@ -9,7 +9,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.card import known_cards, read_card
+    from segdeploy.model.card import known_cards, read_card
 
     cards = [read_card(name) for name in known_cards()]
     if arguments.json:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from segdeploy.calibrate.recipe import Recipe
-    from segdeploy.calibrate.search import Sensitivity
-    from segdeploy.evaluate.datasets import Dataset
-    from segdeploy.quantize import Request
+    from segdeploy.convert.int8.quantize import Request
+    from segdeploy.convert.int8.recipe import Recipe
+    from segdeploy.convert.int8.search import Sensitivity
+    from segdeploy.datasets.dataset import Dataset
 
 
 # What says on which images or scales INT8 is based.
@@ -83,9 +83,9 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.card import read_card
     from segdeploy.cli.console import steps
-    from segdeploy.quantize import quantize
+    from segdeploy.convert.int8.quantize import quantize
+    from segdeploy.model.card import read_card
 
     command = shlex.join(["segdeploy", *sys.argv[1:]])
     more = {
@@ -124,8 +124,8 @@ def execute(arguments: argparse.Namespace) -> int:
 @contextmanager
 def requested(arguments: argparse.Namespace, **more: Any) -> Iterator[Request]:
     """What the flags and the recipe say together; made scenes are there for as long as the request is."""
-    from segdeploy.calibrate.recipe import Recipe, read_recipe
-    from segdeploy.quantize import Request
+    from segdeploy.convert.int8.quantize import Request
+    from segdeploy.convert.int8.recipe import Recipe, read_recipe
 
     recipe = read_recipe(arguments.recipe) if arguments.recipe else Recipe()
     images = recipe
@@ -195,9 +195,9 @@ def demand_use(arguments: argparse.Namespace, method: str, recipe: Recipe) -> No
 def dataset_of(
     arguments: argparse.Namespace, recipe: Recipe, count: int | None, seed: int
 ) -> Iterator[Dataset | None]:
-    from segdeploy.calibrate.recipe import SCENES
+    from segdeploy.convert.int8.recipe import SCENES
+    from segdeploy.datasets.dataset import open_dataset
     from segdeploy.errors import RequestError
-    from segdeploy.evaluate.datasets import open_dataset
 
     name = agreed(arguments, "dataset", recipe.dataset)
     split, mapping = agreed(arguments, "split", recipe.split), arguments.mapping
@@ -223,9 +223,9 @@ def dataset_of(
 
 @contextmanager
 def scenes_for(arguments: argparse.Namespace, recipe: Recipe, count: int, seed: int) -> Iterator[Dataset]:
+    from segdeploy.datasets.made_scenes import made_scenes
     from segdeploy.errors import RequestError
-    from segdeploy.evaluate.made import made_scenes
-    from segdeploy.sessions import open_session
+    from segdeploy.run.session import open_session
 
     for flag in ("root", "mapping"):
         if getattr(arguments, flag) is not None:

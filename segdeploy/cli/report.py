@@ -13,7 +13,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.errors import RequestError
-    from segdeploy.report import write_report
+    from segdeploy.measure.report import write_report
 
     output = arguments.output or arguments.folder / "report.html"
     if output.suffix not in (".html", ".htm"):

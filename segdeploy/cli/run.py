@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segdeploy.stream.flicker import Flicker
-    from segdeploy.stream.pipeline import Tally
-    from segdeploy.stream.sinks import Sink
-    from segdeploy.stream.sources import Stream
+    from segdeploy.serve.stream.flicker import Flicker
+    from segdeploy.serve.stream.pipeline import Tally
+    from segdeploy.serve.stream.sinks import Sink
+    from segdeploy.serve.stream.sources import Stream
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +90,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.errors import RequestError
-    from segdeploy.image import FITS, KERNELS
-    from segdeploy.stream.drawing import LAYOUTS
-    from segdeploy.stream.outputs import is_clip
-    from segdeploy.stream.sources import expand, is_images
+    from segdeploy.picture.image import FITS, KERNELS
+    from segdeploy.serve.stream.drawing import LAYOUTS
+    from segdeploy.serve.stream.outputs import is_clip
+    from segdeploy.serve.stream.sources import expand, is_images
 
     if not 0 <= arguments.alpha <= 1:
         raise RequestError(f"--alpha {arguments.alpha:g} is outside 0 to 1")
@@ -135,11 +135,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
-    from segdeploy.card import read_card
     from segdeploy.cli.console import counted
-    from segdeploy.image import WRITTEN, find_images
-    from segdeploy.sessions import open_session
-    from segdeploy.stream.images import segment_files
+    from segdeploy.model.card import read_card
+    from segdeploy.picture.image import WRITTEN, find_images
+    from segdeploy.run.session import open_session
+    from segdeploy.serve.stream.images import segment_files
 
     total = sum(len(find_images(source, but=WRITTEN)) for source in sources)
     card = read_card(arguments.card) if arguments.card else None
@@ -185,16 +185,16 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
 def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
     from contextlib import ExitStack
 
-    from segdeploy.card import read_card
     from segdeploy.cli.console import streaming
-    from segdeploy.sessions import open_session
+    from segdeploy.model.card import read_card
+    from segdeploy.run.session import open_session
+    from segdeploy.serve.stream.flicker import Flicker
+    from segdeploy.serve.stream.outputs import demand_other, places
+    from segdeploy.serve.stream.pipeline import Pipeline, Plan
+    from segdeploy.serve.stream.sinks import JsonLines
+    from segdeploy.serve.stream.sources import Opening, open_streams
+    from segdeploy.serve.stream.view import Page
     from segdeploy.size import Size
-    from segdeploy.stream.flicker import Flicker
-    from segdeploy.stream.outputs import demand_other, places
-    from segdeploy.stream.pipeline import Pipeline, Plan
-    from segdeploy.stream.sinks import JsonLines
-    from segdeploy.stream.sources import Opening, open_streams
-    from segdeploy.stream.view import Page
 
     models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
     names = tuple(model.name for model in models)
@@ -240,9 +240,9 @@ def drawn_into(
     arguments: argparse.Namespace, names: tuple[str, ...], streams: list[Stream], written: list[str]
 ) -> list[list[Sink]]:
     """Of each stream what takes its pictures."""
-    from segdeploy.stream.drawing import Drawing, Style
-    from segdeploy.stream.sinks import Pictures
-    from segdeploy.stream.window import Window
+    from segdeploy.serve.stream.drawing import Drawing, Style
+    from segdeploy.serve.stream.sinks import Pictures
+    from segdeploy.serve.stream.window import Window
 
     style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
     draw = Drawing(style).draw
@@ -253,7 +253,7 @@ def drawn_into(
 
 
 def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> None:
-    from segdeploy.video.location import without_credentials
+    from segdeploy.picture.video_location import without_credentials
 
     for number, tally in enumerate(tallies):
         if tally.frames:

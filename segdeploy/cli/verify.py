@@ -12,7 +12,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.engine.verify import verify
+    from segdeploy.prove.verify import verify
 
     verify(arguments.engine, lambda verified: show(arguments, verified))
     return 0

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
+from segdeploy.graph.int8 import drop_unused
 from segdeploy.graph.layers import VIEWS, attribute, shapes_of
-from segdeploy.graph.qdq import drop_unused
 
 
 def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:

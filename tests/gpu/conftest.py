@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from segdeploy import __version__
-from segdeploy.sessions import cuda
+from segdeploy.run import cuda
+from segdeploy.version import __version__
 
 SEEN = {}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import EngineError
-from segdeploy.sessions import cuda
+from segdeploy.run import cuda
 
 # PTX, which the driver compiles: no CUDA compiler is needed.
 TWICE = b"""

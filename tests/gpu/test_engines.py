@@ -7,13 +7,13 @@ import pytest
 
 from segdeploy import flavour
 from segdeploy.cli import main
-from segdeploy.engine import verify
-from segdeploy.engine.build import build
-from segdeploy.engine.request import EngineRequest, Profile
-from segdeploy.sessions import open_session
-from segdeploy.sessions.device_array import DeviceArray
-from segdeploy.sessions.engine_facts import invalid_here
-from segdeploy.sessions.tensorrt import TensorrtSession
+from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.prove import verify
+from segdeploy.run.device_array import DeviceArray
+from segdeploy.run.session import open_session
+from segdeploy.run.tensorrt.engine_facts import invalid_here
+from segdeploy.run.tensorrt.session import TensorrtSession
 
 INSTALLED = [name for name in flavour.NAMES if flavour.is_installed(name)]
 
@@ -79,7 +79,7 @@ def test_built_and_proven(batches, here, built, seen):
 
 
 def open_record(path):
-    from segdeploy.record import read_record
+    from segdeploy.model.record import read_record
 
     return read_record(path)
 

@@ -4,10 +4,10 @@ import mask2former_checkpoint as checkpoints
 import pytest
 
 from segdeploy import flavour
-from segdeploy.engine.build import build
-from segdeploy.engine.request import EngineRequest
+from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.convert.export import export_onnx
 from segdeploy.errors import EngineDisagrees
-from segdeploy.export import export_onnx
 
 INSTALLED = [name for name in flavour.NAMES if flavour.is_installed(name)]
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from segdeploy import flavour
-from segdeploy.sessions import open_session
-from segdeploy.sessions.device_array import DeviceArray
+from segdeploy.run.device_array import DeviceArray
+from segdeploy.run.session import open_session
 
 
 @pytest.fixture

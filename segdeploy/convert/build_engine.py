@@ -1,0 +1,152 @@
+"""One graph to one proven engine: quantised or halved first where that was asked for and is not in the graph yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from segdeploy import files
+from segdeploy.convert import fp16
+from segdeploy.convert.engine.build import Built, build_locked
+from segdeploy.convert.engine.calibrator import demand_calibrator
+from segdeploy.convert.engine.job import Job, job_of
+from segdeploy.convert.engine.progress import Progress
+from segdeploy.convert.engine.request import Calibration, EngineRequest
+from segdeploy.convert.engine.settings import demand_possible
+from segdeploy.convert.int8.quantize import Request as Quantisation
+from segdeploy.convert.int8.quantize import quantize
+from segdeploy.errors import GraphError, RequestError
+from segdeploy.flavour import Flavour, open_flavour
+from segdeploy.graph.precision import Written, written_in
+from segdeploy.model.card import read_card
+from segdeploy.prove.material import MOST_IMAGES, images_in
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The engine, and the graphs that were made on the way to it."""
+
+    built: Built
+    graphs: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    engine: EngineRequest
+    runtime: str | None = None
+    quantisation: Quantisation | None = None  # None: no images were given
+    calibrator: bool = False  # TensorRT's own instead of ours
+
+
+def deploy(
+    path: Path,
+    request: DeployRequest,
+    *,
+    output: Path,
+    command: str = "",
+    progress: Progress = lambda step, share=None: None,
+) -> Deployed:
+    flavour = open_flavour(request.runtime)
+    if request.calibrator:
+        demand_calibrator(flavour)
+    asked = replace(request.engine, calibration=calibration_of(request))
+    demand_possible(flavour, asked)
+    written = written_of(path)
+    demand_sense(path, request, written)
+    images = tuple(images_of(request.quantisation)) if request.quantisation else ()
+    # What cannot be built is refused here, of the graph that the user knows, before hours may go into another one.
+    job = job_of(path, asked, flavour, command, progress, images)
+    target = job.path_in(output)
+    with files.locked(target):
+        graph = graph_for(job, request, written, target.parent)
+        if graph is None:
+            return Deployed(build_locked(job, target), ())
+        # A graph made on the way carries what the card says of it.
+        made = job_of(graph, replace(asked, card=None), flavour, command, progress, images)
+        return Deployed(build_locked(made, target), (graph,))
+
+
+def graph_for(job: Job, request: DeployRequest, written: Written, folder: Path) -> Path | None:
+    """The graph that is built instead of the one that was given, made here; None where that one will do."""
+    asked, command, progress = job.request, job.command, job.progress
+    card = read_card(asked.card) if asked.card else None
+    quantisation = request.quantisation
+    if asked.int8 and not written.int8 and not request.calibrator:
+        assert quantisation is not None  # noqa: S101 - demand_sense has seen to it
+        wanted = replace(quantisation, fp16=asked.fp16 and job.flavour.can_be_typed, card=card)
+        return quantize(job.graph, wanted, output=folder, command=command, progress=progress).path
+    if asked.fp16 and not written.fp16 and writes_types(job.flavour, request):
+        images = quantisation.images if quantisation else None
+        return fp16.write_half(
+            job.graph, images=images, card=card, output=folder, command=command, progress=progress
+        ).path
+    return None
+
+
+def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
+    """Whether FP16 is written into the graph; else it is a flag of the builder, which then chooses."""
+    if flavour.typed_only:
+        return True
+    return flavour.can_be_typed and not request.calibrator and request.engine.dla is None
+
+
+def calibration_of(request: DeployRequest) -> Calibration | None:
+    if not request.calibrator:
+        return None
+    given = request.quantisation
+    if given is None or (given.scales is None and given.images is None and given.dataset is None):
+        raise RequestError(
+            "--calibrator tensorrt needs images to calibrate on: --images DIR; or a cache: --scales FILE"
+        )
+    if given.scales is not None:
+        return Calibration(cache=given.scales)
+    found = images_of(given)
+    count = min(given.count or MOST_IMAGES, len(found))
+    return Calibration(images=tuple(found[place * len(found) // count] for place in range(count)))
+
+
+def images_of(quantisation: Quantisation) -> list[Path]:
+    if quantisation.images is not None:
+        return images_in(quantisation.images)
+    if quantisation.dataset is not None:
+        return [pair.image for pair in quantisation.dataset.pairs]
+    return []
+
+
+def demand_sense(path: Path, request: DeployRequest, written: Written) -> None:
+    asked = request.engine
+    if asked.int8 and not written.int8 and request.quantisation is None:
+        raise RequestError(
+            f"{path.name} is {written}, and --int8 needs images to calibrate on: add --images DIR, or --dataset NAME"
+            " --root DIR; or give a graph that segdeploy quantize has written"
+        )
+    if asked.int8 and written.int8 and request.quantisation is not None:
+        raise RequestError(
+            f"{path.name} is quantised already, so there is nothing to calibrate; leave out --images and what goes with"
+            " it, or give the FP32 graph"
+        )
+    if request.quantisation is not None and not (asked.int8 or asked.fp16):
+        raise RequestError(
+            "images are for --int8, and to judge --fp16 on; add one of them, or leave the images out"
+        )
+    if asked.int8 and written.fp16 and not written.int8:
+        raise GraphError(
+            f"{path.name} is FP16; --int8 takes the FP32 graph it came from, and --fp16 beside it"
+        )
+
+
+def written_of(path: Path) -> Written:
+    if not path.is_file():
+        raise RequestError(
+            f"there is no file {path}; a graph is an .onnx made by: segdeploy export CHECKPOINT"
+        )
+    if path.suffix != ".onnx":
+        raise GraphError(f"{path.name} ends in {path.suffix!r}; an engine is built from an .onnx")
+    try:
+        return written_in(onnx.load(path, load_external_data=False))
+    except Exception as error:  # protobuf's own errors, whose classes differ between its versions
+        raise GraphError(
+            f"{path} is not an ONNX graph that can be read ({error}); export it again"
+        ) from error

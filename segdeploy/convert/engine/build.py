@@ -1,0 +1,234 @@
+"""A graph to an engine and its record, or to neither: built, looked into, and compared with the graph where it can run.
+
+A build takes minutes and is asked for again and again, so the engine that is there already stays until the new one has
+passed everything, and two builds of one file are not let run at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from segdeploy import files
+from segdeploy.convert.engine.calibrator import Feed, calibrator_of
+from segdeploy.convert.engine.job import Job, job_of
+from segdeploy.convert.engine.known_bugs import graph_to_build
+from segdeploy.convert.engine.layers import Inside, Report, demand_precision, look_into
+from segdeploy.convert.engine.messages import advice
+from segdeploy.convert.engine.network import (
+    Network,
+    add_profile,
+    bindings_of,
+    explained,
+    open_network,
+    report_of,
+)
+from segdeploy.convert.engine.progress import Phases, Progress, monitor_of, stoppable
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.convert.engine.settings import configure, on_dla, timed
+from segdeploy.errors import EngineError, OutputError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.known_bugs import opset_of
+from segdeploy.graph.precision import digest_of_scales
+from segdeploy.model.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
+from segdeploy.prove import golden, verify
+from segdeploy.run import cuda
+from segdeploy.run.tensorrt.compatibility import compiled_path
+from segdeploy.run.tensorrt.log import Heard, listening
+from segdeploy.version import __version__
+
+
+@dataclass(frozen=True)
+class Built:
+    path: Path
+    record: ArtifactRecord
+    advice: list[str]  # what TensorRT warned of
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out of the builder."""
+
+    plan: bytes
+    seconds: float
+    report: Report
+    inside: Inside | None
+    bindings: list[dict[str, Any]]
+    timing: bytes | None
+    dla: dict[str, int] | None
+    calibration: str | None  # digest of the cache that TensorRT's own calibrator has used or written
+
+
+def build(
+    graph: Path,
+    request: EngineRequest,
+    output: Path,
+    progress: Progress = lambda step, share=None: None,
+    *,
+    flavour: Flavour,
+    command: str = "",
+) -> Built:
+    job = job_of(graph, request, flavour, command, progress)
+    path = job.path_in(output)
+    with files.locked(path):
+        return build_locked(job, path)
+
+
+def build_locked(job: Job, path: Path) -> Built:
+    """For whoever holds the lock of `path` already, and has more to do under it."""
+    flavour, request = job.flavour, job.request
+    with listening(flavour) as heard:
+        job.progress("computing what the engine must answer")
+        frames = golden.make(job.graph, job.signature, images=job.images)
+        made = make(job, heard)
+        demand_precision(made.report, request, job.graph.name, flavour)
+        record = record_of(job, made, path.name, frames)
+        with files.replacing_together(path, record_path(path)) as (part, record_part):
+            demand_room(path, len(made.plan))
+            part.write_bytes(made.plan)
+            record = proven(record, part, flavour, job.progress)
+            record_part.write_text(record.as_text(), encoding="utf-8")
+        compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
+        notes = [note for note in (job.sampling.note, *advice(heard.warnings)) if note]
+        if made.timing is not None and request.timing_cache is not None:
+            try:
+                files.write_bytes(request.timing_cache, made.timing)
+            except OutputError as error:  # the engine is proven, and the cache saves time only
+                notes.append(f"the timing cache was not kept: {error}")
+    return Built(path, record, notes)
+
+
+def make(job: Job, heard: Heard) -> Made:
+    with graph_to_build(job.graph, job.model, job.sampling) as graph:
+        network = open_network(job.flavour, graph, job.signature, typed=job.typed, heard=heard)
+        return made_of(job, network, heard)
+
+
+def made_of(job: Job, network: Network, heard: Heard) -> Made:
+    flavour, request = job.flavour, job.request
+    config = configure(network, request, job.written)
+    calibrated = request.calibration is not None
+    add_profile(network, config, job.signature, job.profile, calibrated=calibrated)
+    started = monotonic()
+    stop = Event()
+    with feed_of(job, stop) as feed:
+        if feed is not None:
+            calibrator = calibrator_of(flavour, feed)
+            config.int8_calibrator = calibrator
+        plan = serialise(job, network, config, heard, feed, stop)
+        scales = None if feed is None else feed.written or feed.read()
+    seconds = monotonic() - started
+    job.progress("looking into the engine")
+    inside = look_into(flavour, plan, heard, carries_code=request.version_compatible)
+    report = inside.report if inside else None
+    if report is None:  # the types of an untyped network are not those that TensorRT chose
+        report = report_of(network) if job.typed else Report("unknown", ())
+    return Made(
+        plan,
+        seconds,
+        report,
+        inside,
+        bindings_of(network),
+        timed(config) if request.timing_cache is not None else None,
+        on_dla(network, config) if request.dla is not None else None,
+        hashlib.sha256(scales).hexdigest() if scales else None,
+    )
+
+
+def feed_of(job: Job, stop: Event) -> Any:
+    calibration = job.request.calibration
+    if calibration is None:
+        return nullcontext(None)
+    device = None if calibration.cache else cuda.open_device()
+    return closing(Feed(calibration, job.signature, job.profile.usual, device, stop))
+
+
+def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None, stop: Event) -> bytes:
+    """The built engine's bytes; Ctrl-C ends it."""
+    phases = Phases(job.progress, stop)
+    if job.flavour.has_progress:
+        config.progress_monitor = monitor_of(job.flavour, phases)
+    job.progress("building")
+    plan = stoppable(
+        lambda: network.builder.build_serialized_network(network.definition, config), stop, job.progress
+    )
+    for failure in (phases.failure, feed.failure if feed else None):
+        if failure is not None:
+            raise failure
+    if plan is None:
+        workspace = job.request.workspace_gib
+        words = explained(
+            job.flavour, job.graph, job.signature, heard.errors, heard.warnings, job.profile, workspace
+        )
+        raise EngineError(f"no engine came out of {job.graph.name}: {words}")
+    return bytes(memoryview(plan))
+
+
+def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> ArtifactRecord:
+    signature, parent = job.signature, record_of_graph(job.graph, job.digest)
+    digest = hashlib.sha256(made.plan).hexdigest()
+    facts = parent or first_record(name, digest, signature, job.precision, opset_of(job.model))
+    commands = in_order([*(parent.commands if parent else []), job.command])
+    scales = made.calibration or (digest_of_scales(job.model) if job.written.int8 else None)
+    engine = {
+        "flavour": job.flavour.name,
+        "version": str(job.flavour.version),
+        "graph": {"name": job.graph.name, "digest": job.digest},
+        "device": None if job.flavour.has_targets else device_here(),
+        "targets": list(job.request.targets),
+        "profile": job.profile.as_json(),
+        "bindings": made.bindings,
+        "metadata": signature.metadata(),
+        "layers": made.report.as_json(),
+        "memory": {
+            "engine_bytes": len(made.plan),
+            "device_bytes": made.inside.device_bytes if made.inside else None,
+        },
+        "options": job.request.as_json(),
+        "dla": made.dla,
+        "calibration_digest": scales,
+        "sampling": job.sampling.as_json(),
+        "commands": commands,
+        "build_seconds": round(made.seconds, 3),
+        "verified": {"done": False, "why": "not compared yet"},
+        "golden": frames,
+    }
+    return replace(
+        facts,
+        artifact=name,
+        digest=digest,
+        batch=job.profile.most if job.profile.is_fixed else None,
+        precision=job.precision,
+        command=job.command,
+        segdeploy=__version__,
+        engine=engine,
+    )
+
+
+def device_here() -> dict[str, str]:
+    device = cuda.open_device()
+    return {"name": device.name, "compute_capability": device.compute_capability}
+
+
+def proven(record: ArtifactRecord, part: Path, flavour: Flavour, progress: Progress) -> ArtifactRecord:
+    """The record with what the comparison has shown; an engine that disagrees raises, and is never seen again."""
+    reason = verify.why_not(flavour, part, record.engine["targets"])
+    if reason is not None:
+        return replace(record, engine=record.engine | {"verified": {"done": False, "why": reason}})
+    progress("comparing the engine with ONNX Runtime")
+    return verify.with_proof(record, verify.prove(part, record))
+
+
+def demand_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OutputError(
+            f"{path.parent} has {free / 1e6:.1f} MB free and the engine needs {needed / 1e6:.1f} MB; make room, or name"
+            " another folder with -o"
+        )

@@ -1,0 +1,110 @@
+"""What becomes of graphs that a TensorRT is reported to compute wrongly without a word.
+
+A comparison sees a few frames, and what is reported of sampling goes wrong in single queries. So a graph that samples
+is built as gathers by the versions that are reported to do so wrongly, and not only where a comparison shows it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.errors import EngineError, GraphError, RequestError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.gathers import sampling_as_gathers
+from segdeploy.graph.known_bugs import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling, opset_of, samples_of
+from segdeploy.graph.plugins import DEFORMABLE, plugins_of
+
+AS_IT_IS = "gridsample"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an engine samples, where its graph has GridSample, and why so."""
+
+    nodes: int = 0
+    gathers: bool = False
+    why: str = ""
+
+    def as_json(self) -> dict[str, object] | None:
+        form = "gather" if self.gathers else "gridsample"
+        return {"nodes": self.nodes, "as": form, "why": self.why} if self.nodes else None
+
+    @property
+    def note(self) -> str:
+        if self.gathers:
+            return (
+                f"{self.nodes} GridSample nodes were built as gathers: {self.why}. Of a Mask2Former,"
+                " segdeploy export --msda gather makes the same with fewer layers"
+            )
+        if self.nodes:
+            return self.why and f"{self.nodes} GridSample nodes were built as they are: {self.why}"
+        return self.why
+
+
+def sampling_of(flavour: Flavour, request: EngineRequest, model: ModelProto, name: str) -> Sampling:
+    nodes, opset = samples_of(model), opset_of(model)
+    if not nodes:
+        return Sampling(
+            why=f"--msda {request.msda}: there is no GridSample in {name}" if request.msda else ""
+        )
+    bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, opset)
+    wrong = f"{flavour} is reported to compute them wrongly without a word: {bug[0]}" if bug else ""
+    if request.msda == AS_IT_IS:
+        return Sampling(nodes, why=wrong and f"{wrong}; --msda {AS_IT_IS} asked for it")
+    if request.msda is None and bug is None:
+        return Sampling(nodes, why=doubt_of(flavour))
+    try:
+        sampling_as_gathers(model)
+    except GraphError as error:
+        reason = wrong or "--msda gather asked for gathers"
+        remedy = (
+            f"Instead {bug[1]}; or build it as it is: --msda {AS_IT_IS}" if bug else "Leave out --msda gather"
+        )
+        raise EngineError(
+            f"{name} has {nodes} GridSample nodes (opset {opset}); {reason}, and {error}. {remedy}"
+        ) from error
+    return Sampling(nodes, True, wrong or "--msda gather")
+
+
+def doubt_of(flavour: Flavour) -> str:
+    if not flavour.is_rtx and flavour.version[:2] <= WRONG_DEFORMABLE.last:
+        return ""
+    return (
+        f"{WRONG_DEFORMABLE} is reported to compute them wrongly in deformable attention (NVIDIA/TensorRT#4813), and"
+        f" nothing is known of {flavour}; --msda gather does without them"
+    )
+
+
+@contextmanager
+def graph_to_build(graph: Path, model: ModelProto, sampling: Sampling) -> Iterator[Path]:
+    """The file that the builder reads: `graph`, or one of the same name in which sampling is gathers."""
+    if not sampling.gathers:
+        yield graph
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / graph.name
+        path.write_bytes(sampling_as_gathers(model).SerializeToString())
+        yield path
+
+
+def demand_plugins(flavour: Flavour, request: EngineRequest, model: ModelProto, name: str) -> None:
+    """Refuse a graph with plugins that this runtime does not have, or that cannot be judged."""
+    plugins = len(plugins_of(model))
+    if plugins and not flavour.has_plugins:
+        raise EngineError(
+            f"{name} has {plugins} nodes of TensorRT's plugin {DEFORMABLE}, which {flavour} does not have;"
+            f" {OTHER_FORM}, or build it with --runtime tensorrt"
+        )
+    if plugins and (request.fp16 or request.int8):
+        asked = "--int8" if request.int8 else "--fp16"
+        raise RequestError(
+            f"{name} has {plugins} nodes of TensorRT's plugin {DEFORMABLE}, and {asked} is judged in ONNX Runtime,"
+            f" which does not have it; leave out {asked}, or {OTHER_FORM}"
+        )

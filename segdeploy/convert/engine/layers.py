@@ -1,0 +1,200 @@
+"""What the layers of an engine really compute in, told by TensorRT's inspector or by the types of its network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.errors import EngineError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.layers import group_of
+from segdeploy.run import cuda
+from segdeploy.run.tensorrt.log import Heard, logger_of
+
+WITH_INT8 = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+IDLE = {  # as the inspector calls them: they move, fill and convert, and compute nothing
+    "reformat", "constant", "noop", "shuffle", "cast", "quantize", "dequantize", "signal", "wait", "shape",
+    "shapehosttodevice",
+}  # fmt: skip
+TYPES = {
+    "fp32": "FP32", "float": "FP32", "float32": "FP32", "fp16": "FP16", "half": "FP16", "float16": "FP16",
+    "bf16": "BF16", "bfloat16": "BF16", "fp8": "FP8", "int8": "INT8",
+}  # fmt: skip
+TYPE_KEYS = ("DataType", "Datatype", "Format/Datatype", "Format/DataType")
+NARROWEST = ("FP8", "FP16", "BF16", "FP32")
+ATTENTION = re.compile(r"(^|[^a-z0-9])mha([^a-z0-9]|$)")  # as in _gemm_mha_v2
+NOT_TOLD = re.compile(r"^\W*n/?a\b", re.IGNORECASE)  # "N/A due to dynamic shapes"
+OF_THE_GRAPH = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    name: str
+    kind: str
+    precision: str  # INT8 | FP16 | BF16 | FP32 | FP8
+    tactic: str
+    group: str  # the part of the graph it is of, the same in all blocks of a stage
+
+
+@dataclass(frozen=True)
+class Report:
+    source: str  # inspector: the built engine itself; network: the types it was built from; unknown: nobody could tell
+    layers: tuple[LayerFacts, ...]
+
+    @property
+    def by_precision(self) -> dict[str, int]:
+        if self.source == "unknown":
+            return {}
+        counted = Counter(layer.precision for layer in self.layers)
+        return {name: counted.get(name, 0) for name in sorted({"INT8", "FP16", "FP32"} | set(counted))}
+
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        found: dict[str, Counter[str]] = {}
+        for layer in self.layers:
+            found.setdefault(layer.group, Counter())[layer.precision] += 1
+        return {name: dict(counted) for name, counted in found.items()}
+
+    @property
+    def fused_attention(self) -> int | None:
+        """How many attentions are one kernel; None where only the engine itself could tell."""
+        if self.source != "inspector":
+            return None
+        return sum(bool(ATTENTION.search(f"{layer.name} {layer.tactic}".lower())) for layer in self.layers)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "total": len(self.layers),
+            "by_precision": self.by_precision,
+            "groups": self.groups,
+            "fused_attention": self.fused_attention,
+        }
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What the engine itself says; `report` is None where it names no layers."""
+
+    report: Report | None
+    device_bytes: int
+
+
+def look_into(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool = False) -> Inside | None:
+    """Loads the engine and asks the inspector; None where it cannot be loaded, as RTX's without a GPU."""
+    runtime = flavour.module.Runtime(logger_of(flavour.module))
+    if carries_code:
+        runtime.engine_host_code_allowed = True  # we have just built it
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        if flavour.builds_without_gpu:
+            return None
+        raise EngineError(
+            f"{flavour} cannot load the engine it has just built: {'; '.join(heard.errors[-3:])}"
+        )
+    text = told_of(engine, flavour)
+    held = engine.device_memory_size_v2 if flavour.counts_memory_in_64_bits else engine.device_memory_size
+    layers = read_layers(text)
+    return Inside(Report("inspector", layers) if layers else None, int(held))
+
+
+def told_of(engine: Any, flavour: Flavour) -> str:
+    """The inspector's JSON. Where a size is open it knows the types only of a context that has its shapes."""
+    inspector = engine.create_engine_inspector()
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    mode = flavour.module.TensorIOMode.INPUT
+    still_open = [
+        name
+        for name in names
+        if engine.get_tensor_mode(name) == mode and min(engine.get_tensor_shape(name)) < 0
+    ]
+    form = flavour.module.LayerInformationFormat.JSON
+    if not still_open or cuda.why_no_gpu() is not None:
+        return str(inspector.get_engine_information(form))
+    with cuda.open_device().active():
+        context = engine.create_execution_context()  # the first one has profile 0 by itself
+        if context is not None:  # too little memory for it
+            for name in still_open:
+                context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+            inspector.execution_context = context
+        text = str(inspector.get_engine_information(form))
+        del inspector, context  # inside the block: it has memory on the GPU
+    return text
+
+
+def read_layers(text: str) -> tuple[LayerFacts, ...]:
+    """Of the inspector's JSON; nothing where it leaves out what a layer computes in, for a part would mislead."""
+    found = []
+    for layer in json.loads(text).get("Layers", []):
+        if not isinstance(layer, dict):  # without detailed verbosity: a name
+            continue
+        kind = str(layer.get("LayerType", ""))
+        if kind.lower() in IDLE:
+            continue
+        precision = precision_of(layer)
+        if precision is None:
+            if is_not_told(layer):
+                return ()
+            continue
+        name = str(layer.get("Name", ""))
+        found.append(
+            LayerFacts(name, kind, precision, str(layer.get("TacticName", "")), group_of(of_graph(layer)))
+        )
+    return tuple(found)
+
+
+def precision_of(layer: dict[str, Any]) -> str | None:
+    """INT8 where it reads INT8 (what only writes it rounds for the next), else the narrowest type it touches."""
+    reads = {type_of(tensor) for tensor in layer.get("Inputs", [])}
+    touched = reads | {type_of(tensor) for tensor in layer.get("Outputs", [])}
+    if "INT8" in reads:
+        return "INT8"
+    return next((name for name in NARROWEST if name in touched), None)
+
+
+def is_not_told(layer: dict[str, Any]) -> bool:
+    tensors = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
+    return any(NOT_TOLD.match(str(tensor.get(key, ""))) for tensor in tensors for key in TYPE_KEYS)
+
+
+def type_of(tensor: dict[str, Any]) -> str | None:
+    """TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has the type in a key of its own."""
+    for key in TYPE_KEYS:
+        for word in re.findall(r"[a-z]+\d*", str(tensor.get(key, "")).lower()):
+            if word in TYPES:
+                return TYPES[word]
+    return None
+
+
+def of_graph(layer: dict[str, Any]) -> str:
+    """The first node of the graph that is in this layer; TensorRT joins the names of what it fuses."""
+    named = OF_THE_GRAPH.search(str(layer.get("Metadata", "")))
+    if named:
+        return named[1]
+    return re.split(r" \+ |\.\.\.", re.sub(r"^\{?ForeignNode\[|__myl_\w+", "", str(layer.get("Name", ""))))[0]
+
+
+def demand_precision(report: Report, request: EngineRequest, graph: str, flavour: Flavour) -> None:
+    """An engine that is not what was asked for is no engine: it would be slower, and its measurements a lie.
+
+    One of which nobody could tell is neither refused nor praised.
+    """
+    if report.source == "unknown":
+        return
+    counted = report.by_precision
+    total = sum(counted.values())
+    shown = ", ".join(f"{count} {name}" for name, count in counted.items() if count)
+    if request.int8 and not counted["INT8"]:
+        raise EngineError(
+            f"INT8 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
+            " the graph has no Q/DQ pairs around its products. Quantise it with segdeploy quantize. Nothing was written"
+        )
+    if request.fp16 and not counted["FP16"]:
+        raise EngineError(
+            f"FP16 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
+            " give it the FP32 graph and let --fp16 write the types into it. Nothing was written"
+        )

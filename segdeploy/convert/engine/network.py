@@ -1,0 +1,233 @@
+"""An ONNX graph as TensorRT's network: parsed, its batch decided, and what its layers compute in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from segdeploy.convert.engine.layers import WITH_INT8, LayerFacts, Report
+from segdeploy.convert.engine.messages import Tried, in_words
+from segdeploy.convert.engine.request import Profile
+from segdeploy.errors import EngineError, RequestError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.layers import group_of
+from segdeploy.model.signature import Signature
+from segdeploy.run.tensorrt.log import Heard, logger_of
+
+DTYPES = {
+    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32",
+    "INT64": "int64", "BOOL": "bool",
+}  # fmt: skip
+PRECISIONS = {"FLOAT": "FP32", "HALF": "FP16", "BF16": "BF16", "FP8": "FP8", "INT8": "INT8"}
+IDLE = {  # layers that compute nothing: constants, views, and changes of type
+    "CONSTANT", "SHUFFLE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "SQUEEZE", "UNSQUEEZE",
+}  # fmt: skip
+MOVES = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
+PARSER_ERRORS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Network:
+    """TensorRT's objects for one graph: the parser owns weights that the network points at."""
+
+    flavour: Flavour
+    graph: Path
+    builder: Any
+    definition: Any
+    parser: Any
+    typed: bool
+
+
+def open_network(
+    flavour: Flavour, graph: Path, signature: Signature, *, typed: bool, heard: Heard
+) -> Network:
+    builder = open_builder(flavour, graph, signature, heard)
+    module, logger = flavour.module, logger_of(flavour.module)
+    definition = builder.create_network(flags_of(flavour, typed))
+    parser = module.OnnxParser(definition, logger)
+    if not parser.parse_from_file(str(graph)):
+        shown = parser_errors(flavour, parser, graph)
+        raise EngineError(
+            f"{flavour} cannot read {graph.name}: {explained(flavour, graph, signature, shown)}"
+        )
+    return Network(flavour, graph, builder, definition, parser, typed)
+
+
+def open_builder(flavour: Flavour, graph: Path, signature: Signature, heard: Heard) -> Any:
+    logger = logger_of(flavour.module)
+    flavour.module.init_libnvinfer_plugins(logger, "")
+    try:
+        return flavour.module.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # its constructor has given nothing
+        said = heard.errors or [str(error)]
+        raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, signature, said)}") from error
+
+
+def flags_of(flavour: Flavour, typed: bool) -> int:
+    kinds = flavour.module.NetworkDefinitionCreationFlag
+    if flavour.explicit_batch_flag:
+        return 1 << int(kinds.EXPLICIT_BATCH)
+    return 1 << int(kinds.STRONGLY_TYPED) if typed else 0
+
+
+def parser_errors(flavour: Flavour, parser: Any, graph: Path) -> list[str]:
+    """Every error of the parser with the name of the node it is about."""
+    found = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        code = str(error.code()).rpartition(".")[2]
+        found.append(f"{node_of(flavour, error, graph)}{code}: {telling(error.desc())}")
+    return found
+
+
+def node_of(flavour: Flavour, error: Any, graph: Path) -> str:
+    if flavour.names_nodes:
+        name, kind = error.node_name(), error.node_operator()
+    else:
+        place, name, kind = error.node(), "", ""
+        nodes = onnx.load(graph, load_external_data=False).graph.node if place >= 0 else []
+        if place < len(nodes):
+            name, kind = nodes[place].name, nodes[place].op_type
+    if not (name or kind):
+        return ""
+    return f"the node {name!r} ({kind}) is an "
+
+
+def telling(text: str) -> str:
+    """Where there is no GPU each error has a line about the driver, which is not what is wrong."""
+    lines = [line for line in text.splitlines() if line.strip() and "catchCudaError" not in line]
+    return " ".join(lines)
+
+
+def explained(
+    flavour: Flavour,
+    graph: Path,
+    signature: Signature,
+    errors: Sequence[str],
+    warnings: Sequence[str] = (),
+    profile: Profile | None = None,
+    workspace_gib: float | None = None,
+) -> str:
+    tried = Tried(
+        graph.name,
+        profile or Profile(*(signature.batch or 1,) * 3),
+        signature.size,
+        workspace_gib,
+        fixed=signature.batch is not None,
+    )
+    more = len(errors) + len(warnings) - PARSER_ERRORS_SHOWN
+    words = in_words(errors, warnings, tried, flavour)
+    return f"{words}; and {more} errors more" if more > 0 else words
+
+
+# ---- the batch -------------------------------------------------------------------------------------------------
+
+
+def profile_of(graph: Path, signature: Signature, wanted: Profile | None) -> Profile:
+    """The batches that the engine will take; one image where nothing was asked.
+
+    An open batch is not built for more by itself: TensorRT 10.11 to 11.1 answers SegFormer wrongly then, without a
+    word (NVIDIA/TensorRT#4853).
+    """
+    batch = signature.batch
+    if batch is None:
+        return wanted or Profile(1, 1, 1)
+    own = Profile(batch, batch, batch)
+    if wanted not in (None, own):
+        raise RequestError(
+            f"{graph.name} takes batches of exactly {batch}, and --batch {wanted} was asked for; leave it out, or"
+            " export the graph with --batch dynamic"
+        )
+    return own
+
+
+def add_profile(
+    network: Network, config: Any, signature: Signature, profile: Profile, *, calibrated: bool
+) -> None:
+    given = network.definition.get_input(0)
+    if all(side >= 0 for side in given.shape):
+        return
+    inner = [side if side >= 0 else None for side in given.shape[1:]]
+    rows = 0 if signature.channels_last else 1
+    for place, side in ((rows, signature.size.height), (rows + 1, signature.size.width)):
+        inner[place] = inner[place] or side
+    shapes = [(batch, *inner) for batch in (profile.least, profile.usual, profile.most)]
+    ours = network.builder.create_optimization_profile()
+    ours.set_shape(given.name, *shapes)
+    if config.add_optimization_profile(ours) < 0:
+        raise EngineError(f"{network.flavour} does not take the batches {profile} for {network.graph.name}")
+    if calibrated:
+        config.set_calibration_profile(ours)
+
+
+# ---- what is in it ---------------------------------------------------------------------------------------------
+
+
+def bindings_of(network: Network) -> list[dict[str, Any]]:
+    found = []
+    definition = network.definition
+    ends = [("input", definition.num_inputs, definition.get_input)]
+    ends += [("output", definition.num_outputs, definition.get_output)]
+    for mode, count, get in ends:
+        for index in range(count):
+            tensor = get(index)
+            kind = str(tensor.dtype).rpartition(".")[2]
+            shape = [side if side >= 0 else None for side in tensor.shape]
+            facts = {
+                "name": tensor.name,
+                "mode": mode,
+                "dtype": DTYPES.get(kind, kind.lower()),
+                "shape": shape,
+            }
+            found.append(facts)
+    return found
+
+
+def layers_of(network: Network) -> Iterator[Any]:
+    return (network.definition.get_layer(index) for index in range(network.definition.num_layers))
+
+
+def report_of(network: Network) -> Report:
+    """What the layers of a strongly typed network compute in: TensorRT may fuse them, and not change their types."""
+    made_by = {
+        layer.get_output(slot).name: layer
+        for layer in layers_of(network)
+        for slot in range(layer.num_outputs)
+    }
+    found = []
+    for layer in layers_of(network):
+        kind = name_of(layer.type)
+        if kind in IDLE:
+            continue
+        own = PRECISIONS.get(name_of(layer.get_output(0).dtype))
+        if own is None:  # shapes and labels
+            continue
+        precision = "INT8" if kind in WITH_INT8 and reads_int8(layer, made_by) else own
+        found.append(LayerFacts(layer.name, kind, precision, "", group_of(layer.name)))
+    return Report("network", tuple(found))
+
+
+def reads_int8(layer: Any, made_by: dict[str, Any]) -> bool:
+    """Whether both factors come out of pairs: then the product is computed in INT8."""
+    return layer.num_inputs > 1 and all(is_dequantised(layer.get_input(slot), made_by) for slot in (0, 1))
+
+
+def is_dequantised(tensor: Any, made_by: dict[str, Any]) -> bool:
+    while tensor is not None and tensor.name in made_by:
+        layer = made_by[tensor.name]
+        kind = name_of(layer.type)
+        if kind == "DEQUANTIZE":
+            return name_of(layer.get_input(0).dtype) == "INT8"
+        if kind not in MOVES:
+            return False
+        tensor = layer.get_input(0)
+    return False
+
+
+def name_of(value: Any) -> str:
+    """`LayerType.CONVOLUTION` is CONVOLUTION."""
+    return str(value).rpartition(".")[2]

@@ -1,0 +1,159 @@
+"""A builder's configuration: what was asked for, in the words of the TensorRT that is here, or refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from segdeploy.convert.engine.calibrator import demand_cache, demand_calibrator
+from segdeploy.convert.engine.network import Network, layers_of, name_of
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.errors import EngineError, RequestError
+from segdeploy.flavour import Flavour
+from segdeploy.graph.fp16 import Typed, counting_nodes
+from segdeploy.graph.precision import Written
+from segdeploy.run.tensorrt.compatibility import rtx_targets
+
+GIB = 1 << 30
+
+
+def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
+    """Refuse what this TensorRT does not have, before anything takes time."""
+    if request.targets:
+        targets_of(flavour, request.targets)
+    if flavour.is_rtx:
+        for flag, given, reason in (
+            ("--timing-cache", request.timing_cache, "it times no kernels while it builds"),
+            ("--hardware-compatible", request.hardware_compatible, "name the GPUs with --target instead"),
+            (
+                "--version-compatible",
+                request.version_compatible,
+                "its engines are for the version that built them",
+            ),
+            ("--dla", request.dla is not None, "it is for GPUs only"),
+        ):
+            if given:
+                raise RequestError(
+                    f"{flag} is not for {flavour}: {reason}; leave it out, or take --runtime tensorrt"
+                )
+    request.demand_sense()
+    if request.calibration is not None:
+        demand_calibrator(flavour)
+        if request.calibration.cache is not None:
+            demand_cache(flavour, request.calibration.cache)
+        if not request.int8:
+            raise RequestError("--calibrator calibrates INT8; add --int8")
+    elif request.dla is not None and request.int8 and not flavour.typed_only:
+        raise RequestError(
+            f"the DLA of {flavour} takes its INT8 from a calibrator, not from pairs in the graph; add"
+            " --calibrator tensorrt and give it the FP32 graph"
+        )
+
+
+def targets_of(flavour: Flavour, names: tuple[str, ...]) -> list[Any]:
+    if not flavour.has_targets:
+        raise RequestError(
+            f"--target is for TensorRT-RTX; {flavour} builds for the GPU that is here: leave it out, or take"
+            " --runtime tensorrt-rtx"
+        )
+    known = rtx_targets(flavour)
+    for name in names:
+        if name not in known:
+            raise RequestError(
+                f"{flavour} has no target {name}; it has {', '.join(known)}. For data-centre GPUs and Jetson take"
+                " --runtime tensorrt on the device itself"
+            )
+    return [known[name] for name in names]
+
+
+def configure(network: Network, request: EngineRequest, written: Written) -> Any:
+    flavour, module = network.flavour, network.flavour.module
+    config = network.builder.create_builder_config()
+    config.profiling_verbosity = (
+        module.ProfilingVerbosity.DETAILED
+    )  # names in the plan, no time: the inspector's source
+    if request.workspace_gib is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, int(request.workspace_gib * GIB))
+    if request.optimization_level is not None:
+        config.builder_optimization_level = request.optimization_level
+    if request.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if request.version_compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if not network.typed:
+        asked = written.also(int8=request.int8, fp16=request.fp16)
+        for flag, wanted in (("FP16", asked.fp16), ("INT8", asked.int8)):
+            if wanted:
+                config.set_flag(getattr(module.BuilderFlag, flag))
+        count_in_fp32(network, config)
+    targets = targets_of(flavour, request.targets) if request.targets else []
+    if targets:
+        config.num_compute_capabilities = len(targets)
+    for place, target in enumerate(targets):
+        config.set_compute_capability(target, place)
+    if request.dla is not None:
+        use_dla(network, config, request.dla)
+    if request.timing_cache is not None:
+        use_timing_cache(flavour, config, request.timing_cache)
+    return config
+
+
+def count_in_fp32(network: Network, config: Any) -> None:
+    """Where types are TensorRT's choice: what becomes a place in a map, because FP16 counts to 2048 only."""
+    typed = Typed(onnx.load(network.graph, load_external_data=False))
+    names = {typed.nodes[index].name for index in counting_nodes(typed)}
+    if not names:
+        return
+    module = network.flavour.module
+    config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for layer in layers_of(network):
+        kinds = [name_of(layer.get_output(slot).dtype) for slot in range(layer.num_outputs)]
+        slots = [slot for slot, kind in enumerate(kinds) if kind == "FLOAT"]
+        node = re.sub(r"_\d+$", "", layer.name)  # the parser numbers what it makes of one node
+        if slots and node in names:
+            layer.precision = module.DataType.FLOAT
+            for slot in slots:
+                layer.set_output_type(slot, module.DataType.FLOAT)
+
+
+def use_dla(network: Network, config: Any, core: int) -> None:
+    module = network.flavour.module
+    demand_core(network.builder, core)
+    config.default_device_type = module.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(module.BuilderFlag.GPU_FALLBACK)
+
+
+def demand_core(builder: Any, core: int) -> None:
+    there = builder.num_DLA_cores
+    if core >= there:
+        found = f"the cores 0 to {there - 1}" if there > 1 else ("core 0 only" if there else "no DLA")
+        raise EngineError(
+            f"--dla {core} was asked for, and this machine has {found}; leave out --dla to build for the GPU"
+        )
+
+
+def on_dla(network: Network, config: Any) -> dict[str, int]:
+    """How many of the layers the DLA takes; the others fall back to the GPU."""
+    layers = list(layers_of(network))
+    return {"layers": len(layers), "on_dla": sum(bool(config.can_run_on_DLA(layer)) for layer in layers)}
+
+
+def use_timing_cache(flavour: Flavour, config: Any, path: Path) -> None:
+    try:
+        known = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise RequestError(f"the timing cache {path} cannot be read: {error.strerror or error}") from error
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise EngineError(
+            f"{path} is not a timing cache that {flavour} takes on this GPU: it is of another TensorRT or GPU, or"
+            " damaged; name another --timing-cache, which is made where it does not exist"
+        )
+
+
+def timed(config: Any) -> bytes:
+    return bytes(memoryview(config.get_timing_cache().serialize()))

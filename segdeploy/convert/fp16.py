@@ -1,0 +1,156 @@
+"""An FP32 graph to FP16 without its checkpoint: judged against the graph it came from, and refused where it differs.
+
+`segdeploy export --fp16` compares with PyTorch; here the FP32 graph is what there is. The CPU computes most FP16 nodes
+in FP32, so what is judged is a graph in which every rounding is spelled out, as a GPU rounds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from segdeploy import files, scenes
+from segdeploy.errors import ExportDisagrees, GraphError
+from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
+from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
+from segdeploy.graph.layers import name_nodes
+from segdeploy.graph.precision import write_facts, written_in
+from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.tidy import set_batch
+from segdeploy.model.card import ModelCard, known_cards, read_card
+from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
+from segdeploy.model.signature import Signature
+from segdeploy.picture.image import Frame, read_frame
+from segdeploy.prove.agreement import MAX_LOGITS_RMS_FP16
+from segdeploy.prove.judge import Judge, Probe, Verdict
+from segdeploy.prove.ledger import step
+from segdeploy.prove.material import images_in, spread
+from segdeploy.prove.ranges import first_not_finite, measure_ranges
+from segdeploy.run.session import open_session
+from segdeploy.version import __version__
+
+PROBES = 8
+
+
+@dataclass(frozen=True)
+class Halved:
+    path: Path
+    record: ArtifactRecord
+
+
+def write_half(
+    path: Path,
+    *,
+    images: Path | None = None,
+    card: ModelCard | None = None,
+    output: Path,
+    command: str = "",
+    progress: Callable[[str], None] = lambda step: None,
+) -> Halved:
+    """`path` in FP16, in the folder `output`; judged on `images`, or on made street scenes and noise."""
+    progress("reading the graph")
+    with open_session(path, card=card) as session:
+        signature = session.signature
+    model = onnx.load(path)
+    before = written_in(model)
+    if before.fp16:
+        raise GraphError(
+            f"{path.name} is FP16 already; leave out --fp16, or give the FP32 graph it came from"
+        )
+    name_nodes(model)
+    open_batch = signature.batch is None
+    if open_batch:  # judged frame by frame; the file's batch is opened again
+        del model.graph.value_info[:]
+        set_batch(model, 1)
+    judge = Judge(model, signature, [Probe(frame) for frame in probes_for(signature, images)])
+    inputs = [batch for _, batch in judge.batches()]
+    progress("writing FP16")
+    bounds = card or (read_card(signature.card) if signature.card in known_cards() else None)
+    write = rest_in_fp16 if before.int8 else to_fp16
+    half = write(model, bounds.keep_fp32 if bounds else (), measure_ranges(model, inputs))
+    rounded = rounding(half)
+    node = first_not_finite(rounded, inputs)
+    if node is not None:
+        raise ExportDisagrees(
+            f"in FP16 the node {node!r} of {path.name} makes an infinity or a NaN of the probe images; name it under"
+            " keep_fp32 in a card, or leave out --fp16. No file was written"
+        )
+    progress("comparing FP16 with FP32")
+    verdict = judge.verdict(rounded)
+    demand(verdict, path.name, bounds, int8=before.int8)
+    if open_batch:
+        del half.graph.value_info[:]
+        set_batch(half, None)
+    precision = str(written_in(half))
+    write_facts(half, signature, precision)
+    target = output / f"{path.name.removesuffix('.onnx')}.fp16.onnx"
+    parent = record_of_graph(path, files.digest_of(path))
+    with files.replacing_together(record_path(target), target) as (beside, part):
+        part.write_bytes(half.SerializeToString())
+        record = record_of(
+            parent, signature, half, precision, judge, verdict, files.digest_of(part), target.name
+        )
+        record = replace(record, command=command)
+        beside.write_text(record.as_text(), encoding="utf-8")
+    return Halved(target, record)
+
+
+def probes_for(signature: Signature, images: Path | None) -> list[Frame]:
+    if images is not None:
+        found = images_in(images)
+        return [read_frame(found[place]) for place in spread(len(found), PROBES)]
+    height, width = signature.size.height, signature.size.width
+    made = [scenes.make_scene(seed, height, width).image for seed in range(PROBES - 1)]
+    return [*made, np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)]
+
+
+def demand(verdict: Verdict, name: str, card: ModelCard | None, *, int8: bool) -> None:
+    """The card's bounds; rounding moves values over the edges of INT8's steps, so there only the labels count."""
+    pixels = (card or ModelCard).min_pixel_agreement_fp16
+    if verdict.pixel_agreement >= pixels and (int8 or verdict.logits_rms <= MAX_LOGITS_RMS_FP16):
+        return
+    raise ExportDisagrees(
+        f"{name} in FP16 disagrees with itself in FP32: {verdict.pixel_agreement:.4%} of the pixels are equal and the"
+        f" logits' error is {verdict.logits_rms:.1e} of the range (root mean square); allowed are {pixels:.2%} and"
+        f" {MAX_LOGITS_RMS_FP16:.0e}"
+        ". Name what suffers under keep_fp32 in a card, or leave out --fp16. No file was written"
+    )
+
+
+def record_of(
+    parent: ArtifactRecord | None, signature: Signature, half: ModelProto, precision: str, judge: Judge,
+    verdict: Verdict, digest: str, name: str,
+) -> ArtifactRecord:  # fmt: skip
+    opset = next(item.version for item in half.opset_import if item.domain == "")
+    facts = parent or first_record(name, digest, signature, precision, opset)
+    compared_with = f"the {(parent.precision if parent else 'fp32').upper()} graph"
+    this = step(precision, judge.own, verdict, None, shares_of(half)) | {"compared_with": compared_with}
+    return replace(
+        facts,
+        artifact=name,
+        digest=digest,
+        precision=precision,
+        opset=opset,
+        segdeploy=__version__,
+        islands=fp32_nodes(half),
+        cost={"nodes": len(half.graph.node), **Counter(node.op_type for node in half.graph.node)},
+        agreement={
+            "with": compared_with,
+            "pixel_agreement": verdict.pixel_agreement,
+            "logits_error": verdict.logits_error,
+            "logits_rms": verdict.logits_rms,
+            "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in judge.probes),
+        },
+        ledger=[*facts.ledger, this],
+        verdict="; ".join(filter(None, [facts.verdict, changed(verdict)])),
+    )
+
+
+def changed(verdict: Verdict) -> str:
+    return f"FP16 changes {100 * (1 - verdict.pixel_agreement):.3f} % of the labels"

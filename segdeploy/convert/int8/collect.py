@@ -1,0 +1,224 @@
+"""Runs a graph over images and counts the values of its tensors: memory does not grow with the number of images.
+
+What was counted is kept beside the result under a key of all it depends on, is taken up again after whatever stopped
+it, serves every method, and is never used for anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.convert.int8.histogram import FINE, Histogram
+from segdeploy.errors import CalibrationError, ImageError
+from segdeploy.files import digest_of, replacing
+from segdeploy.graph.parts import parts_of
+from segdeploy.model.signature import Signature
+from segdeploy.picture import image
+from segdeploy.picture.image import Frame, read_frame
+from segdeploy.prove.material import FEWEST
+from segdeploy.run.inner_tensors import TapChain
+from segdeploy.run.session import prepared
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+KEPT_EVERY = 16  # images between two savings of the state
+SCHEMA = 1  # of the state
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a calibration depends on: three digests, of the graph, of what is done to a frame, and of the images."""
+
+    graph: str
+    preprocessing: str
+    images: str
+
+    def __str__(self) -> str:
+        return f"graph {self.graph[:12]}, preprocessing {self.preprocessing[:12]}, images {self.images[:12]}"
+
+
+def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
+    preparation = [
+        signature.interface,
+        signature.mean,
+        signature.scale,
+        str(signature.size),
+        signature.resize,
+    ]
+    seen = hashlib.sha256()
+    for path in images:
+        seen.update(f"{path.name} {image_digest(path)}\n".encode())
+    return Key(
+        digest_of(graph), hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest()
+    )
+
+
+def image_digest(path: Path) -> str:
+    try:
+        return digest_of(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def collect(
+    model: ModelProto,
+    signature: Signature,
+    tensors: Sequence[str],
+    images: Sequence[Path],
+    *,
+    key: Key,
+    state: Path | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Histogram]:
+    """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from."""
+    demand_enough(images)
+    tally = restore(state, key, tensors) if state else None
+    tally = tally or Tally({name: Histogram() for name in tensors})
+    chain = TapChain([(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)])
+    kept = tally.done
+    for _ in range(kept):
+        progress()
+
+    def count_frame(path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
+        inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
+        parts = chain.run(model.graph.input[0].name, inputs)
+        tally.add(
+            ([(name, one_of(values, len(inputs))) for name, values in part] for part in parts), path, pool
+        )
+
+    # Images are counted in a thread, because Ctrl-C reaches the main one only: each is counted wholly or not at all.
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
+        try:
+            left = images[kept:]
+            for path, frame in zip(left, fitted(left, signature, pool), strict=True):
+                runner.submit(count_frame, path, frame, pool).result()
+                progress()
+                if state and (tally.done - kept == KEPT_EVERY or tally.done == len(images)):
+                    keep(state, key, tally)
+                    kept = tally.done
+        except BaseException:
+            runner.shutdown()
+            if state and tally.whole and tally.done > kept:
+                keep(state, key, tally)
+            raise
+    return tally.histograms
+
+
+def demand_enough(images: Sequence[Path]) -> None:
+    distinct: set[str] = set()
+    for path in images:
+        distinct.add(image_digest(path))
+        if len(distinct) == FEWEST:
+            return
+    copies = f" ({len(images)} files, some of them copies)" if len(images) > len(distinct) else ""
+    raise CalibrationError(
+        f"{len(distinct)} images{copies} are too few to calibrate on; give {FEWEST} or more, some hundred for a real"
+        " network"
+    )
+
+
+@dataclass
+class Tally:
+    """Histograms that have all seen the same images, unless one image was given up half way."""
+
+    histograms: dict[str, Histogram]
+    done: int = 0  # images
+    whole: bool = True
+
+    def add(
+        self, parts: Iterable[list[tuple[str, NDArray[Any]]]], seen_on: Path, pool: ThreadPoolExecutor
+    ) -> None:
+        self.whole = False
+        for tensors in parts:
+            for counted in [
+                pool.submit(count, self.histograms[name], name, values, seen_on) for name, values in tensors
+            ]:
+                counted.result()
+        self.done += 1
+        self.whole = True
+
+
+def one_of(values: NDArray[Any], batch: int) -> NDArray[Any]:
+    """The first of `batch` equal frames, where the tensor has them apart."""
+    return values[:1] if batch > 1 and len(values) == batch else values
+
+
+def count(histogram: Histogram, name: str, values: NDArray[Any], seen_on: Path) -> None:
+    try:
+        histogram.add(values.astype(np.float32, copy=False))
+    except CalibrationError as error:
+        raise CalibrationError(f"the tensor {name} {error} on the calibration image {seen_on}") from error
+
+
+def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor) -> Iterator[Frame]:
+    """Frames at the graph's size, the next one read while the last one is run."""
+
+    def read(path: Path) -> Frame:
+        return image.fit(read_frame(path), signature.size, kernel=signature.resize)[0]
+
+    waiting = pool.submit(read, paths[0]) if paths else None
+    for following in [*paths[1:], None]:
+        if waiting is None:
+            return
+        frame = waiting.result()
+        waiting = pool.submit(read, following) if following else None
+        yield frame
+
+
+def keep(path: Path, key: Key, tally: Tally) -> None:
+    facts = {
+        "schema": SCHEMA,
+        "bins": FINE,
+        "key": asdict(key),
+        "done": tally.done,
+        "tensors": {name: [one.exponent, one.largest, one.seen] for name, one in tally.histograms.items()},
+    }
+    counts = np.stack([one.counts for one in tally.histograms.values()])
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, facts=json.dumps(facts), counts=counts)
+
+
+def restore(path: Path, key: Key, tensors: Sequence[str]) -> Tally | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as kept:
+            facts, counts = json.loads(str(kept["facts"])), kept["counts"]
+        found = facts.get("schema"), facts.get("bins")
+    except Exception as error:
+        raise CalibrationError(
+            f"{path} is not a calibration that can be read ({error}); delete it"
+        ) from error
+    if found != (SCHEMA, FINE):
+        raise CalibrationError(
+            f"{path} has schema {found[0]} and {found[1]} bins, this version of segdeploy reads schema {SCHEMA} with"
+            f" {FINE}; delete it to collect again"
+        )
+    try:
+        of, done = Key(**facts["key"]), int(facts["done"])
+        histograms = {}
+        for row, (name, (exponent, largest, seen)) in zip(counts, facts["tensors"].items(), strict=True):
+            one = Histogram()
+            one.counts, one.exponent, one.largest, one.seen = row, exponent, largest, seen
+            histograms[name] = one
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CalibrationError(
+            f"{path} is not a calibration that can be read ({error!r}); delete it"
+        ) from error
+    if of != key:
+        raise CalibrationError(
+            f"{path} was collected for {of}; asked for now is {key}. Delete it to collect again, or name another -o"
+        )
+    if not set(tensors) <= set(histograms):
+        return None
+    return Tally({name: histograms[name] for name in tensors}, done)

@@ -1,0 +1,159 @@
+"""Scales for the tensors that layers read: counted on images, or read from a TensorRT calibration cache."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from segdeploy.convert.int8.cache import demand_version
+from segdeploy.convert.int8.collect import Key, collect, fitted
+from segdeploy.convert.int8.histogram import Histogram
+from segdeploy.convert.int8.job import Calibrated, Job, scales_of
+from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
+from segdeploy.errors import CalibrationError
+from segdeploy.graph.equalise import equalised, norms_to_equalise
+from segdeploy.graph.layers import Layer, layers_of, results_of
+from segdeploy.model.card import known_cards, read_card
+from segdeploy.prove.ranges import measure_ranges
+from segdeploy.run.inner_tensors import TapSession
+from segdeploy.run.session import prepared
+
+PEAKS_ON = 16  # images, for the largest value of a channel
+RANGES_ON = 4  # batches, for what comes near FP16's limit
+
+
+def calibrate(job: Job) -> tuple[Calibrated, bool]:
+    """Scales for the graph as it is or, where that is asked for or does less damage in INT8, equalised first."""
+    if job.request.scales is not None:
+        return read_scales(job, job.request.scales), False
+    recipe = job.request.recipe
+    wanted = job.request.equalise
+    if recipe is not None and recipe.equalise is not None:
+        wanted = "on" if recipe.equalise else "off"
+    if job.request.cache_for is not None or not norms_to_equalise(job.model):
+        wanted = "off"
+    if wanted != "on":
+        as_it_is = scaled(job, job.model, "calibration")
+        if wanted == "off":
+            return as_it_is, False
+    job.progress("equalising the channels behind LayerNorms")
+    balanced = scaled(job, equalised(job.model, channel_peaks(job)), "equalised")
+    if wanted == "on":
+        return balanced, True
+    job.progress("comparing INT8 with and without equalisation")
+    plain, even = (one.verdict(job.judge, ()) for one in (as_it_is, balanced))
+    better = job.drop(even) < job.drop(plain) if job.material.labels else even.kl < plain.kl
+    return (balanced, True) if better else (as_it_is, False)
+
+
+def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
+    layers = layers_of(model)
+    tensors = {layer.root for layer in layers}
+    if job.request.cache_for:
+        tensors |= {names[-1] for names in results_of(model).values()}
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        job.progress(f"calibrating on image {done} of {len(job.material.images)}")
+
+    state = job.output / f"{job.stem}.{called}.npz"
+    histograms = collect(
+        model,
+        job.signature,
+        sorted(tensors),
+        job.material.images,
+        key=job.key,
+        state=state,
+        progress=one_more,
+    )
+    scales = scales_of(model, histograms, job.request.method, job.request.percentile)
+    return with_scales(job, model, layers, histograms, scales)
+
+
+def with_scales(
+    job: Job,
+    model: ModelProto,
+    layers: list[Layer],
+    histograms: dict[str, Histogram],
+    scales: dict[str, float],
+) -> Calibrated:
+    keep_fp32: tuple[str, ...] = ()
+    ranges = None
+    if job.request.fp16:
+        card = job.request.card
+        if card is None and job.signature.card in known_cards():
+            card = read_card(job.signature.card)
+        keep_fp32 = card.keep_fp32 if card else ()
+        ranges = measure_ranges(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
+    made = Calibrated(model, layers, histograms, scales, keep_fp32, ranges, asdict(job.key))
+    if not made.layers:
+        raise CalibrationError(
+            f"all {len(layers)} layers with weights read tensors whose scale is 0, so none can be INT8; calibrate on"
+            " images that the network was made for"
+        )
+    return made
+
+
+def read_scales(job: Job, path: Path) -> Calibrated:
+    """From TensorRT's calibration cache or our scales.json, written for this very graph."""
+    cache, layers = read_scale_file(path), layers_of(job.model)
+    key = demand_same(path, job.key)
+    if job.request.cache_for and cache.tensorrt != NO_VERSION:
+        demand_version(path, cache, job.request.cache_for)
+    scales = {
+        layer.root: cache.scales.get(layer.root, cache.scales.get(layer.activation)) for layer in layers
+    }
+    if job.request.cache_for:
+        scales |= {
+            names[-1]: cache.scales.get(names[-1])
+            for names in results_of(job.model).values()
+            if names[-1] not in scales
+        }
+    missing = sorted(name for name, scale in scales.items() if scale is None)
+    if missing:
+        use = "read or make" if job.request.cache_for else "read"
+        raise CalibrationError(
+            f"{path} has no scale for {len(missing)} of the {len(scales)} tensors that layers of this graph {use}"
+            f" ({', '.join(missing[:3])}, …); it was made for another graph, so calibrate this one"
+        )
+    known = {name: scale for name, scale in scales.items() if scale is not None}
+    return replace(with_scales(job, job.model, layers, {}, known), key=key)
+
+
+def demand_same(path: Path, key: Key) -> dict[str, str] | None:
+    """What the file says that it was collected of, which is this graph and this preprocessing if it says so."""
+    theirs = key_in(path)
+    if theirs is None:
+        return None
+    ours = asdict(key)
+    if any(theirs.get(name) != ours[name] for name in ("graph", "preprocessing")):
+        found, wanted = (
+            f"graph {one.get('graph', '')[:12]}, preprocessing {one.get('preprocessing', '')[:12]}"
+            for one in (theirs, ours)
+        )
+        raise CalibrationError(
+            f"{path} was collected for {found}; asked for now is {wanted}. Calibrate this graph, or give the scales"
+            " that quantize wrote for it"
+        )
+    return theirs
+
+
+def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:
+    """The largest |x| of each channel behind each LayerNorm that can be equalised."""
+    session = TapSession(job.model, list(norms_to_equalise(job.model)))
+    peaks: dict[str, NDArray[np.float32]] = {}
+    with ThreadPoolExecutor(1) as pool:
+        for frame in fitted(job.material.images[:PEAKS_ON], job.signature, pool):
+            batch = np.repeat(frame[None], job.signature.batch or 1, axis=0)
+            for name, values in session.run(prepared(job.signature, batch)):
+                largest = np.abs(values).reshape(-1, values.shape[-1]).max(0)
+                peaks[name] = np.maximum(peaks.get(name, largest), largest)
+    return peaks

@@ -1,0 +1,193 @@
+"""The INT8 graph and what lies beside it: record with ledger, recipe, scales, TensorRT's cache."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from segdeploy import files
+from segdeploy.convert.int8.cache import CalibrationCache, cache_text
+from segdeploy.convert.int8.histogram import BINS
+from segdeploy.convert.int8.job import Calibrated, Job
+from segdeploy.convert.int8.layer_choice import recipe_of, refusal
+from segdeploy.convert.int8.scales import RANGES_ON
+from segdeploy.convert.int8.search import Found, Sensitivity
+from segdeploy.errors import QuantisationCosts
+from segdeploy.graph.fp16 import fp32_nodes, rounding
+from segdeploy.graph.int8 import LEVELS
+from segdeploy.graph.layers import results_of
+from segdeploy.graph.precision import write_facts
+from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.tidy import set_batch
+from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
+from segdeploy.prove.judge import Verdict
+from segdeploy.prove.ledger import first_step, in_words, judged_on, step
+from segdeploy.prove.ranges import first_not_finite
+from segdeploy.version import __version__
+
+
+@dataclass(frozen=True)
+class Quantised:
+    path: Path
+    record: ArtifactRecord
+    words: str
+    sensitivities: list[Sensitivity]
+
+
+def write(
+    job: Job, calibrated: Calibrated, even: bool, found: Found, sensitivities: list[Sensitivity]
+) -> Quantised:
+    """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""
+    precision = "int8+fp16" if job.request.fp16 else "int8"
+    model = calibrated.graph(found.keep)
+    if job.signature.batch is None:
+        set_batch(model, None)
+    write_facts(model, job.signature, precision)
+    onnx.checker.check_model(model, full_check=True)
+    target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
+    beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
+    if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache
+        beside["recipe"] = target.with_suffix(".recipe.yaml")
+    if job.request.cache_for:
+        beside["cache"] = target.with_suffix(".calib")
+    with files.replacing_together(*beside.values(), target) as [*others, part]:
+        parts = dict(zip(beside, others, strict=True))
+        part.write_bytes(model.SerializeToString())
+        job.progress("judging the file that was written")
+        verdict = judged(job, part)
+        if job.spent(verdict) > 1:
+            raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
+        record = record_of(
+            job, calibrated, found, verdict, sensitivities, model, precision, target.name, part
+        )
+        parts["record"].write_text(record.as_text(), encoding="utf-8")
+        parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
+        if "recipe" in parts:
+            parts["recipe"].write_text(recipe_of(job, calibrated, even, found).as_text(), encoding="utf-8")
+        if job.request.cache_for:
+            scales = named_for_tensorrt(calibrated, found.keep)
+            cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
+            parts["cache"].write_text(cache_text(cache), encoding="utf-8")
+    return Quantised(target, record, record.verdict, sensitivities)
+
+
+def judged(job: Job, path: Path) -> Verdict:
+    written = onnx.load(path)
+    if job.signature.batch is None:
+        set_batch(written, 1)
+    if not job.request.fp16:
+        return job.judge.verdict(written)
+    written = rounding(written)
+    node = first_not_finite(written, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
+    if node is not None:
+        raise QuantisationCosts(
+            f"in FP16 the node {node!r} makes an infinity or a NaN of these images; name it under keep_fp32 in a card,"
+            " or leave out --fp16. No graph was written"
+        )
+    return job.judge.verdict(written)
+
+
+def record_of(
+    job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
+    model: ModelProto, precision: str, name: str, part: Path,
+) -> ArtifactRecord:  # fmt: skip
+    signature, labels = job.signature, job.material.labels
+    parent = record_of_graph(job.path, job.key.graph)
+    digest, covered = files.digest_of(part), calibrated.share(found.keep)
+    own, shares = job.judge.own, shares_of(model)
+    held_out = None if job.request.scales else job.material.held_out  # what a cache saw is not known
+    ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
+    if job.request.fp16:
+        job.progress("judging FP16 alone")
+        none = list(calibrated.macs)
+        half = calibrated.verdict(job.judge, none)
+        ledger.append(step("fp16", own, half, labels, shares_of(calibrated.graph(none))))
+    ledger.append(step(precision, own, verdict, labels, shares))
+    opset = next(item.version for item in model.opset_import if item.domain == "")
+    facts = parent or first_record(name, digest, signature, precision, opset)
+    return replace(
+        facts,
+        artifact=name,
+        digest=digest,
+        precision=precision,
+        opset=opset,
+        cost={"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)},
+        islands=fp32_nodes(model) if job.request.fp16 else [],
+        command=job.command,
+        segdeploy=__version__,
+        agreement={
+            "with": "the FP32 graph",
+            "pixel_agreement": verdict.pixel_agreement,
+            "logits_error": verdict.logits_error,
+            "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes),
+        },
+        ledger=ledger,
+        verdict=in_words(
+            covered,
+            shares.get("int8", 0),
+            own,
+            verdict,
+            labels,
+            judged_on(len(job.material.probes), held_out),
+        ),
+        calibration={
+            "method": job.method,
+            "images": None if job.request.scales else len(job.material.images),
+            "probes": len(job.material.probes),
+            "held_out": held_out,
+            "keep": list(found.keep),
+            "widened": list(calibrated.widened_inside(found.keep)),
+            "dead": calibrated.dead,
+            "int8_share": covered,
+            "sensitivities": [asdict(one) for one in sensitivities],
+            "key": calibrated.key,
+            "pixels_seen": None if job.request.scales else job.material.seen,
+        },
+    )
+
+
+def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
+    tensors: dict[str, dict[str, float]] = {}
+    for name, scale in calibrated.scales.items():
+        one = calibrated.histograms.get(name)
+        tensors[name] = {"scale": scale}
+        if one is not None:
+            clipped = one.share_above(LEVELS * scale) if scale else 0.0
+            tensors[name] |= {"largest": one.largest, "clipped": clipped}
+    facts = {"schema": 1, "method": job.method, "equalised": even, "key": calibrated.key, "tensors": tensors}
+    return json.dumps(facts, indent=1) + "\n"
+
+
+def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:
+    """Of what INT8 layers read and make: TensorRT computes a layer in INT8 only where both have a scale.
+
+    TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale. The bias
+    that is added behind a product is fused into it, so before and behind it the scale is the same.
+    """
+    inside = [layer for layer in calibrated.layers if layer.group not in keep]
+    origins = {name: layer.root for layer in inside for name in (layer.root, layer.activation)}
+    made = results_of(calibrated.model)
+    for layer in inside:
+        origins |= {name: made[layer.name][-1] for name in made[layer.name] if name not in origins}
+    weights = {item.name: item for item in calibrated.model.graph.initializer}
+    products = {node.name for node in calibrated.model.graph.node if node.op_type in ("MatMul", "Gemm")}
+    constants = {
+        layer.weight: constant_scale(onnx.numpy_helper.to_array(weights[layer.weight]))
+        for layer in inside
+        if layer.name in products  # a tensor of its own there; a convolution's weights are not
+    }
+    return {name: calibrated.scales[origin] for name, origin in origins.items()} | constants
+
+
+def constant_scale(values: NDArray[np.float32]) -> float:
+    """As TensorRT writes a constant's: the middle of the bin behind the last of 2048."""
+    return float(np.abs(values).max() * np.float32((BINS + 0.5) / BINS) / np.float32(LEVELS))

@@ -1,1 +1,0 @@
-"""A graph to an engine: parsed, built, looked into and proven by whichever TensorRT is there."""

@@ -1,0 +1,334 @@
+"""FP16 written into the graph, strongly typed: the form that TensorRT 10, 11 and RTX and ONNX Runtime all take.
+
+Everything is FP16 except the graph's own inputs and outputs, which keep their types, and the nodes of `islands_of`,
+which stay FP32. LayerNormalization is FP16 outside and FP32 inside by its own definition (stash_type 1). Keeping the
+softmax, the norms, GELU or the upsampling and arg-max in FP32 as well was measured on SegFormer-B0: none of them
+changes more than one pixel in 5000 of a street scene, either way, so none of them is worth its casts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from segdeploy.errors import CardError, GraphError
+
+FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+WHOLE = {TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8}
+# FP16 ends at 65504, and what comes near it stays FP32. 8 is for what is not measured: images other than the probes
+# (their largest |x| was up to 2.6 times the probes', over 300 tensors of two networks and 21 street scenes), and
+# partial sums beyond their result. A lower limit buys nothing: FP16 is as precise at 5000 as at 5.
+LIMIT = 65504 / 8
+# Rounding costs a constant at most 2**-11 of its norm. One that loses more is small enough to be subnormal as a whole;
+# single small weights beside normal ones lose nothing that counts.
+LOSS = 2**-10
+PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"}
+MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Identity"}
+TYPED_BY_ATTRIBUTE = {"Constant", "ConstantOfShape", "EyeLike"}
+HOLD_GRAPHS = {"If", "Loop", "Scan"}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A graph with the type of every tensor in it."""
+
+    model: ModelProto
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        return list(self.model.graph.node)
+
+    @cached_property
+    def types(self) -> dict[str, int]:
+        graph = onnx.shape_inference.infer_shapes(self.model).graph
+        values = [*graph.input, *graph.output, *graph.value_info]
+        found = {value.name: value.type.tensor_type.elem_type for value in values}
+        return found | {item.name: item.data_type for item in graph.initializer}
+
+    @cached_property
+    def constants(self) -> dict[str, NDArray[np.float32]]:
+        """Those in FP32."""
+        items = self.model.graph.initializer
+        return {item.name: numpy_helper.to_array(item) for item in items if item.data_type == FLOAT}
+
+    @cached_property
+    def neighbours(self) -> list[set[int]]:
+        """For each node the nodes that it exchanges FP32 tensors with."""
+        made_by = {name: index for index, node in enumerate(self.nodes) for name in node.output}
+        near: list[set[int]] = [set() for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for name in node.input:
+                if name in made_by and self.types.get(name) == FLOAT:
+                    near[index].add(made_by[name])
+                    near[made_by[name]].add(index)
+        return near
+
+    def halvable(self, node: NodeProto, side: str) -> list[tuple[int, str]]:
+        """The FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
+        if node.op_type in TYPED_BY_ATTRIBUTE:
+            return []
+        versions = {item.domain: item.version for item in self.model.opset_import}
+        known = onnx.defs.has(node.op_type, node.domain)
+        if not known or node.op_type in HOLD_GRAPHS:
+            raise GraphError(
+                f"the node {node.name!r} is a {node.op_type}; FP16 is written into graphs of plain ONNX operators only"
+            )
+        schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
+        formal, names = (schema.inputs, node.input) if side == "input" else (schema.outputs, node.output)
+        return [
+            (slot, name)
+            for slot, name in enumerate(names)
+            if self.types.get(name) == FLOAT and "tensor(float16)" in formal[min(slot, len(formal) - 1)].types
+        ]
+
+
+def to_fp16(
+    model: ModelProto, keep_fp32: Sequence[str] = (), largest: Mapping[str, float] | None = None
+) -> ModelProto:
+    """`model` in FP16. `keep_fp32`: patterns of node names; `largest`: the largest |x| seen in each tensor."""
+    made = ModelProto()
+    made.CopyFrom(model)
+    typed = Typed(made)
+    kept = islands_of(typed, keep_fp32, largest or {})
+    half_slots = {  # (node, input slot)
+        (index, slot)
+        for index, node in enumerate(typed.nodes)
+        if index not in kept
+        for slot, _ in typed.halvable(node, "input")
+    }
+    half_made = {
+        name
+        for index, node in enumerate(typed.nodes)
+        if index not in kept
+        for _, name in typed.halvable(node, "output")
+    }
+    retype_constants(typed, half_slots)
+    retype_tensors(typed, half_slots, half_made)
+    retype_outputs(made, half_made)
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def fp32_nodes(model: ModelProto) -> list[str]:
+    """The names of the nodes that compute in FP32, in graph order."""
+    types = Typed(model).types
+    ends = (
+        (node, types.get(node.input[0] if node.input else ""), types.get(node.output[0]))
+        for node in model.graph.node
+    )
+    return [node.name for node, *pair in ends if node.op_type != "Cast" and FLOAT in pair]
+
+
+# ---- which nodes stay FP32 -------------------------------------------------------------------------------------
+
+
+def islands_of(typed: Typed, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> set[int]:
+    """Positions of the nodes that stay FP32."""
+    for pattern in keep_fp32:
+        if not any(fnmatchcase(node.name, pattern) for node in typed.nodes):
+            raise CardError(
+                f"keep_fp32 names {pattern!r}, and no node of this graph is called so; correct the card"
+            )
+    lost = {name for name, values in typed.constants.items() if loss(values) > LOSS}
+    large = {name for name, value in largest.items() if not value <= LIMIT}
+    kept = pixel_nodes(typed) | counting_nodes(typed)
+    for index, node in enumerate(typed.nodes):
+        if node.op_type == "Cast":
+            continue
+        inputs = typed.halvable(node, "input")
+        if (
+            not (inputs or typed.halvable(node, "output"))
+            or not large.isdisjoint([*node.input, *node.output])
+            or not lost.isdisjoint(name for _, name in inputs)
+            or any(fnmatchcase(node.name, pattern) for pattern in keep_fp32)
+        ):
+            kept.add(index)
+    kept |= enclosed(typed, kept)
+    outputs = {value.name for value in typed.model.graph.output}
+    # A Cast of the graph's own makes what one of its readers wants.
+    for index, node in enumerate(typed.nodes):
+        own = node.op_type == "Cast" and typed.types[node.output[0]] == FLOAT
+        if own and (node.output[0] in outputs or typed.neighbours[index] & kept):
+            kept.add(index)
+    return kept
+
+
+def loss(values: NDArray[np.float32]) -> float:
+    """What FP16 loses of a constant, as a share of its norm: infinite if it overflows, 1 if it vanishes."""
+    norm = float(np.linalg.norm(values.astype(np.float64)))
+    with np.errstate(over="ignore"):
+        halved = values.astype(np.float16).astype(np.float64)
+    return float(np.linalg.norm(halved - values)) / norm if norm else 0.0
+
+
+def pixel_nodes(typed: Typed) -> set[int]:
+    """What is done to uint8 pixels before the first product: FP16 rounds them once, with the mean off.
+
+    So `frames` rounds the same numbers as `nvinfer`. In FP16 the mean itself would be rounded, 103.53 to 103.5.
+    """
+    inputs = typed.model.graph.input
+    exact = {value.name for value in inputs if value.type.tensor_type.elem_type == TensorProto.UINT8}
+    found = set()
+    for index, node in enumerate(typed.nodes):
+        moving = [name for name in node.input if typed.types.get(name) in (FLOAT, TensorProto.UINT8)]
+        moving = [name for name in moving if name not in typed.constants]
+        if moving and exact.issuperset(moving) and node.op_type not in PRODUCTS:
+            exact.update(node.output)
+            if node.op_type != "Cast":
+                found.add(index)
+    return found
+
+
+def counting_nodes(typed: Typed) -> set[int]:
+    """What becomes an integer, back to the last product: FP16 counts to 2048 only, and an index may be any number."""
+    made_by = {name: index for index, node in enumerate(typed.nodes) for name in node.output}
+    edge = [
+        made_by[node.input[0]]
+        for node in typed.nodes
+        if node.op_type == "Cast" and typed.types.get(node.output[0]) in WHOLE and node.input[0] in made_by
+    ]
+    found: set[int] = set()
+    while edge:
+        index = edge.pop()
+        node = typed.nodes[index]
+        floats = [name for name in node.input if typed.types.get(name) == FLOAT and name in made_by]
+        if index in found or node.op_type in PRODUCTS or typed.types.get(node.output[0]) != FLOAT:
+            continue
+        found.add(index)
+        edge += [made_by[name] for name in floats]
+    # Of two such numbers the difference may be small: it is taken before it is rounded.
+    differences = {index for index, node in enumerate(typed.nodes) if node.op_type == "Sub"}
+    return found | {
+        i for i in differences if {made_by.get(name, -1) for name in typed.nodes[i].input} <= found
+    }
+
+
+def enclosed(typed: Typed, kept: set[int]) -> set[int]:
+    """Nodes without a product that have only kept nodes around them: in FP16 they would cost casts for nothing."""
+    casts = {index for index, node in enumerate(typed.nodes) if node.op_type == "Cast"}
+    products = {index for index, node in enumerate(typed.nodes) if node.op_type in PRODUCTS}
+    waiting = set(range(len(typed.nodes))) - kept - casts - products
+    found: set[int] = set()
+    while waiting:
+        edge = [waiting.pop()]
+        group, border = set(edge), set()
+        while edge:
+            near = typed.neighbours[edge.pop()] - casts - group
+            edge += near & waiting
+            group |= near & waiting
+            border |= near - waiting
+            waiting -= near
+        if border and border <= kept:
+            found |= group
+    return found
+
+
+# ---- writing the types -----------------------------------------------------------------------------------------
+
+
+def retype_constants(typed: Typed, half_slots: set[tuple[int, int]]) -> None:
+    """Each constant in the type its readers have, or in both."""
+    uses = [
+        (name, (index, slot) in half_slots, index, slot)
+        for index, node in enumerate(typed.nodes)
+        for slot, name in enumerate(node.input)
+        if name in typed.constants
+    ]
+    in_full = {name for name, half, _, _ in uses if not half}
+    written = set()
+    for name, half, index, slot in uses:
+        if not half:
+            continue
+        renamed = f"{name}.fp16" if name in in_full else name
+        typed.nodes[index].input[slot] = renamed
+        if renamed in written:
+            continue
+        written.add(renamed)
+        made = numpy_helper.from_array(typed.constants[name].astype(np.float16), renamed)
+        if name in in_full:
+            typed.model.graph.initializer.append(made)
+        else:
+            next(item for item in typed.model.graph.initializer if item.name == name).CopyFrom(made)
+
+
+def retype_tensors(typed: Typed, half_slots: set[tuple[int, int]], half_made: set[str]) -> None:
+    """One Cast per tensor and direction where types change, ahead of its first reader."""
+    origins = {node.output[0]: node.input[0] for node in typed.nodes if node.op_type == "Cast"}
+    nodes, casts = [], set()
+    for index, node in enumerate(typed.nodes):
+        if node.op_type == "Cast":  # it reads either type
+            if node.output[0] in half_made:
+                next(attribute for attribute in node.attribute if attribute.name == "to").i = HALF
+        else:
+            for slot, name in enumerate(node.input):
+                half = (index, slot) in half_slots
+                constant = name in typed.constants or name not in typed.types
+                if constant or typed.types[name] != FLOAT or half == (name in half_made):
+                    continue
+                node.input[slot] = renamed = f"{name}.fp16" if half else f"{name}.fp32"
+                if renamed not in casts:
+                    casts.add(renamed)
+                    nodes.append(cast(origins.get(name, name), renamed, HALF if half else FLOAT))
+        nodes.append(node)
+    replace_nodes(typed.model, nodes)
+
+
+def retype_outputs(model: ModelProto, half_made: set[str]) -> None:
+    """Outputs keep name and type: what is FP16 is cast last."""
+    outputs = {value.name for value in model.graph.output} & half_made
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{name}.fp16" if name in outputs else name for name in names]
+    model.graph.node.extend(cast(f"{name}.fp16", name, FLOAT, f"{name}/Cast") for name in sorted(outputs))
+
+
+def cast(source: str, target: str, kind: int, name: str = "") -> NodeProto:
+    return helper.make_node("Cast", [source], [target], name=name or target, to=kind)
+
+
+def replace_nodes(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+# ---- proving it ------------------------------------------------------------------------------------------------
+
+
+def rounding(model: ModelProto) -> ModelProto:
+    """A graph in FP16 as one in FP32 that rounds after every node as FP16 does, with the same names.
+
+    ONNX Runtime's CPU provider has FP16 kernels for few operators. The rest runs in FP32, with the casts between
+    neighbours left out, so that an FP16 graph rounds and overflows there hardly anywhere and proves little of a GPU.
+    """
+    made = ModelProto()
+    made.CopyFrom(model)
+    types = Typed(made).types
+    for item in made.graph.initializer:
+        if item.data_type == HALF:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float32), item.name))
+    nodes = []
+    for node in made.graph.node:
+        nodes.append(node)
+        called = node.name
+        for slot, name in enumerate(node.output):
+            if types.get(name) != HALF or node.op_type in MOVES:
+                continue
+            half, exact = f"{name}.rounded", f"{name}.exact"
+            node.name = f"{called}.exact"  # its name goes to the node that makes its tensor
+            if node.op_type == "Cast":  # is the rounding itself
+                node.output[slot] = half
+            else:
+                node.output[slot] = exact
+                nodes.append(cast(exact, half, HALF))
+            nodes.append(cast(half, name, FLOAT, called if slot == 0 else f"{called}.{slot}"))
+    replace_nodes(made, nodes)
+    onnx.checker.check_model(made, full_check=True)
+    return made

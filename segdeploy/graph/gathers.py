@@ -1,0 +1,182 @@
+"""Writes GridSample as gathers: the same function in operators that every TensorRT computes rightly.
+
+The pixels around each point are gathered. One at a distance d weighs max(0, 1 - d) along each axis: bilinearly inside,
+and nothing from beyond the border, because the first pixel is kept one short of the last, so that its neighbour exists.
+Places are counted in FP32, whatever the graph's own type: FP16 counts to 2048 only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from segdeploy.errors import GraphError
+from segdeploy.graph.known_bugs import is_sampling, samples_of
+from segdeploy.graph.layers import inferred_shapes, types_of
+
+MOST_PIXELS = 1 << 24  # FP32 tells all places apart up to here
+BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
+
+
+def sampling_as_gathers(model: ModelProto) -> ModelProto:
+    """A copy without GridSample; refuses what is not bilinear, has other padding than zeros, or has open sizes."""
+    made = ModelProto()
+    made.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes, types = inferred_shapes(inferred), types_of(inferred)
+    nodes: list[NodeProto] = []
+    for node in made.graph.node:
+        if is_sampling(node):
+            gathers = Gathers(node, sizes_of(node, shapes), types)
+            gathers.write()
+            nodes.extend(gathers.nodes)
+            made.graph.initializer.extend(gathers.constants)
+        else:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    if samples_of(made):
+        raise GraphError("a GridSample stands in a branch or a loop, where it is not written as gathers")
+    return made
+
+
+@dataclass(frozen=True)
+class Sizes:
+    channels: int
+    height: int
+    width: int
+    rows: int  # of points
+    columns: int
+
+    @property
+    def corners(self) -> NDArray[np.float32]:
+        """Corners×xy: the pixels around a point, from the first of them; one along a side of one pixel."""
+        rows, columns = (range(min(side, 2)) for side in (self.height, self.width))
+        return np.array([(column, row) for row, column in product(rows, columns)], np.float32)
+
+
+def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
+    called = name_of(node)
+    asked = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    mode, padding = asked.get("mode", BILINEAR[0]), asked.get("padding_mode", b"zeros")
+    if mode not in BILINEAR or padding != b"zeros":
+        raise GraphError(
+            f"the GridSample {called!r} has the mode {mode.decode()} and the padding {padding.decode()}; only"
+            " bilinear sampling with zeros around it can be written as gathers"
+        )
+    maps, grid = (shapes.get(name, ()) for name in node.input)
+    known = [*maps[1:], *grid[1:3]]
+    if len(maps) != 4 or len(grid) != 4 or not all(known):
+        raise GraphError(
+            f"the GridSample {called!r} has maps of {written(maps)} and points of {written(grid)}; it can be written"
+            " as gathers where both have four axes, and sizes that are known but for the batch"
+        )
+    if maps[2] * maps[3] > MOST_PIXELS:
+        raise GraphError(
+            f"the GridSample {called!r} has maps of {written(maps)}; as gathers they have at most {MOST_PIXELS:,}"
+            " pixels"
+        )
+    return Sizes(*known)
+
+
+def name_of(node: NodeProto) -> str:
+    return node.name or node.output[0]
+
+
+def written(shape: tuple[int, ...]) -> str:
+    return "×".join(str(side or "?") for side in shape) or "an unknown shape"
+
+
+@dataclass
+class Gathers:
+    """The nodes that stand for one GridSample, named after it; what they make is N×points×corners×xy on the way."""
+
+    sample: NodeProto
+    sizes: Sizes
+    types: dict[str, int]
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: list[TensorProto] = field(default_factory=list)
+
+    def write(self) -> None:
+        maps, grid = self.sample.input
+        places, weights = self.corners(grid)
+        gathered = self.gather(maps, places)
+        self.mix(gathered, weights)
+
+    def corners(self, grid: str) -> tuple[str, str]:
+        """Where the pixels around each point are, N×(points·corners)×1, and their weights, N×points×corners×1."""
+        sides = np.array([self.sizes.width, self.sizes.height], np.float32)
+        aligned = any(item.name == "align_corners" and item.i for item in self.sample.attribute)
+        scale = (sides - 1) / 2 if aligned else sides / 2
+        offsets = self.sizes.corners
+        pitch = np.array([1, self.sizes.width], np.float32)
+        points = self.add("Reshape", [self.in_type(grid, TensorProto.FLOAT), self.shape(0, -1, 1, 2)])
+        points = self.add("Mul", [points, self.constant("scale", scale)])
+        points = self.add("Add", [points, self.constant("middle", (sides - 1) / 2)])
+        near = self.add("Max", [self.add("Floor", [points]), self.constant("zero", np.zeros(1))])
+        near = self.add("Min", [near, self.constant("last", np.maximum(sides - 2, 0))])
+        apart = self.add("Sub", [self.add("Sub", [points, near]), self.constant("corners", offsets)])
+        shares = self.add("Sub", [self.constant("one", np.ones(1)), self.add("Abs", [apart])])
+        across, down = self.split(self.add("Relu", [shares]))
+        weights = self.add("Mul", [across, down])
+        rows = self.add("Mul", [near, self.constant("pitch", pitch)])
+        first = self.add("ReduceSum", [rows, self.whole("axis", [3])])
+        places = self.add("Add", [first, self.constant("beside", (offsets @ pitch)[:, None])])
+        return self.add("Reshape", [places, self.shape(0, -1, 1)]), weights
+
+    def gather(self, maps: str, places: str) -> str:
+        """N×(points·corners)×C."""
+        pixels = self.add("Reshape", [maps, self.shape(0, self.sizes.channels, -1)])
+        pixels = self.add("Transpose", [pixels], perm=[0, 2, 1])
+        return self.add("GatherND", [pixels, self.add("Cast", [places], to=TensorProto.INT64)], batch_dims=1)
+
+    def mix(self, gathered: str, weights: str) -> None:
+        shape = self.shape(0, -1, len(self.sizes.corners), self.sizes.channels)
+        gathered = self.add("Reshape", [gathered, shape])
+        weighted = self.add("Mul", [gathered, self.in_type(weights, self.types[self.sample.input[0]])])
+        mixed = self.add("ReduceSum", [weighted, self.whole("axis.2", [2])], keepdims=0)
+        mixed = self.add("Transpose", [mixed], perm=[0, 2, 1])
+        shape = self.shape(0, self.sizes.channels, self.sizes.rows, self.sizes.columns)
+        self.add("Reshape", [mixed, shape], outputs=list(self.sample.output))
+
+    # ---- writing nodes -----------------------------------------------------------------------------------------
+
+    def add(self, kind: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> str:
+        name = self.name(f"{kind}.{len(self.nodes)}")
+        self.nodes.append(helper.make_node(kind, inputs, outputs or [name], name=name, **attributes))
+        return outputs[0] if outputs else name
+
+    def split(self, pairs: str) -> list[str]:
+        """The last axis, of two."""
+        outputs = [self.name("across"), self.name("down")]
+        self.add("Split", [pairs, self.whole("halves", [1, 1])], outputs, axis=3)
+        return outputs
+
+    def in_type(self, name: str, kind: int) -> str:
+        """What is made here is FP32."""
+        own = self.types.get(name, TensorProto.FLOAT)
+        return name if own == kind else self.add("Cast", [name], to=kind)
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        """With the axes of what it meets: TensorRT need not add them."""
+        array = np.array(values, np.float32)
+        return self.store(name, array.reshape((1,) * (4 - array.ndim) + array.shape))
+
+    def shape(self, *sides: int) -> str:
+        return self.whole(f"shape.{len(self.nodes)}", list(sides))
+
+    def whole(self, name: str, values: list[int]) -> str:
+        return self.store(name, np.array(values, np.int64))
+
+    def store(self, name: str, array: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(array, self.name(name)))
+        return self.name(name)
+
+    def name(self, part: str) -> str:
+        return f"{name_of(self.sample)}/{part}"

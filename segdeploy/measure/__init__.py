@@ -1,0 +1,1 @@
+"""Numbers about a model: speed, accuracy, and the report of both."""

@@ -1,0 +1,135 @@
+"""One model at one batch size: run it as planned, and everything that is known about that run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy import scenes
+from segdeploy.errors import RequestError
+from segdeploy.measure.bench.meter import Before, MemoryUse, Meter, Power, Sensors, forget_peak
+from segdeploy.measure.bench.modes import Plan
+from segdeploy.measure.bench.timing_host import lanes_of
+from segdeploy.measure.bench.timings import Timings, counted, run_queries, summarise, warnings_of
+from segdeploy.run.session import Session, prepared
+from segdeploy.run.timing import Query, Timed
+
+LARGEST_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Measurement:
+    batch: int
+    timings: Timings
+    ran: dict[str, Any]  # mode by mode, how it really ran
+    memory: MemoryUse
+    power: Power | None
+    warnings: tuple[str, ...]
+    stopped: bool  # by the user, before the time was over
+    queries: tuple[Query, ...]
+
+    @property
+    def images_per_s(self) -> float:
+        return self.timings.qps * self.batch
+
+    @property
+    def has_device(self) -> bool:
+        """Whether there is anything that transfers go to."""
+        return bool(self.ran["clock"] != "host")
+
+    @property
+    def enqueues(self) -> bool:
+        """Whether the call that starts a query returns before it is done."""
+        return bool(self.ran["clock"] == "device")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "batch": self.batch,
+            "images_per_s": self.images_per_s,
+            "timings": asdict(self.timings),
+            "ran": self.ran,
+            "memory": asdict(self.memory),
+            "power": None if self.power is None else asdict(self.power),
+            "warnings": list(self.warnings),
+            "stopped": self.stopped,
+        }
+
+
+def measure(
+    session: Session,
+    batch: int,
+    plan: Plan,
+    *,
+    before: Before | None = None,
+    sensors: Sensors | None = None,
+) -> Measurement:
+    """Raises KeyboardInterrupt only where nothing was counted yet; else what was measured says that it was stopped.
+
+    `before` is the memory in use before the session was opened.
+    """
+    demand_batches(session, [batch])
+    inputs = pictures(session, batch)
+    before = before or Before.look(sensors)
+    queries: list[Query] = []
+    stopped = False
+    meter = Meter(sensors) if sensors is not None else None
+    with lanes_of(session, inputs, plan.modes) as (lanes, ran):
+        forget_peak()
+        try:
+            run_queries(
+                lanes,
+                queries,
+                warm_up_ms=plan.warm_up_ms,
+                duration_ms=plan.duration_s * 1e3,
+                iterations=plan.iterations,
+                warmed=meter.begin if meter else lambda: None,
+            )
+        except KeyboardInterrupt:
+            if not counted(queries, plan.warm_up_ms):
+                raise
+            stopped = True
+        finally:
+            if meter:
+                meter.end()
+        memory = before.added(sensors)
+    timings = summarise(queries, plan.warm_up_ms)
+    return Measurement(
+        batch=batch,
+        timings=timings,
+        ran=ran,
+        memory=memory,
+        power=meter.power(timings.qps * batch) if meter else None,
+        warnings=tuple(warnings_of(timings, enqueues=ran["clock"] == "device", streams=plan.modes.streams)),
+        stopped=stopped,
+        queries=tuple(queries),
+    )
+
+
+def demand_batches(session: Session, batches: Sequence[int]) -> None:
+    """Refuse what the model does not take before anything is measured."""
+    fixed = session.signature.batch
+    for batch in batches:
+        if not 1 <= batch <= LARGEST_BATCH:
+            raise RequestError(f"a batch of {batch} was asked for; it is 1 to {LARGEST_BATCH}")
+        if fixed is not None and batch != fixed:
+            raise RequestError(
+                f"a batch of {batch} was asked for, and this model takes {fixed} and no other;"
+                f" export it with --batch {batch}, or with --batch dynamic for any"
+            )
+        if isinstance(session, Timed):
+            session.demand_batch(batch)
+
+
+def usual_batches(session: Session) -> list[int]:
+    return [session.batches[1]]
+
+
+def pictures(session: Session, batch: int) -> NDArray[Any]:
+    """Made scenes as the graph's input: what a graph does may depend on what it sees, and noise is no street."""
+    size = session.signature.size
+    kinds = [scenes.make_scene(seed, size.height, size.width).image for seed in range(min(batch, 4))]
+    return prepared(session.signature, np.stack([kinds[slot % len(kinds)] for slot in range(batch)]))

@@ -1,0 +1,195 @@
+"""A checkpoint in PyTorch itself, on the CPU or the GPU: what an exported graph is measured against.
+
+`plain` is the network as published, `deployed` the one that `export` writes into graphs. Both lie behind the same
+interface as the graph, so that the same arrays go in and come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from segdeploy.errors import MissingExtra, RequestError
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtra("torch", "export", "running a checkpoint") from error
+
+from segdeploy import networks
+from segdeploy.measure.bench.timing_pytorch import CudaLane, start_of_time
+from segdeploy.model.signature import INTERFACES, Signature
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.interface import WithInterface, card_of, signature_of
+from segdeploy.run.timing import Lanes, Modes, Query
+from segdeploy.size import Size
+
+NETWORKS = ("plain", "deployed")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Eager:
+    """What a session runs."""
+
+    network: nn.Module
+    signature: Signature
+    digest: str  # of the weights
+
+
+def open_eager(
+    source: str,
+    *,
+    device: str = "cpu",
+    network: str = "plain",
+    interface: str = "nvinfer",
+    size: Size | None = None,
+    fp16: bool = False,
+    threads: int | None = None,
+) -> EagerSession:
+    for what, value, known in (
+        ("device", device, DEVICES),
+        ("network", network, NETWORKS),
+        ("interface", interface, INTERFACES),
+    ):
+        if value not in known:
+            raise RequestError(f"no {what} of PyTorch's is called {value!r}; known: {', '.join(known)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RequestError(
+            f"PyTorch {torch.__version__} finds no GPU here; leave the provider out for the CPU"
+        )
+    if device == "cpu" and fp16:
+        raise RequestError("FP16 in PyTorch is for the GPU; on a CPU it is slower than FP32")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    eager = assemble(source, network, interface, size, fp16)
+    return EagerSession(eager) if device == "cpu" else CudaSession(eager)
+
+
+def assemble(source: str, network: str, interface: str, size: Size | None, fp16: bool) -> Eager:
+    checkpoint = read_checkpoint(source)
+    card = card_of(checkpoint, None)
+    signature = signature_of(card, interface, size or card.size, None)
+    pair = networks.build(checkpoint)
+    factors = torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale)
+    if network == "deployed":
+        pair.deployed.scale_input(factors)
+    chosen = pair.deployed if network == "deployed" else pair.plain
+    inner: Any = Inner(chosen, None if network == "deployed" else factors, fp16)
+    return Eager(WithInterface(inner, card, signature).eval(), signature, checkpoint.digest)
+
+
+class Inner(nn.Module):
+    """A network of either kind that takes the interface's pixels, in FP16 inside where asked to."""
+
+    def __init__(self, network: Any, factors: Tensor | None, fp16: bool) -> None:
+        super().__init__()
+        self.dtype = torch.float16 if fp16 else torch.float32
+        self.network = network.to(self.dtype)
+        self.factors = None if factors is None else nn.Buffer(factors.reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.factors is not None:
+            pixels = pixels * self.factors
+        logits: Tensor = self.network(pixels.to(self.dtype))
+        return logits.float()
+
+
+class EagerSession:
+    """On the CPU. Threads may share it."""
+
+    def __init__(self, eager: Eager) -> None:
+        self.signature = eager.signature
+        self.digest = eager.digest
+        self.batches = (self.signature.batch or 1,) * 2
+        self._network = eager.network
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        self.signature.demand_input(inputs)
+        with torch.inference_mode():
+            return as_array(self._network(torch.from_numpy(inputs)))
+
+    def close(self) -> None:
+        del self._network
+
+    def __enter__(self) -> EagerSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CudaSession(EagerSession):
+    """On the GPU, and able to say what each part of a query took there."""
+
+    def __init__(self, eager: Eager) -> None:
+        super().__init__(eager)
+        self._network.cuda()
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        return self.run_timed(inputs)[0]
+
+    def demand_batch(self, batch: int) -> None:
+        """Any that fits into memory."""
+
+    @contextmanager
+    def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
+        self.signature.demand_input(inputs)
+        with torch.inference_mode():
+            host_input = torch.from_numpy(inputs).pin_memory()
+            given = host_input.cuda()
+            host_answer = self._network(given).cpu().pin_memory()
+            start = start_of_time(torch.cuda)
+            lanes = [
+                CudaLane(
+                    torch.cuda,
+                    self._network,
+                    given.clone(),
+                    host_input,
+                    torch.empty_like(host_answer),
+                    modes,
+                    start,
+                )
+                for _ in range(modes.streams)
+            ]
+            yield Lanes(lanes, ran(modes, lanes[0].without_graph))
+            torch.cuda.synchronize()
+
+    def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
+        self.signature.demand_input(inputs)
+        start = start_of_time(torch.cuda)
+        with torch.inference_mode():
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call]
+            marks[0].record()
+            given = torch.from_numpy(inputs).cuda()
+            marks[1].record()
+            answer = self._network(given)
+            marks[2].record()
+            host_answer = as_array(answer.cpu())
+            marks[3].record()
+        marks[3].synchronize()
+        to, compute, back, end = (float(start.event.elapsed_time(mark)) for mark in marks)
+        return host_answer, Query(compute, compute, to, compute, compute, back, back, end)
+
+
+def ran(modes: Modes, without_graph: str) -> dict[str, Any]:
+    return {
+        "clock": "device",
+        "transfers": "included" if modes.transfers else "excluded",
+        "cuda_graph": f"off: {without_graph}" if without_graph else "on",
+        "wait": "spin" if modes.spin else "blocking",
+        "streams": modes.streams,
+    }
+
+
+def as_array(answer: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = answer.numpy()
+    return array

@@ -1,0 +1,111 @@
+"""Published FPS beside our own: what is printed, what it can be of, and where the device is the same, the two numbers.
+
+A published number is a landmark and no opponent unless model, size, precision and batch are known to be the same, so
+what is not known of it stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from segdeploy.errors import RequestError
+from segdeploy.measure.bench.roofline import device_called
+from segdeploy.shipped import folder
+
+
+@dataclass(frozen=True)
+class Published:
+    device: str  # a key of devices.yaml
+    batch: int
+    fps: float
+    table: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    title: str
+    source: str
+    read: str
+    says: str
+    model: str
+    size: str
+    excludes: str
+    likely: str
+    rows: tuple[Published, ...]
+    tables_not_read: int
+
+    @property
+    def caveat(self) -> str:
+        words = f"model {self.model}; size {self.size}. It cannot be {self.excludes}. Likely: {self.likely}."
+        missing = self.tables_not_read
+        return words + (f" {missing} further tables of this source were not to be read." if missing else "")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Ours at the batch that is nearest to a published one."""
+
+    published: Published
+    batch: int
+    fps: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours ÷ published; says nothing of speed while the models differ."""
+        return self.fps / self.published.fps
+
+
+def read_references() -> list[Reference]:
+    return [
+        parse(yaml.safe_load(path.read_text()))
+        for path in sorted((folder("benchmarks") / "reference").glob("*.yaml"))
+    ]
+
+
+def parse(facts: dict[str, Any]) -> Reference:
+    rows = tuple(Published(table=table["name"], **row) for table in facts["tables"] for row in table["rows"])
+    words = {name: str(facts[name]) for name in WORDS}
+    return Reference(rows=rows, tables_not_read=facts["tables_not_read"], **words)
+
+
+WORDS = ("title", "source", "read", "says", "model", "size", "excludes", "likely")
+
+
+def beside(reference: Reference, device: str, measured: Sequence[tuple[int, float]]) -> list[Beside]:
+    """`measured` is batch and images per second; `device` a key of devices.yaml or what its driver reports."""
+    if not measured:
+        raise RequestError("nothing was measured that could be laid beside published numbers")
+    key = device_called(device).key
+    laid = []
+    for row in reference.rows:
+        if row.device == key:
+            batch, fps = min(measured, key=lambda pair: (abs(pair[0] - row.batch), pair[0]))
+            laid.append(Beside(row, batch, fps))
+    return laid
+
+
+def spelled(device: str, measured: Sequence[tuple[int, float]]) -> list[str]:
+    """Lines for a terminal: one per published number of this device, and what is known about its source."""
+    try:
+        name = device_called(device).name
+    except RequestError:
+        return [f"no published number is of {device}: nothing to lay beside it"]
+    lines = []
+    for reference in read_references():
+        rows = beside(reference, device, measured)
+        if not rows:
+            known = ", ".join(dict.fromkeys(row.device for row in reference.rows))
+            lines.append(f"{reference.title}: no row for {name}; it has {known}")
+            continue
+        for row in rows:
+            lines.append(
+                f"{reference.title}, {row.published.table}, {name}:"
+                f" {row.published.fps:g} FPS at batch {row.published.batch};"
+                f" here {row.fps:.1f} FPS at batch {row.batch}, {row.ratio:.2f} times as many"
+            )
+        lines.append(f"  {reference.says}; {reference.caveat} {reference.source}, read {reference.read}")
+    return lines

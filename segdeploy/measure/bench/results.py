@@ -1,0 +1,109 @@
+"""A results file: what was measured, with what, where and when, so that the numbers can be read years later."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segdeploy.errors import RequestError
+from segdeploy.files import write_text
+from segdeploy.measure.bench.compare import Comparison
+from segdeploy.measure.bench.measure import Measurement
+from segdeploy.measure.bench.meter import Sensors, text_of
+from segdeploy.measure.bench.models import Opened, version_of
+from segdeploy.measure.bench.modes import Plan
+from segdeploy.measure.bench.waterfall import Waterfall
+from segdeploy.version import __version__
+
+SCHEMA = 1
+PACKAGES = (
+    "numpy", "opencv-python-headless", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch",
+    "openvino",
+)  # fmt: skip
+
+
+def setting(sensors: Sensors | None, threads: int | None) -> dict[str, Any]:
+    """Taken before anything is measured: the load is then not ours."""
+    versions = {name: version_of(name) for name in PACKAGES}
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": cpu_model(),
+            "logical_cores": os.cpu_count(),
+            "usable_cores": usable_cores(),
+            "threads": threads or usable_cores(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": None if sensors is None else sensors.name(),
+            "driver": None if sensors is None else sensors.driver(),
+            "load_before": round(os.getloadavg()[0], 2),
+        },
+        "versions": {"python": platform.python_version(), "segdeploy": __version__}
+        | {name: version for name, version in versions.items() if version},
+    }
+
+
+def results_of(
+    setting: Mapping[str, Any],
+    plan: Plan,
+    models: Sequence[Opened],
+    *,
+    command: str,
+    measurements: Sequence[Measurement] = (),
+    comparisons: Sequence[Comparison] = (),
+    waterfall: Waterfall | None = None,
+) -> dict[str, Any]:
+    """The first of `models` is the one that was measured; the others were compared with it."""
+    return {
+        "schema": SCHEMA,
+        "kind": "bench",
+        "command": command,
+        **setting,
+        "plan": asdict(plan),
+        "models": [model.as_json() for model in models],
+        "measurements": [measurement.as_json() for measurement in measurements],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "waterfall": None if waterfall is None else asdict(waterfall),
+    }
+
+
+def spelled(results: Mapping[str, Any] | Sequence[Any]) -> str:
+    return json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    write_text(path, spelled(results))
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read as results of segdeploy bench: {error}") from error
+    if not isinstance(results, dict) or results.get("kind") != "bench":
+        raise RequestError(f"{path} holds no results of segdeploy bench")
+    schema = results.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise RequestError(
+            f"{path} has schema {schema!r}, and this version of segdeploy ({__version__}) reads up to {SCHEMA};"
+            " read it with the version that wrote it, or a newer one: pip install --upgrade segdeploy"
+        )
+    return results
+
+
+def cpu_model() -> str:
+    lines = text_of(Path("/proc/cpuinfo")).splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1

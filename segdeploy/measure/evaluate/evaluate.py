@@ -1,0 +1,211 @@
+"""A model over a data set: images are decoded ahead by threads, predicted in turn, and counted in one matrix.
+
+How a frame becomes labels is a parameter, so that whole images, windows and scales are all scored by the same lines.
+What each image gave is kept on disk until the last one, so that a stopped evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.datasets.dataset import Dataset
+from segdeploy.datasets.reading import read_pair
+from segdeploy.errors import EvaluationError, OutputError, RequestError
+from segdeploy.files import make_folder
+from segdeploy.measure.evaluate.scores import ImageSums, Interval, Scores, bootstrap_mious, interval_of
+from segdeploy.model.labels import Labels
+from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.prove.confusion import count_pairs
+from segdeploy.run.session import Session, segment
+
+Predict = Callable[[Frame], LabelMap]  # an H×W×3 frame to the model's class of each of its pixels
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    dataset: Dataset
+    scores: Scores
+    sums: ImageSums
+    interval: Interval  # of the mIoU, over the choice of images
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One image as it went through: what worst frames are drawn from."""
+
+    name: str
+    frame: Frame
+    truth: LabelMap
+    predicted: LabelMap  # classes of the data set
+
+
+def whole_image(session: Session, how: str = "stretch", kernel: str | None = None) -> Predict:
+    """Each frame in one piece, resized to the graph's input; `kernel` None is the one it was trained behind."""
+
+    def predict(frame: Frame) -> LabelMap:
+        return segment(session, frame, how, kernel).labels
+
+    return predict
+
+
+def evaluate(
+    predict: Predict,
+    dataset: Dataset,
+    classes: Labels,
+    *,
+    workers: int = 2,
+    progress: Callable[[], None] = lambda: None,
+    unfinished: Unfinished | None = None,
+) -> Evaluation:
+    """Scores of `predict`, whose labels are of `classes`. `progress` is called once for each image.
+
+    `unfinished` is left for the caller to remove, once whatever it makes of the scores is safe.
+    """
+    if workers < 1:
+        raise RequestError(f"{workers} workers cannot decode anything; expected 1 or more")
+    lookup, size = dataset.lookup_from(classes), len(dataset.labels.names)
+    sums, counts = ImageSums.empty(len(dataset), size), np.zeros((size, size + 1), np.int64)
+    done = unfinished.read(len(dataset), counts.shape) if unfinished else {}
+    for index, matrix in done.items():
+        counts += matrix
+        sums.put(index, matrix)
+        progress()
+    todo = [index for index in range(len(dataset)) if index not in done]
+    with closing(decoded(dataset, todo, workers)) as images:
+        for index, frame, truth in images:
+            matrix = count_pairs(truth, lookup[predicted_for(predict, frame)], size)
+            if unfinished:
+                unfinished.append(index, matrix)
+            counts += matrix
+            sums.put(index, matrix)
+            progress()
+    if not counts.any():
+        raise EvaluationError(
+            f"no pixel of the {len(dataset)} label files of {dataset} is of a class that is scored; "
+            "label files of a test split are often blank"
+        )
+    return Evaluation(dataset, Scores(counts, dataset.labels), sums, interval_of(bootstrap_mious(sums)))
+
+
+def look(predict: Predict, dataset: Dataset, classes: Labels, index: int) -> Sight:
+    frame, truth = read_pair(dataset, index)
+    predicted = dataset.lookup_from(classes)[predicted_for(predict, frame)]
+    return Sight(dataset.named(dataset.pairs[index].image), frame, truth, predicted)
+
+
+def predicted_for(predict: Predict, frame: Frame) -> LabelMap:
+    labels = predict(frame)
+    if labels.shape != frame.shape[:2] or labels.dtype != np.uint8:
+        raise RequestError(
+            f"a frame of {frame.shape[:2]} got {labels.dtype} {labels.shape} labels; expected its size in uint8"
+        )
+    return labels
+
+
+def decoded(
+    dataset: Dataset, todo: Iterable[int], workers: int
+) -> Generator[tuple[int, Frame, LabelMap], None, None]:  # in order
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[int, Future[tuple[Frame, LabelMap]]]] = deque()
+        try:
+            for index in todo:
+                waiting.append((index, pool.submit(read_pair, dataset, index)))
+                if len(waiting) > 2 * workers:  # the memory that this takes does not grow with the data set
+                    first, pair = waiting.popleft()
+                    yield first, *pair.result()
+            while waiting:
+                first, pair = waiting.popleft()
+                yield first, *pair.result()
+        finally:
+            for _, pair in waiting:
+                pair.cancel()
+
+
+class Unfinished:
+    """The file of what is done so far: a line that says of what, and then the cells that are not 0 of each matrix.
+
+    A record is appended whole or, if the machine went down, cut off, and then its image is done again.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, str]) -> None:
+        self.path, self.key = path, dict(key)
+
+    def read(self, images: int, shape: tuple[int, int]) -> dict[int, NDArray[np.int64]]:
+        if not self.path.is_file():
+            return {}
+        header, _, records = self.path.read_bytes().partition(b"\n")
+        self._demand(header)
+        done: dict[int, NDArray[np.int64]] = {}
+        place, cells = 0, shape[0] * shape[1]
+        while len(records) - place >= 8:
+            index, count = np.frombuffer(records, "<u4", 2, place)
+            end = place + 8 + int(count) * 12
+            if end > len(records):
+                break
+            where = np.frombuffer(records, "<u4", count, place + 8)
+            if index >= images or (where >= cells).any():
+                raise EvaluationError(f"{self.path} is damaged; delete it to begin again")
+            matrix = np.zeros(cells, np.int64)
+            matrix[where] = np.frombuffer(records, "<i8", count, place + 8 + int(count) * 4)
+            done[int(index)] = matrix.reshape(shape)
+            place = end
+        with self.path.open("r+b") as file:
+            file.truncate(len(header) + 1 + place)
+        return done
+
+    def append(self, index: int, counts: NDArray[np.int64]) -> None:
+        flat = counts.ravel()
+        where = np.flatnonzero(flat)
+        record = np.array([index, where.size], "<u4").tobytes()
+        record += where.astype("<u4").tobytes() + flat[where].astype("<i8").tobytes()
+        try:
+            make_folder(self.path.parent)
+            with self.path.open("ab") as file:
+                if not file.tell():
+                    file.write(json.dumps({"schema": SCHEMA, **self.key}).encode() + b"\n")
+                file.write(record)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _demand(self, header: bytes) -> None:
+        try:
+            found = json.loads(header)
+            schema = found.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
+        if (schema, found) != (SCHEMA, self.key):
+            raise EvaluationError(
+                f"{self.path} is what is left of another evaluation: of {spelled(found)}; this one is of "
+                f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
+            )
+
+
+def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
+    """Of one evaluation. When the label files were written counts too: one of the same size may hold other classes."""
+    times = [pair.truth.stat().st_mtime_ns for pair in dataset.pairs]
+    return {
+        "model": model,
+        "dataset": dataset.digest,
+        "labels": hashlib.sha256(json.dumps(times).encode()).hexdigest(),
+        "options": options,
+        "provider": provider or "cpu",
+    }
+
+
+def spelled(key: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value[:12] if len(value) == 64 else value}" for name, value in key.items())

@@ -1,0 +1,75 @@
+"""How a frame goes through a graph when it is scored: whole, through windows, at several scales, mirrored, spoilt."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from segdeploy.errors import RequestError
+from segdeploy.measure.evaluate.corruptions import corrupt
+from segdeploy.measure.evaluate.evaluate import Predict, whole_image
+from segdeploy.measure.evaluate.windows import multi_scale, sliding_window
+from segdeploy.model.card import known_cards, read_card
+from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.run.session import Session
+from segdeploy.size import Size
+
+
+@dataclass(frozen=True)
+class Mode:
+    fit: str = "stretch"
+    kernel: str | None = None  # None: as the model was trained; through windows linear, as in mmsegmentation
+    windows: bool = False
+    stride: Size | None = None  # None: the card's, or two thirds of the window
+    frame: Size | None = None  # what a frame is first resized into, aspect kept; None: the card's, or nothing
+    scales: tuple[float, ...] = ()
+    flip: bool = False
+
+    @property
+    def through_windows(self) -> bool:
+        return self.windows or bool(self.scales) or self.flip
+
+    def settled(self, session: Session) -> Mode:
+        """With what the model's card says about windows, where nothing else was asked for."""
+        if not self.through_windows:
+            if self.stride or self.frame:
+                raise RequestError(
+                    "--stride and --frame are of sliding windows; ask for those with --windows"
+                )
+            return self
+        if self.fit != "stretch":
+            raise RequestError(
+                f"--fit {self.fit} is of whole images; through windows frames keep their aspect anyway"
+            )
+        name = session.signature.card
+        card = read_card(name) if name in known_cards() else None
+        stride = self.stride or (card.window_stride if card else None)
+        frame = self.frame or (card.window_frame if card else None)
+        return Mode(self.fit, self.kernel or "linear", True, stride, frame, self.scales, self.flip)
+
+    def predictor(self, session: Session) -> Predict:
+        mode = self.settled(session)
+        if not mode.through_windows:
+            return whole_image(session, mode.fit, mode.kernel)
+        frame, kernel = mode.frame or 1.0, mode.kernel or "linear"
+        if mode.scales or mode.flip:
+            return multi_scale(session, mode.scales or (1.0,), mode.flip, mode.stride, frame, kernel)
+        return sliding_window(session, mode.stride, frame, kernel)
+
+    def spelled(self, session: Session) -> str:
+        mode = self.settled(session)
+        if not mode.through_windows:
+            return f"whole image, {mode.fit}, {mode.kernel or session.signature.resize}"
+        words = f"windows of {session.signature.size}, stride {mode.stride or 'two thirds'}, {mode.kernel}"
+        words += f", frames in {mode.frame}" if mode.frame else ""
+        words += f", scales {' '.join(f'{scale:g}' for scale in mode.scales)}" if mode.scales else ""
+        return words + (", flipped too" if mode.flip else "")
+
+
+def spoilt(predict: Predict, corruption: str, severity: int) -> Predict:
+    """`predict` on frames after a corruption, which a frame's own pixels seed: the same in every run and order."""
+
+    def through(frame: Frame) -> LabelMap:
+        return predict(corrupt(frame, corruption, severity, zlib.crc32(frame.tobytes())))
+
+    return through

@@ -1,0 +1,59 @@
+"""What is done so far of a robustness table: eighty evaluations, of which a stopped run keeps those that were finished.
+
+The one under way is kept image by image as any evaluation is (`Unfinished`), in a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from segdeploy.errors import EvaluationError
+from segdeploy.files import write_text
+from segdeploy.measure.evaluate.evaluate import Unfinished, spelled
+
+SCHEMA = 1  # also of what the corruptions are: a change of theirs makes older scores worthless
+
+
+class Spoilt:
+    """The scores by corruption and severity in the file `path`, of the model, data set and options of `key`.
+
+    A frame's own pixels are the seed of its corruption, so nothing else decides what a score will be.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, str]) -> None:
+        self.path, self.key = path, dict(key)
+        self.scores = self._read()
+
+    def score(self, name: str, severity: int, evaluate: Callable[[Unfinished], float]) -> float:
+        """What was scored before, or else now by `evaluate`."""
+        what = f"{name} {severity}"
+        if what not in self.scores:
+            under_way = Unfinished(self._image_by_image(what), {**self.key, "spoilt": what})
+            self.scores[what] = evaluate(under_way)
+            write_text(self.path, json.dumps({"schema": SCHEMA, **self.key, "scores": self.scores}) + "\n")
+            under_way.remove()
+        return self.scores[what]
+
+    def has(self, name: str, severity: int) -> bool:
+        return f"{name} {severity}" in self.scores
+
+    def _image_by_image(self, what: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{what.replace(' ', '-')}")
+
+    def _read(self) -> dict[str, float]:
+        if not self.path.is_file():
+            return {}
+        try:
+            found = json.loads(self.path.read_bytes())
+            schema, scores = found.pop("schema"), found.pop("scores")
+            scores = {str(what): float(score) for what, score in scores.items()}
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
+        if (schema, found) != (SCHEMA, self.key):
+            raise EvaluationError(
+                f"{self.path} is what is left of another evaluation: of {spelled(found)}; this one is of "
+                f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
+            )
+        return scores

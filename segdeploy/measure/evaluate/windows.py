@@ -1,0 +1,182 @@
+"""mmsegmentation's test modes over a `logits` graph of one input size: sliding windows, and many scales with flips.
+
+The rules, as mmsegmentation 0.x and 1.x agree on them:
+
+* windows stand at multiples of the stride, the last one of a row or column is moved back inside;
+* the logits of a window are raised to the window's size (bilinear, align_corners=False), added, and divided by how
+  many windows saw the pixel; the mean is raised to the frame's own size, then arg-maxed;
+* over scales and flips it is the softmax of those logits, at the frame's own size, that is averaged, not the logits.
+
+One rule differs, since the graph has one input size: mmsegmentation runs a frame smaller than a window as it is. Here
+it is padded as mmsegmentation pads a test image where it must: below and right, with zeros after normalisation, which
+is the mean colour; the logits of the padding are dropped before anything is averaged or resized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import RequestError
+from segdeploy.picture import image
+from segdeploy.picture.image import Frame, Geometry, LabelMap
+from segdeploy.run.session import Session, answered, prepared
+from segdeploy.size import Size
+
+Predict = Callable[[Frame], LabelMap]
+Logits = NDArray[np.float32]  # C×H×W
+
+LARGEST_SCALE = 16  # beyond it a mistyped factor would only run out of memory
+
+
+def sliding_window(
+    session: Session,
+    stride: Size | None = None,
+    frame_scale: float | Size = 1.0,
+    kernel: str = "linear",
+) -> Predict:
+    """Frames to labels at the frame's own size, through windows of the graph's input size.
+
+    `frame_scale` resizes the frame first, by a factor or into a Size with its aspect kept. `kernel` is what resizes
+    it; mmsegmentation's is `linear`, whatever the checkpoint's own pre-processing does.
+    """
+    stride = demand_windows(session, stride)
+    demand_scale(frame_scale)
+
+    def predict(frame: Frame) -> LabelMap:
+        own = Size(*frame.shape[:2])
+        scaled, geometry = image.fit(frame, scaled_size(own, frame_scale), kernel=kernel)
+        return image.unfit_logits(window_logits(session, scaled, stride), geometry.content, geometry)
+
+    return predict
+
+
+def multi_scale(
+    session: Session,
+    scales: Sequence[float],
+    flip: bool = False,
+    stride: Size | None = None,
+    frame_scale: float | Size = 1.0,
+    kernel: str = "linear",
+) -> Predict:
+    """Frames to labels by the mean softmax over `scales`, each also mirrored where `flip` says so.
+
+    The scales multiply `frame_scale`. Each scaled frame goes through windows, as `sliding_window` does it.
+    """
+    stride = demand_windows(session, stride)
+    if not scales:
+        raise RequestError("no scales are given; expected at least one, as in 0.5,0.75,1,1.25,1.5,1.75")
+    for scale in (frame_scale, *scales):
+        demand_scale(scale)
+
+    def predict(frame: Frame) -> LabelMap:
+        own = Size(*frame.shape[:2])
+        total = np.zeros((session.signature.classes, own.height, own.width), np.float32)
+        for scale in scales:
+            scaled, _ = image.fit(frame, scaled_size(own, frame_scale, scale), kernel=kernel)
+            for mirrored in (False, True) if flip else (False,):
+                seen = np.ascontiguousarray(scaled[:, ::-1]) if mirrored else scaled
+                shares = softmax(resize(window_logits(session, seen, stride), own))
+                total += shares[..., ::-1] if mirrored else shares
+        return image.unfit_logits(total, own, Geometry(own, own, 0, 0))
+
+    return predict
+
+
+def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C×H×W of the frame
+    """The mean over the windows that see a pixel; the one array of this size is the one returned."""
+    signature, window = session.signature, session.signature.size
+    height, width = frame.shape[:2]
+    tops = starts(height, window.height, stride.height)
+    lefts = starts(width, window.width, stride.width)
+    rows, columns = min(height, window.height), min(width, window.width)
+    total = np.zeros((signature.classes, height, width), np.float32)
+    corners = [(top, left) for top in tops for left in lefts]
+    fewest, slots = session.batches
+    for first in range(0, len(corners), slots):
+        group = corners[first : first + slots]
+        pixels = np.zeros((max(len(group), fewest), window.height, window.width, 3), np.uint8)
+        for slot, (top, left) in enumerate(group):
+            pixels[slot, :rows, :columns] = frame[top : top + rows, left : left + columns]
+        inputs = prepared(signature, pixels)
+        planes = inputs.transpose(0, 3, 1, 2) if signature.channels_last else inputs  # N×3×H×W
+        planes[:, :, rows:] = 0
+        planes[..., columns:] = 0
+        answers = answered(signature, session.run(inputs))
+        for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
+            for plane, low in zip(total, logits, strict=True):  # one plane at a time: never C×H×W floats more
+                raised = cv2.resize(low, (window.width, window.height))
+                plane[top : top + rows, left : left + columns] += raised[:rows, :columns]
+    total /= np.outer(visits(tops, rows, height), visits(lefts, columns, width))
+    return total
+
+
+def starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along one axis; the last is moved back inside."""
+    last = max(length - window, 0)
+    return [min(step * stride, last) for step in range(-(-last // stride) + 1)]
+
+
+def visits(first: Sequence[int], reach: int, length: int) -> NDArray[np.float32]:
+    """How many windows of `reach` pixels see each of `length` pixels along one axis."""
+    counts = np.zeros(length, np.float32)
+    for start in first:
+        counts[start : start + reach] += 1
+    return counts
+
+
+def usual_stride(window: Size) -> Size:
+    """Two thirds of the window, as in most of mmsegmentation's configurations (512 → 341)."""
+    return Size(window.height * 2 // 3, window.width * 2 // 3)
+
+
+def scaled_size(own: Size, frame_scale: float | Size, factor: float = 1.0) -> Size:
+    """A factor on both sides; or, as mmcv rescales, the largest with this aspect inside a Size lying either way."""
+    if isinstance(frame_scale, Size):
+        box, frame = sorted((frame_scale.height, frame_scale.width)), sorted((own.height, own.width))
+        factor *= min(box[0] / frame[0], box[1] / frame[1])
+    else:
+        factor *= frame_scale
+    return Size(max(1, int(own.height * factor + 0.5)), max(1, int(own.width * factor + 0.5)))
+
+
+def resize(logits: Logits, size: Size) -> Logits:
+    if logits.shape[1:] == (size.height, size.width):
+        return logits
+    raised = np.empty((len(logits), size.height, size.width), np.float32)
+    for plane, low in zip(raised, logits, strict=True):
+        cv2.resize(low, (size.width, size.height), dst=plane)
+    return raised
+
+
+def softmax(logits: Logits) -> Logits:
+    """Over the classes, in place."""
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
+
+
+def demand_windows(session: Session, stride: Size | None) -> Size:
+    signature = session.signature
+    if signature.interface != "logits":
+        raise RequestError(
+            f"windows and scales average logits, and this graph has the interface {signature.interface!r};"
+            " export it again: segdeploy export CHECKPOINT --interface logits"
+        )
+    stride = stride or usual_stride(signature.size)
+    if not (1 <= stride.height <= signature.size.height and 1 <= stride.width <= signature.size.width):
+        raise RequestError(
+            f"a stride of {stride} leaves gaps between windows of {signature.size}; expected 1x1 to {signature.size}"
+        )
+    return stride
+
+
+def demand_scale(scale: float | Size) -> None:
+    if not isinstance(scale, Size) and not 0 < scale <= LARGEST_SCALE:  # nor nan
+        raise RequestError(
+            f"{scale} is not a scale; expected a factor above 0, at most {LARGEST_SCALE}, as in 0.75"
+        )

@@ -1,0 +1,218 @@
+"""What each step cost: the ledger of every artefact, scores with their classes, and frames to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from segdeploy.measure.report.charts import bars
+from segdeploy.measure.report.findings import Findings, Found, worst_frames
+from segdeploy.measure.report.markup import (
+    details,
+    figure,
+    heading,
+    missing,
+    paragraph,
+    percent,
+    signed,
+    table,
+)
+from segdeploy.measure.report.pictures import embedded, panels_of
+
+MOST_FRAMES = 6  # of a model, so that the page can be mailed
+
+
+def ledger(findings: Findings) -> Sequence[str]:
+    if not findings.records:
+        return [missing("No record lies here: segdeploy export and quantize write one beside each graph.")]
+    parts = []
+    for record in (found.facts for found in findings.records):
+        parts.append(heading(f"{record['artifact']}, {record['precision']}"))
+        parts.append(paragraph(record.get("verdict") or agreement_of(record)))
+        steps = record.get("ledger") or []
+        if steps:
+            headings = (
+                "step",
+                "compared with",
+                "equal pixels, %",
+                "mIoU, %",
+                "pixel accuracy, %",
+                "worst class",
+                "in INT8, %",
+            )
+            parts.append(table("What each step cost", headings, [row_of(step) for step in steps]))
+    return parts
+
+
+def agreement_of(record: Mapping[str, Any]) -> str:
+    seen = record["agreement"]
+    if "pixel_agreement" not in seen:
+        return "How well it agrees with the step before was not recorded."
+    return f"{percent(seen['pixel_agreement'], 4)} % of {seen['pixels']:,} pixels equal to {seen['with']}."
+
+
+def row_of(step: Mapping[str, Any]) -> list[str]:
+    worst = step.get("worst_class")
+    return [
+        str(step["step"]),
+        str(step.get("compared_with") or "–"),
+        percent(step.get("pixel_agreement"), 4),
+        percent(step.get("miou")),
+        percent(step.get("pixel_accuracy")),
+        f"{worst['name']} {worst['delta_points']:+.1f}" if worst else "–",
+        percent(step.get("int8_share"), 0),
+    ]
+
+
+def scores(findings: Findings) -> Sequence[str]:
+    if not findings.evaluations:
+        return [missing("No evaluation lies here: segdeploy evaluate -o writes one.")]
+    parts = []
+    for found in findings.evaluations:
+        dataset, models = found.facts["dataset"], found.facts["models"]
+        parts.append(heading(f"{dataset['name']} {dataset['split'] or ''}, {dataset['images']} images"))
+        parts.append(table("Scores, in %", SCORES, [score_row(model) for model in models]))
+        classes = dataset["classes"]
+        rows = {
+            name: {model["model"]: shown(model["scores"]["iou"][name]) for model in models}
+            for name in classes
+        }
+        parts.append(bars("IoU of each class", rows, "%", highest=100))
+        headings = ["class", *(f"IoU, {model['model']}" for model in models), "pixels"]
+        numbers = [
+            [
+                name,
+                *(percent(model["scores"]["iou"][name]) for model in models),
+                percent(models[0]["scores"]["frequency"][name]),
+            ]
+            for name in classes
+        ]
+        parts.append(details("The same in numbers", table("IoU of each class, in %", headings, numbers)))
+        parts += [robustness(name, facts) for name, facts in found.facts.get("robustness", {}).items()]
+    return parts
+
+
+SCORES = ("model", "mIoU", "95 % interval", "pixel accuracy", "Δ mIoU", "interval of Δ")
+
+
+def score_row(model: Mapping[str, Any]) -> list[str]:
+    own, interval, change = model["scores"], model["miou_interval"], model["delta"]
+    row = [model["model"], percent(own["miou"]), f"{percent(interval['low'])} to {percent(interval['high'])}"]
+    row.append(percent(own["pixel_accuracy"]))
+    if change is None:
+        return [*row, "–", "–"]
+    between = change["miou_interval"]
+    return [*row, signed(change["miou"]), f"{signed(between['low'])} to {signed(between['high'])}"]
+
+
+def robustness(name: str, facts: Mapping[str, Any]) -> str:
+    corruptions = facts["corruptions"]
+    severities = list(next(iter(corruptions.values()))["severities"])
+    rows = [
+        [kind, *(percent(row["severities"][one]) for one in severities), percent(row["mean"])]
+        for kind, row in corruptions.items()
+    ]
+    return table(f"{name} on spoilt frames, mIoU in %", ["corruption", *severities, "mean"], rows)
+
+
+def shown(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+# ---- frames ----------------------------------------------------------------------------------------------------
+
+
+def worst(findings: Findings) -> Sequence[str]:
+    parts = []
+    for found in findings.evaluations:
+        for model in found.facts["models"]:
+            frames = worst_frames(found, model)[:MOST_FRAMES]
+            if frames:
+                parts.append(heading(str(model["model"])))
+            for name, miou, picture in frames:
+                parts.append(paragraph(f"{name}, mIoU {percent(miou)} %"))
+                panels = panels_of(picture).items()
+                drawn = (
+                    figure(embedded(panel, kind in FLAT), f"{kind} of {name}", kind) for kind, panel in panels
+                )
+                parts.append(f'<div class="triptych">{"".join(drawn)}</div>')
+    return parts or [missing("No pictures of frames lie here: segdeploy evaluate -o draws the worst ones.")]
+
+
+FLAT = ("truth", "prediction")
+
+
+def slider(findings: Findings) -> Sequence[str]:
+    """Frames that every model of an evaluation has a picture of; where there are none, those of the first model."""
+    parts = []
+    for place, found in enumerate(findings.evaluations):
+        frames = frames_in_common(found)
+        if frames:
+            parts.append(comparison(frames, precisions_by_name(findings), place))
+    return parts or [
+        missing("Nothing to lay over each other: segdeploy evaluate FP32.onnx INT8.onnx -o draws it.")
+    ]
+
+
+def precisions_by_name(findings: Findings) -> dict[str, str]:
+    return {record.facts["artifact"]: str(record.facts["precision"]).upper() for record in findings.records}
+
+
+def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
+    """Frame → model → picture."""
+    drawn: dict[str, dict[str, Any]] = {}
+    for model in found.facts["models"]:
+        for name, _, picture in worst_frames(found, model):
+            drawn.setdefault(name, {})[model["model"]] = picture
+    most = max((len(pictures) for pictures in drawn.values()), default=0)
+    names = next((list(pictures) for pictures in drawn.values() if len(pictures) == most), [])
+    chosen = {name: pictures for name, pictures in drawn.items() if list(pictures) == names}
+    return dict(list(chosen.items())[:MOST_FRAMES])
+
+
+def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str, str], place: int) -> str:
+    models = list(next(iter(frames.values())))
+    kinds = ["original", "truth", *(spelled(model, precisions) for model in models)]
+    sources: list[str] = []
+    first: list[str] = []
+    for index, (name, pictures) in enumerate(frames.items()):
+        panels = [panels_of(pictures[model]) for model in models]
+        layers = [embedded(panels[0]["image"]), embedded(panels[0]["truth"], flat=True)]
+        layers += [embedded(blended(one["image"], one["prediction"])) for one in panels]
+        first = first or layers
+        for kind, source in enumerate(layers):
+            sources.append(
+                f'<img hidden data-of="{index}" data-kind="{kind}" src="{source}"'
+                f' alt="{escape(kinds[kind])}, {escape(name)}">'
+            )
+    left, right = (2, 3) if len(models) > 1 else (0, 2)
+    return (
+        '<div data-comparison><div class="controls">'
+        f"{choice('frame', 'Frame', list(frames), 0, place)}{choice('left', 'Left', kinds, left, place)}"
+        f"{choice('right', 'Right', kinds, right, place)}</div>"
+        f'<div class="stage" data-stage><img data-under src="{first[right]}" alt="{escape(kinds[right])}">'
+        f'<img class="over" data-over src="{first[left]}" alt="{escape(kinds[left])}"></div>'
+        f'<label for="wipe-{place}">How much of the left picture is seen; arrow keys move it</label>'
+        f'<input class="wipe" id="wipe-{place}" data-wipe type="range" min="0" max="100" value="50">'
+        f"{''.join(sources)}</div>"
+    )
+
+
+def spelled(model: str, precisions: Mapping[str, str]) -> str:
+    return f"{precisions[model]}: {model}" if model in precisions else model
+
+
+def blended(frame: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray((frame.astype(np.uint16) * 2 + prediction.astype(np.uint16) * 3) // 5, np.uint8)
+
+
+def choice(role: str, words: str, options: Sequence[str], chosen: int, place: int) -> str:
+    listed = "".join(
+        f"<option{' selected' if index == chosen else ''}>{escape(option)}</option>"
+        for index, option in enumerate(options)
+    )
+    name = f"{role}-{place}"
+    return f'<label for="{name}">{words} <select id="{name}" data-{role}>{listed}</select></label>'

@@ -1,0 +1,48 @@
+"""With what and where all of it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segdeploy.measure.report.findings import Findings
+from segdeploy.measure.report.markup import code, heading, table
+
+
+def tables(findings: Findings) -> Sequence[str]:
+    parts = []
+    for found in findings.records:
+        record = found.facts
+        source = record["source"]
+        rows = [
+            ["digest", record["digest"]],
+            ["card", record["card"]],
+            ["interface", f"{record['interface']}, {record['size']}, opset {record['opset']}"],
+            ["made from", f"{source['checkpoint']} ({source.get('licence', 'licence not known')})"],
+            ["segdeploy", record["segdeploy"]],
+            *record.get("versions", {}).items(),
+        ]
+        parts += [heading(record["artifact"]), table("What it is", ("fact", "value"), rows), *command(record)]
+    for found in findings.evaluations:
+        facts = found.facts
+        dataset = facts["dataset"]
+        rows = [
+            ["data set", f"{dataset['name']} {dataset['split'] or ''}".strip()],
+            ["digest of the data set", dataset["digest"]],
+            ["segdeploy", facts["segdeploy"]],
+            *((f"mode of {model['model']}", str(model.get("mode", "–"))) for model in facts["models"]),
+        ]
+        parts += [heading(found.path.name), table("How it was scored", ("fact", "value"), rows)]
+    for found in findings.benches:
+        facts = found.facts
+        rows = [["date", facts["date"]], *facts["machine"].items(), *facts["versions"].items()]
+        shown = [[name, "–" if value is None else value] for name, value in rows]
+        parts += [
+            heading(found.path.name),
+            table("Where it was measured", ("fact", "value"), shown),
+            *command(facts),
+        ]
+    return parts
+
+
+def command(facts: dict[str, str]) -> list[str]:
+    return [code(facts["command"])] if facts.get("command") else []

@@ -1,0 +1,89 @@
+"""What of segdeploy's own files lies in a folder: records, evaluations with their pictures, measurements, graphs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segdeploy.errors import RequestError
+from segdeploy.measure.bench.results import SCHEMA as BENCH_SCHEMA
+from segdeploy.measure.evaluate.report import SCHEMA as EVALUATION_SCHEMA
+from segdeploy.model.record import SCHEMA as RECORD_SCHEMA
+
+SCHEMAS = {"record": RECORD_SCHEMA, "evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
+MARKS = {"record": ("artifact", "digest", "interface"), "evaluation": ("dataset", "models", "options")}
+WORST = "worst-*.png"
+
+
+@dataclass(frozen=True)
+class Found:
+    path: Path
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Findings:
+    folder: Path
+    records: tuple[Found, ...] = ()
+    evaluations: tuple[Found, ...] = ()
+    benches: tuple[Found, ...] = ()
+
+    @property
+    def graphs(self) -> list[Path]:
+        """Those that a record is of, and that lie beside it."""
+        named = (found.path.with_name(found.facts["artifact"]) for found in self.records)
+        return [path for path in named if path.suffix == ".onnx" and path.is_file()]
+
+
+def look_into(folder: Path) -> Findings:
+    if not folder.is_dir():
+        raise RequestError(f"{folder} is not a folder; name one that segdeploy wrote into")
+    found: dict[str, list[Found]] = {kind: [] for kind in SCHEMAS}
+    for path in sorted(folder.rglob("*.json")):
+        facts = read(path)
+        kind = kind_of(facts)
+        if kind is not None:
+            demand_schema(path, kind, facts)
+            found[kind].append(Found(path, facts))
+    if not any(found.values()):
+        raise RequestError(
+            f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
+            f" segdeploy export -o {folder}, evaluate -o {folder} or bench --json {folder / 'bench.json'}"
+        )
+    return Findings(folder, *(tuple(found[kind]) for kind in ("record", "evaluation", "bench")))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Nothing for what is no JSON object: other programs' files may lie here too."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def kind_of(facts: dict[str, Any]) -> str | None:
+    if facts.get("kind") == "bench":
+        return "bench"
+    return next((kind for kind, marks in MARKS.items() if facts.keys() >= set(marks)), None)
+
+
+def demand_schema(path: Path, kind: str, facts: dict[str, Any]) -> None:
+    if facts.get("schema") != SCHEMAS[kind]:
+        raise RequestError(
+            f"{path} has schema {facts.get('schema')!r}, this version of segdeploy reads {SCHEMAS[kind]} of a"
+            f" {kind}; use the version that wrote it ({facts.get('segdeploy', 'not known')}), or take it away"
+        )
+
+
+def worst_frames(evaluation: Found, model: dict[str, Any]) -> list[tuple[str, float, Path]]:
+    """Name, mIoU and picture of the frames that `evaluate -o` drew: as many as there are pictures."""
+    stem = str(model["model"]).replace("/", "_")
+    pictures = sorted(
+        path for path in evaluation.path.parent.glob(f"*.{WORST}") if path.name.startswith(f"{stem}.worst-")
+    )
+    ranked: Sequence[dict[str, Any]] = model["images"]
+    return [(one["image"], one["miou"], path) for one, path in zip(ranked, pictures, strict=False)]

@@ -1,0 +1,72 @@
+"""The page itself: its sections in the order in which a reader asks, each sensible when what it shows is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+from segdeploy.errors import RequestError
+from segdeploy.measure.report import accuracy, environment, precisions, speed
+from segdeploy.measure.report.charts import STYLE
+from segdeploy.measure.report.findings import Findings
+from segdeploy.measure.report.markup import section
+from segdeploy.version import __version__
+
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+Section = tuple[str, str, Callable[[Findings], Sequence[str]]]
+SECTIONS: tuple[Section, ...] = (
+    ("ledger", "Ledger", accuracy.ledger),
+    ("accuracy", "Accuracy", accuracy.scores),
+    ("slider", "Original, FP32, INT8", accuracy.slider),
+    ("worst", "Worst frames", accuracy.worst),
+    ("latency", "Latency", speed.latency),
+    ("waterfall", "Where the time goes", speed.end_to_end),
+    ("precision", "Precision of each layer", precisions.maps),
+    ("environment", "Environment", environment.tables),
+)
+
+
+def page_of(findings: Findings) -> str:
+    try:
+        body = "".join(section(name, title, show(findings)) for name, title, show in SECTIONS)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RequestError(
+            f"a file in {findings.folder} is not as segdeploy writes it ({error!r}); write it again, or take it away"
+        ) from error
+    links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in SECTIONS)
+    title = f"segdeploy report: {findings.folder.resolve().name}"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{escape(title)}</title>
+<style>
+{(HERE / "page.css").read_text()}{STYLE}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the report</a>
+<header>
+<h1>{escape(title)}</h1>
+<p class="note">{escape(summary(findings))}</p>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main id="main">{body}</main>
+<footer><p class="note">Made by segdeploy {__version__}; this file holds all it shows.</p></footer>
+<script>
+{(HERE / "page.js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+def summary(findings: Findings) -> str:
+    counted = (
+        (len(findings.records), "record"),
+        (len(findings.evaluations), "evaluation"),
+        (len(findings.benches), "benchmark file"),
+    )
+    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted)

@@ -1,0 +1,401 @@
+"""Swin Transformer twice: `Swin` as the Hub's files have it, `DeployedSwin` as devices like it; both give four maps.
+
+The deployed network computes the same function. What makes it leaner:
+
+* padding, the cyclic shift and the cut into windows are one gather with a constant index, and so is the way back;
+  patch merging is one gather as well, where the usual form has four strided slices and a concatenation;
+* queries, keys and values are one product, taken before the padding, and the output projection comes after it;
+* which tokens of a shifted window may see each other is a constant, made for the exported size;
+* the attention scale is in the query projection; the key bias is dropped (softmax does not see a constant per query);
+  the value bias goes through the attention's rows, which sum to one, into the output projection.
+
+Padding comes after the norm, so padded tokens take part as keys: as zeros, times the weights, plus the biases. Without
+biases that is zero, so zeros can be put in place of their keys and values; what their queries are does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdeploy.networks.folding import gelu, linear, module_list, to_maps, to_tokens
+
+FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins but the image does not
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """The facts of one backbone, under short names."""
+
+    size: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    patch: int = 4
+    mlp_ratio: float = 4.0
+    biased: bool = True
+    eps: float = 1e-5
+
+    @classmethod
+    def from_hub(cls, config: Mapping[str, Any]) -> SwinConfig:
+        return cls(
+            size=config["embed_dim"],
+            depths=tuple(config["depths"]),
+            heads=tuple(config["num_heads"]),
+            window=config["window_size"],
+            patch=config["patch_size"],
+            mlp_ratio=config["mlp_ratio"],
+            biased=config["qkv_bias"],
+            eps=config["layer_norm_eps"],
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(self.size << stage for stage in range(len(self.depths)))
+
+
+# ---- the plain network: attribute names are the Hub's parameter names ------------------------------------------
+
+
+class PatchProjection(nn.Module):
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, config.size, config.patch, config.patch)
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.patch_embeddings = PatchProjection(config)
+        self.norm = nn.LayerNorm(config.size)
+
+    def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> N×h×w×C
+        embedded = self.patch_embeddings.projection(padded_to(pixels, self.patch))
+        tokens: Tensor = self.norm(embedded.permute(0, 2, 3, 1))
+        return tokens
+
+    @property
+    def patch(self) -> int:
+        return self.patch_embeddings.projection.stride[0]
+
+
+def padded_to(maps: Tensor, multiple: int) -> Tensor:
+    """Zeros on the right and below, up to a multiple."""
+    height, width = maps.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    return F.pad(maps, (0, right, 0, below)) if below or right else maps
+
+
+class WindowSelfAttention(nn.Module):
+    def __init__(self, size: int, heads: int, window: int, biased: bool) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.query = nn.Linear(size, size, biased)
+        self.key = nn.Linear(size, size, biased)
+        self.value = nn.Linear(size, size, biased)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+
+    def forward(self, windows: Tensor, forbidden: Tensor | None) -> Tensor:  # N·windows×L×C
+        query, key, value = (
+            part(windows).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )
+        bias = self.position_bias()[None]
+        if forbidden is not None:
+            bias = (bias + forbidden).repeat(len(windows) // len(forbidden), 1, 1, 1)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def position_bias(self) -> Tensor:  # heads×L×L, by how far a key is from its query
+        place = torch.arange(self.window)
+        apart = place[:, None] - place + self.window - 1
+        index = apart[:, None, :, None] * (2 * self.window - 1) + apart[None, :, None, :]
+        length = self.window**2
+        return self.relative_position_bias_table[index.reshape(length, length)].permute(2, 0, 1)
+
+
+class AttentionOutput(nn.Module):
+    def __init__(self, size: int, inner: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inner, size)
+
+
+class Attention(nn.Module):
+    def __init__(self, size: int, heads: int, window: int, biased: bool) -> None:
+        super().__init__()
+        self.self = WindowSelfAttention(size, heads, window, biased)
+        self.output = AttentionOutput(size, size)
+
+
+class Expansion(nn.Module):
+    def __init__(self, size: int, inner: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(size, inner)
+
+
+class Block(nn.Module):
+    def __init__(self, config: SwinConfig, stage: int, place: int) -> None:
+        super().__init__()
+        size, inner = config.sizes[stage], int(config.sizes[stage] * config.mlp_ratio)
+        self.window = config.window
+        self.shift = config.window // 2 if place % 2 else 0
+        self.layernorm_before = nn.LayerNorm(size, config.eps)
+        self.attention = Attention(size, config.heads[stage], config.window, config.biased)
+        self.layernorm_after = nn.LayerNorm(size, config.eps)
+        self.intermediate = Expansion(size, inner)
+        self.output = AttentionOutput(size, inner)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # N×h×w×C
+        tokens = tokens + self.attend(self.layernorm_before(tokens))
+        hidden = F.gelu(self.intermediate.dense(self.layernorm_after(tokens)))
+        mixed: Tensor = tokens + self.output.dense(hidden)
+        return mixed
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        height, width = tokens.shape[1:3]
+        side = self.window
+        tokens = padded_to(tokens.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
+        rows, columns = tokens.shape[1] // side, tokens.shape[2] // side
+        if self.shift:
+            tokens = tokens.roll((-self.shift, -self.shift), (1, 2))
+        batch, _, _, size = tokens.shape
+        windows = tokens.reshape(batch, rows, side, columns, side, size).transpose(2, 3)
+        windows = windows.reshape(batch * rows * columns, side * side, size)
+        mixed = self.attention.output.dense(
+            self.attention.self(windows, forbidden_pairs(rows, columns, side, self.shift))
+        )
+        mixed = mixed.reshape(batch, rows, columns, side, side, size).transpose(2, 3).reshape(tokens.shape)
+        if self.shift:
+            mixed = mixed.roll((self.shift, self.shift), (1, 2))
+        cropped: Tensor = mixed[:, :height, :width]
+        return cropped
+
+
+def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | None:
+    """windows×1×L×L of 0 and FORBIDDEN: a shift by `shift` brings both ends of the image into the last windows."""
+    if not shift:
+        return None
+
+    def parts(windows: int) -> Tensor:  # along one axis: windows×side
+        place = torch.arange(windows * side)
+        end = windows * side
+        return ((place >= end - side).int() + (place >= end - shift).int()).reshape(windows, side)
+
+    part = parts(rows)[:, None, :, None] * 3 + parts(columns)[None, :, None, :]  # rows×columns×side×side
+    part = part.reshape(rows * columns, 1, side * side)
+    return (part[:, :, :, None] != part[:, :, None, :]).float() * FORBIDDEN
+
+
+class PatchMerging(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * size, 2 * size, bias=False)
+        self.norm = nn.LayerNorm(4 * size)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # N×h×w×C -> N×⌈h/2⌉×⌈w/2⌉×2C
+        tokens = padded_to(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        quarters = [tokens[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        merged: Tensor = self.reduction(self.norm(torch.cat(quarters, dim=-1)))
+        return merged
+
+
+class Stage(nn.Module):
+    def __init__(self, config: SwinConfig, stage: int) -> None:
+        super().__init__()
+        self.blocks = module_list(Block(config, stage, place) for place in range(config.depths[stage]))
+        self.downsample = PatchMerging(config.sizes[stage]) if stage + 1 < len(config.depths) else None
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.layers = module_list(Stage(config, stage) for stage in range(len(config.depths)))
+
+
+class Swin(nn.Module):
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = config.sizes
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.hidden_states_norms = nn.ModuleDict(
+            {f"stage{stage + 1}": nn.LayerNorm(size) for stage, size in enumerate(config.sizes)}
+        )
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:  # N×3×H×W -> four N×C×h×w
+        tokens = self.embeddings(pixels)
+        found = []
+        for stage, norm in zip(self.encoder.layers, self.hidden_states_norms.values(), strict=True):
+            for block in stage.blocks:
+                tokens = block(tokens)
+            found.append(norm(tokens).permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                tokens = stage.downsample(tokens)
+        return found
+
+
+# ---- the deployed network: the same function in fewer steps ----------------------------------------------------
+
+
+class Regrouping(nn.Module):
+    """Tokens in another order, zeros where the order says -1: N×L×C -> N×len(order)×C."""
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.order = nn.Buffer(order.clamp(min=0))
+        self.present = nn.Buffer((order >= 0).float()[None, :, None]) if (order < 0).any() else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        regrouped = tokens.index_select(1, self.order)
+        return regrouped if self.present is None else regrouped * self.present
+
+
+def window_order(height: int, width: int, side: int, shift: int) -> Tensor:
+    """For each place in each window the token that is there, -1 for padding."""
+    places = padded_places(height, width, side).roll((-shift, -shift), (0, 1))
+    rows, columns = places.shape[0] // side, places.shape[1] // side
+    return places.reshape(rows, side, columns, side).transpose(1, 2).flatten()
+
+
+def merging_order(height: int, width: int) -> Tensor:
+    """Four neighbours one after the other, column by column, as patch merging concatenates them."""
+    places = padded_places(height, width, 2)
+    rows, columns = places.shape[0] // 2, places.shape[1] // 2
+    return places.reshape(rows, 2, columns, 2).permute(0, 2, 3, 1).flatten()
+
+
+def padded_places(height: int, width: int, multiple: int) -> Tensor:
+    places = torch.arange(height * width).reshape(height, width)
+    return F.pad(places, (0, -width % multiple, 0, -height % multiple), value=-1)
+
+
+class Windows(nn.Module):
+    """How the tokens of one size go into windows and back, and who sees whom there; shared by a stage's blocks."""
+
+    def __init__(self, height: int, width: int, side: int, shift: int) -> None:
+        super().__init__()
+        order = window_order(height, width, side, shift)
+        self.length = side * side
+        self.count = len(order) // self.length
+        self.cut = Regrouping(order)
+        self.join = Regrouping(order.argsort(stable=True)[-height * width :])
+        forbidden = forbidden_pairs(-(-height // side), -(-width // side), side, shift)
+        self.forbidden = None if forbidden is None else nn.Buffer(forbidden[None])
+
+
+class DeployedWindowAttention(nn.Module):
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        plain, dense = attention.self, attention.output.dense
+        size, self.heads = plain.query.in_features, plain.heads
+        scale = (size // plain.heads) ** -0.5
+        weights = [plain.query.weight * scale, plain.key.weight, plain.value.weight]
+        biases = torch.zeros(3 * size)
+        if plain.query.bias is not None:
+            biases[:size] = plain.query.bias.detach() * scale
+        self.triple = linear(torch.cat(weights), biases)  # query, key, value
+        bias = dense.bias if plain.value.bias is None else dense.bias + dense.weight @ plain.value.bias
+        self.project = linear(dense.weight, bias)
+        self.position_bias = nn.Buffer(plain.position_bias().detach()[None, None].clone())
+
+    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # N×hw×C
+        batch, _, size = tokens.shape
+        cut = windows.cut(self.triple(tokens))
+        parts = cut.reshape(batch, windows.count, windows.length, 3 * self.heads, size // self.heads)
+        query, key, value = parts.transpose(2, 3).split_with_sizes([self.heads] * 3, dim=2)
+        scores = query @ key.transpose(-1, -2)  # N×windows×heads×L×L
+        scores = scores + self.position_bias
+        if windows.forbidden is not None:
+            scores = scores + windows.forbidden
+        mixed = (scores.softmax(-1) @ value).transpose(2, 3)
+        mixed = mixed.reshape(batch, windows.count * windows.length, size)
+        projected: Tensor = self.project(windows.join(mixed))
+        return projected
+
+
+class DeployedBlock(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.shift = block.shift
+        self.norm1, self.norm2 = block.layernorm_before, block.layernorm_after
+        self.attention = DeployedWindowAttention(block.attention)
+        self.expand, self.shrink = block.intermediate.dense, block.output.dense
+
+    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens), windows)
+        mixed: Tensor = tokens + self.shrink(gelu(self.expand(self.norm2(tokens))))
+        return mixed
+
+
+class DeployedStage(nn.Module):
+    """The blocks of one stage, behind the step that makes its tokens from the stage before."""
+
+    def __init__(self, merging: PatchMerging | None, stage: Stage, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.merge_norm = None if merging is None else merging.norm
+        self.reduce = None if merging is None else merging.reduction
+        self.blocks = module_list(DeployedBlock(block) for block in stage.blocks)
+        self.norm = norm
+        self.side = stage.blocks[0].window
+
+    def fit(self, height: int, width: int) -> None:
+        self.merge = Regrouping(merging_order(height, width)) if self.reduce is not None else None
+        if self.merge is not None:
+            height, width = -(-height // 2), -(-width // 2)
+        shifts = sorted({block.shift for block in self.blocks})
+        self.windows = nn.ModuleList(Windows(height, width, self.side, shift) for shift in shifts)
+
+    def forward(
+        self, tokens: Tensor
+    ) -> Tensor:  # the blocks' tokens; `norm` is for who reads the stage's map
+        if self.merge is not None and self.merge_norm is not None and self.reduce is not None:
+            quarters = self.merge(tokens)
+            joined = quarters.reshape(quarters.shape[0], -1, 4 * quarters.shape[-1])
+            tokens = self.reduce(self.merge_norm(joined))
+        for block in self.blocks:
+            tokens = block(tokens, self.windows[1 if block.shift else 0])
+        return tokens
+
+
+class DeployedSwin(nn.Module):
+    def __init__(self, plain: Swin) -> None:
+        super().__init__()
+        self.embed = plain.embeddings.patch_embeddings.projection
+        self.embed_norm = plain.embeddings.norm
+        stages = plain.encoder.layers
+        mergings = [None, *(stage.downsample for stage in stages[:-1])]
+        self.stages = module_list(
+            DeployedStage(merging, stage, cast("nn.LayerNorm", norm))
+            for merging, stage, norm in zip(mergings, stages, plain.hidden_states_norms.values(), strict=True)
+        )
+
+    def scale_input(self, factors: Tensor) -> None:
+        """Fold factors per colour channel into the first convolution; zero padding stays zero, so it is exact."""
+        self.embed.weight *= factors[:, None, None]
+
+    def fit(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Make the constants of one input size; the height and width of each stage's map."""
+        patch = self.embed.stride[0]
+        height, width = -(-height // patch), -(-width // patch)
+        found: list[tuple[int, int]] = []
+        for stage in self.stages:
+            stage.fit(height, width)
+            if found:
+                height, width = -(-height // 2), -(-width // 2)
+            found.append((height, width))
+        self.sides = found
+        return found
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:  # N×3×H×W -> four N×C×h×w
+        tokens = self.embed_norm(to_tokens(self.embed(padded_to(pixels, self.embed.stride[0]))))
+        found = []
+        for stage, side in zip(self.stages, self.sides, strict=True):
+            tokens = stage(tokens)
+            found.append(to_maps(stage.norm(tokens), *side))
+        return found

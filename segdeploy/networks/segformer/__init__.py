@@ -1,0 +1,1 @@
+"""SegFormer: the published network, the one that is deployed, and the names of its weights."""

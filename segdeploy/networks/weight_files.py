@@ -1,0 +1,210 @@
+"""The tensors of one weights file, with nothing in it run.
+
+safetensors files hold no code. A .pth is a pickle, read with `torch.load(weights_only=True)`; the few classes
+that trainers are known to store beside weights become a stand-in that keeps nothing; any other is refused. A .pkl
+of detectron2 is a bare pickle of NumPy arrays, and nothing but what arrays are made of is looked up for it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from segdeploy.errors import CheckpointError
+from segdeploy.networks.segformer.key_names import listed
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
+
+# Where a file may keep its weights. `state_dict` comes before the EMA because mmcv and mmengine swap the
+# averaged weights into it when they save; their EMA entry then holds the raw ones.
+_WEIGHT_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+)
+
+
+class _Discarded:
+    """Stands in for a class that a file mentions and nobody needs; takes anything, keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> _Discarded:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# numpy scalars and arrays (scores, seeds), mmengine's log buffers, argparse's options: what trainers add
+_HARMLESS = [
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+]
+
+
+def read_tensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
+    """The state dict of one file, and the `meta` that mmcv and mmengine store beside it."""
+    _refuse_other_formats(path, source)
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path), {}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{source} is not a whole safetensors file ({error}); it was cut short, fetch it again"
+            ) from error
+    loaded = _load_arrays(path, source) if path.suffix.lower() == ".pkl" else _load_pickle(path, source)
+    return _unwrap(loaded, source)
+
+
+def _refuse_other_formats(path: Path, source: str) -> None:
+    with path.open("rb") as file:
+        head = file.read(64)
+    found = ""
+    if not head:
+        found = "is empty; fetch it again"
+    # whole tags and signatures: safetensors files open with a length, whose bytes may spell "PK" or " <"
+    elif re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE):
+        found = "is a web page, not weights; open its address in a browser and download the file"
+    elif head.startswith(b"version https://git-lfs"):
+        found = "is a Git LFS pointer, not the weights it stands for; fetch them: git lfs pull"
+    elif head.startswith(b"PK\x03\x04"):
+        found = _unfit_archive(path)
+    if found:
+        raise CheckpointError(f"{source} {found}")
+
+
+def _unfit_archive(path: Path) -> str:
+    """Why a zip archive is not what torch.save writes; empty if it is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "breaks off in the middle; it was cut short, fetch it again"
+    if any(name.endswith("constants.pkl") for name in names):
+        return "is a TorchScript program, not weights; save its state_dict() with torch.save"
+    if not any(name.endswith("data.pkl") for name in names):
+        return f"is a zip archive of {listed(names)}, not a torch file; unzip it and name the file inside"
+    return ""
+
+
+def _load_pickle(path: Path, source: str) -> object:
+    stand_ins: list[Any] = [(_Discarded, name) for name in _HARMLESS]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails in any way at all
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            remedy = (
+                "save its weights alone: "
+                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW_FILE)'
+            )
+            raise _holds_code(source, code[1], remedy) from error
+        raise CheckpointError(
+            f"{source} cannot be read as a torch checkpoint ({first_line(error)}); expected a file from "
+            "torch.save, fetch it again if it was cut short"
+        ) from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Makes arrays, dictionaries and texts, and knows no other name."""
+
+    _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("_codecs", "encode"): codecs.encode,  # how old pickles write bytes
+        **{
+            (f"numpy.{core}.multiarray", name): example.__reduce__()[0]
+            for core in ("core", "_core")
+            for name, example in (("_reconstruct", np.zeros(0)), ("scalar", np.float32(0)))
+        },
+    }
+
+    def __init__(self, file: BinaryIO, source: str) -> None:
+        super().__init__(file, encoding="latin1")
+        self.source = source
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._KNOWN:
+            raise _holds_code(self.source, f"{module}.{name}", "save its arrays alone, as safetensors")
+        return self._KNOWN[module, name]
+
+
+def _load_arrays(path: Path, source: str) -> object:
+    try:
+        with path.open("rb") as file:
+            loaded = _ArraysOnly(file, source).load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way at all
+        raise CheckpointError(
+            f"{source} cannot be read as a pickle of arrays ({first_line(error)}); expected a .pkl of detectron2, "
+            "fetch it again if it was cut short"
+        ) from error
+    inner = loaded.get("model") if isinstance(loaded, dict) else None
+    arrays = inner if isinstance(inner, dict) else loaded
+    if not isinstance(arrays, dict):
+        return arrays
+    return {
+        name: torch.from_numpy(np.array(value))
+        if isinstance(value, np.ndarray | np.generic) and value.dtype != object
+        else value
+        for name, value in arrays.items()
+    }
+
+
+def _holds_code(source: str, name: str, remedy: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source} contains code ({name}) and will not be opened; where you trust it, {remedy}"
+    )
+
+
+def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
+    meta: Mapping[str, Any] = {}
+    while isinstance(loaded, dict):
+        if isinstance(loaded.get("meta"), dict):
+            meta = loaded["meta"]
+        inner = next((loaded[key] for key in _WEIGHT_KEYS if isinstance(loaded.get(key), dict)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, dict) or not loaded:
+        raise CheckpointError(
+            f"{source} holds {_kind(loaded)}; expected a dictionary of weights (a state_dict)"
+        )
+    others = [str(key) for key, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{source} holds entries that are not weights: {listed(others)}; expected a state_dict of "
+            "tensors, alone or under 'state_dict' or 'model'"
+        )
+    return {str(key): value.detach() for key, value in loaded.items()}, meta
+
+
+def _kind(thing: object) -> str:
+    return "an empty dictionary" if thing == {} else f"a {type(thing).__name__}"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,1 @@
+"""Frames, masks and video, as files and as arrays."""

@@ -1,0 +1,137 @@
+"""One segmented frame and what a person or a script wants of it: overlay, legend, areas, PNGs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import OutputError
+from segdeploy.files import write_bytes
+from segdeploy.model.labels import Labels
+from segdeploy.picture.image import Frame, LabelMap
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    labels: LabelMap  # H×W class ids, at the frame's own size
+    classes: Labels
+
+    def areas(self) -> dict[str, float]:
+        """Share of the pixels per class that is there, largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=256)
+        names = self.classes.names
+        present = [
+            index for index in np.argsort(-counts, kind="stable") if counts[index] and index < len(names)
+        ]
+        return {names[index]: float(counts[index] / self.labels.size) for index in present}
+
+    def colours(self) -> Frame:
+        return self.colours_into(np.empty((*self.labels.shape, 3), np.uint8))
+
+    def colours_into(self, canvas: Frame) -> Frame:
+        """Into a part of a larger picture too; one pass of OpenCV's, ten times as fast as indexing the palette."""
+        return np.asarray(
+            cv2.applyColorMap(self.labels, self.classes.palette()[:, None], dst=canvas), np.uint8
+        )
+
+    def overlay(self, frame: Frame, alpha: float = 0.55, legend: bool = True) -> Frame:
+        """`frame` with the classes' colours laid over it; classes under 0.2 % are left out of the legend."""
+        blended = self.overlay_into(np.empty_like(frame), frame, alpha)
+        if legend:
+            draw_legend(blended, legend_rows(self.areas()), self.classes)
+        return blended
+
+    def overlay_into(self, canvas: Frame, frame: Frame, alpha: float) -> Frame:
+        self.colours_into(canvas)
+        return np.asarray(cv2.addWeighted(frame, 1 - alpha, canvas, alpha, 0, dst=canvas), np.uint8)
+
+    def write_overlay(self, path: Path, frame: Frame, alpha: float = 0.55, legend: bool = True) -> None:
+        write_image(path, self.overlay(frame, alpha, legend))
+
+    def write_colours(self, path: Path) -> None:
+        write_image(path, self.colours())
+
+    def write_ids(self, path: Path) -> None:
+        """A grey PNG whose values are the class ids (Cityscapes: train ids)."""
+        write_image(path, self.labels)
+
+
+LEAST_SHARE = 0.002  # of a class that the legend names
+DARKENED = (np.arange(256) * 0.35).astype(np.uint8)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """Sizes that grow with the picture."""
+
+    line: int  # pixels from one line to the next
+    size: float
+    thickness: int
+
+    def width(self, text: str) -> int:
+        return cv2.getTextSize(text, FONT, self.size, self.thickness)[0][0]
+
+    def write(self, canvas: Frame, text: str, left: int, bottom: int) -> None:
+        white = (255, 255, 255)
+        cv2.putText(canvas, text, (left, bottom), FONT, self.size, white, self.thickness, cv2.LINE_AA)
+
+
+def lettering_for(canvas: Frame) -> Lettering:
+    scale = max(canvas.shape[0] / 720, 0.36)
+    return Lettering(round(26 * scale), 0.6 * scale, max(round(1.4 * scale), 1))
+
+
+def legend_rows(areas: dict[str, float]) -> list[tuple[str, float]]:
+    return [(name, share) for name, share in areas.items() if share >= LEAST_SHARE]
+
+
+def legend_width(canvas: Frame, rows: list[tuple[str, float]], steady: bool = False) -> int:
+    """`steady`: as wide as any shares of these classes need."""
+    letters = lettering_for(canvas)
+    texts = (legend_text(name, 1.0 if steady else share) for name, share in rows)
+    return 2 * letters.line + max(map(letters.width, texts), default=0)
+
+
+def legend_text(name: str, share: float) -> str:
+    return f"{name} {share:.1%}"
+
+
+def draw_legend(canvas: Frame, rows: list[tuple[str, float]], classes: Labels, steady: bool = False) -> None:
+    """Class names with their share on the left, drawn into `canvas`; as many rows as fit."""
+    letters = lettering_for(canvas)
+    line = letters.line
+    rows = rows[: max((canvas.shape[0] - line) // line, 0)]
+    if not rows:
+        return
+    darken(canvas[: line * len(rows) + line // 2, : legend_width(canvas, rows, steady)])
+    for row, (name, share) in enumerate(rows):
+        bottom = line * (row + 1)
+        colour = classes.colours[classes.names.index(name)]
+        top_left, bottom_right = (line // 3, bottom - line // 2), (line, bottom + line // 8)
+        cv2.rectangle(canvas, top_left, bottom_right, colour, cv2.FILLED)
+        letters.write(canvas, legend_text(name, share), line + line // 2, bottom)
+
+
+def darken(box: Frame) -> None:
+    """So that white letters can be read on it."""
+    if box.size:
+        cv2.LUT(box, DARKENED, dst=box)
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """RGB or grey, in the format of the suffix, whole or not at all."""
+    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    try:
+        encoded, data = cv2.imencode(path.suffix, stored)
+    except cv2.error as error:
+        raise OutputError(
+            f"{path.name}: {path.suffix!r} is not an image format that can be written"
+        ) from error
+    if not encoded:
+        raise OutputError(f"{path} could not be encoded")
+    write_bytes(path, data.tobytes())

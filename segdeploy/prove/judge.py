@@ -1,0 +1,149 @@
+"""What a changed graph costs against the one it came from, on the same frames: logits, labels and, with truth, mIoU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.graph.layers import argmax_is_over_last, logits_of
+from segdeploy.model.signature import Signature
+from segdeploy.picture import image
+from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.prove.agreement import compare_logits, rms_of_logits
+from segdeploy.prove.confusion import Confusion
+from segdeploy.run.inner_tensors import TapSession
+from segdeploy.run.session import prepared
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A frame to judge on; `truth` in the classes that `Judge.translate` gives."""
+
+    frame: Frame
+    truth: LabelMap | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    kl: float  # mean over the pixels, of the class probabilities
+    logits_error: float  # largest |Δlogit| as a share of the reference's range
+    pixel_agreement: float  # at the frame's size
+    confusion: Confusion | None  # None without truth
+    logits_rms: float = 0.0  # the root of their mean square, likewise
+
+    @property
+    def miou(self) -> float | None:
+        """Over the classes that the truth shows: of others the first wrong pixel would count as a whole class lost."""
+        if self.confusion is None:
+            return None
+        there = self.confusion.counts.sum(axis=1) > 0
+        return float(self.confusion.iou[there].mean())
+
+
+class Judge:
+    """Holds the reference's answers; `verdict` runs another graph on the same frames.
+
+    Frames fill the slots of a fixed batch, so that every slot is judged. Logits are compared one frame at a time, and
+    the reference's lie in a file, so that 150 classes at 1024x2048 fit into memory. A graph that answers labels is
+    judged by those labels, one that answers logits by the arg-max of them at the frame's size.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        signature: Signature,
+        probes: Sequence[Probe],
+        *,
+        classes: int | None = None,
+        translate: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.signature = signature
+        self.probes = list(probes)
+        self.fitted = [image.fit(probe.frame, signature.size, kernel=signature.resize) for probe in probes]
+        self.classes = classes or signature.classes
+        self.translate = np.arange(256, dtype=np.uint8) if translate is None else translate
+        self.tensors = [logits_of(model)]
+        if signature.interface != "logits":
+            self.tensors.append(signature.output.name)
+        labels = signature.interface != "logits"
+        self.classes_last = argmax_is_over_last(model) if labels else signature.logits_last
+        self.labels: list[LabelMap] = []
+        self.own = self.look_at(model)
+
+    def batches(self) -> Iterator[tuple[list[int], NDArray[Any]]]:
+        """Places of probes, and the graph's input with them; the last batch is filled up with its own frames."""
+        slots = self.signature.batch or 1
+        for first in range(0, len(self.fitted), slots):
+            places = list(range(first, min(first + slots, len(self.fitted))))
+            filled = np.stack([self.fitted[places[slot % len(places)]][0] for slot in range(slots)])
+            yield places, prepared(self.signature, filled)
+
+    def answers(self, model: ModelProto) -> Iterator[tuple[NDArray[np.float32], LabelMap]]:
+        """Of each probe its logits and its labels, at the frame's size."""
+        session = TapSession(model, self.tensors)
+        for places, inputs in self.batches():
+            found = [values for _, values in session.run(inputs)]
+            for slot, place in enumerate(places):
+                logits = found[0][slot].astype(np.float32)
+                if self.classes_last:
+                    logits = np.moveaxis(logits, -1, 0)
+                yield logits, self.labels_of(logits, found[-1][slot], place)
+
+    def labels_of(self, logits: NDArray[np.float32], answer: NDArray[Any], place: int) -> LabelMap:
+        size, geometry = self.signature.size, self.fitted[place][1]
+        if self.signature.interface == "logits":
+            return image.unfit_logits(logits, size, geometry)
+        flat = answer.reshape(size.height, size.width)
+        return image.unfit(flat.astype(np.uint8), geometry)  # a copy: the array is written again
+
+    def look_at(self, model: ModelProto) -> Verdict:
+        """The reference's answers are kept, and scored."""
+        confusion = self.empty_confusion()
+        for place, (logits, labels) in enumerate(self.answers(model)):
+            if not place:
+                with TemporaryFile() as file:
+                    shape = (len(self.probes), *logits.shape)
+                    self.reference = np.memmap(file, np.float32, "w+", shape=shape)
+            self.reference[place] = logits
+            self.labels.append(labels)
+            self.score(confusion, place, labels)
+        return Verdict(0.0, 0.0, 1.0, confusion)
+
+    def verdict(self, model: ModelProto) -> Verdict:
+        confusion = self.empty_confusion()
+        divergence, error, rms, equal, pixels = 0.0, 0.0, 0.0, 0, 0
+        for place, (logits, labels) in enumerate(self.answers(model)):
+            divergence += mean_kl(self.reference[place], logits)
+            error = max(error, compare_logits(self.reference[place], logits))
+            rms = max(rms, rms_of_logits(self.reference[place], logits))
+            equal += int(np.count_nonzero(labels == self.labels[place]))
+            pixels += labels.size
+            self.score(confusion, place, labels)
+        return Verdict(divergence / len(self.probes), error, equal / pixels, confusion, rms)
+
+    def empty_confusion(self) -> Confusion | None:
+        return Confusion(self.classes) if any(probe.truth is not None for probe in self.probes) else None
+
+    def score(self, confusion: Confusion | None, place: int, labels: LabelMap) -> None:
+        truth = self.probes[place].truth
+        if confusion is not None and truth is not None:
+            confusion.add(truth, self.translate[labels])
+
+
+def mean_kl(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+    first, second = log_softmax(reference), log_softmax(logits)
+    return float((np.exp(first) * (first - second)).sum(0).mean())
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = logits - logits.max(0)
+    normalised: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(0))
+    return normalised

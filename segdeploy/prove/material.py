@@ -1,0 +1,212 @@
+"""The images that a calibration runs over, and the frames that its result is judged on, with truth if there is any."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import EvaluationError, RequestError
+from segdeploy.files import replacing
+from segdeploy.model.labels import Labels
+from segdeploy.picture.image import WRITTEN, Frame, LabelMap, find_images, read_frame
+from segdeploy.prove.choose import draw, draw_covering
+from segdeploy.prove.judge import Probe
+
+THREADS = 2
+MOST_IMAGES = 500  # more are read only when they are asked for
+FEWEST = 8  # distinct images: a calibration over fewer is refused
+FEWEST_PROBES = 4  # fewer say less than images that were calibrated on
+
+
+@dataclass(frozen=True)
+class Source:
+    """A labelled data set, as far as a calibration sees it."""
+
+    name: str
+    images: tuple[Path, ...]
+    truths: tuple[Path, ...]  # the label files, in the images' order
+    digest: str
+    labels: Labels
+    translate: NDArray[np.uint8]  # from a model's class to the labels'
+    read_truth: Callable[[int], LabelMap]  # the classes at this place, 255 where not counted
+    read_pair: Callable[[int], tuple[Frame, LabelMap]]
+
+
+@dataclass(frozen=True)
+class Material:
+    images: tuple[Path, ...]
+    probes: tuple[Probe, ...]
+    held_out: bool  # whether none of the probes is among `images`
+    aside: int = 0  # images that were kept from the draw
+    labels: Labels | None = None  # of the truth
+    translate: NDArray[np.uint8] | None = None  # from a model's class to the truth's
+    seen: dict[str, int] | None = None  # pixels of each class in `images`
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many images to calibrate and to judge on."""
+
+    count: int | None  # None: all but those kept to judge on, up to MOST_IMAGES
+    probes: int
+    seed: int = 0
+    aside: int | None = (
+        None  # images to keep from the draw; None: none beside a `count`, or else a quarter at most
+    )
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Places of images: those kept to judge on, and those from which `count` are drawn."""
+
+    aside: list[int]
+    others: list[int]
+    count: int
+
+
+def unlabelled(folder: Path, wanted: Wanted) -> Material:
+    found = images_in(folder)
+    parted = part(len(found), wanted, str(folder))
+    places = [parted.others[place] for place in draw(len(parted.others), parted.count, wanted.seed)]
+    judged, held_out = judged_on(len(found), places, parted.aside, wanted.probes)
+    return Material(
+        tuple(found[place] for place in places),
+        tuple(Probe(read_frame(found[place])) for place in judged),
+        held_out,
+        len(parted.aside),
+    )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Of a Cityscapes root the training images: label files are images too."""
+    pictures = folder / "leftImg8bit"
+    inside = next((path for path in (pictures / "train", pictures) if path.is_dir()), folder)
+    return find_images(inside, but=WRITTEN)
+
+
+def labelled(
+    source: Source,
+    wanted: Wanted,
+    *,
+    counts: Path,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Material:
+    """Every label file is read once, to see which classes its image shows; that is kept in the file `counts`."""
+    total = len(source.images)
+    parted = part(total, wanted, source.name)
+    pixels = seen_in(source, counts, progress)
+    drawn = draw_covering(pixels[parted.others], parted.count, wanted.seed)
+    places = [parted.others[place] for place in drawn]
+    judged, held_out = judged_on(total, places, parted.aside, wanted.probes)
+    if not pixels[judged].any():
+        raise EvaluationError(
+            f"no pixel of the {len(judged)} label files of {source.name} that INT8 would be judged on is of a class"
+            " that is scored; label files of a test split are often blank: give --split train, or the images alone"
+            " with --images"
+        )
+    return Material(
+        tuple(source.images[place] for place in places),
+        tuple(Probe(*source.read_pair(place)) for place in judged),
+        held_out,
+        len(parted.aside),
+        source.labels,
+        source.translate,
+        dict(zip(source.labels.names, pixels[places].sum(0).tolist(), strict=True)),
+    )
+
+
+def seen_in(
+    source: Source, path: Path, progress: Callable[[str], None]
+) -> NDArray[np.int64]:  # images×classes
+    """Pixels of each class in each image; taken from `path` where that was counted on these very label files."""
+    key, shape = key_of_truths(source), (len(source.images), len(source.labels.names))
+    kept = read_counts(path, key)
+    if kept is not None and kept.shape == shape:
+        return kept
+    pixels = np.zeros(shape, np.int64)
+
+    def count(place: int) -> NDArray[np.int64]:
+        truth = source.read_truth(place)
+        found = cv2.calcHist([truth], [0], None, [256], [0, 256])  # exact up to 2²⁴ pixels
+        return found.ravel()[: shape[1]].astype(np.int64)
+
+    with ThreadPoolExecutor(THREADS) as pool, closing(results(pool, count, range(shape[0]))) as counted:
+        for place, row in enumerate(counted):
+            pixels[place] = row
+            progress(f"counting classes in label file {place + 1} of {shape[0]}")
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, key=key, pixels=pixels)
+    return pixels
+
+
+def results(
+    pool: ThreadPoolExecutor, work: Callable[[int], NDArray[np.int64]], places: Iterable[int]
+) -> Generator[NDArray[np.int64], None, None]:
+    """In order; when it is closed, what was not begun is given up."""
+    waiting = [pool.submit(work, place) for place in places]
+    try:
+        for one in waiting:
+            yield one.result()
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+def key_of_truths(source: Source) -> str:
+    """Also of when the label files were written: one of the same size may hold other classes."""
+    times = [path.stat().st_mtime_ns for path in source.truths]
+    return hashlib.sha256(json.dumps([source.digest, times]).encode()).hexdigest()
+
+
+def read_counts(path: Path, key: str) -> NDArray[np.int64] | None:
+    """None where it is of other label files, or cannot be read: counting again costs less than a question."""
+    try:
+        with np.load(path) as kept:
+            return np.asarray(kept["pixels"], np.int64) if str(kept["key"]) == key else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def part(total: int, wanted: Wanted, name: str) -> Parted:
+    kept, count = wanted.aside, wanted.count
+    if kept is None:
+        kept = set_aside(total, wanted.probes) if count is None else 0
+    if count is None:
+        count = min(MOST_IMAGES, total - kept)
+    if count + kept > total:
+        more = f" and {kept} others to judge on" if kept else ""
+        raise RequestError(
+            f"{count} images{more} were asked for, {name} has {total}; give --count {total} or less"
+        )
+    aside = spread(total, kept)
+    return Parted(aside, sorted(set(range(total)) - set(aside)), count)
+
+
+def set_aside(total: int, probes: int) -> int:
+    """A quarter of the images at most, never one that calibration needs; none where those would be too few."""
+    kept = min(probes, total // 4, total - FEWEST)
+    return kept if kept >= min(probes, FEWEST_PROBES) else 0
+
+
+def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tuple[list[int], bool]:
+    """Where to judge: on images that were not drawn, if there are enough; whether there are."""
+    left = aside or sorted(set(range(total)) - set(drawn))
+    held_out = len(left) >= min(probes, FEWEST_PROBES)
+    pool = left if held_out else drawn
+    return [pool[place] for place in spread(len(pool), probes)], held_out
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` places, evenly over `total`."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]

@@ -1,0 +1,225 @@
+"""An engine against the graph it was built from, on the frames in its record: every slot of its batches.
+
+TensorRT has been wrong in single batch slots without a word (NVIDIA/TensorRT#4853), so each slot is compared by itself,
+with another frame in it than in its neighbours, at the smallest, the best and the largest batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy import files
+from segdeploy.errors import EngineDisagrees, OutputError
+from segdeploy.flavour import TENSORRT, Flavour, Version
+from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
+from segdeploy.model.card import ModelCard, known_cards, read_card
+from segdeploy.model.record import ArtifactRecord
+from segdeploy.prove import agreement, golden
+from segdeploy.prove.agreement import Agreement, compare_labels
+from segdeploy.run import cuda
+from segdeploy.run.session import Session, prepared
+from segdeploy.run.tensorrt.compatibility import read_engine_record, rebuild, target_of
+from segdeploy.run.tensorrt.engine_facts import invalid_here
+from segdeploy.run.tensorrt.session import TensorrtSession
+
+# Equal pixels demanded. FP32 engines compute convolutions in TF32, whose products have 11 bits.
+BOUND, BOUND_OF_FEWER_BITS = 0.999, 0.99
+# What a build cannot change: an engine for other machines is not wrong because this one cannot run it.
+OF_THIS_MACHINE = (
+    "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    batch: int
+    slot: int
+    agreement: Agreement
+
+
+def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str] = ()) -> str | None:
+    """None where an engine of this flavour can run here; else why not, in words.
+
+    RTX builds for GPUs other than the one that is there: for the `targets`, and it is asked about the very `engine`.
+    """
+    reason = cuda.why_no_gpu()
+    if reason is not None or engine is None:
+        return reason
+    device = cuda.open_device()
+    here = target_of(device.compute_capability)
+    if targets and here not in targets:
+        return f"this {device.name} is {here}, which is not one of its targets: {', '.join(targets)}"
+    invalid = [name for name in invalid_here(flavour, engine.read_bytes()) if name in OF_THIS_MACHINE]
+    if not invalid:
+        return None
+    return (
+        f"{flavour} cannot run it on {device.name} (compute capability {device.compute_capability}):"
+        f" {', '.join(invalid)}"
+    )
+
+
+def prove(path: Path, record: ArtifactRecord) -> dict[str, Any]:
+    """What was seen, for the record; an engine below the bound raises."""
+    with TensorrtSession(path, record=record) as session:
+        frames, labels = golden.read(record.engine["golden"], session.signature.size)
+        profile = record.engine["profile"]
+        batches = sorted({profile["min"], profile["opt"], profile["max"]})
+        seen = [one for batch in batches for one in compare(session, batch, frames, labels)]
+    demand(seen, record)
+    return {
+        "done": True,
+        "with": "ONNX Runtime",
+        "pixel_agreement": agreement.total(one.agreement for one in seen).pixel_agreement,
+        "worst_slot": min(one.agreement.pixel_agreement for one in seen),
+        "batches": batches,
+        "frames": len(frames),
+        "device": cuda.open_device().name,
+    }
+
+
+def verify(path: Path, tell: Callable[[dict[str, Any]], None] = lambda verified: None) -> ArtifactRecord:
+    """Prove the engine that was built where it could not run; its record then says what was seen.
+
+    `tell` gets the result before it is written: a folder that cannot be written does not lose it.
+    """
+    read_engine_record(path)  # before a lock is put beside a file that is not there
+    can_be_written = os.access(path.parent, os.W_OK | os.X_OK)
+    with files.locked(path) if can_be_written else nullcontext():
+        record = read_engine_record(path)
+        try:
+            verified = prove(path, record)
+        except EngineDisagrees as error:
+            raise EngineDisagrees(f"{error}. {marked(path, record, str(error))}") from error
+        tell(verified)
+        return written(path, with_proof(record, verified))
+
+
+def marked(path: Path, record: ArtifactRecord, why: str) -> str:
+    """Note in the record that the engine is wrong; what that means for whoever wants to run it."""
+    wrong = {"done": False, "disagrees": True, "why": why}
+    try:
+        written(path, replace(record, engine=record.engine | {"verified": wrong}))
+    except OutputError as error:
+        return f"Do not run it; its record could not be marked ({error}). Rebuild it: {rebuild(record)}"
+    return f"Its record is marked, and segdeploy will not run it. Rebuild it: {rebuild(record)}"
+
+
+def written(path: Path, record: ArtifactRecord) -> ArtifactRecord:
+    known = replace(record, artifact=path.name)
+    known.write(path.parent)
+    return known
+
+
+def with_proof(record: ArtifactRecord, verified: dict[str, Any]) -> ArtifactRecord:
+    """The record with what the comparison has shown, in the ledger too: once, however often it was made."""
+    step = {
+        "step": "engine",
+        "compared_with": f"the graph in {verified['with']}",
+        "pixel_agreement": verified["pixel_agreement"],
+    }
+    before = [one for one in record.ledger if one["step"] != "engine"]
+    return replace(record, engine=record.engine | {"verified": verified}, ledger=[*before, step])
+
+
+def compare(
+    session: Session, batch: int, frames: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> Iterator[Seen]:
+    """Each slot of a batch with each of the frames, one after the other."""
+    orders = orders_of(len(frames))
+    turns: list[list[Agreement]] = [[] for _ in range(batch)]
+    for turn in range(len(frames)):
+        places = [orders[slot % len(orders)][turn] for slot in range(batch)]
+        answers = golden.labels_of(
+            session.signature, session.run(prepared(session.signature, frames[places]))
+        )
+        for slot, place in enumerate(places):
+            turns[slot].append(compare_labels(labels[place][None], answers[slot][None]))
+    for slot, each in enumerate(turns):
+        yield Seen(batch, slot, agreement.total(each))
+
+
+def orders_of(count: int) -> list[list[int]]:
+    """In what order a slot gets the frames, another one for each of its neighbours: round, and round the other way."""
+    around = [[(start + turn) % count for turn in range(count)] for start in range(count)]
+    return around + [order[::-1] for order in around]
+
+
+def demand(seen: list[Seen], record: ArtifactRecord) -> None:
+    """Refuse an engine of which one slot is below the bound."""
+    bound = bound_of(record)
+    below = [one for one in seen if one.agreement.pixel_agreement < bound]
+    if not below:
+        return
+    worst = min(below, key=lambda one: one.agreement.pixel_agreement)
+    raise EngineDisagrees(
+        f"{record.artifact} disagrees with {record.engine['graph']['name']}: in slot {worst.slot} of batch"
+        f" {worst.batch} {worst.agreement.pixel_agreement:.2%} of the pixels are as ONNX Runtime labels them, and"
+        f" {bound:.2%} are demanded ({len(below)} of {len(seen)} slots are below). {advice(below, seen, record)}"
+    )
+
+
+def bound_of(record: ArtifactRecord) -> float:
+    """The general one, or the one that the card sets."""
+    card = read_card(record.card) if record.card in known_cards() else None
+    if record.precision == "fp32":
+        return set_by(card, "min_pixel_agreement") or BOUND
+    if record.precision == "fp16":
+        return set_by(card, "min_pixel_agreement_fp16") or BOUND_OF_FEWER_BITS
+    return BOUND_OF_FEWER_BITS
+
+
+def set_by(card: ModelCard | None, name: str) -> float | None:
+    """A card's own value; its default is for graphs in ONNX Runtime, which round less than engines."""
+    value = getattr(card, name, None)
+    return None if value == getattr(ModelCard, name) else value
+
+
+def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
+    """The known bug that fits, and what to do."""
+    name, version = record.engine["flavour"], Version.parse(record.engine["version"])
+    alone = [one for one in seen if one.batch == 1]
+    known = bug_of_sampling(version, samples_in(record), record.opset)
+    if known is not None and name == TENSORRT:
+        report, remedy = known
+        if record.engine.get("options", {}).get("msda") == "gridsample":
+            remedy = "build it without --msda gridsample"
+        return f"This fits {report}: {remedy}"
+    if alone and not any(one.batch == 1 for one in below):
+        bug = "It is right at batch 1"
+        if name == TENSORRT and version in WRONG_BATCHES:
+            bug = f"This fits NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})"
+        return f"{bug}: build it with --batch 1"
+    if not alone:
+        way = (
+            "export the graph with --batch 1 and build that"
+            if has_own_batch(record)
+            else "build it with --batch 1"
+        )
+        return (
+            f"Whether it is right for one image was not seen: {way}; if that is wrong too, build it in FP32"
+        )
+    return (
+        "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step loses it, and report"
+        f" it with its record ({name} {version})"
+    )
+
+
+def samples_in(record: ArtifactRecord) -> int:
+    """GridSample nodes that were built as they are."""
+    if "sampling" not in record.engine:  # built by an earlier version
+        return record.cost.get("GridSample", 0)
+    built = record.engine["sampling"]
+    return built["nodes"] if built and built["as"] == "gridsample" else 0
+
+
+def has_own_batch(record: ArtifactRecord) -> bool:
+    """Whether the graph is of one batch, and not only the profile."""
+    return all(binding["shape"][0] is not None for binding in record.engine.get("bindings", []))

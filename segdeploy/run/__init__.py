@@ -1,0 +1,1 @@
+"""Sessions: one protocol, and one file or folder for each runtime."""

@@ -1,0 +1,132 @@
+"""Look at tensors inside a graph while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import GraphError, MissingExtra
+from segdeploy.run.ort import quiet_options
+
+try:
+    import onnx
+    import onnxruntime as ort
+    from onnx import ModelProto
+except ImportError as error:
+    raise MissingExtra("onnxruntime", "cpu", "running an .onnx") from error
+
+
+class TapSession:
+    """`tensors` of a graph, for each batch that is run; its own outputs are not computed unless they are among them.
+
+    The tensors are written into the same arrays in each run: what is to be kept of one is copied before the next.
+    """
+
+    def __init__(self, model: ModelProto, tensors: Sequence[str], arena: bool = True) -> None:
+        opened = ModelProto()
+        opened.CopyFrom(model)
+        del opened.graph.output[:]
+        weights = {weight.name for weight in model.graph.initializer}
+        self.inputs = [value.name for value in model.graph.input if value.name not in weights]
+        # An input itself is not asked for: a bound output that is an input is not written.
+        self._inner = [name for name in tensors if name not in self.inputs]
+        opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
+        options = quiet_options()
+        options.enable_cpu_mem_arena = arena
+        # Q/DQ pairs are computed as they are written, not by integer kernels of this very CPU.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = ort.InferenceSession(
+                opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise GraphError(f"ONNX Runtime cannot open the graph: {str(error).splitlines()[0]}") from error
+        self._binding = self._session.io_binding()
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._unknown: list[str] = []
+        self._batch = 0
+        self.tensors = list(tensors)
+
+    def run(self, inputs: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Each tensor with its name."""
+        found = self.look({self.inputs[0]: inputs}, len(inputs))
+        return ((name, found[name]) for name in self.tensors)
+
+    def look(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> dict[str, NDArray[Any]]:
+        """All tensors by name, and the inputs."""
+        if batch != self._batch:
+            self._make_arrays(batch)
+        given = {name: np.ascontiguousarray(inputs[name]) for name in self.inputs}
+        for name, values in given.items():
+            self._binding.bind_cpu_input(name, values)
+        for name in self._unknown:  # bound again each time, or the array of the last run would be taken
+            self._binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(self._binding)
+        made = self._binding.get_outputs()[len(self._arrays) :]  # in the order of binding
+        unknown = {name: value.numpy() for name, value in zip(self._unknown, made, strict=True)}
+        return self._arrays | unknown | given
+
+    def forget(self) -> None:
+        """Let go of the arrays; the next run makes them anew."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._arrays, self._unknown, self._batch = {}, [], 0
+
+    def _make_arrays(self, batch: int) -> None:
+        """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time.
+
+        What ONNX Runtime cannot tell the shape of beforehand, it makes afresh.
+        """
+        self._binding.clear_binding_outputs()
+        self._arrays, self._unknown, self._batch = {}, [], batch
+        for output in self._session.get_outputs():
+            first, *others = output.shape or (None,)
+            kind = _DTYPES.get(output.type)
+            if not output.shape or kind is None or not all(isinstance(side, int) for side in others):
+                self._unknown.append(output.name)
+                continue
+            array = np.empty([first if isinstance(first, int) else batch, *others], kind)
+            self._arrays[output.name] = array
+            self._binding.bind_output(output.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+
+class TapChain:
+    """The parts of one graph, run one after the other: the tensors of only one of them are in memory at a time.
+
+    Of each part: its graph, the tensors to look at, and those that it passes on.
+    """
+
+    def __init__(self, parts: Sequence[tuple[ModelProto, Sequence[str], Sequence[str]]]) -> None:
+        alone = len(parts) == 1
+        # An arena would keep the memory of each part for good.
+        self._sessions = [
+            TapSession(model, list(dict.fromkeys([*tensors, *passed])), arena=alone)
+            for model, tensors, passed in parts
+        ]
+        self._tensors = [list(tensors) for _, tensors, _ in parts]
+        self._passed = [list(passed) for _, _, passed in parts]
+        self._last_reader = {name: place for place, one in enumerate(self._sessions) for name in one.inputs}
+
+    def run(self, name: str, inputs: NDArray[Any]) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+        """Each part's tensors with their names, to be done with before the next part's are asked for."""
+        carried = {name: inputs}
+        for place, session in enumerate(self._sessions):
+            found = session.look(carried, len(inputs))
+            yield [(tensor, found[tensor]) for tensor in self._tensors[place]]
+            if len(self._sessions) > 1:
+                carried |= {passed: found[passed] for passed in self._passed[place]}
+                carried = {kept: carried[kept] for kept in carried if self._last_reader.get(kept, 0) > place}
+                del found
+                session.forget()
+
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}

@@ -1,0 +1,213 @@
+"""ONNX Runtime: the backend that is everywhere, and the one every exported graph is proven on.
+
+It computes on the CPU unless another provider is asked for, and never anywhere else than where it was asked to: by
+itself it would go on with the CPU, many times slower, when a library of CUDA is not found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
+from segdeploy.model.card import ModelCard
+from segdeploy.model.signature import Signature, TensorFacts, read_signature
+from segdeploy.run.cpu_graph import GraphCopy
+from segdeploy.run.device_array import DeviceArray, lent
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingExtra("onnxruntime", "cpu", "running an .onnx") from error
+
+_DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
+
+
+DEFAULT_STREAM = 1  # DLPack's number for the one that ONNX Runtime waits for
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class OrtSession:
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        provider: str | None = None,
+        card: ModelCard | None = None,
+        copy: GraphCopy | None = None,
+        shares_cores: bool = False,
+    ) -> None:
+        """`copy` is run in the place of the file, and answers what the file would.
+
+        Threads that wait for work spin by themselves, which is quickest alone (by a tenth at 256×512) and takes the
+        processor from whoever `shares_cores`.
+        """
+        self.provider = provider or "cpu"
+        said = demand_provider(self.provider)
+        options = quiet_options()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if shares_cores:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = PROVIDERS[self.provider]
+        try:
+            self._opened: ort.InferenceSession | None = ort.InferenceSession(
+                copy.model if copy else str(path), options, providers=fallbacks_of(wanted)
+            )
+        except Exception as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise GraphError(f"{path} cannot be loaded by ONNX Runtime: {first_line}") from error
+        found = self._session.get_providers()
+        if found[0] != wanted:
+            raise EngineError(
+                f"the provider {self.provider} did not start, and ONNX Runtime would go on with {found[0]}"
+                f"{': ' + said if said else ''}. It needs the CUDA and cuDNN it was built for: see segdeploy doctor"
+            )
+        own = self._session.get_modelmeta().custom_metadata_map
+        inputs = [facts(argument) for argument in self._session.get_inputs()]
+        outputs = copy.outputs if copy else [facts(argument) for argument in self._session.get_outputs()]
+        self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
+        self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
+        self._name = path.name
+        self._labels = copy.labels if copy else None
+        self._answer = self._session.get_outputs()[0].name if self._labels else self.signature.output.name
+        self.ran = copy.ran if copy else {}
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        self.signature.demand_input(inputs)
+        answer = np.asarray(self._session.run([self._answer], {self.signature.input.name: inputs})[0])
+        return self._labels.of(answer) if self._labels else answer
+
+    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
+        """As `run`, from and to the GPU, with the provider cuda or tensorrt; finished when it returns.
+
+        The answer is written into `out`, an array on the GPU too, or into memory of ONNX Runtime's.
+        """
+        if self.provider == "cpu":
+            raise RequestError(
+                "arrays on the GPU are for the providers cuda and tensorrt; this session is on the CPU"
+            )
+        given = lent(inputs, DEFAULT_STREAM)
+        self.signature.demand_input(given)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        binding = self._session.io_binding()
+        eaten, answered = self.signature.input, self.signature.output
+        binding.bind_input(eaten.name, "cuda", 0, given.dtype, given.shape, given.address)
+        dtype, expected = np.dtype(answered.dtype), (given.shape[0], *answered.shape[1:])
+        place = None if out is None else lent(out, DEFAULT_STREAM)
+        if place is None:
+            binding.bind_output(answered.name, "cuda")
+        elif (place.dtype, place.shape) != (dtype, expected):
+            raise RequestError(f"the answer is {dtype} {expected}, and `out` is {place.dtype} {place.shape}")
+        else:
+            binding.bind_output(answered.name, "cuda", 0, place.dtype, place.shape, place.address)
+        binding.synchronize_inputs()  # with the whole GPU, so with whoever writes the input
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        value = binding.get_outputs()[0]
+        return DeviceArray(value.data_ptr(), tuple(value.shape()), dtype, (value, place))
+
+    @property
+    def _session(self) -> ort.InferenceSession:
+        if self._opened is None:
+            raise RequestError(f"the session of {self._name} is closed")
+        return self._opened
+
+    def close(self) -> None:
+        self._opened = None
+
+    def __enter__(self) -> OrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def demand_provider(provider: str) -> str:
+    """Refuse a provider that is not installed; returns what the loading of its libraries said."""
+    if provider not in PROVIDERS:
+        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(PROVIDERS)}, openvino")
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        packages = installed()
+        listed = " and ".join(f"{name} {version}" for name, version in packages.items())
+        again = f"pip uninstall -y {' '.join(packages)} && pip install 'segdeploy[gpu]'"
+        if len(packages) > 1:
+            raise RequestError(
+                f"{listed} are installed side by side, overwrite each other's files, and what is left has no provider"
+                f" {provider}. Keep one of them: {again}"
+            )
+        raise MissingExtra(
+            "onnxruntime-gpu", "gpu", f"the provider {provider}", f"{again} ({listed} is here)"
+        )
+    if provider == "cpu" or not hasattr(ort, "preload_dlls"):  # since 1.21
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it does not find
+        ort.preload_dlls()
+    return " ".join(said.getvalue().split())
+
+
+def installed() -> dict[str, str]:
+    """The packages of ONNX Runtime by name; more than one is a mistake."""
+    found = {}
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found or {"onnxruntime": ort.__version__}  # built and installed by hand
+
+
+def fallbacks_of(provider: str) -> list[str]:
+    """`provider` and what computes the nodes that it has no kernel for."""
+    order = [PROVIDERS["tensorrt"], PROVIDERS["cuda"], CPU]
+    return order[order.index(provider) :]
+
+
+def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """All outputs of a serialised graph by name, for one batch after the other.
+
+    Of the nodes that can run the first does, so that what reads a tensor behind the node that made it lets go of it.
+    """
+    options = quiet_options()
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    session = ort.InferenceSession(model, options, providers=[CPU])
+    names = [argument.name for argument in session.get_outputs()]
+    for batch in batches:
+        answers = session.run(None, {session.get_inputs()[0].name: batch})
+        yield {name: np.asarray(answer) for name, answer in zip(names, answers, strict=True)}
+
+
+def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]:
+    """One output, with quantised nodes computed as they are written and not by integer kernels of this very CPU."""
+    options = quiet_options()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(model, options, providers=[CPU])
+    return np.asarray(session.run([output], {session.get_inputs()[0].name: inputs})[0])
+
+
+def placed(array: NDArray[Any], place: str) -> Any:
+    """A copy in the memory of `place`: cpu or cuda."""
+    return ort.OrtValue.ortvalue_from_numpy(array, place, 0)
+
+
+def quiet_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    return options
+
+
+def facts(argument: Any) -> TensorFacts:
+    name = argument.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(side if isinstance(side, int) else None for side in argument.shape)
+    return TensorFacts(argument.name, _DTYPES.get(name, name), shape)

@@ -1,0 +1,96 @@
+"""ONNX Runtime's providers on the GPU, with what each part of a query took.
+
+ONNX Runtime shows neither its stream nor its events, so each part is done alone, waited for, and timed on the host's
+clock: computing includes the launching of its kernels, and no part overlaps another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import RequestError
+from segdeploy.run.ort import OrtSession, placed
+from segdeploy.run.timing import Lanes, Modes, Query
+
+
+class OrtDeviceSession(OrtSession):
+    place = "cuda"
+
+    def demand_batch(self, batch: int) -> None:
+        """Any that the graph takes: ONNX Runtime has no profile."""
+
+    @contextmanager
+    def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
+        if modes.streams > 1:
+            raise RequestError(
+                f"{modes.streams} streams were asked for, and ONNX Runtime's parts can be timed in one; leave --streams"
+                " out"
+            )
+        lane = OrtLane(self, inputs, modes.transfers)
+        for _ in range(2):
+            lane.start()
+        lane.restart()
+        yield Lanes(
+            [lane],
+            {
+                "clock": "host, around a device that is waited for",
+                "transfers": "included" if modes.transfers else "excluded",
+                "cuda_graph": "off: ONNX Runtime runs without one",
+                "wait": "the call returns",
+                "streams": 1,
+            },
+        )
+
+    def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
+        lane = OrtLane(self, inputs, transfers=True)
+        lane.start()
+        return lane.answer, lane.finish()
+
+
+class OrtLane:
+    depth = 1
+
+    def __init__(self, session: OrtDeviceSession, inputs: NDArray[Any], transfers: bool) -> None:
+        session.signature.demand_input(inputs)
+        self._session = session._session
+        self._inputs, self._transfers = np.ascontiguousarray(inputs), transfers
+        self._given = placed(self._inputs, session.place)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(session.signature.input.name, self._given)
+        self._binding.bind_output(session.signature.output.name, session.place)
+        self._done: Query | None = None
+        self.answer: NDArray[Any] = np.empty(0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Time starts now."""
+        self._origin = time.perf_counter()
+
+    def start(self) -> None:
+        marks = [self._now()]
+        if self._transfers:
+            self._given.update_inplace(self._inputs)
+        marks.append(self._now())
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        marks.append(self._now())
+        if self._transfers:
+            self.answer = self._binding.get_outputs()[0].numpy()
+        marks.append(self._now())
+        start, given, computed, end = marks
+        if not self._transfers:
+            start, end = given, computed
+        self._done = Query(given, given, start, given, given, computed, computed, end)
+
+    def finish(self) -> Query:
+        assert self._done is not None  # noqa: S101 # the loop finishes what it started
+        return self._done
+
+    def _now(self) -> float:
+        return (time.perf_counter() - self._origin) * 1e3

@@ -1,0 +1,1 @@
+"""TensorRT: engines are opened, checked against this machine, run and timed."""

@@ -1,0 +1,247 @@
+"""One batch under way: an execution context with the stream, the buffers and the CUDA graph that belong to it.
+
+A graph is bound to the shape that its context had when it was captured, so a slot has one and captures it again when
+the shape changes. Buffers are made once, for the largest shape of the profile, and their addresses never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import EngineError, RequestError, SegdeployError
+from segdeploy.model.signature import Signature, TensorFacts
+from segdeploy.run.cuda import Device, DeviceMemory, Graph, Stream
+from segdeploy.run.device_array import Lent
+
+Shape = tuple[int, ...]
+
+
+class Ticket:
+    """Stands for a batch under way until its answer is taken."""
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.answer: NDArray[Any] | None = None
+        self.error: SegdeployError | None = None
+
+    def take(self) -> NDArray[Any]:
+        if self.error is not None:
+            raise self.error
+        if self.answer is None:
+            raise RequestError("the answer to this batch was taken already, or its session was closed before")
+        answer, self.answer = self.answer, None
+        return answer
+
+
+class Slot:
+    """Used by one thread at a time, which holds `lock` and has the device active."""
+
+    def __init__(
+        self,
+        device: Device,
+        context: Any,
+        signature: Signature,
+        largest: Shape,
+        outputs: list[TensorFacts],
+        captures: bool,
+        said: Callable[[], str],
+    ) -> None:
+        self.lock = Lock()
+        self.taken = (
+            False  # by a batch under way: only a hint for the choice of a slot, which `lock` makes safe
+        )
+        self.turn = 0
+        self.has_run = False  # with the shape that it has
+        self.without_graph: str | None = None
+        self._ticket: Ticket | None = None
+        self._context = context
+        self._eaten, self._answered = signature.input.name, signature.output.name
+        self._input_dtype = np.dtype(signature.input.dtype)
+        self._output_dtype = np.dtype(signature.output.dtype)
+        self._captures = captures
+        self._said = said
+        self._shape: Shape | None = None
+        self._graph: Graph | None = None
+        self._outputs: dict[str, DeviceMemory] = {}
+        self._made = ExitStack()
+        try:
+            self.stream = device.stream()
+            self._made.callback(self.stream.free)
+            self._choose_profile()
+            self._input = device.allocate(bytes_of(largest, self._input_dtype))
+            self._made.callback(self._input.free)
+            self._point(self._eaten, self._input)
+            self._set_shape(largest)
+            for output in outputs:  # TensorRT wants an address for each, also for those that nobody reads
+                size = bytes_of(self._shape_of(output.name), np.dtype(output.dtype))
+                self._outputs[output.name] = memory = device.allocate(size)
+                self._made.callback(memory.free)
+                self._point(output.name, memory)
+            self._host_input = device.pin(self._input.size)
+            self._made.callback(self._host_input.free)
+            self._host_output = device.pin(self._outputs[self._answered].size)
+            self._made.callback(self._host_output.free)
+        except BaseException:
+            self.free()
+            raise
+
+    # ---- one batch -------------------------------------------------------------------------------------------------
+
+    def start(self, inputs: NDArray[Any], ticket: Ticket) -> None:
+        self.taken = True
+        self._set_shape(inputs.shape)
+        np.copyto(self._waiting(), inputs)
+        self.upload(self.stream)
+        self._infer()
+        self.download(self.stream)
+        self._ticket, ticket.slot = ticket, self
+
+    def collect(self) -> None:
+        """Wait for the batch under way, if there is one, and give its answer, or its error, to its ticket."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            return
+        try:
+            self.stream.synchronise()
+            ticket.answer = self.answer()
+        except Exception as error:  # noqa: BLE001 # raised where the ticket is taken, which may be elsewhere
+            ticket.error = EngineError(f"a batch failed on the GPU: {' '.join(str(error).split())}")
+        finally:
+            ticket.slot = None
+            self.taken = False
+
+    def run_on_device(self, inputs: Lent, target: int) -> None:
+        """From an array on the GPU to the address `target`, and wait."""
+        self.taken = True
+        if inputs.stream is not None:
+            self.stream.wait_for(inputs.stream)
+        self._set_shape(inputs.shape)
+        self.stream.copy(self._input.address, inputs.address, inputs.nbytes)
+        self._infer()
+        size = bytes_of(self._shape_of(self._answered), self._output_dtype)
+        self.stream.copy(target, self._outputs[self._answered].address, size)
+        self.stream.synchronise()
+        self.taken = False
+
+    # ---- one batch, part by part, for whoever times it -------------------------------------------------------------
+
+    def load(self, inputs: NDArray[Any]) -> None:
+        """Take the input of the queries to come."""
+        self.taken = True
+        self._set_shape(inputs.shape)
+        np.copyto(self._waiting(), inputs)
+
+    def warm(self) -> None:
+        """Twice: first kernel by kernel, then as it will be replayed."""
+        self.upload(self.stream)
+        for _ in range(2):
+            self.infer()
+        self.stream.synchronise()
+
+    def upload(self, stream: Stream) -> None:
+        stream.upload(self._input, self._waiting())
+
+    def infer(self) -> None:
+        self._infer()
+
+    def download(self, stream: Stream) -> None:
+        stream.download(self._answer(), self._outputs[self._answered])
+
+    def answer(self) -> NDArray[Any]:
+        """A copy of what was downloaded last."""
+        return self._answer().copy()
+
+    def _waiting(self) -> NDArray[Any]:
+        assert self._shape is not None  # noqa: S101 # it is set first, here and in `start`
+        return self._host_input.view(self._shape, self._input_dtype)
+
+    def _answer(self) -> NDArray[Any]:
+        return self._host_output.view(self._shape_of(self._answered), self._output_dtype)
+
+    def answers(self, shape: Shape) -> Shape:
+        """The shape of the answer to a batch of this shape."""
+        self._set_shape(shape)
+        return self._shape_of(self._answered)
+
+    def abandon(self) -> None:
+        """Something failed half-way: nothing may still read the buffers when the next batch comes."""
+        with suppress(Exception):
+            self.stream.synchronise()
+        self._ticket = None
+        self.taken = False
+
+    # ---- the context -----------------------------------------------------------------------------------------------
+
+    def _set_shape(self, shape: Shape) -> None:
+        if shape == self._shape:
+            return
+        self._drop_graph()
+        self._shape, self.has_run = None, False
+        if not self._context.set_input_shape(self._eaten, shape):
+            raise EngineError(
+                f"TensorRT refuses the shape {'×'.join(map(str, shape))} of {self._eaten!r}: {self._said()}"
+            )
+        self._shape = shape
+
+    def _shape_of(self, name: str) -> Shape:
+        shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
+        if min(shape, default=0) < 0:
+            raise EngineError(
+                f"the size of the output {name!r} is known only after it has been computed {shape}, and a segmentation"
+                " has the size of its image; export the graph at a fixed size"
+            )
+        return shape
+
+    def _choose_profile(self) -> None:
+        """The only one. TensorRT chooses it by itself for the first context of an engine, not for the second."""
+        if self._context.active_optimization_profile == 0:
+            return
+        if not self._context.set_optimization_profile_async(0, self.stream.handle):
+            raise EngineError(f"TensorRT refuses the engine's profile: {self._said()}")
+        self.stream.synchronise()
+
+    def _point(self, name: str, memory: DeviceMemory) -> None:
+        if not self._context.set_tensor_address(name, memory.address):
+            raise EngineError(f"TensorRT refuses the memory for {name!r}: {self._said()}")
+
+    def _infer(self) -> None:
+        """The first batch of a shape kernel by kernel, which TensorRT wants before a capture; then as a graph.
+
+        So a shape that comes once, as the rest of a folder of images does, costs no capture.
+        """
+        if self._graph is None and self.has_run and self._captures and self.without_graph is None:
+            try:
+                self._graph = self.stream.capture(self._enqueue)
+            except Exception as error:  # noqa: BLE001 # of whichever library: the engine runs without a graph too
+                self.without_graph = f"{error} ({self._said()})"
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._graph.launch(self.stream)
+        self.has_run = True
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self.stream.handle):
+            raise EngineError(f"TensorRT did not run the engine: {self._said()}")
+
+    def _drop_graph(self) -> None:
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            self.stream.synchronise()
+            graph.free()
+
+    def free(self) -> None:
+        self.collect()
+        with self._made:
+            self._drop_graph()
+            self._context = None
+
+
+def bytes_of(shape: Shape, dtype: np.dtype[Any]) -> int:
+    return int(np.prod(shape)) * dtype.itemsize

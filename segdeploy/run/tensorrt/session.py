@@ -1,0 +1,300 @@
+"""TensorRT 8.6, 10, 11 and TensorRT-RTX engines: pinned buffers, two batches in flight, CUDA graphs.
+
+A session may be shared by threads. It has two slots, each with an execution context, a stream and buffers of its own.
+A lock chooses the slot, and another in each slot lets one thread at a time in: two overlap, and a third waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segdeploy.errors import EngineError, RequestError
+from segdeploy.model.card import ModelCard
+from segdeploy.model.record import ArtifactRecord
+from segdeploy.model.signature import read_signature
+from segdeploy.run import cuda
+from segdeploy.run.cuda import Owned
+from segdeploy.run.device_array import DeviceArray, Lent, lent
+from segdeploy.run.tensorrt.compatibility import (
+    demand_engine,
+    demand_not_refuted,
+    open_builder,
+    read_engine_record,
+    rebuild,
+)
+from segdeploy.run.tensorrt.execution import Slot, Ticket
+from segdeploy.run.tensorrt.loading import LoadedEngine
+from segdeploy.run.tensorrt.timing import EngineLane, start_of_time, timed_once
+from segdeploy.run.timing import Lanes, Modes, Query
+
+SLOTS = 2
+
+
+class TensorrtSession:
+    """An engine and its record (the one beside it), ready to run.
+
+    An engine that was seen to be wrong runs only for whoever hands its record over, to compare it again.
+    `graphs=False` leaves CUDA graphs out, to measure what they bring.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        card: ModelCard | None = None,
+        *,
+        record: ArtifactRecord | None = None,
+        graphs: bool = True,
+    ) -> None:
+        if record is None:
+            record = read_engine_record(path)
+            demand_not_refuted(record)
+        self._record = record
+        demand_engine(path, record)
+        flavour = open_builder(record)
+        self._device = cuda.open_device()
+        self._graphs = graphs
+        self._lock = Lock()
+        self._slots: list[Slot] = []
+        self._turn = 0
+        self._closed = False
+        with self._device.active():
+            self._engine = LoadedEngine(path, record, flavour, self._device, graphs=graphs)
+        try:
+            self._open(card)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, card: ModelCard | None) -> None:
+        engine, metadata = self._engine, self._record.engine["metadata"]
+        self.profile = engine.profile
+        self.signature = read_signature(metadata, engine.inputs, engine.outputs, engine.name, card)
+        self.batches = self.profile[0][0], self.profile[1][0]
+        # TensorRT 8.6 lets only one execution context use a profile.
+        self._alone = not engine.flavour.can_be_typed and self.signature.batch is None
+        self._most_slots = 1 if self._alone else SLOTS
+        with self._device.active():
+            self._slots.append(self._new_slot())
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    @property
+    def without_graph(self) -> str | None:
+        """Why kernels are launched one by one; None where a CUDA graph is replayed, or none has been tried yet."""
+        if not self._graphs:
+            return "CUDA graphs are off"
+        return next((slot.without_graph for slot in self._slots if slot.without_graph), None)
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        return self.result(self.submit(inputs))
+
+    def submit(self, inputs: NDArray[Any]) -> Ticket:
+        """Start a batch. Two can be under way; a third first waits for the oldest, whose answer is kept."""
+        self._demand(inputs)
+        ticket = Ticket()
+
+        def start(slot: Slot) -> None:
+            slot.start(inputs, ticket)
+
+        self._in_a_slot(start)
+        return ticket
+
+    def result(self, ticket: Ticket) -> NDArray[Any]:
+        """The answer to a batch, once: its ticket does not keep it."""
+        slot = ticket.slot
+        if slot is not None:
+            with slot.lock, self._device.active():
+                if ticket.slot is slot:
+                    slot.collect()
+        return ticket.take()
+
+    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
+        """As `run`, for an array on the GPU (DLPack or `__cuda_array_interface__`); finished when it returns.
+
+        The input is copied on the GPU into the place that the CUDA graph reads. The answer is written into `out`, an
+        array on the GPU too, or into memory of its own, which costs an allocation.
+        """
+        answers: list[DeviceArray] = []
+        self._in_a_slot(lambda slot: answers.append(self._run_device(slot, inputs, out)))
+        return answers[0]
+
+    def _run_device(self, slot: Slot, inputs: Any, out: Any) -> DeviceArray:
+        given = lent(inputs, slot.stream.handle)
+        self._demand(given)
+        shape, dtype = slot.answers(given.shape), np.dtype(self.signature.output.dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        if out is None:
+            memory = self._device.allocate(size)
+            answer = DeviceArray(memory.address, shape, dtype, Owned(self._device, memory))
+        else:
+            place = lent(out, slot.stream.handle)
+            if (place.shape, place.dtype) != (shape, dtype):
+                raise RequestError(f"the answer is {dtype} {shape}, and `out` is {place.dtype} {place.shape}")
+            if place.stream is not None:
+                slot.stream.wait_for(place.stream)
+            answer = DeviceArray(place.address, shape, dtype, (place, out))
+        slot.run_on_device(given, answer.address)
+        return answer
+
+    # ---- timed by its parts, for segdeploy.bench -------------------------------------------------------------------
+
+    @contextmanager
+    def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
+        """Whether a CUDA graph is replayed was decided when the session was opened, with `graphs`."""
+        self._demand(inputs)
+        with ExitStack() as held:
+            held.enter_context(self._device.active())
+            slots = [held.enter_context(self._held(place)) for place in range(modes.streams)]
+            for slot in slots:
+                slot.load(inputs)
+                slot.warm()
+            start = start_of_time(self._device, slots[0])
+            lanes = [EngineLane(self._device, slot, modes, start) for slot in slots]
+            for lane in lanes:
+                held.callback(lane.free)
+            yield Lanes(lanes, self._ran(modes))
+
+    def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
+        self._demand(inputs)
+        with self._device.active(), self._held(0) as slot:
+            slot.load(inputs)
+            query = timed_once(self._device, slot)
+            return slot.answer(), query
+
+    @contextmanager
+    def _held(self, place: int) -> Iterator[Slot]:
+        """The slot of this number, for nobody else meanwhile."""
+        with self._lock:
+            self._demand_open()
+            while len(self._slots) <= place:
+                if self._alone:
+                    raise RequestError(
+                        f"{self._engine.flavour} runs one stream of an engine with an open batch, and {place + 1} were"
+                        " asked for; leave --streams out, or build the engine for one batch size"
+                    )
+                self._slots.append(self._new_slot())
+            slot = self._slots[place]
+        with slot.lock:
+            slot.collect()
+            try:
+                yield slot
+            finally:
+                slot.abandon()
+
+    def _ran(self, modes: Modes) -> dict[str, Any]:
+        graph = "on" if self.without_graph is None else f"off: {self.without_graph}"
+        return {
+            "clock": "device",
+            "transfers": "included" if modes.transfers else "excluded",
+            "cuda_graph": "on, by TensorRT-RTX itself"
+            if self._engine.captures_by_itself and self._graphs
+            else graph,
+            "wait": "spin" if modes.spin else "blocking",
+            "streams": modes.streams,
+        }
+
+    def _in_a_slot(self, work: Callable[[Slot], None]) -> None:
+        slot = self._take_slot()
+        with slot.lock, self._device.active():
+            self._demand_open()
+            slot.collect()
+            try:
+                work(slot)
+            except BaseException:
+                slot.abandon()
+                raise
+
+    def _take_slot(self) -> Slot:
+        """An idle one, a new one, or the one that has been under way for longest."""
+        with self._lock:
+            self._demand_open()
+            slot = next((one for one in self._slots if not one.taken), None)
+            if slot is None and len(self._slots) < self._most_slots:
+                slot = self._further_slot()
+            if slot is None:
+                slot = min(self._slots, key=lambda one: one.turn)
+            slot.taken = True
+            slot.turn = self._turn = self._turn + 1
+            return slot
+
+    def _demand_open(self) -> None:
+        if self._closed:
+            raise RequestError(f"the session of {self._engine.name} is closed")
+
+    def _demand(self, inputs: NDArray[Any] | Lent) -> None:
+        self.signature.demand_input(inputs)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        self.demand_batch(inputs.shape[0])
+
+    def demand_batch(self, batch: int) -> None:
+        least, best, most = (shape[0] for shape in self.profile)
+        if not least <= batch <= most:
+            wider = rebuild(self._record, batch=f"{min(least, batch)}:{best}:{max(most, batch)}")
+            raise RequestError(
+                f"a batch of {batch} is outside the profile of {self._engine.name}, which holds {least} to {most}"
+                f" (fastest at {best}). For more build it again: {wider}"
+            )
+
+    # ---- making and freeing ----------------------------------------------------------------------------------------
+
+    def _further_slot(self) -> Slot | None:
+        """None where there is no memory for it: then batches follow one another, as on a small Jetson."""
+        try:
+            with self._device.active():
+                slot = self._new_slot()
+        except EngineError:
+            self._most_slots = len(self._slots)
+            return None
+        self._slots.append(slot)
+        return slot
+
+    def _new_slot(self) -> Slot:
+        engine = self._engine
+        captures = self._graphs and not engine.captures_by_itself
+        return Slot(
+            self._device,
+            engine.context(),
+            self.signature,
+            self.profile[2],
+            engine.outputs,
+            captures,
+            engine.said,
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            slots = list(self._slots)
+        with self._device.active():
+            try:
+                for slot in slots:
+                    with slot.lock:
+                        slot.collect()
+                if any(slot.has_run for slot in slots):
+                    self._engine.keep_compiled()
+            finally:
+                with ExitStack() as freed:
+                    freed.callback(self._engine.free)
+                    for slot in slots:
+                        freed.callback(self._free, slot)
+
+    def _free(self, slot: Slot) -> None:
+        with slot.lock:
+            slot.free()
+
+    def __enter__(self) -> TensorrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,92 @@
+"""What a session offers that can say how long each part of a query took on its device.
+
+Sessions on the host offer nothing of this: they are timed from outside (segdeploy.measure.bench.timing_host).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+
+class Query(NamedTuple):
+    """When the parts of one query began and ended, in ms from the start of the run.
+
+    Enqueueing is on the host's clock, the rest on the device's. Without transfers their four times collapse: those to
+    the device to the start of computing, those from it to its end.
+    """
+
+    start_enqueue: float
+    end_enqueue: float
+    start_h2d: float
+    end_h2d: float
+    start_compute: float
+    end_compute: float
+    start_d2h: float
+    end_d2h: float
+
+    @property
+    def enqueue_ms(self) -> float:
+        return self.end_enqueue - self.start_enqueue
+
+    @property
+    def h2d_ms(self) -> float:
+        return self.end_h2d - self.start_h2d
+
+    @property
+    def compute_ms(self) -> float:
+        return self.end_compute - self.start_compute
+
+    @property
+    def d2h_ms(self) -> float:
+        return self.end_d2h - self.start_d2h
+
+    @property
+    def latency_ms(self) -> float:
+        """The sum of the parts, without the waiting between them: trtexec's definition."""
+        return self.h2d_ms + self.compute_ms + self.d2h_ms
+
+
+@dataclass(frozen=True)
+class Modes:
+    """How queries are run, which numbers mean nothing without."""
+
+    transfers: bool = False
+    cuda_graph: bool = True
+    spin: bool = True
+    streams: int = 1
+
+
+class Lane(Protocol):
+    """One stream of queries of the same input, `depth` of which may be under way."""
+
+    depth: int
+
+    def start(self) -> None:
+        """Queue one more query."""
+
+    def finish(self) -> Query:
+        """Wait for the oldest one."""
+
+
+class Lanes(NamedTuple):
+    """`lanes` share one start of time. `ran` says in words how they really run, mode by mode."""
+
+    lanes: Sequence[Lane]
+    ran: dict[str, Any]
+
+
+@runtime_checkable
+class Timed(Protocol):
+    def demand_batch(self, batch: int) -> None:
+        """Refuse a batch that this model does not take."""
+
+    def lanes(self, inputs: NDArray[Any], modes: Modes) -> AbstractContextManager[Lanes]:
+        """`modes.streams` lanes, ready to run: contexts, buffers and CUDA graphs are made before time starts."""
+
+    def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
+        """As `run`, from host memory and back, with what each part took."""

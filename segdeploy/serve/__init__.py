@@ -1,0 +1,1 @@
+"""Models at work: video streams, and DeepStream."""

@@ -1,0 +1,62 @@
+"""NVIDIA's ds-tao-segmentation started on a configuration, where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.serve.deepstream.config import demand_sound, read_config
+from segdeploy.serve.deepstream.proof import demand_not_refuted
+
+APP = "ds-tao-segmentation"
+SDK_FOLDERS = Path("/opt/nvidia/deepstream")
+INSIDE_SDK = (
+    "bin",
+    "sources/apps/tao_apps/apps/tao_segmentation",
+    "sources/deepstream_tao_apps/apps/tao_segmentation",
+)
+
+
+def find_app() -> Path:
+    """On PATH, or in a folder of the SDK, the newest first."""
+    found = shutil.which(APP)
+    if found:
+        return Path(found)
+    for sdk in sorted(SDK_FOLDERS.glob("deepstream*"), reverse=True):
+        for inside in INSIDE_SDK:
+            if os.access(sdk / inside / APP, os.X_OK):
+                return sdk / inside / APP
+    raise DeepStreamError(
+        f"{APP} is neither on PATH nor below {SDK_FOLDERS}: it comes with NVIDIA's deepstream_tao_apps, which is built"
+        " on a machine with the DeepStream SDK. Without it the configuration can be executed with nvinfer's semantics:"
+        " segdeploy deepstream replay -c CONFIG -i CLIP -o out.mp4"
+    )
+
+
+def command(app: Path, config_path: Path, uris: Sequence[str]) -> list[str]:
+    config = read_config(config_path)
+    demand_sound(config)
+    demand_not_refuted(config)
+    dims = config.get("infer-dims")
+    size = ["-w", str(dims[2]), "-e", str(dims[1])] if dims else []
+    sources = [word for uri in uris for word in ("-i", as_uri(uri))]
+    return [str(app), "-c", str(config_path), *sources, "-b", str(len(uris)), *size, "-o", "-a", "0.5"]
+
+
+def as_uri(text: str) -> str:
+    if "://" in text:
+        return text
+    path = Path(text)
+    if not path.is_file():
+        raise RequestError(f"there is no file {text}; expected one, or a URI as in rtsp://camera/stream")
+    return path.resolve().as_uri()
+
+
+def run(config_path: Path, uris: Sequence[str]) -> int:
+    """The app's own exit status; its output goes where ours does."""
+    done = subprocess.run(command(find_app(), config_path, uris), check=False)  # noqa: S603
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode  # ended by a signal

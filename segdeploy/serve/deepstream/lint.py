@@ -1,0 +1,68 @@
+"""What is wrong with a configuration before a device sees it: each finding with its line and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from segdeploy.errors import DeepStreamError, GraphError
+from segdeploy.graph.load import GraphFacts, read_facts
+from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_text
+from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
+from segdeploy.serve.deepstream.document import Document, read_document
+from segdeploy.serve.deepstream.findings import Case, Finding
+from segdeploy.serve.deepstream.keys import NEWEST, demand_version
+
+
+def lint(path: Path, model: Path | None = None, version: str | None = None) -> list[Finding]:
+    """Findings in the order of their lines. `version` None: the one the file says it is for, else the newest.
+
+    `model` None: the configuration's own onnx-file.
+    """
+    if version is not None:
+        demand_version(version)
+    try:
+        text = read_text(path)
+    except DeepStreamError as error:
+        if not path.is_file():
+            raise
+        return [Finding("not-text", 1, str(error), "write it as UTF-8 text")]
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        return [
+            Finding("nul-byte", line, "it holds a NUL byte, where nvinfer stops reading", "remove the byte")
+        ]
+    return lint_document(path, read_document(text, form_of(path)), model, version)
+
+
+def lint_document(path: Path, document: Document, model: Path | None, version: str | None) -> list[Finding]:
+    config = NvinferConfig(path, document)
+    version = version or config.made_for or NEWEST
+    groups = {name for name, _ in document.groups}
+    if "primary-gie" in groups and "property" not in groups:
+        return in_order(lint_app.check(config, version))
+    found = list(lint_text.check(config, version))
+    if document.problems or "property" not in groups:
+        return in_order(found)  # nvinfer reads no further either
+    facts = None
+    try:
+        facts = facts_of(config, model)
+    except GraphError as error:
+        remedy = "give a graph of segdeploy's: segdeploy export CHECKPOINT"
+        found.append(Finding("graph-not-understood", config.line("onnx-file"), str(error), remedy))
+    case = Case(config, version)
+    found += lint_meaning.check(case)
+    if facts:
+        found += lint_model.check(case, facts)
+    return in_order(found)
+
+
+def facts_of(config: NvinferConfig, model: Path | None) -> GraphFacts | None:
+    if model is not None:
+        return read_facts(model)
+    own = config.file("onnx-file")
+    return read_facts(own) if own and own.is_file() else None
+
+
+def in_order(found: Iterable[Finding]) -> list[Finding]:
+    return sorted(found, key=lambda finding: finding.line)

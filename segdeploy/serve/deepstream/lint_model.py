@@ -1,0 +1,184 @@
+"""Whether a configuration computes what its graph was proven with: normalisation, size, classes, types, parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isclose
+
+from segdeploy.graph.load import GraphFacts
+from segdeploy.model.signature import NO_CARD, describe
+from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
+from segdeploy.serve.deepstream.keys import is_before
+from segdeploy.serve.deepstream.plan import OUR_PARSER, STRONGLY_TYPED_SINCE, TAO_PARSER
+
+
+def check(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    if facts.signature.input.dtype != "float32":
+        yield Finding(
+            "input-type", case.config.line("onnx-file"),
+            f"the graph takes {describe(facts.signature.input)}, and nvinfer feeds float32 N×3×H×W",
+            "export the checkpoint with --interface nvinfer",
+        )  # fmt: skip
+        return
+    yield from normalisation(case, facts)
+    yield from shapes(case, facts)
+    yield from classes(case, facts)
+    yield from types(case, facts)
+    yield from parser(case, facts)
+
+
+def normalisation(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    config, signature = case.config, facts.signature
+    scale, offsets = config.get("net-scale-factor"), config.get("offsets") or (0.0, 0.0, 0.0)
+    if not all(isclose(scale, wanted, rel_tol=1e-6) for wanted in signature.scale):
+        errors = ", ".join(f"{100 * (scale / wanted - 1):+.2f} %" for wanted in signature.scale)
+        one = len(set(signature.scale)) == 1
+        yield Finding(
+            "scale-differs", config.line("net-scale-factor"),
+            f"net-scale-factor is {scale}, off the graph's own by {errors} in red, green and blue",
+            f"write net-scale-factor={signature.scale[0]!r}" if one else
+            "nvinfer has one scale for three channels: export the checkpoint with segdeploy, which folds the rest",
+        )  # fmt: skip
+    swapped = config.get("model-color-format") == 1
+    if config.get("model-color-format") != 0:
+        yield Finding(
+            "colour-order", config.line("model-color-format"),
+            f"model-color-format is {config.get('model-color-format')} and the graph was made for RGB",
+            "write model-color-format=0",
+        )  # fmt: skip
+    wanted = signature.mean[::-1] if swapped else signature.mean
+    alike = len(offsets) == 3 and all(
+        isclose(a, b, abs_tol=1e-3) for a, b in zip(offsets, wanted, strict=True)
+    )
+    if not alike and not (swapped and offsets == signature.mean):
+        yield Finding(
+            "offsets-differ", config.line("offsets"),
+            f"offsets are {';'.join(f'{one:g}' for one in offsets)}, the graph's own {joined(signature.mean)}",
+            f"write offsets={joined(signature.mean)}",
+        )  # fmt: skip
+
+
+def joined(values: tuple[float, ...]) -> str:
+    return ";".join(f"{value:.10g}" for value in values)
+
+
+def shapes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    config, signature = case.config, facts.signature
+    dims, batch = config.get("infer-dims"), config.get("batch-size")
+    own = (3, signature.size.height, signature.size.width)
+    if dims and dims != own:
+        yield Finding(
+            "input-size", config.line("infer-dims"), f"infer-dims is {';'.join(map(str, dims))}, the graph's {own}",
+            f"write infer-dims={';'.join(map(str, own))}",
+        )  # fmt: skip
+    if config.get("network-input-order") != 0:
+        yield Finding(
+            "input-order", config.line("network-input-order"), "network-input-order is NHWC, the graph takes NCHW",
+            "write network-input-order=0",
+        )  # fmt: skip
+    if signature.batch not in (None, batch):
+        yield Finding(
+            "batch-differs", config.line("batch-size"),
+            f"batch-size is {batch} and the graph's batch is {signature.batch}: its engine takes no other",
+            f"write batch-size={signature.batch}, or export with --batch {batch} or --batch dynamic",
+        )  # fmt: skip
+
+
+def classes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    config, names = case.config, facts.signature.labels.names
+    if facts.signature.card == NO_CARD and facts.signature.interface == "nvinfer":
+        return  # its output is ids, and nothing says how many there are
+    counted = config.get("num-detected-classes")
+    if config.get("network-type") == 2 and counted not in (0, len(names)):
+        yield Finding(
+            "class-count", config.line("num-detected-classes"),
+            f"num-detected-classes is {counted} and the graph has {len(names)} classes",
+            f"write num-detected-classes={len(names)}",
+        )  # fmt: skip
+    path = config.file("labelfile-path")
+    if (
+        path is None
+        or str(path).startswith(SDK_ROOT)
+        or not path.is_file()
+        or facts.signature.card == NO_CARD
+    ):
+        return
+    lines = label_lines(path)
+    other = [
+        index for index, (own, line) in enumerate(zip(names, lines, strict=False)) if own != line.strip()
+    ]
+    if other:
+        first = other[0]
+        yield Finding(
+            "labels-differ", config.line("labelfile-path"),
+            f"line {first + 1} of {path.name} is {lines[first]!r} and the graph's class {first} is {names[first]!r}",
+            "write the graph's classes, one a line, in the order of their ids",
+        )  # fmt: skip
+
+
+def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    config, mode = case.config, case.config.get("network-mode")
+    if not facts.is_typed or config.get("strongly-typed"):
+        return
+    remedy = "add strongly-typed=1 and write network-mode=0"
+    if facts.written.int8 and mode not in (1, 3):
+        if is_before(case.version, STRONGLY_TYPED_SINCE):
+            remedy = "write network-mode=1 and give a calibration cache, which is what turns INT8 on in this version"
+        yield Finding(
+            "untyped-int8", config.line("network-mode"),
+            f"the graph holds Q/DQ nodes, which TensorRT refuses or ignores with network-mode {mode} and without"
+            " strongly-typed=1", remedy,
+        )  # fmt: skip
+    elif facts.written.fp16 and not facts.written.int8 and mode not in (2, 3):
+        if is_before(case.version, STRONGLY_TYPED_SINCE):
+            remedy = "write network-mode=2"
+        yield Finding(
+            "untyped-fp16", config.line("network-mode"),
+            f"the graph is FP16 and network-mode {mode} allows no FP16", remedy,
+        )  # fmt: skip
+
+
+def parser(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+    config, output, size = case.config, facts.signature.output, facts.signature.size
+    kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
+    said = describe(output)
+    if kind not in (2, 100):
+        yield Finding(
+            "not-segmentation", config.line("network-type"),
+            f"network-type is {kind} and the graph segments: its output {said} is parsed as something else",
+            "write network-type=2",
+        )  # fmt: skip
+        return
+    if kind == 100:
+        return
+    line = config.line("parse-segmentation-func-name")
+    whole = output.shape[-2:] == (size.height, size.width)
+    if function == TAO_PARSER:
+        if (len(facts.outputs), output.name, output.dtype, whole) != (1, "output", "int64", True):
+            yield Finding(
+                "tao-parser-output", line,
+                f"{TAO_PARSER} takes one output 'output' int64 of the input's resolution, and the graph has {said}",
+                f"export with --interface nvinfer, or take segdeploy's parser, {OUR_PARSER}",
+            )  # fmt: skip
+    elif not function:
+        use = f"take segdeploy's parser, {OUR_PARSER} (segdeploy deepstream config --parser segdeploy)"
+        if output.dtype != "float32":
+            yield Finding(
+                "stock-parser-type", line, f"nvinfer's own parser reads float only, the output is {said}", use
+            )
+        elif not whole:
+            yield Finding(
+                "stock-parser-size", line,
+                f"nvinfer's own parser walks the input's {size}, past the end of the output {said}", use,
+            )  # fmt: skip
+        elif config.get("segmentation-output-order") != 0:
+            yield Finding(
+                "output-order", config.line("segmentation-output-order"),
+                f"segmentation-output-order is NHWC, the output {said} is NCHW", "write segmentation-output-order=0",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                "stock-parser-negative", line,
+                "nvinfer's own parser starts at -1 and segmentation-threshold: a pixel without a logit above 0 gets no"
+                " class", use,
+            )  # fmt: skip

@@ -1,0 +1,159 @@
+"""What is asked of a rendered folder, checked against the graph, with every default taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdeploy.errors import DeepStreamError
+from segdeploy.files import digest_of
+from segdeploy.graph.load import GraphFacts, read_facts
+from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.model.signature import NO_CARD, describe
+from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
+from segdeploy.serve.deepstream.keys import demand_version, is_before
+
+SDK = "/opt/nvidia/deepstream/deepstream"
+SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
+TAO_LIBRARY = (
+    f"{SDK}/lib/libnvds_infercustomparser_tao.so"  # where `make install` of tao_apps' post_processor puts it
+)
+TAO_PARSER, OUR_PARSER = "NvDsInferParseCustomSegformerTAO", "NvDsInferParseSegdeploy"
+OUR_LIBRARY = "parser/libsegdeploy_parser.so"
+TAO_PARSER_SINCE = "8.0"  # tao_apps before it drew network-type 100 by itself
+STRONGLY_TYPED_SINCE = "9.1"
+NETWORK_TYPES = (2, 100)
+PARSERS = ("tao", "segdeploy")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Request:
+    model: Path
+    deepstream: str = "8.0"  # what it reads every later version reads too
+    network_type: int = 2
+    streams: int = 1
+    parser: str | None = None  # None: NVIDIA's where it takes the graph's output, else ours
+    precision: str | None = None  # None: the graph's
+    int8_cache: Path | None = None  # None: the one that `quantize --cache-for` left beside the graph
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with nothing left open."""
+
+    request: Request
+    facts: GraphFacts
+    record: ArtifactRecord | None
+    parser: str | None  # None: network-type 100
+    network_mode: int
+    strongly_typed: bool
+    cache: Path | None
+
+    @property
+    def engine(self) -> str:
+        precision = NETWORK_MODES[self.network_mode]
+        return engine_name(self.request.model.name, self.request.streams, "gpu0", precision)
+
+    @property
+    def is_drawn_by_the_app(self) -> bool:
+        return self.request.network_type == 2 or is_before(self.request.deepstream, TAO_PARSER_SINCE)
+
+
+def make_plan(request: Request) -> Plan:
+    demand_version(request.deepstream)
+    if request.model.suffix != ".onnx":
+        raise DeepStreamError(
+            f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
+        )
+    facts = read_facts(request.model)
+    signature, name = facts.signature, request.model.name
+    if signature.interface == "frames":
+        raise DeepStreamError(
+            f"{name} takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; export the checkpoint with"
+            " --interface nvinfer"
+        )
+    if len(set(signature.scale)) > 1:
+        raise DeepStreamError(
+            f"{name} was not exported by segdeploy and wants a scale per channel; nvinfer has one, net-scale-factor."
+            " Export its checkpoint with segdeploy, which folds the others into the graph"
+        )
+    if signature.card == NO_CARD:
+        raise DeepStreamError(
+            f"{name} was not exported by segdeploy and does not say its classes; export its checkpoint with:"
+            " segdeploy export CHECKPOINT"
+        )
+    if request.network_type not in NETWORK_TYPES:
+        raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
+    if request.streams < 1:
+        raise DeepStreamError(f"{request.streams} streams cannot be run; expected 1 or more")
+    if signature.batch not in (None, request.streams):
+        raise DeepStreamError(
+            f"{name} has a batch of {signature.batch}, and {request.streams} streams make batches of"
+            f" {request.streams}; export it with --batch {request.streams}, or --batch dynamic"
+        )
+    mode, strongly_typed, cache = precision_of(request, facts)
+    parser = choose_parser(request, facts) if request.network_type == 2 else None
+    return Plan(request, facts, record_of(request.model), parser, mode, strongly_typed, cache)
+
+
+def record_of(model: Path) -> ArtifactRecord | None:
+    record = read_record(model)
+    if record and record.digest != digest_of(model):
+        raise DeepStreamError(
+            f"the record beside {model.name} is of another file, so what is known of it does not hold; export it again"
+        )
+    return record
+
+
+def choose_parser(request: Request, facts: GraphFacts) -> str:
+    takes_output = facts.signature.interface == "nvinfer"
+    has_tao = not is_before(request.deepstream, TAO_PARSER_SINCE)
+    parser = request.parser or ("tao" if takes_output and has_tao else "segdeploy")
+    if parser not in PARSERS:
+        raise DeepStreamError(f"no parser is called {parser!r}; known: {', '.join(PARSERS)}")
+    if parser == "tao" and not takes_output:
+        raise DeepStreamError(
+            f"NVIDIA's parser takes one output 'output' int64, {request.model.name} has"
+            f" {describe(facts.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
+        )
+    if parser == "tao" and not has_tao:
+        raise DeepStreamError(
+            f"NVIDIA's parser came with DeepStream {TAO_PARSER_SINCE}; for {request.deepstream} use --parser segdeploy,"
+            " or --network-type 100, which ds-tao-segmentation of that version draws by itself"
+        )
+    return parser
+
+
+def precision_of(request: Request, facts: GraphFacts) -> tuple[int, bool, Path | None]:
+    """network-mode, strongly-typed, and the calibration cache.
+
+    A typed graph is taken as it is from 9.1 on, which has `strongly-typed`, and then network-mode has to be 0: the
+    flags that 1 and 2 set are refused beside it. Before, INT8 is on only where a cache is read.
+    """
+    own, asked = facts.precision, request.precision or facts.precision
+    if asked not in PRECISIONS:
+        raise DeepStreamError(f"{asked!r} is not a precision; known: {', '.join(PRECISIONS)}")
+    if facts.is_typed and asked != own:
+        raise DeepStreamError(
+            f"{request.model.name} is an {own} graph and {asked} was asked for; take the FP32 graph that it was made of"
+        )
+    if facts.is_typed and not is_before(request.deepstream, STRONGLY_TYPED_SINCE):
+        return 0, True, None
+    if asked != "int8":
+        return (2 if asked == "fp16" else 0), False, None
+    cache = request.int8_cache or beside(request.model)
+    if not cache.is_file():
+        raise DeepStreamError(
+            f"there is no calibration cache {cache}, and without one nvinfer of DeepStream {request.deepstream} builds"
+            " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
+            " --int8-cache"
+        )
+    return (3 if facts.written.fp16 else 1), False, cache
+
+
+def beside(model: Path) -> Path:
+    """Of x.onnx, x.int8.onnx and x.int8.fp16.onnx alike what `quantize` has left for one of them."""
+    stem = model.stem.removesuffix(".fp16").removesuffix(".int8")
+    places = [model.with_name(f"{stem}.int8{rest}.calib") for rest in ("", ".fp16")]
+    return next((place for place in places if place.is_file()), places[0])

@@ -1,0 +1,65 @@
+"""What OUTPUT may be for one source or several, refused before any work where it cannot be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from segdeploy.errors import RequestError
+from segdeploy.picture.video_writing import CONTAINERS, container_of
+from segdeploy.serve.stream.sources import RTSP, STDIN, Stream
+
+NAME = "{name}"
+ENDING = ".overlay.mp4"
+
+
+def is_clip(output: str) -> bool:
+    return output.startswith(RTSP) or Path(output).suffix.lower() in CONTAINERS
+
+
+def places(output: str, streams: Sequence[Stream]) -> list[str]:
+    """One for each source: the clip, the address, or `<name>.overlay.mp4` in the folder that `output` is."""
+    names = short_names([stream.name for stream in streams])
+    if NAME in output:
+        found = [output.replace(NAME, name) for name in names]
+    elif is_clip(output):
+        found = [output] * len(streams)
+        if len(streams) > 1:
+            better = str(Path(output).with_stem(NAME)) if not output.startswith(RTSP) else f"{output}/{NAME}"
+            raise RequestError(
+                f"{len(streams)} sources do not go into one {output}; name a folder, or: -o '{better}'"
+            )
+    else:
+        if Path(output).suffix and not Path(output).is_dir():
+            container_of(Path(output))
+        found = [str(Path(output) / (name + ENDING)) for name in names]
+    for place in found:
+        if not place.startswith(RTSP):
+            container_of(Path(place))
+            demand_other(Path(place), streams)
+    return found
+
+
+def demand_other(place: Path, streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        if stream.path is not None and place.exists() and place.samefile(stream.path):
+            raise RequestError(f"{place} is both the input and the output; name another one with -o")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """What files can be called after: the last word of a path or an address; the second of the same is `-2`."""
+    found: list[str] = []
+    for name in names:
+        if name == STDIN:
+            word = "stdin"
+        elif " ! " in name:
+            word = "pipeline"
+        else:
+            last = name.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+            word = re.sub(r"[^\w.-]+", "_", Path(last).stem if Path(name).suffix else last) or "stream"
+        taken, number = word, 2
+        while taken in found:
+            taken, number = f"{word}-{number}", number + 1
+        found.append(taken)
+    return found

@@ -1,0 +1,22 @@
+"""What the sinks and the page are given of each frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segdeploy.picture.image import Frame
+from segdeploy.picture.segmentation import Segmentation
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame that went through the model, as the sinks and the page see it."""
+
+    source: str  # as the user named it, without credentials
+    index: int  # of the frame in its source
+    time_s: float  # of the frame in its source
+    frame: Frame
+    results: tuple[Segmentation, ...]  # one per model: MODEL, then --compare's
+    fps: float  # of the last seconds
+    latency_ms: float  # from decoded to segmented
+    dropped: int  # frames of a live source that were never segmented

@@ -1,0 +1,70 @@
+"""A window on this machine's screen, by GStreamer: pip's headless OpenCV has no windows, and Jetsons have GStreamer."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from segdeploy.errors import OutputError
+from segdeploy.picture.image import fit
+from segdeploy.serve.stream.pipes import TOOL
+from segdeploy.serve.stream.result import Shown
+from segdeploy.serve.stream.sinks import Draw
+from segdeploy.size import Size
+
+SCREEN_FOUND_S = 2.0  # a tool that fails sooner found no screen; later, somebody closed its window
+
+
+class Window:
+    """Frames of one source. A window that is closed stays closed, and the run goes on."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self._process: subprocess.Popen[bytes] | None = None
+        self._size = Size(0, 0)
+        self._closed = False
+        self._started_s = 0.0
+
+    def take(self, shown: Shown) -> None:
+        if self._closed:
+            return
+        picture = self._draw(shown)
+        if self._process is None:
+            self._size = Size(*picture.shape[:2])
+            self._process = self._start()
+            self._started_s = time.monotonic()
+        if picture.shape[:2] != (self._size.height, self._size.width):
+            picture, _ = fit(picture, self._size, "letterbox")
+        stdin = self._process.stdin
+        try:
+            if stdin is not None:
+                stdin.write(picture.tobytes())
+                stdin.flush()
+        except BrokenPipeError as error:
+            self._closed = True
+            lived_s = time.monotonic() - self._started_s
+            if self._process.wait() != 0 and lived_s < SCREEN_FOUND_S:
+                raise OutputError("--show found no screen; leave it out, or watch from elsewhere") from error
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        size = self._size
+        raw = f"rawvideoparse format=rgb width={size.width} height={size.height} framerate=30/1"
+        command = f"{TOOL} -q fdsrc fd=0 ! {raw} ! videoconvert ! autovideosink sync=false"
+        try:
+            return subprocess.Popen(  # noqa: S603 # all of it is written here
+                command.split(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise OutputError(
+                f"--show needs {TOOL}, which cannot be started ({error.strerror}):"
+                " apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good"
+            ) from error
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
