@@ -51,9 +51,9 @@ class Slides:
     def read(self) -> Iterator[TimedFrame]:
         """All that can be read; the others are named at the end."""
         bad: list[str] = []
-        for path in self._paths:
+        for index, path in enumerate(self._paths):
             try:
-                yield TimedFrame(read_frame(path), (self._paths.index(path) - len(bad)) / self.fps)
+                yield TimedFrame(read_frame(path), (index - len(bad)) / self.fps)
             except ImageError as error:
                 bad.append(str(error))
         if bad:
