@@ -1,9 +1,10 @@
 """What can be held against the docker files without a docker daemon."""
 
+import os
 import re
 import shutil
 import subprocess
-from fnmatch import fnmatch
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "docker/Dockerfile", ROOT / "docker/Dockerfile.jetson"]
+SHIPPED = [
+    "models/demo-b0/model.safetensors",
+    "models/labels/cityscapes.yaml",
+    "calibration/cityscapes.yaml",
+    "deepstream/parser/segdeploy_parser.cpp",
+    "benchmarks/devices.yaml",
+    "benchmarks/reference/ngc-segformer-cityscapes.yaml",
+]
 HADOLINT = shutil.which("hadolint")
 
 
@@ -43,13 +52,47 @@ def defaults(path):
 
 
 def let_through(path):
-    """Whether .dockerignore keeps `path` of the context; its last line that fits decides."""
+    """Whether .dockerignore keeps `path` of the context: of its lines that fit the path or a folder above it,
+    the last decides (moby/patternmatcher)."""
     kept = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.lstrip("!")
-        if line and not line.startswith("#") and (fnmatch(path, pattern) or path.startswith(f"{pattern}/")):
+        pattern = ignored_by(line.lstrip("!"))
+        if not line or line.startswith("#"):
+            continue
+        if any(pattern.fullmatch(str(place)) for place in (Path(path), *Path(path).parents)):
             kept = line.startswith("!")
     return kept
+
+
+def ignored_by(pattern):
+    """A pattern of .dockerignore: ** goes through folders, * and ? stay within a name."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile(
+        re.sub(r"\*\*/|\*\*|\*|\?|.", lambda part: words.get(part[0], re.escape(part[0])), pattern)
+    )
+
+
+def copied_by(path):
+    """(sources, target) of each COPY from the context, stage by stage."""
+    for name, steps in stages(path).items():
+        for rest in (rest for instruction, rest in steps if instruction == "COPY"):
+            *sources, target = [word for word in rest.split() if not word.startswith("--")]
+            origin = re.search(r"--from=(\S+)", rest)
+            if origin:
+                assert origin.group(1) in stages(path), name
+            else:
+                yield sources, target
+
+
+def copy(source, target, into):
+    """What COPY does: a folder's content goes into the target, a file to it, or into it where it ends in a slash."""
+    whole = ROOT / source
+    inside = whole if whole.is_dir() or not target.endswith("/") else whole.parent
+    for file in whole.rglob("*") if whole.is_dir() else [whole]:
+        if file.is_file() and let_through(file.relative_to(ROOT).as_posix()):
+            place = into / target / file.relative_to(inside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 def shipped(path):
@@ -62,33 +105,57 @@ def test_the_targets_are_those_that_are_promised():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_is_copied_is_there_and_gets_into_the_context(path):
-    copied = []
-    for name, steps in stages(path).items():
-        for rest in (rest for instruction, rest in steps if instruction == "COPY"):
-            *sources, _ = [word for word in rest.split() if not word.startswith("--")]
-            origin = re.search(r"--from=(\S+)", rest)
-            if origin:
-                assert origin.group(1) in stages(path), name
-                continue
-            for source in sources:
-                assert (ROOT / source).exists(), source
-                assert let_through(source), source
-                copied.append(source)
+    copied = [source for sources, _ in copied_by(path) for source in sources]
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert let_through(source), source
     project = (ROOT / "pyproject.toml").read_text()
-    forced = re.findall(r'^"(\w+)" = "segdeploy/shipped_data', project, re.MULTILINE)
+    forced = re.findall(r'^"(.+)" = "segdeploy/shipped_data', project, re.MULTILINE)
     assert {*forced, "segdeploy", "pyproject.toml", "README.md", "LICENSE"} == set(copied)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_wheel_is_built_of_what_is_copied_and_installs(path, tmp_path):
+    """The stage's own commands, in a folder that holds what they would find; hatchling comes from this environment."""
+    for sources, target in copied_by(path):
+        for source in sources:
+            copy(source, target, tmp_path / "source")
+    (build,) = [rest for instruction, rest in stages(path)["wheel"] if instruction == "RUN"]
+    wheels = tmp_path / "wheels"
+    words = [sys.executable, "-m", *build.replace("/wheels", str(wheels)).split(), "--no-build-isolation"]
+    done = subprocess.run(words, cwd=tmp_path / "source", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = wheels.glob("segdeploy-*.whl")
+    install = ["-m", "pip", "install", "--no-deps", "--no-index", "--target"]
+    subprocess.run([sys.executable, *install, tmp_path / "there", wheel], capture_output=True, check=True)
+    place = tmp_path / "there/segdeploy/shipped_data"
+    assert [name for name in SHIPPED if not (place / name).is_file()] == []
+    code = "import segdeploy.shipped; print(segdeploy.shipped.folder('models'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "there")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == str(place / "models")
+
+
 @pytest.mark.parametrize(
-    "name", ["x.engine", ".env", ".venv/bin/python", "id_rsa", "models/demo.onnx", "tests/conftest.py"]
+    "name",
+    [
+        "x.engine",
+        ".env",
+        ".venv/bin/python",
+        "id_rsa",
+        "models/demo.onnx",
+        "tests/conftest.py",
+        "benchmarks/int8.py",
+    ],
 )
 def test_what_lies_about_does_not_get_into_the_context(name):
-    ignored = not let_through(name) or any(
-        fnmatch(Path(name).name, line.removeprefix("**/"))
-        for line in (ROOT / ".dockerignore").read_text().splitlines()
-        if line.startswith("**/")
-    )
-    assert ignored
+    assert not let_through(name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
