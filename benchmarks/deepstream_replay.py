@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from setting import RESULTS, setting, write_results
 
 from segdeploy.convert.export import export_onnx
-from segdeploy.graph.load import read_facts
+from segdeploy.graph.load import read_graph
 from segdeploy.model.card import card_for_checkpoint
 from segdeploy.model.signature import ONE_SCALE
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -105,7 +105,7 @@ class Remembering:
     """The reference, asked once for each frame."""
 
     def __init__(self, checkpoint: Path, graph: Path) -> None:
-        self.ask = PyTorchReference(str(checkpoint), read_facts(graph).signature)
+        self.ask = PyTorchReference(str(checkpoint), read_graph(graph, weights=False).signature)
         self.known: dict[int, np.ndarray] = {}
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from segdeploy.convert.int8.quantize import Quantised, Request, quantize
 from segdeploy.convert.int8.recipe import read_recipe
 from segdeploy.datasets.made_scenes import made_scenes
 from segdeploy.files import make_folder
-from segdeploy.graph.load import read_facts
+from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
 from segdeploy.picture.image import Frame
 from segdeploy.picture.segmentation import write_image
@@ -128,7 +128,7 @@ def to_deepstream(
     render(RenderRequest(graph), output / "deepstream")
     configuration, replayed = output / "deepstream" / "nvinfer_config.txt", output / "replay.mp4"
     progress("replaying the configuration over the clip, held against PyTorch")
-    in_pytorch = PyTorchReference(str(checkpoint), read_facts(graph).signature)
+    in_pytorch = PyTorchReference(str(checkpoint), read_graph(graph, weights=False).signature)
     number = count()
 
     def now_and_then(frame: Frame) -> NDArray[np.int64] | None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from segdeploy.cli import main
 from segdeploy.errors import DeepStreamError
 from segdeploy.files import digest_of
-from segdeploy.graph.load import read_facts
+from segdeploy.graph.load import read_graph
 from segdeploy.model.record import first_record, record_path
 from segdeploy.serve.deepstream.launch import command
 from segdeploy.serve.deepstream.lint import lint
@@ -56,7 +56,7 @@ def whole_logits(path, target):
 @pytest.fixture
 def place(models, tmp_path):
     """A folder with what the traps name; `place(trap)` puts one there."""
-    names = read_facts(models["nvinfer"]).signature.labels.names
+    names = read_graph(models["nvinfer"]).signature.labels.names
     lists = {"": names, ".four": names[:4], ".six": (*names, "boat"), ".swapped": names[::-1]}
     for which, classes in lists.items():
         (tmp_path / f"labels{which}.txt").write_text("\n".join(classes) + "\n")
@@ -65,7 +65,7 @@ def place(models, tmp_path):
     refuted.write_bytes(b"an engine")
     verified = {"done": False, "disagrees": True, "why": "in slot 2 of batch 4 0.00% of the pixels are equal"}
     of_graph = first_record(
-        refuted.name, digest_of(refuted), read_facts(models["nvinfer"]).signature, "fp32", 17
+        refuted.name, digest_of(refuted), read_graph(models["nvinfer"]).signature, "fp32", 17
     )
     record_path(refuted).write_text(replace(of_graph, engine={"verified": verified}).as_text())
 
@@ -110,7 +110,7 @@ def test_an_engine_that_was_built_anew_is_not_the_one_that_was_refuted(place, tm
 
 
 def test_every_finding_has_a_trap():
-    sources = Path(__file__).parent.parent.joinpath("segdeploy", "deepstream").glob("lint*.py")
+    sources = Path(__file__).parent.parent.joinpath("segdeploy", "serve", "deepstream").glob("lint*.py")
     written = set(re.findall(r'Finding\(\s*"([a-z0-9-]+)"', "".join(path.read_text() for path in sources)))
     chosen = {"unknown-key", "wrong-type", "out-of-range", "labels-too-few", "labels-too-many"}
     trapped = {path.stem for path in TRAPS.iterdir()} - CLEAN

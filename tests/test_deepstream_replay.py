@@ -15,7 +15,7 @@ from segdeploy import scenes
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import DeepStreamError, RequestError, VideoError
-from segdeploy.graph.load import read_facts
+from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
 from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts, numbered_labels
 from segdeploy.run.session import open_session
@@ -70,7 +70,7 @@ def made(graphs, tmp_path):
 
 @pytest.fixture(scope="module")
 def reference(tiny, graphs):
-    return PyTorchReference(str(tiny), read_facts(graphs("nvinfer")).signature)
+    return PyTorchReference(str(tiny), read_graph(graphs("nvinfer")).signature)
 
 
 def agreement(config, source, reference, tmp_path):
@@ -121,7 +121,7 @@ def test_the_bundled_checkpoint(tmp_path, images):
     size = read_card("segformer-b0-demo").size
     graph = export_onnx(source, card="segformer-b0-demo", output=tmp_path / "demo.onnx").path
     render(Request(graph), tmp_path / "ds")
-    truth = PyTorchReference(str(source), read_facts(graph).signature)
+    truth = PyTorchReference(str(source), read_graph(graph, weights=False).signature)
     seen = replay(tmp_path / "ds" / "nvinfer_config.txt", images, tmp_path / "out.mp4", reference=truth)
     assert seen.agreement.pixel_agreement >= 0.999
     assert seen.pixels == 3 * size.height * size.width
@@ -388,4 +388,4 @@ def test_what_is_refused(made, clip, graphs, tmp_path):
 def test_another_checkpoint_is_no_reference(graphs, tmp_path):
     other = write_checkpoint(tmp_path / "other", TINY, ["a", "b"])
     with pytest.raises(DeepStreamError, match="name the checkpoint that the graph was exported from"):
-        PyTorchReference(str(other), read_facts(graphs("nvinfer")).signature)
+        PyTorchReference(str(other), read_graph(graphs("nvinfer")).signature)

@@ -7,7 +7,7 @@ from segdeploy.convert.fp16 import write_half
 from segdeploy.errors import ExportDisagrees, GraphError
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import layers_of
-from segdeploy.graph.precision import digest_of_scales, written_in
+from segdeploy.graph.precision import digest_of_scales, read_precision
 from segdeploy.model.record import read_record
 from segdeploy.run.session import open_session
 from segdeploy.scenes import write_cityscapes
@@ -26,7 +26,7 @@ def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
     assert record.verdict.startswith("FP16 changes ")
     assert record.classes == ["road", "kerb", "sky", "car", "bus"]
     model = onnx.load(half.path)
-    assert str(written_in(model)) == "fp16"
+    assert str(read_precision(model)) == "fp16"
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert {item.key: item.value for item in model.metadata_props}["segdeploy.precision"] == "fp16"
     with open_session(half.path) as session:
@@ -53,7 +53,7 @@ def test_a_quantised_graph_becomes_int8_and_fp16(graphs, tmp_path):
     onnx.save(quantised(model, {layer.root: 0.05 for layer in layers}, [layers[3].name]), path)
     half = write_half(path, output=tmp_path)
     made = onnx.load(half.path)
-    assert str(written_in(made)) == half.record.precision == "int8+fp16"
+    assert str(read_precision(made)) == half.record.precision == "int8+fp16"
     assert made.opset_import[0].version == 19
     assert digest_of_scales(made) != digest_of_scales(model)
 

@@ -23,7 +23,7 @@ from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.gathers import sampling_as_gathers
-from segdeploy.graph.load import read_facts
+from segdeploy.graph.load import read_graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -297,7 +297,7 @@ def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp
 
 
 def test_the_graph_says_how_much_of_it_counts_places(exported):
-    counted = [read_facts(exported("frames", form).path).counts for form in ("gridsample", "gather")]
+    counted = [read_graph(exported("frames", form).path).counts for form in ("gridsample", "gather")]
     assert counted[0] == 0 < counted[1]
 
 

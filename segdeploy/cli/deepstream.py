@@ -113,12 +113,12 @@ def execute_replay(arguments: argparse.Namespace) -> int:
 
     reference = None
     if arguments.reference:
-        from segdeploy.graph.load import read_facts
+        from segdeploy.graph.load import read_graph
         from segdeploy.serve.deepstream.config import read_config
         from segdeploy.serve.deepstream.reference import PyTorchReference
         from segdeploy.serve.deepstream.replay import graph_of
 
-        signature = read_facts(graph_of(read_config(arguments.config))).signature
+        signature = read_graph(graph_of(read_config(arguments.config)), weights=False).signature
         reference = PyTorchReference(arguments.reference, signature)
     with counted(open_source(arguments.input).frames, "replaying") as advance:
         seen = replay(

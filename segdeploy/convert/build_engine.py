@@ -19,7 +19,7 @@ from segdeploy.convert.int8.quantize import Request as Quantisation
 from segdeploy.convert.int8.quantize import quantize
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.flavour import Flavour, open_flavour
-from segdeploy.graph.precision import Written, written_in
+from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.model.card import read_card
 from segdeploy.prove.material import MOST_IMAGES, images_in
 
@@ -68,7 +68,7 @@ def deploy(
         return Deployed(build_locked(made, target), (graph,))
 
 
-def graph_for(job: Job, request: DeployRequest, written: Written, folder: Path) -> Path | None:
+def graph_for(job: Job, request: DeployRequest, written: Precision, folder: Path) -> Path | None:
     """The graph that is built instead of the one that was given, made here; None where that one will do."""
     asked, command, progress = job.request, job.command, job.progress
     card = read_card(asked.card) if asked.card else None
@@ -115,7 +115,7 @@ def images_of(quantisation: Quantisation) -> list[Path]:
     return []
 
 
-def demand_sense(path: Path, request: DeployRequest, written: Written) -> None:
+def demand_sense(path: Path, request: DeployRequest, written: Precision) -> None:
     asked = request.engine
     if asked.int8 and not written.int8 and request.quantisation is None:
         raise RequestError(
@@ -137,7 +137,7 @@ def demand_sense(path: Path, request: DeployRequest, written: Written) -> None:
         )
 
 
-def written_of(path: Path) -> Written:
+def written_of(path: Path) -> Precision:
     if not path.is_file():
         raise RequestError(
             f"there is no file {path}; a graph is an .onnx made by: segdeploy export CHECKPOINT"
@@ -145,7 +145,7 @@ def written_of(path: Path) -> Written:
     if path.suffix != ".onnx":
         raise GraphError(f"{path.name} ends in {path.suffix!r}; an engine is built from an .onnx")
     try:
-        return written_in(onnx.load(path, load_external_data=False))
+        return read_precision(onnx.load(path, load_external_data=False))
     except Exception as error:  # protobuf's own errors, whose classes differ between its versions
         raise GraphError(
             f"{path} is not an ONNX graph that can be read ({error}); export it again"

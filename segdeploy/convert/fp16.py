@@ -20,7 +20,7 @@ from segdeploy.errors import ExportDisagrees, GraphError
 from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
 from segdeploy.graph.layers import name_nodes
-from segdeploy.graph.precision import write_facts, written_in
+from segdeploy.graph.precision import read_precision, write_facts
 from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
 from segdeploy.model.card import ModelCard, known_cards, read_card
@@ -58,7 +58,7 @@ def write_half(
     with open_session(path, card=card) as session:
         signature = session.signature
     model = onnx.load(path)
-    before = written_in(model)
+    before = read_precision(model)
     if before.fp16:
         raise GraphError(
             f"{path.name} is FP16 already; leave out --fp16, or give the FP32 graph it came from"
@@ -87,7 +87,7 @@ def write_half(
     if open_batch:
         del half.graph.value_info[:]
         set_batch(half, None)
-    precision = str(written_in(half))
+    precision = str(read_precision(half))
     write_facts(half, signature, precision)
     target = output / f"{path.name.removesuffix('.onnx')}.fp16.onnx"
     parent = record_of_graph(path, files.digest_of(path))

@@ -1,61 +1,167 @@
-"""What an .onnx says of itself, read without a runtime and without its weights."""
+"""Reads an .onnx once, without a runtime; the `Graph` that it gives is handed on instead of the path."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx import ModelProto, external_data_helper
 
+from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import Typed, counting_nodes
 from segdeploy.graph.known_bugs import opset_of, samples_of
-from segdeploy.graph.precision import Written, written_in
+from segdeploy.graph.precision import Precision, read_precision
+from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
+
+MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
+# ONNX Runtime promises to read graphs from here on, TensorRT from 9 on.
+OLDEST_OPSET = 7
+LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
-class GraphFacts:
+class Graph:
+    """An .onnx as it was read, with what it says of itself.
+
+    Nobody writes into `model`: whoever changes it copies it first.
+    """
+
+    path: Path
+    model: ModelProto = field(repr=False)
     signature: Signature
-    written: Written
-    outputs: tuple[TensorFacts, ...]
-    samples: int  # GridSample nodes
-    counts: int  # nodes that count places, for which FP16 ends at 2048
-    opset: int
+    precision: Precision
+    digest_read: str | None = None  # of the bytes that `model` was read from; None where its weights were not
 
     @property
-    def precision(self) -> str:
-        """`int8` and `fp16` where the graph itself says so, `fp32` where the builder is free to choose."""
-        return "int8" if self.written.int8 else "fp16" if self.written.fp16 else "fp32"
+    def name(self) -> str:
+        return self.path.name
 
-    @property
-    def is_typed(self) -> bool:
-        """Whether its precision is written in it, so that a builder has to take it as it is."""
-        return self.written.int8 or self.written.fp16
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, and of those beside it that its weights lie in."""
+        beside = weight_files(self.model, self.path)
+        return self.digest_read or joined_digest(files.digest_of(self.path), beside)
+
+    @cached_property
+    def opset(self) -> int:
+        return opset_of(self.model)
+
+    @cached_property
+    def outputs(self) -> tuple[TensorFacts, ...]:
+        return tuple(tensor_facts(value) for value in self.model.graph.output)
+
+    @cached_property
+    def samples(self) -> int:
+        """Counts the GridSample nodes."""
+        return samples_of(self.model)
+
+    @cached_property
+    def counts(self) -> int:
+        """Counts the nodes that count places, for which FP16 ends at 2048."""
+        gathers = any(node.op_type == "GatherND" for node in self.model.graph.node)
+        return len(counting_nodes(Typed(self.model))) if gathers else 0  # looking closer takes a while
 
 
-def read_facts(path: Path) -> GraphFacts:
-    if not path.is_file():
-        raise RequestError(
-            f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
-        )
+def as_graph(source: str | Path | Graph, card: ModelCard | None = None) -> Graph:
+    """A graph that was read already is taken as it is, a path is read."""
+    return source if isinstance(source, Graph) else read_graph(source, card)
+
+
+def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool = True) -> Graph:
+    """Reads `path`; `card` describes a graph that segdeploy has not exported.
+
+    Without `weights` those that lie in files beside it are left there, and nothing is hashed before it is asked for:
+    enough to look at a graph, and an order of magnitude quicker than a session.
+    """
+    path = Path(path)
+    data = read_onnx(path)
     try:
-        model = onnx.load(path, load_external_data=False)
-        inputs = [tensor_facts(value) for value in model.graph.input]
+        model = onnx.load_from_string(data)
+        inputs = [tensor_facts(value) for value in inputs_of(model)]
         outputs = [tensor_facts(value) for value in model.graph.output]
     except Exception as error:  # protobuf's own, which depends on its version
-        raise GraphError(f"{path} cannot be read as an ONNX graph: {str(error).splitlines()[0]}") from error
+        raise GraphError(f"{path} cannot be read as an ONNX graph ({error}); {MADE_BY}") from error
     if not inputs or not outputs:
-        raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
+        raise GraphError(f"{path} is not an ONNX graph: it has no input or no output; {MADE_BY}")
+    demand_opset(model, path)
     metadata = {item.key: item.value for item in model.metadata_props}
-    signature = read_signature(metadata, inputs, outputs, path.name)
-    gathers = any(node.op_type == "GatherND" for node in model.graph.node)  # looking closer takes a while
-    counts = len(counting_nodes(Typed(model))) if gathers else 0
-    return GraphFacts(
-        signature, written_in(model), tuple(outputs), samples_of(model), counts, opset_of(model)
-    )
+    signature = read_signature(metadata, inputs, outputs, path.name, card)
+    names = weight_files(model, path)
+    digest = None
+    if weights:
+        load_weights(model, path)
+        digest = joined_digest(hashlib.sha256(data).hexdigest(), names)
+    return Graph(path, model, signature, read_precision(model), digest)
+
+
+def read_onnx(path: Path) -> bytes:
+    if not path.is_file():
+        raise RequestError(f"there is no file {path}; {MADE_BY}")
+    if path.suffix != ".onnx":
+        raise GraphError(f"{path.name} ends in {path.suffix!r}; {MADE_BY}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"{path} cannot be read: {error.strerror}") from error
+    if data.startswith(LFS_POINTER):
+        raise GraphError(
+            f"{path} is a pointer of Git LFS and not the graph itself; fetch it with: git lfs pull"
+        )
+    return data
+
+
+def inputs_of(model: ModelProto) -> list[Any]:
+    """The inputs that are fed: older exporters list the weights among them."""
+    weights = {item.name for item in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def demand_opset(model: ModelProto, path: Path) -> None:
+    opset = opset_of(model)
+    if opset < OLDEST_OPSET:
+        raise GraphError(
+            f"{path.name} has opset {opset}, and ONNX Runtime reads {OLDEST_OPSET} and newer; export it again with a"
+            " newer one"
+        )
+
+
+def weight_files(model: ModelProto, path: Path) -> list[Path]:
+    """The files beside `path` that weights lie in; their names are data out of the file, and never lead elsewhere."""
+    names = {
+        external_data_helper.ExternalDataInfo(tensor).location
+        for tensor in model.graph.initializer
+        if external_data_helper.uses_external_data(tensor)
+    }
+    for name in names:
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise GraphError(
+                f"{path} says that its weights lie in {name!r}, which is not beside it; {MADE_BY}"
+            )
+    return [path.parent / name for name in sorted(names)]
+
+
+def load_weights(model: ModelProto, path: Path) -> None:
+    try:
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx's own, which depends on its version
+        raise GraphError(
+            f"the weights of {path} cannot be read ({str(error).splitlines()[0]}); keep its files together"
+        ) from error
+
+
+def joined_digest(digest: str, beside: Sequence[Path]) -> str:
+    """`digest` itself where the graph is one file."""
+    if not beside:
+        return digest
+    return hashlib.sha256("".join([digest, *map(files.digest_of, beside)]).encode()).hexdigest()
 
 
 def tensor_facts(value: Any) -> TensorFacts:

@@ -1,4 +1,4 @@
-"""What is written in a graph: the INT8 of its pairs and the FP16 of its types, whoever made it, and its facts."""
+"""Detects a graph's precision (its Q/DQ pairs, its FP16 tensors), and writes segdeploy's metadata into it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,38 @@ PRECISION = f"{PREFIX}precision"
 
 
 @dataclass(frozen=True)
-class Written:
+class Precision:
+    """What is written in a graph, whoever made it; a builder is free to choose the rest."""
+
     int8: bool
     fp16: bool
 
     def __str__(self) -> str:
         return "+".join(name for name, there in (("int8", self.int8), ("fp16", self.fp16)) if there) or "fp32"
 
-    def also(self, *, int8: bool, fp16: bool) -> Written:
-        return Written(self.int8 or int8, self.fp16 or fp16)
+    @property
+    def narrowest(self) -> str:
+        return "int8" if self.int8 else "fp16" if self.fp16 else "fp32"
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether any of it is written in the graph, so that a builder has to take it as it is."""
+        return self.int8 or self.fp16
+
+    def also(self, *, int8: bool, fp16: bool) -> Precision:
+        return Precision(self.int8 or int8, self.fp16 or fp16)
 
 
-def written_in(model: ModelProto) -> Written:
+def read_precision(model: ModelProto) -> Precision:
     graph = model.graph
     halves = any(item.data_type == TensorProto.FLOAT16 for item in graph.initializer) or any(
         node.op_type == "Cast" and attribute(node, "to") == TensorProto.FLOAT16 for node in graph.node
     )
-    return Written(any(node.op_type == "QuantizeLinear" for node in graph.node), halves)
+    return Precision(any(node.op_type == "QuantizeLinear" for node in graph.node), halves)
 
 
 def write_facts(model: ModelProto, signature: Signature, precision: str) -> None:
-    """What a session reads back, also of a graph that came from elsewhere."""
+    """Writes what a session reads back, also of a graph that came from elsewhere."""
     kept = {item.key: item.value for item in model.metadata_props}
     helper.set_model_props(model, kept | signature.metadata() | {PRECISION: precision})
 

@@ -18,7 +18,7 @@ from segdeploy.convert.engine.settings import demand_core, demand_possible
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.plugins import runnable
-from segdeploy.graph.precision import Written, written_in
+from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.model.card import read_card
 from segdeploy.model.signature import Signature
 from segdeploy.prove import verify
@@ -32,7 +32,7 @@ class Job:
     digest: str
     model: ModelProto
     signature: Signature
-    written: Written
+    written: Precision
     request: EngineRequest
     flavour: Flavour
     profile: Profile
@@ -99,7 +99,7 @@ def job_of(
     sampling = sampling_of(flavour, request, model, graph.name)
     with runnable(graph, model) as path, open_session(path, card=card) as session:
         signature = session.signature
-    written = written_in(model)
+    written = read_precision(model)
     if request.calibration is not None and str(written) != "fp32":
         raise GraphError(
             f"{graph.name} is {written}; TensorRT's calibrator takes the FP32 graph it came from"

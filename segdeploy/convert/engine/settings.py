@@ -14,7 +14,7 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.fp16 import Typed, counting_nodes
-from segdeploy.graph.precision import Written
+from segdeploy.graph.precision import Precision
 from segdeploy.run.tensorrt.compatibility import rtx_targets
 
 GIB = 1 << 30
@@ -69,7 +69,7 @@ def targets_of(flavour: Flavour, names: tuple[str, ...]) -> list[Any]:
     return [known[name] for name in names]
 
 
-def configure(network: Network, request: EngineRequest, written: Written) -> Any:
+def configure(network: Network, request: EngineRequest, written: Precision) -> Any:
     flavour, module = network.flavour, network.flavour.module
     config = network.builder.create_builder_config()
     config.profiling_verbosity = (

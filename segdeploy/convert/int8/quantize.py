@@ -24,7 +24,7 @@ from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.int8 import refuse_quantised
 from segdeploy.graph.layers import layers_of, name_nodes
-from segdeploy.graph.precision import written_in
+from segdeploy.graph.precision import read_precision
 from segdeploy.graph.tidy import set_batch
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
@@ -75,7 +75,7 @@ def read_graph(path: Path, card: ModelCard | None) -> tuple[ModelProto, Signatur
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)  # as older exporters list them
     refuse_quantised(model)
-    precision = str(written_in(model))
+    precision = str(read_precision(model))
     if precision != "fp32":
         raise GraphError(f"{path.name} is {precision}; quantise the FP32 graph it came from")
     opset = next((item.version for item in model.opset_import if item.domain == ""), 0)

@@ -197,7 +197,7 @@ def agreement(plan: Plan) -> str:
 
 def precision_words(plan: Plan) -> str:
     precision = NETWORK_MODES[plan.network_mode]
-    if plan.facts.is_typed or precision == "fp32":
+    if plan.facts.precision.is_typed or precision == "fp32":
         return ""
     return (
         f"The graph is FP32, and network-mode {plan.network_mode} lets TensorRT choose where it computes in"

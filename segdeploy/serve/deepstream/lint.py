@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segdeploy.errors import DeepStreamError, GraphError
-from segdeploy.graph.load import GraphFacts, read_facts
+from segdeploy.graph.load import Graph, read_graph
 from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_text
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
@@ -57,11 +57,11 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
     return in_order(found)
 
 
-def facts_of(config: NvinferConfig, model: Path | None) -> GraphFacts | None:
+def facts_of(config: NvinferConfig, model: Path | None) -> Graph | None:
     if model is not None:
-        return read_facts(model)
+        return read_graph(model, weights=False)
     own = config.file("onnx-file")
-    return read_facts(own) if own and own.is_file() else None
+    return read_graph(own, weights=False) if own and own.is_file() else None
 
 
 def in_order(found: Iterable[Finding]) -> list[Finding]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isclose
 
-from segdeploy.graph.load import GraphFacts
+from segdeploy.graph.load import Graph
 from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
 from segdeploy.serve.deepstream.keys import is_before
 from segdeploy.serve.deepstream.plan import OUR_PARSER, STRONGLY_TYPED_SINCE, TAO_PARSER
 
 
-def check(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def check(case: Case, facts: Graph) -> Iterator[Finding]:
     if facts.signature.input.dtype != "float32":
         yield Finding(
             "input-type", case.config.line("onnx-file"),
@@ -27,7 +27,7 @@ def check(case: Case, facts: GraphFacts) -> Iterator[Finding]:
     yield from parser(case, facts)
 
 
-def normalisation(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def normalisation(case: Case, facts: Graph) -> Iterator[Finding]:
     config, signature = case.config, facts.signature
     scale, offsets = config.get("net-scale-factor"), config.get("offsets") or (0.0, 0.0, 0.0)
     if not all(isclose(scale, wanted, rel_tol=1e-6) for wanted in signature.scale):
@@ -62,7 +62,7 @@ def joined(values: tuple[float, ...]) -> str:
     return ";".join(f"{value:.10g}" for value in values)
 
 
-def shapes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def shapes(case: Case, facts: Graph) -> Iterator[Finding]:
     config, signature = case.config, facts.signature
     dims, batch = config.get("infer-dims"), config.get("batch-size")
     own = (3, signature.size.height, signature.size.width)
@@ -84,7 +84,7 @@ def shapes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def classes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def classes(case: Case, facts: Graph) -> Iterator[Finding]:
     config, names = case.config, facts.signature.labels.names
     if facts.signature.card == NO_CARD and facts.signature.interface == "nvinfer":
         return  # its output is ids, and nothing says how many there are
@@ -116,12 +116,12 @@ def classes(case: Case, facts: GraphFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def types(case: Case, facts: Graph) -> Iterator[Finding]:
     config, mode = case.config, case.config.get("network-mode")
-    if not facts.is_typed or config.get("strongly-typed"):
+    if not facts.precision.is_typed or config.get("strongly-typed"):
         return
     remedy = "add strongly-typed=1 and write network-mode=0"
-    if facts.written.int8 and mode not in (1, 3):
+    if facts.precision.int8 and mode not in (1, 3):
         if is_before(case.version, STRONGLY_TYPED_SINCE):
             remedy = "write network-mode=1 and give a calibration cache, which is what turns INT8 on in this version"
         yield Finding(
@@ -129,7 +129,7 @@ def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
             f"the graph holds Q/DQ nodes, which TensorRT refuses or ignores with network-mode {mode} and without"
             " strongly-typed=1", remedy,
         )  # fmt: skip
-    elif facts.written.fp16 and not facts.written.int8 and mode not in (2, 3):
+    elif facts.precision.fp16 and not facts.precision.int8 and mode not in (2, 3):
         if is_before(case.version, STRONGLY_TYPED_SINCE):
             remedy = "write network-mode=2"
         yield Finding(
@@ -138,7 +138,7 @@ def types(case: Case, facts: GraphFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def parser(case: Case, facts: GraphFacts) -> Iterator[Finding]:
+def parser(case: Case, facts: Graph) -> Iterator[Finding]:
     config, output, size = case.config, facts.signature.output, facts.signature.size
     kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
     said = describe(output)

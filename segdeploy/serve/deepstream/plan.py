@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segdeploy.errors import DeepStreamError
 from segdeploy.files import digest_of
-from segdeploy.graph.load import GraphFacts, read_facts
+from segdeploy.graph.load import Graph, read_graph
 from segdeploy.model.record import ArtifactRecord, read_record
 from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
@@ -43,7 +43,7 @@ class Plan:
     """A request with nothing left open."""
 
     request: Request
-    facts: GraphFacts
+    facts: Graph
     record: ArtifactRecord | None
     parser: str | None  # None: network-type 100
     network_mode: int
@@ -66,7 +66,7 @@ def make_plan(request: Request) -> Plan:
         raise DeepStreamError(
             f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
         )
-    facts = read_facts(request.model)
+    facts = read_graph(request.model, weights=False)
     signature, name = facts.signature, request.model.name
     if signature.interface == "frames":
         raise DeepStreamError(
@@ -106,7 +106,7 @@ def record_of(model: Path) -> ArtifactRecord | None:
     return record
 
 
-def choose_parser(request: Request, facts: GraphFacts) -> str:
+def choose_parser(request: Request, facts: Graph) -> str:
     takes_output = facts.signature.interface == "nvinfer"
     has_tao = not is_before(request.deepstream, TAO_PARSER_SINCE)
     parser = request.parser or ("tao" if takes_output and has_tao else "segdeploy")
@@ -125,20 +125,20 @@ def choose_parser(request: Request, facts: GraphFacts) -> str:
     return parser
 
 
-def precision_of(request: Request, facts: GraphFacts) -> tuple[int, bool, Path | None]:
+def precision_of(request: Request, facts: Graph) -> tuple[int, bool, Path | None]:
     """network-mode, strongly-typed, and the calibration cache.
 
     A typed graph is taken as it is from 9.1 on, which has `strongly-typed`, and then network-mode has to be 0: the
     flags that 1 and 2 set are refused beside it. Before, INT8 is on only where a cache is read.
     """
-    own, asked = facts.precision, request.precision or facts.precision
+    own, asked = facts.precision.narrowest, request.precision or facts.precision.narrowest
     if asked not in PRECISIONS:
         raise DeepStreamError(f"{asked!r} is not a precision; known: {', '.join(PRECISIONS)}")
-    if facts.is_typed and asked != own:
+    if facts.precision.is_typed and asked != own:
         raise DeepStreamError(
             f"{request.model.name} is an {own} graph and {asked} was asked for; take the FP32 graph that it was made of"
         )
-    if facts.is_typed and not is_before(request.deepstream, STRONGLY_TYPED_SINCE):
+    if facts.precision.is_typed and not is_before(request.deepstream, STRONGLY_TYPED_SINCE):
         return 0, True, None
     if asked != "int8":
         return (2 if asked == "fp16" else 0), False, None
@@ -149,7 +149,7 @@ def precision_of(request: Request, facts: GraphFacts) -> tuple[int, bool, Path |
             " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
             " --int8-cache"
         )
-    return (3 if facts.written.fp16 else 1), False, cache
+    return (3 if facts.precision.fp16 else 1), False, cache
 
 
 def beside(model: Path) -> Path:

@@ -82,7 +82,9 @@ def nvinfer_config(plan: Plan) -> str:
         Line("network-mode", plan.network_mode, "0 FP32, 1 INT8, 2 FP16, 3 INT8 and FP16"),
     ]
     if plan.strongly_typed:
-        lines.append(Line("strongly-typed", True, f"its precision, {plan.facts.precision}, is in the graph"))
+        lines.append(
+            Line("strongly-typed", True, f"its precision, {plan.facts.precision.narrowest}, is in the graph")
+        )
     if plan.cache:
         lines.append(Line("int8-calib-file", plan.cache.name))
     lines += [
