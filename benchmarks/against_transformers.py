@@ -43,7 +43,8 @@ from segdeploy.convert.export import OPSET, export_onnx
 from segdeploy.graph.layers import all_macs
 from segdeploy.picture import image
 from segdeploy.prove.agreement import compare_logits
-from segdeploy.run.session import Session, open_session, prepared, segment
+from segdeploy.run.io import to_input
+from segdeploy.run.session import Session, open_session, segment
 from segdeploy.size import Size
 
 CLASSES = 19
@@ -185,7 +186,7 @@ def usual_run(row: Row, run: Callable, frame: np.ndarray) -> Callable:
 def our_run(row: Row, session: Session, frame: np.ndarray) -> Callable:
     if row.measured == "frame":
         return lambda: segment(session, frame, kernel="linear").labels
-    eaten = prepared(session.signature, image.resize(frame, row.size)[None])
+    eaten = to_input(session.signature, image.resize(frame, row.size)[None])
     return lambda: session.run(eaten)
 
 
@@ -199,7 +200,7 @@ def agreements(
     errors = [compare_logits(reference, networks[side](pixels)) for side in SIDES[1:3]]
     same, same_at_frame = [], []
     for session in sessions.values():
-        answer = session.run(prepared(session.signature, image.resize(frame, row.size)[None]))
+        answer = session.run(to_input(session.signature, image.resize(frame, row.size)[None]))
         if row.measured == "frame":
             same.append(equal(expected, answer[0]))
             labels = segment(session, frame, kernel="linear").labels

@@ -95,14 +95,15 @@ def facts(began: float, count: int) -> dict:
 def forward(graph: Path, images: Path, count: int) -> dict:
     """What anybody's evaluation does: read, fit, run."""
     from segdeploy.picture.image import find_images, fit, read_frame
-    from segdeploy.run.session import open_session, prepared
+    from segdeploy.run.io import to_input
+    from segdeploy.run.session import open_session
 
     with open_session(graph) as session:
         signature, paths = session.signature, find_images(images / "leftImg8bit")[:count]
         began = time.perf_counter()
         for path in paths:
             frame, _ = fit(read_frame(path), signature.size)
-            session.run(prepared(signature, frame[None]))
+            session.run(to_input(signature, frame[None]))
         return facts(began, count)
 
 

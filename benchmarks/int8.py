@@ -34,7 +34,8 @@ from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.layers import layers_of
 from segdeploy.measure.evaluate.evaluate import evaluate, whole_image
 from segdeploy.picture.image import fit, read_frame
-from segdeploy.run.session import open_session, prepared
+from segdeploy.run.io import to_input
+from segdeploy.run.session import open_session
 from segdeploy.size import Size
 
 
@@ -154,7 +155,7 @@ class Reader(CalibrationDataReader):
         if path is None:
             return None
         frame, _ = fit(read_frame(path), self.signature.size, kernel=self.signature.resize)
-        return {self.signature.input.name: prepared(self.signature, np.asarray(frame)[None])}
+        return {self.signature.input.name: to_input(self.signature, np.asarray(frame)[None])}
 
 
 def peer(fp32: Path, train, method: str, images: int, folder: Path) -> dict:

@@ -11,7 +11,8 @@ from segdeploy.errors import RequestError
 from segdeploy.measure.bench.pytorch import open_eager, ran
 from segdeploy.measure.bench.timing_pytorch import CudaLane, start_of_time
 from segdeploy.prove.agreement import compare_logits
-from segdeploy.run.session import open_session, prepared, segment
+from segdeploy.run.io import to_input
+from segdeploy.run.session import open_session, segment
 from segdeploy.run.timing import Modes
 from segdeploy.size import Size
 
@@ -33,7 +34,7 @@ def test_a_checkpoint_answers_as_its_graph_does(tiny, graphs, interface, network
         open_session(graphs(interface), threads=1) as graph,
     ):
         assert eager.signature.input._replace(shape=graph.signature.input.shape) == graph.signature.input
-        inputs = prepared(graph.signature, frame[None])
+        inputs = to_input(graph.signature, frame[None])
         answers, expected = eager.run(inputs), graph.run(inputs)
         assert (answers.dtype, answers.shape) == (expected.dtype, expected.shape)
         if interface == "logits":

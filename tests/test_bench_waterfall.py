@@ -20,7 +20,8 @@ from segdeploy.measure.bench.waterfall import (
 )
 from segdeploy.picture import image
 from segdeploy.picture.video_writing import ClipWriter
-from segdeploy.run.session import answered, open_session, prepared, segment, segmentation_of
+from segdeploy.run.io import from_output, to_input
+from segdeploy.run.session import open_session, segment, segmentation_of
 from segdeploy.size import Size
 
 QUICK = Plan(warm_up_ms=1, duration_s=0.01)
@@ -95,8 +96,8 @@ def test_labels_are_those_that_segment_gives(graphs, interface):
     frame = scenes.make_scene(5, 120, 200).image
     with open_session(graphs(interface), threads=1) as session:
         fitted, geometry = image.fit(frame, session.signature.size, "stretch", session.signature.resize)
-        answers = session.run(prepared(session.signature, fitted[None]))
-        found = segmentation_of(session.signature, answered(session.signature, answers)[0], geometry)
+        answers = session.run(to_input(session.signature, fitted[None]))
+        found = segmentation_of(session.signature, from_output(session.signature, answers)[0], geometry)
         np.testing.assert_array_equal(found.labels, segment(session, frame).labels)
 
 

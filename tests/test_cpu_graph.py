@@ -5,14 +5,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession
-from segdeploy.run.session import open_session, prepared
+from segdeploy.run.session import open_session
 
 
 def images(session, count):
     size = session.signature.size
     frames = np.random.default_rng(0).integers(0, 256, (count, size.height, size.width, 3), np.uint8)
-    return prepared(session.signature, frames)
+    return to_input(session.signature, frames)
 
 
 @pytest.mark.parametrize("interface", ["nvinfer", "frames"])

@@ -9,11 +9,8 @@ from fake_tensorrt import VERSIONS, symbols
 import segdeploy
 
 ROOT = Path(segdeploy.__file__).parent
-SOURCES = [
-    ROOT / "tensorrt_log.py",
-    *sorted((ROOT / "engine").glob("*.py")),
-    *sorted((ROOT / "sessions").glob("*.py")),
-]
+FOLDERS = ("convert/engine", "run/tensorrt")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("[!_]*.py"))]
 OF_RTX = {
     "ComputeCapability", "ComputeCapability.__members__", "EngineValidity", "EngineInvalidityDiagnostics",
     "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy",

@@ -18,7 +18,8 @@ from segdeploy.measure.evaluate.windows import sliding_window
 from segdeploy.model.card import read_card
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.signature import ONE_SCALE, TensorFacts, read_signature
-from segdeploy.run.session import answered, open_session, segment
+from segdeploy.run.io import from_output
+from segdeploy.run.session import open_session, segment
 from segdeploy.scenes import make_scene
 from segdeploy.size import Size
 
@@ -266,9 +267,9 @@ def test_what_the_graph_leaves_open_is_checked_when_it_runs():
     with pytest.raises(
         GraphError, match="answers logits of 5 classes, and the card 'segformer-b0-ade' has 150"
     ):
-        answered(signature, np.zeros((1, 5, 24, 40), np.float32))
+        from_output(signature, np.zeros((1, 5, 24, 40), np.float32))
     with pytest.raises(GraphError, match=r"answers labels \(1, 24, 40\) to images of 96x160"):
-        answered(replace(signature, interface="nvinfer"), np.zeros((1, 24, 40), np.int64))
+        from_output(replace(signature, interface="nvinfer"), np.zeros((1, 24, 40), np.int64))
 
 
 def test_an_id_beyond_the_cards_classes_is_refused(graphs, card, tmp_path):

@@ -12,7 +12,8 @@ from segdeploy.errors import EngineError
 from segdeploy.graph.fp16 import to_fp16
 from segdeploy.picture import image
 from segdeploy.prove import golden
-from segdeploy.run.session import open_session, prepared, segment
+from segdeploy.run.io import to_input
+from segdeploy.run.session import open_session, segment
 from segdeploy.scenes import write_cityscapes
 from segdeploy.size import Size
 
@@ -85,7 +86,7 @@ def test_logits_become_labels_after_upsampling(graphs):
     path = graphs("logits")
     with open_session(path) as session:
         frame = np.random.default_rng(3).integers(0, 256, (96, 160, 3), np.uint8)
-        answer = session.run(prepared(session.signature, frame[None]))
+        answer = session.run(to_input(session.signature, frame[None]))
         labels = golden.labels_of(session.signature, answer)
         fitted, geometry = image.fit(frame, session.signature.size)
     assert np.array_equal(fitted, frame)

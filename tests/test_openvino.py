@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession
-from segdeploy.run.session import open_session, prepared
+from segdeploy.run.session import open_session
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def openvino():
 def images(session, count):
     size = session.signature.size
     frames = np.random.default_rng(0).integers(0, 256, (count, size.height, size.width, 3), np.uint8)
-    return prepared(session.signature, frames)
+    return to_input(session.signature, frames)
 
 
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])

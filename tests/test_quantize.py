@@ -369,8 +369,8 @@ def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         quantize(demo, plain, output=tmp_path)
     monkeypatch.setattr(collecting, "keep", keep)
-    prepared = collecting.prepared
-    monkeypatch.setattr(collecting, "prepared", lambda *given: ran.append(1) or prepared(*given))
+    to_input = collecting.to_input
+    monkeypatch.setattr(collecting, "to_input", lambda *given: ran.append(1) or to_input(*given))
     resumed = quantize(demo, plain, output=tmp_path)
     assert len(ran) == 4
     straight = quantize(demo, plain, output=tmp_path / "straight")

@@ -4,7 +4,8 @@ from conftest import CLASSES
 
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.picture.image import fit
-from segdeploy.run.session import open_session, prepared, segment, segment_many
+from segdeploy.run.io import to_input
+from segdeploy.run.session import open_session, segment, segment_many
 
 
 def frames_of(count, height=120, width=200):
@@ -52,7 +53,7 @@ def test_frames_are_resized_as_the_model_was_trained_unless_told(graphs):
         assert session.signature.resize == "pillow"
         for kernel, used in ((None, "pillow"), ("linear", "linear"), ("pillow", "pillow")):
             fitted, _ = fit(frame, session.signature.size, kernel=used)
-            expected = session.run(prepared(session.signature, fitted[None]))[0]
+            expected = session.run(to_input(session.signature, fitted[None]))[0]
             fitted_back = segment(session, frame, kernel=kernel)
             assert set(np.unique(fitted_back.labels)) <= set(np.unique(expected))
 

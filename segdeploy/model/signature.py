@@ -11,7 +11,7 @@ are recognised by their inputs and outputs, and described by a card.
 
 A foreign graph has the interface that comes nearest: `logits` where it answers those, or else `frames` where it eats
 bytes and `nvinfer` where it eats numbers. Its tensors may be named, laid out and typed otherwise, and three channels
-may have three scales: `prepared` and `answered` in `segdeploy.sessions` see to that.
+may have three scales: `to_input` and `from_output` in `segdeploy.run.io` see to that.
 """
 
 from __future__ import annotations

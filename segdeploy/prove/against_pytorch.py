@@ -32,8 +32,8 @@ from segdeploy.networks.interface import upsampled
 from segdeploy.prove import agreement
 from segdeploy.prove.agreement import MAX_LOGITS_RMS_FP16, Agreement
 from segdeploy.run.inner_tensors import TapSession
+from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession
-from segdeploy.run.session import prepared
 from segdeploy.size import Size
 
 SLOTS_PROVEN = 3  # batch slots compared where the batch is open
@@ -53,7 +53,7 @@ class Probe:
 
     def inputs(self, turn: int, signature: Signature) -> NDArray[Any]:
         batch = np.stack([self.frames[self.place(turn, slot)] for slot in range(self.slots)])
-        return prepared(signature, batch)
+        return to_input(signature, batch)
 
 
 def make_probe(plain: nn.Module, card: ModelCard, signature: Signature) -> Probe:
@@ -74,7 +74,7 @@ def prove(model: ModelProto, path: Path, probe: Probe, signature: Signature) -> 
             for slot in range(probe.slots):
                 seen.append(compare(probe.references[probe.place(turn, slot)], answers[slot], signature))
         if signature.batch is None:
-            single = session.run(prepared(signature, probe.frames[0][None]))
+            single = session.run(to_input(signature, probe.frames[0][None]))
             seen.append(compare(probe.references[0], single[0], signature))
     if signature.interface != "logits":
         seen.append(
@@ -118,7 +118,7 @@ def compare_inner_logits(
     model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
 ) -> Agreement:
     """A graph that answers labels is also looked into: its logits, before the upsampling."""
-    inputs = prepared(signature, frame[None]).repeat(signature.batch or 1, axis=0)
+    inputs = to_input(signature, frame[None]).repeat(signature.batch or 1, axis=0)
     ((_, answer),) = TapSession(model, [logits_of(model)]).run(inputs)
     return Agreement(0, 0, 0, *errors_of(reference, answer[:1]))
 

@@ -27,7 +27,7 @@ from segdeploy.graph.plugins import without_plugins
 from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Geometry, fit, read_frame, unfit_logits
 from segdeploy.prove.material import spread
-from segdeploy.run.session import answered, prepared
+from segdeploy.run.io import from_output, to_input
 from segdeploy.size import Size
 
 COUNT = 3  # different ones for neighbouring slots, and for a slot and its neighbours in the next round
@@ -51,7 +51,7 @@ def make(
     labels: list[NDArray[np.uint8]] = []
     for start in range(0, count, batch):
         slots = [(start + slot) % count for slot in range(batch)]
-        answer = run_exactly(model, prepared(signature, frames[slots]), signature.output.name)
+        answer = run_exactly(model, to_input(signature, frames[slots]), signature.output.name)
         labels.extend(labels_of(signature, answer))
     return [
         {"of": name, "enlarged": times, "frame": as_text(small), "labels": as_text(known)}
@@ -102,7 +102,7 @@ def enlarged(small: NDArray[np.uint8], times: int, size: Size) -> NDArray[np.uin
 
 def labels_of(signature: Signature, answers: NDArray[Any]) -> NDArray[np.uint8]:
     """The labels N×H×W of a graph's or an engine's output."""
-    given = answered(signature, answers)
+    given = from_output(signature, answers)
     if signature.interface != "logits":
         return given
     whole = Geometry(signature.size, signature.size, 0, 0)

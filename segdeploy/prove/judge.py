@@ -17,7 +17,7 @@ from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.prove.agreement import compare_logits, rms_of_logits
 from segdeploy.prove.confusion import Confusion
 from segdeploy.run.inner_tensors import TapSession
-from segdeploy.run.session import prepared
+from segdeploy.run.io import to_input
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -84,7 +84,7 @@ class Judge:
         for first in range(0, len(self.fitted), slots):
             places = list(range(first, min(first + slots, len(self.fitted))))
             filled = np.stack([self.fitted[places[slot % len(places)]][0] for slot in range(slots)])
-            yield places, prepared(self.signature, filled)
+            yield places, to_input(self.signature, filled)
 
     def answers(self, model: ModelProto) -> Iterator[tuple[NDArray[np.float32], LabelMap]]:
         """Of each probe its logits and its labels, at the frame's size."""

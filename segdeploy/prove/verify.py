@@ -25,7 +25,8 @@ from segdeploy.model.record import ArtifactRecord
 from segdeploy.prove import agreement, golden
 from segdeploy.prove.agreement import Agreement, compare_labels
 from segdeploy.run import cuda
-from segdeploy.run.session import Session, prepared
+from segdeploy.run.io import to_input
+from segdeploy.run.session import Session
 from segdeploy.run.tensorrt.compatibility import read_engine_record, rebuild, target_of
 from segdeploy.run.tensorrt.engine_facts import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
@@ -138,7 +139,7 @@ def compare(
     for turn in range(len(frames)):
         places = [orders[slot % len(orders)][turn] for slot in range(batch)]
         answers = golden.labels_of(
-            session.signature, session.run(prepared(session.signature, frames[places]))
+            session.signature, session.run(to_input(session.signature, frames[places]))
         )
         for slot, place in enumerate(places):
             turns[slot].append(compare_labels(labels[place][None], answers[slot][None]))

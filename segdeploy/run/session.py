@@ -16,6 +16,7 @@ from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry
 from segdeploy.picture.segmentation import Segmentation
+from segdeploy.run.io import from_output, to_input
 
 __all__ = ["Session", "open_session", "segment", "segment_many"]
 
@@ -126,7 +127,7 @@ def segment_batch(
     """At most one batch; where the session takes larger ones only, it gets black frames for the rest."""
     signature = session.signature
     inputs, geometries = fit_batch(session, frames, how, kernel)
-    answers = answered(signature, session.run(inputs))
+    answers = from_output(signature, session.run(inputs))
     return [  # the padded slots have no geometry
         segmentation_of(signature, answer, geometry)
         for answer, geometry in zip(answers, geometries, strict=False)
@@ -144,45 +145,11 @@ def fit_batch(
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    return prepared(signature, fitted), geometries
+    return to_input(signature, fitted), geometries
 
 
 def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:
-    """One slot of what `answered` gives, at its frame's size."""
+    """One slot of what `from_output` gives, at its frame's size."""
     if signature.interface == "logits":
         return Segmentation(image.unfit_logits(answer, signature.size, geometry), signature.labels)
     return Segmentation(image.unfit(answer, geometry), signature.labels)
-
-
-def prepared(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
-    """Fitted frames N×H×W×3 as the graph's input."""
-    if signature.input.dtype == "uint8":
-        return frames if signature.channels_last else np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
-    pixels: NDArray[Any] = image.normalise(frames, signature.mean, signature.scale)
-    if signature.channels_last:
-        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    return pixels.astype(signature.input.dtype, copy=False)
-
-
-def answered(signature: Signature, answers: NDArray[Any]) -> NDArray[Any]:
-    """The graph's output as float32 logits N×C×h×w or uint8 labels N×H×W."""
-    if signature.interface == "logits":
-        if signature.logits_last:
-            answers = np.ascontiguousarray(answers.transpose(0, 3, 1, 2))
-        if answers.shape[1] != signature.classes:  # a graph that left their number open
-            raise GraphError(
-                f"the graph answers logits of {answers.shape[1]} classes, and the card {signature.card!r} has"
-                f" {signature.classes}; name the card that it was trained for"
-            )
-        return answers.astype(np.float32, copy=False)
-    size = signature.size
-    if answers[0].size != size.height * size.width:  # a graph that left its sides open
-        raise GraphError(
-            f"the graph answers labels {answers.shape} to images of {size}; export it with labels of the input's size"
-        )
-    if signature.foreign and not 0 <= answers.min() <= answers.max() < signature.classes:
-        raise GraphError(
-            f"the graph answers class ids of {answers.min()} to {answers.max()}, and its card {signature.card!r} has"
-            f" {signature.classes} classes; name the card that it was trained for"
-        )
-    return answers.reshape(-1, size.height, size.width).astype(np.uint8, copy=False)

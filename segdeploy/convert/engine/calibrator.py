@@ -21,7 +21,7 @@ from segdeploy.errors import CalibrationError, EngineError
 from segdeploy.flavour import Flavour
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
-from segdeploy.run.session import prepared
+from segdeploy.run.io import to_input
 
 ALGORITHM = "EntropyCalibration2"
 
@@ -79,7 +79,7 @@ def batches(images: Sequence[Path], signature: Signature, batch: int) -> Iterato
     for start in range(0, len(images) - batch + 1, batch):
         frames = [image.read_frame(path) for path in images[start : start + batch]]
         fitted = [image.fit(frame, signature.size, kernel=signature.resize)[0] for frame in frames]
-        yield np.ascontiguousarray(prepared(signature, np.stack(fitted)))
+        yield np.ascontiguousarray(to_input(signature, np.stack(fitted)))
 
 
 def calibrator_of(flavour: Flavour, feed: Feed) -> Any:

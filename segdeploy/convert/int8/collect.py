@@ -26,7 +26,7 @@ from segdeploy.picture import image
 from segdeploy.picture.image import Frame, read_frame
 from segdeploy.prove.material import FEWEST
 from segdeploy.run.inner_tensors import TapChain
-from segdeploy.run.session import prepared
+from segdeploy.run.io import to_input
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -90,7 +90,7 @@ def collect(
         progress()
 
     def count_frame(path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
-        inputs = prepared(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
+        inputs = to_input(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
         parts = chain.run(model.graph.input[0].name, inputs)
         tally.add(
             ([(name, one_of(values, len(inputs))) for name, values in part] for part in parts), path, pool

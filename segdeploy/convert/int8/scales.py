@@ -22,7 +22,7 @@ from segdeploy.graph.layers import Layer, layers_of, results_of
 from segdeploy.model.card import known_cards, read_card
 from segdeploy.prove.ranges import measure_ranges
 from segdeploy.run.inner_tensors import TapSession
-from segdeploy.run.session import prepared
+from segdeploy.run.io import to_input
 
 PEAKS_ON = 16  # images, for the largest value of a channel
 RANGES_ON = 4  # batches, for what comes near FP16's limit
@@ -153,7 +153,7 @@ def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:
     with ThreadPoolExecutor(1) as pool:
         for frame in fitted(job.material.images[:PEAKS_ON], job.signature, pool):
             batch = np.repeat(frame[None], job.signature.batch or 1, axis=0)
-            for name, values in session.run(prepared(job.signature, batch)):
+            for name, values in session.run(to_input(job.signature, batch)):
                 largest = np.abs(values).reshape(-1, values.shape[-1]).max(0)
                 peaks[name] = np.maximum(peaks.get(name, largest), largest)
     return peaks

@@ -15,7 +15,8 @@ from segdeploy.measure.bench.meter import Before, MemoryUse, Meter, Power, Senso
 from segdeploy.measure.bench.modes import Plan
 from segdeploy.measure.bench.timing_host import lanes_of
 from segdeploy.measure.bench.timings import Timings, counted, run_queries, summarise, warnings_of
-from segdeploy.run.session import Session, prepared
+from segdeploy.run.io import to_input
+from segdeploy.run.session import Session
 from segdeploy.run.timing import Query, Timed
 
 LARGEST_BATCH = 1024
@@ -132,4 +133,4 @@ def pictures(session: Session, batch: int) -> NDArray[Any]:
     """Made scenes as the graph's input: what a graph does may depend on what it sees, and noise is no street."""
     size = session.signature.size
     kinds = [scenes.make_scene(seed, size.height, size.width).image for seed in range(min(batch, 4))]
-    return prepared(session.signature, np.stack([kinds[slot % len(kinds)] for slot in range(batch)]))
+    return to_input(session.signature, np.stack([kinds[slot % len(kinds)] for slot in range(batch)]))

@@ -25,7 +25,8 @@ from segdeploy.picture import image
 from segdeploy.picture.image import IMAGE_SUFFIXES, WRITTEN, Frame, find_images, read_frame
 from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.picture.video_writing import ClipWriter
-from segdeploy.run.session import Session, answered, prepared, segmentation_of
+from segdeploy.run.io import from_output, to_input
+from segdeploy.run.session import Session, segmentation_of
 from segdeploy.run.timing import Timed
 from segdeploy.size import Size
 
@@ -111,7 +112,7 @@ def one_image(session: Session, road: Road, watch: Stopwatch) -> Frame:
     frame = watch("decode", road.decode)
     fitted, geometry = watch("resize", lambda: image.fit(frame, signature.size, "stretch", signature.resize))
     batch = np.repeat(fitted[None], slots, axis=0) if slots > 1 else fitted[None]
-    inputs = watch("normalise", lambda: prepared(signature, batch), slots)
+    inputs = watch("normalise", lambda: to_input(signature, batch), slots)
     if isinstance(session, Timed):
         timed = session
         answers, query = watch("handover", lambda: timed.run_timed(inputs), slots)
@@ -121,7 +122,7 @@ def one_image(session: Session, road: Road, watch: Stopwatch) -> Frame:
     else:
         answers = watch(NETWORK, lambda: session.run(inputs), slots)
         watch.times |= dict.fromkeys(("handover", "h2d", "d2h"), 0.0)
-    result = watch("labels", lambda: segmentation_of(signature, answered(signature, answers)[0], geometry))
+    result = watch("labels", lambda: segmentation_of(signature, from_output(signature, answers)[0], geometry))
     overlay = watch("draw", lambda: result.overlay(frame))
     watch("encode", lambda: road.encode(overlay))
     return frame

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from segdeploy.errors import RequestError
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry, LabelMap
-from segdeploy.run.session import Session, answered, prepared
+from segdeploy.run.io import from_output, to_input
+from segdeploy.run.session import Session
 from segdeploy.size import Size
 
 Predict = Callable[[Frame], LabelMap]
@@ -101,11 +102,11 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
         pixels = np.zeros((max(len(group), fewest), window.height, window.width, 3), np.uint8)
         for slot, (top, left) in enumerate(group):
             pixels[slot, :rows, :columns] = frame[top : top + rows, left : left + columns]
-        inputs = prepared(signature, pixels)
+        inputs = to_input(signature, pixels)
         planes = inputs.transpose(0, 3, 1, 2) if signature.channels_last else inputs  # N×3×H×W
         planes[:, :, rows:] = 0
         planes[..., columns:] = 0
-        answers = answered(signature, session.run(inputs))
+        answers = from_output(signature, session.run(inputs))
         for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
             for plane, low in zip(total, logits, strict=True):  # one plane at a time: never C×H×W floats more
                 raised = cv2.resize(low, (window.width, window.height))

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError, SegdeployError
 from segdeploy.picture.image import Geometry
-from segdeploy.run.session import Session, answered, fit_batch, segmentation_of
+from segdeploy.run.io import from_output
+from segdeploy.run.session import Session, fit_batch, segmentation_of
 from segdeploy.serve.stream.inbox import Inbox, Waiting
 from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Sink
@@ -173,7 +174,7 @@ class Pipeline:
                 batch, fitted = given
                 by_session = []
                 for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
-                    answers = answered(session.signature, session.run(inputs))
+                    answers = from_output(session.signature, session.run(inputs))
                     by_session.append(list(zip(answers, geometries, strict=False)))
                 for waiting, of_one in zip(batch, zip(*by_session, strict=True), strict=True):
                     self._hand_on(self._outlets[waiting.lane], Answered(waiting, of_one))
