@@ -82,6 +82,16 @@ def test_engines_of_other_versions():
     assert not here.runs_engines_of(Version(8, 6, 1), True)
 
 
+@pytest.mark.parametrize(
+    ("name", "compatible"), [("tensorrt", False), ("tensorrt-rtx", False), ("tensorrt-rtx", True)]
+)
+def test_a_patch_of_tensorrt_is_another_version(name, compatible):
+    here = of("10.9.1", name)
+    assert here.runs_engines_of(Version(10, 9, 1), compatible)
+    assert not here.runs_engines_of(Version(10, 9, 0), compatible)
+    assert not here.runs_engines_of(Version(10, 9, 2), compatible)
+
+
 def test_tensorrt_comes_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", fake("10.3.0"))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake("11.4.0"))

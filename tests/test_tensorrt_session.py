@@ -19,7 +19,7 @@ from segdeploy.run import cuda
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.session import open_session, segment_many
 from segdeploy.run.tensorrt import compatibility
-from segdeploy.run.tensorrt.engine_facts import why_invalid
+from segdeploy.run.tensorrt.engine import why_invalid
 from segdeploy.run.tensorrt.log import logger_of
 from segdeploy.run.tensorrt.session import TensorrtSession
 from segdeploy.size import Size
@@ -583,6 +583,16 @@ def test_an_engine_of_another_version(machine):
     machine.install("10.16.1")
     assert refusal_of(path) == (
         "x.engine was built by TensorRT 10.3.0, and this machine has TensorRT 10.16.1: an engine runs on the very"
+        " version that built it. Rebuild it: segdeploy build-engine x.onnx"
+    )
+    assert machine.module.loaded == []
+
+
+def test_an_engine_of_another_patch_version(machine):
+    path = machine.engine("10.3.0")
+    machine.module.__version__ = "10.3.1.4"
+    assert refusal_of(path) == (
+        "x.engine was built by TensorRT 10.3.0, and this machine has TensorRT 10.3.1: an engine runs on the very"
         " version that built it. Rebuild it: segdeploy build-engine x.onnx"
     )
     assert machine.module.loaded == []

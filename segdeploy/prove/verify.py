@@ -28,7 +28,7 @@ from segdeploy.run import cuda
 from segdeploy.run.io import to_input
 from segdeploy.run.session import Session
 from segdeploy.run.tensorrt.compatibility import read_engine_record, rebuild, target_of
-from segdeploy.run.tensorrt.engine_facts import invalid_here
+from segdeploy.run.tensorrt.engine import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
 
 # Equal pixels demanded. FP32 engines compute convolutions in TF32, whose products have 11 bits.

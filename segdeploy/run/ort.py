@@ -100,16 +100,16 @@ class OrtSession:
         given = lent(inputs, DEFAULT_STREAM)
         self.signature.demand_input(given)  # type: ignore[arg-type] # shape and dtype are all it looks at
         binding = self._session.io_binding()
-        eaten, answered = self.signature.input, self.signature.output
-        binding.bind_input(eaten.name, "cuda", 0, given.dtype, given.shape, given.address)
-        dtype, expected = np.dtype(answered.dtype), (given.shape[0], *answered.shape[1:])
+        signature = self.signature
+        binding.bind_input(signature.input.name, "cuda", 0, given.dtype, given.shape, given.address)
+        dtype, expected = np.dtype(signature.output.dtype), (given.shape[0], *signature.output.shape[1:])
         place = None if out is None else lent(out, DEFAULT_STREAM)
         if place is None:
-            binding.bind_output(answered.name, "cuda")
+            binding.bind_output(signature.output.name, "cuda")
         elif (place.dtype, place.shape) != (dtype, expected):
             raise RequestError(f"the answer is {dtype} {expected}, and `out` is {place.dtype} {place.shape}")
         else:
-            binding.bind_output(answered.name, "cuda", 0, place.dtype, place.shape, place.address)
+            binding.bind_output(signature.output.name, "cuda", 0, place.dtype, place.shape, place.address)
         binding.synchronize_inputs()  # with the whole GPU, so with whoever writes the input
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()

@@ -12,7 +12,7 @@ from segdeploy.convert.engine.request import EngineRequest, Profile
 from segdeploy.prove import verify
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.session import open_session
-from segdeploy.run.tensorrt.engine_facts import invalid_here
+from segdeploy.run.tensorrt.engine import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
 
 INSTALLED = [name for name in flavour.NAMES if flavour.is_installed(name)]

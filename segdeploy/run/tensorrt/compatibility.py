@@ -140,8 +140,8 @@ def demand_engine(path: Path, record: ArtifactRecord) -> None:
         )
 
 
-def open_builder(record: ArtifactRecord) -> Flavour:
-    """The TensorRT that this engine was built by, if it is what is installed here."""
+def flavour_for(record: ArtifactRecord) -> Flavour:
+    """Return the TensorRT that is installed here, if it can run what built this engine made; refuse it otherwise."""
     facts = record.engine
     name, built_by = facts["flavour"], Version.parse(facts["version"])
     other = next((one for one in NAMES if one != name and is_installed(one)), None)

@@ -61,7 +61,7 @@ class Slot:
         self.without_graph: str | None = None
         self._ticket: Ticket | None = None
         self._context = context
-        self._eaten, self._answered = signature.input.name, signature.output.name
+        self._input_name, self._output_name = signature.input.name, signature.output.name
         self._input_dtype = np.dtype(signature.input.dtype)
         self._output_dtype = np.dtype(signature.output.dtype)
         self._captures = captures
@@ -76,7 +76,7 @@ class Slot:
             self._choose_profile()
             self._input = device.allocate(bytes_of(largest, self._input_dtype))
             self._made.callback(self._input.free)
-            self._point(self._eaten, self._input)
+            self._point(self._input_name, self._input)
             self._set_shape(largest)
             for output in outputs:  # TensorRT wants an address for each, also for those that nobody reads
                 size = bytes_of(self._shape_of(output.name), np.dtype(output.dtype))
@@ -85,7 +85,7 @@ class Slot:
                 self._point(output.name, memory)
             self._host_input = device.pin(self._input.size)
             self._made.callback(self._host_input.free)
-            self._host_output = device.pin(self._outputs[self._answered].size)
+            self._host_output = device.pin(self._outputs[self._output_name].size)
             self._made.callback(self._host_output.free)
         except BaseException:
             self.free()
@@ -124,8 +124,8 @@ class Slot:
         self._set_shape(inputs.shape)
         self.stream.copy(self._input.address, inputs.address, inputs.nbytes)
         self._infer()
-        size = bytes_of(self._shape_of(self._answered), self._output_dtype)
-        self.stream.copy(target, self._outputs[self._answered].address, size)
+        size = bytes_of(self._shape_of(self._output_name), self._output_dtype)
+        self.stream.copy(target, self._outputs[self._output_name].address, size)
         self.stream.synchronise()
         self.taken = False
 
@@ -151,7 +151,7 @@ class Slot:
         self._infer()
 
     def download(self, stream: Stream) -> None:
-        stream.download(self._answer(), self._outputs[self._answered])
+        stream.download(self._answer(), self._outputs[self._output_name])
 
     def answer(self) -> NDArray[Any]:
         """A copy of what was downloaded last."""
@@ -162,12 +162,12 @@ class Slot:
         return self._host_input.view(self._shape, self._input_dtype)
 
     def _answer(self) -> NDArray[Any]:
-        return self._host_output.view(self._shape_of(self._answered), self._output_dtype)
+        return self._host_output.view(self._shape_of(self._output_name), self._output_dtype)
 
     def answers(self, shape: Shape) -> Shape:
         """The shape of the answer to a batch of this shape."""
         self._set_shape(shape)
-        return self._shape_of(self._answered)
+        return self._shape_of(self._output_name)
 
     def abandon(self) -> None:
         """Something failed half-way: nothing may still read the buffers when the next batch comes."""
@@ -183,9 +183,9 @@ class Slot:
             return
         self._drop_graph()
         self._shape, self.has_run = None, False
-        if not self._context.set_input_shape(self._eaten, shape):
+        if not self._context.set_input_shape(self._input_name, shape):
             raise EngineError(
-                f"TensorRT refuses the shape {'×'.join(map(str, shape))} of {self._eaten!r}: {self._said()}"
+                f"TensorRT refuses the shape {'×'.join(map(str, shape))} of {self._input_name!r}: {self._said()}"
             )
         self._shape = shape
 

@@ -26,12 +26,12 @@ from segdeploy.run.device_array import DeviceArray, Lent, lent
 from segdeploy.run.tensorrt.compatibility import (
     demand_engine,
     demand_not_refuted,
-    open_builder,
+    flavour_for,
     read_engine_record,
     rebuild,
 )
+from segdeploy.run.tensorrt.engine import Engine
 from segdeploy.run.tensorrt.execution import Slot, Ticket
-from segdeploy.run.tensorrt.loading import LoadedEngine
 from segdeploy.run.tensorrt.timing import EngineLane, start_of_time, timed_once
 from segdeploy.run.timing import Lanes, Modes, Query
 
@@ -58,7 +58,7 @@ class TensorrtSession:
             demand_not_refuted(record)
         self._record = record
         demand_engine(path, record)
-        flavour = open_builder(record)
+        flavour = flavour_for(record)
         self._device = cuda.open_device()
         self._graphs = graphs
         self._lock = Lock()
@@ -66,7 +66,7 @@ class TensorrtSession:
         self._turn = 0
         self._closed = False
         with self._device.active():
-            self._engine = LoadedEngine(path, record, flavour, self._device, graphs=graphs)
+            self._engine = Engine(path, record, flavour, self._device, graphs=graphs)
         try:
             self._open(card)
         except BaseException:
