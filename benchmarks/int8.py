@@ -29,7 +29,7 @@ from segdeploy import scenes
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.convert.int8.recipe import read_recipe
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.layers import layers_of
 from segdeploy.measure.evaluate.evaluate import evaluate, whole_image

@@ -96,6 +96,21 @@ def refused(capsys, tmp_path):
     return request
 
 
+@pytest.fixture
+def misused(capsys):
+    """Runs a command line that argparse must refuse: exit status 2; gives the last line, which says why."""
+    from segdeploy.cli import main
+
+    def request(*arguments):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main([*map(str, arguments)])
+        said = capsys.readouterr()
+        assert said.out == ""
+        return said.err.splitlines()[-1]
+
+    return request
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A five-class SegFormer of a few thousand weights, 96x160, in the Hub's layout."""

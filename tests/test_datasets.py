@@ -8,10 +8,14 @@ import pytest
 from PIL import Image
 
 from segdeploy import scenes
-from segdeploy.datasets.dataset import camvid_split, open_dataset, ranges
+from segdeploy.cli import parser
+from segdeploy.datasets.dataset import ranges
+from segdeploy.datasets.known import DATASETS, KnownDataset, Layout, camvid_split
 from segdeploy.datasets.label_files import read_label_file
+from segdeploy.datasets.layouts import find_pictures_to_calibrate_on, open_dataset
 from segdeploy.errors import EvaluationError, ImageError, RequestError
 from segdeploy.model.labels import generated_labels, read_labels
+from segdeploy.prove.material import images_in
 
 CITYSCAPES = read_labels("cityscapes")
 CAMVID = read_labels("camvid")
@@ -78,10 +82,13 @@ def test_every_label_id_of_cityscapes_is_known_and_nothing_else(city):
 def test_another_split(city):
     scenes.write_cityscapes(city, 1, seed=9, split="train", height=64, width=128)
     assert len(open_dataset("cityscapes", city, "train")) == 1
-    with pytest.raises(
-        EvaluationError, match=r"nothing was found of .*leftImg8bit/test/CITY/\*_leftImg8bit\.png"
-    ):
-        open_dataset("cityscapes", city, "test")
+    with pytest.raises(EvaluationError) as refused:
+        open_dataset("cityscapes", city, "testing")
+    pictures, truths = f"{city}/leftImg8bit/testing", f"{city}/gtFine/testing"
+    assert str(refused.value) == (
+        f"no label files were found: expected {pictures}/*_leftImg8bit.png with {truths}/*_gtFine_labelIds.png, or "
+        f"{pictures}/*_leftImg8bit.png with {truths}/*_gtFine_labelTrainIds.png; its splits are train, val, test"
+    )
 
 
 def test_kitti_has_cityscapes_ids(tmp_path):
@@ -234,7 +241,7 @@ def test_known_classes_keep_their_order_and_colours(tmp_path):
         ("{ids: {0: a}, from: {b: c}}", "`from` counts 'b' as 'c'; known are none, a"),
         ("{ids: {0: a}, images: 3}", "folders and endings are text"),
         ("{ids: {0: a}, label_ending: _ids.JPG}", "JPEG does not keep ids"),
-        ("{ids: {0: a}, images: gone, labels: gone}", "nothing was found of "),
+        ("{ids: {0: a}, images: gone, labels: gone}", "no label files were found: expected "),
     ],
 )
 def test_mappings_that_do_not_hold(tmp_path, text, message):
@@ -283,19 +290,21 @@ def test_two_images_of_one_name(tmp_path):
     [
         (
             "cityscapes",
-            "{root}/leftImg8bit/val/CITY/*_leftImg8bit.png with {root}/gtFine/val/CITY/*_gtFine_labelIds.png",
+            "{root}/leftImg8bit/val/*_leftImg8bit.png with {root}/gtFine/val/*_gtFine_labelIds.png, or ",
         ),
         ("kitti", "{root}/training/image_2/*_10.png with {root}/training/semantic/*_10.png"),
         (
             "camvid",
-            "{root}/val/*.png with {root}/valannot/*.png, nor of {root}/val/*.png with {root}/val_labels/*_L.png",
+            "{root}/val/*.png with {root}/valannot/*.png, or {root}/val/*.png with {root}/val_labels/*_L.png",
         ),
     ],
 )
 def test_a_wrong_root_says_what_was_looked_for(name, looked_for, tmp_path):
     with pytest.raises(EvaluationError) as refused:
         open_dataset(name, tmp_path)
-    assert str(refused.value).startswith("nothing was found of " + looked_for.format(root=tmp_path))
+    assert str(refused.value).startswith(
+        "no label files were found: expected " + looked_for.format(root=tmp_path)
+    )
     with pytest.raises(EvaluationError, match="there is no folder "):
         open_dataset(name, tmp_path / "gone")
 
@@ -398,6 +407,57 @@ def test_label_files_that_cannot_be_read(tmp_path):
     twice.save(path)
     with pytest.raises(EvaluationError, match=r"has a palette in which the ids 1 and 2 have one colour"):
         read_label_file(path)
+
+
+HARBOUR = KnownDataset(
+    "camvid",
+    ("day", "night"),
+    scored_on="night",
+    calibrated_on="day",
+    layouts=(Layout("{split}/frames", "{split}/masks", "_rgb.png", "_ids.png", "places"),),
+)
+
+
+def test_a_data_set_that_is_added_to_the_table_is_known_everywhere(monkeypatch, tmp_path, capsys, misused):
+    monkeypatch.setitem(DATASETS, "harbour", HARBOUR)
+    picture(tmp_path / "night/frames/a_rgb.png", 1, 4)
+    save(tmp_path / "night/masks/a_ids.png", np.uint8([[0, 10, 255, 3]]))
+    dataset = open_dataset("harbour", tmp_path)
+    assert (str(dataset), dataset.labels, len(dataset)) == ("harbour night", CAMVID, 1)
+    assert dataset.read_truth(dataset.pairs[0]).tolist() == [[0, 10, 255, 3]]
+    for verb, split in (("evaluate", "night"), ("quantize", "day"), ("build-engine", "day")):
+        with pytest.raises(SystemExit):
+            parser().parse_args([verb, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "--dataset {cityscapes,kitti,camvid,harbour,folder}" in said
+        assert f"training of kitti, {split} of harbour" in said
+    said = misused("evaluate", "m.onnx", "--dataset", "coco", "--root", ".")
+    assert "argument --dataset: invalid choice: 'coco' (choose from " in said
+    assert "harbour" in said
+    picture(tmp_path / "day/frames/b_rgb.png", 1, 4)
+    assert [path.name for path in find_pictures_to_calibrate_on(tmp_path)] == ["b_rgb.png"]
+
+
+def test_every_row_of_the_table_holds():
+    for known in DATASETS.values():
+        assert {known.scored_on, known.calibrated_on} <= set(known.splits)
+        assert read_labels(known.labels).names
+        for layout in known.layouts:
+            assert layout.has_splits or known.split_of
+
+
+def test_calibration_takes_the_images_of_a_known_data_set_and_not_its_label_files(city, tmp_path):
+    scenes.write_cityscapes(city, 2, seed=9, split="train", height=64, width=128)
+    for path in city.rglob("gtFine"):
+        path.rename(tmp_path / "elsewhere")  # images alone can be had too
+    assert images_in(city) == sorted((city / "leftImg8bit/train/madeup").iterdir())
+    root = tmp_path / "stills"
+    for stem in ("0016E5_07959", "0016E5_07920"):
+        picture(root / f"images/{stem}.png")
+    assert len(images_in(root)) == 2  # this may be any folder
+    for stem in ("0016E5_07959", "0016E5_07920"):
+        save(root / f"labels/{stem}_L.png", np.zeros((4, 6), np.uint8))
+    assert images_in(root) == [root / "images/0016E5_07920.png"]
 
 
 def test_ranges():

@@ -10,7 +10,7 @@ from conftest import write_checkpoint
 
 from segdeploy import scenes
 from segdeploy.cli import main
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, ImageError, RequestError
 from segdeploy.measure.evaluate.evaluate import Unfinished, evaluate, key_of, look, whole_image
 from segdeploy.measure.evaluate.robustness import Spoilt
@@ -424,7 +424,7 @@ def test_spoilt_data_sets(models, city, refused):
         evaluate(lambda frame: np.zeros((64, 128), np.uint8), dataset, CITYSCAPES)
     path.unlink()
     assert "1 of 4 files have no partner" in refused(*where)
-    assert "nothing was found of" in refused(*where, "--split", "test")
+    assert "no label files were found" in refused(*where, "--split", "test")
     assert "there is no folder" in refused(models[0], "--dataset", "cityscapes", "--root", city / "gone")
 
 
@@ -436,7 +436,7 @@ def test_an_image_that_cannot_be_decoded(city):
         evaluate(predict, dataset, CITYSCAPES)
 
 
-def test_requests_that_make_no_sense(models, graphs, root, refused, tmp_path):
+def test_requests_that_make_no_sense(models, graphs, root, refused, misused, tmp_path):
     where = ("--dataset", "cityscapes", "--root", root)
     assert "do not fit cityscapes: none counts as sidewalk" in refused(models[0], graphs("frames"), *where)
     assert "there is no file" in refused(models[0], tmp_path / "gone.onnx", *where)
@@ -449,4 +449,6 @@ def test_requests_that_make_no_sense(models, graphs, root, refused, tmp_path):
     assert "--worst -1 is less than 0" in refused(models[0], *where, "--worst", "-1")
     assert "a limit of 0 images leaves none" in refused(models[0], *where, "--limit", "0")
     assert "is neither a .json file nor -" in refused(models[0], *where, "--json", models[1])
-    assert "no data set is called 'coco'" in refused(models[0], "--dataset", "coco", "--root", root)
+    assert "argument --dataset: invalid choice: 'coco'" in misused(
+        "evaluate", models[0], "--dataset", "coco", "--root", root
+    )

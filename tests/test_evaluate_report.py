@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from segdeploy import scenes
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.measure.evaluate.evaluate import Evaluation, Sight
 from segdeploy.measure.evaluate.report import (
     WRONG,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.picture.image import read_frame

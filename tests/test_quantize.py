@@ -18,7 +18,7 @@ from segdeploy.convert.int8.cache import hex_of, read_cache
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.convert.int8.recipe import Recipe, read_recipe
 from segdeploy.convert.int8.write import constant_scale
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.equalise import norms_to_equalise
 from segdeploy.graph.layers import layers_of, logits_of, results_of

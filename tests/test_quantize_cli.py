@@ -110,13 +110,13 @@ def test_a_recipe_for_another_card(graphs, city, recipe, refused):
     assert "the recipe was made for segformer-b0-demo, the graph is of tiny; leave out --recipe" in said
 
 
-def test_made_scenes_are_for_the_bundled_model_only(graphs, refused):
+def test_made_scenes_are_for_the_bundled_model_only(graphs, refused, misused):
     said = refused("quantize", graphs("frames"), "--recipe", "demo-scenes")
     assert "the recipe was made for segformer-b0-demo, the graph is of tiny" in said
     for flag in ("--root", "--mapping"):
         said = refused("quantize", graphs("frames"), "--recipe", "demo-scenes", flag, ".")
         assert f"{flag} has no meaning here: the recipe demo-scenes makes its own scenes" in said
-    assert "no data set is called 'scenes'" in refused(
+    assert "argument --dataset: invalid choice: 'scenes'" in misused(
         "quantize", graphs("frames"), "--dataset", "scenes", "--root", "."
     )
 

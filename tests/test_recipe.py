@@ -4,7 +4,7 @@ import pytest
 
 from segdeploy import scenes
 from segdeploy.convert.int8.recipe import Recipe, known_recipes, read_recipe
-from segdeploy.datasets.dataset import open_dataset
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CalibrationError
 
 

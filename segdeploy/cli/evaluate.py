@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.datasets.known import default_splits, names_of_datasets
+
 if TYPE_CHECKING:
     from segdeploy.datasets.dataset import Dataset
     from segdeploy.measure.evaluate.evaluate import Evaluation
@@ -20,10 +22,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="an .onnx or an .engine; further ones are compared with the first",
     )
     parser.add_argument(
-        "--dataset", required=True, help="cityscapes, kitti, camvid, or folder with --mapping"
+        "--dataset", choices=names_of_datasets(), required=True, help="any two folders are `folder`"
     )
     parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--split", help="default: val; training for kitti; none for folder")
+    parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('scored_on')}")
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
     parser.add_argument("--limit", type=int, metavar="N", help="score this many images, evenly spread")
     parser.add_argument(
@@ -71,7 +73,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     import json
 
-    from segdeploy.datasets.dataset import open_dataset
+    from segdeploy.datasets.layouts import open_dataset
     from segdeploy.files import make_folder, write_text
     from segdeploy.measure.evaluate.report import as_json, robustness_shown, tables
     from segdeploy.model.card import read_card

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.datasets.known import SCENES, calibration_split, default_splits, names_of_datasets
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,10 +46,12 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
     """On what INT8 is based, how its scales are found, and what it may cost."""
     parser.add_argument("--images", metavar="DIR", type=Path, help="images to calibrate on, without labels")
     parser.add_argument(
-        "--dataset", help="a labelled data set instead: cityscapes, kitti, camvid, or folder with --mapping"
+        "--dataset",
+        choices=names_of_datasets(),
+        help="a labelled data set instead; any two folders are `folder`",
     )
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
-    parser.add_argument("--split", help="default: train; training for kitti")
+    parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('calibrated_on')}")
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
     parser.add_argument(
         "--count",
@@ -195,8 +199,7 @@ def demand_use(arguments: argparse.Namespace, method: str, recipe: Recipe) -> No
 def dataset_of(
     arguments: argparse.Namespace, recipe: Recipe, count: int | None, seed: int
 ) -> Iterator[Dataset | None]:
-    from segdeploy.convert.int8.recipe import SCENES
-    from segdeploy.datasets.dataset import open_dataset
+    from segdeploy.datasets.layouts import open_dataset
     from segdeploy.errors import RequestError
 
     name = agreed(arguments, "dataset", recipe.dataset)
@@ -217,8 +220,7 @@ def dataset_of(
     if recipe.mapping is not None:
         mapping = mapping or Path(recipe.mapping).expanduser()
         recipe.demand_mapping(mapping)
-    split = split or ("train" if name in ("cityscapes", "camvid") else None)
-    yield open_dataset(name, arguments.root, split, mapping)
+    yield open_dataset(name, arguments.root, split or calibration_split(name), mapping)
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdeploy import scenes
-from segdeploy.datasets.dataset import Dataset, open_dataset
+from segdeploy.datasets.dataset import Dataset
+from segdeploy.datasets.known import SCENES
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.size import Size
 
 OTHERS = 48  # to judge on what was not calibrated on
@@ -21,4 +23,4 @@ def made_scenes(count: int, seed: int, size: Size) -> Iterator[Dataset]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         scenes.write_cityscapes(root, count + OTHERS, seed, "train", size.height, size.width)
-        yield replace(open_dataset("cityscapes", root, "train"), name="scenes")
+        yield replace(open_dataset("cityscapes", root, "train"), name=SCENES)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.datasets.layouts import find_pictures_to_calibrate_on
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.files import replacing
 from segdeploy.model.labels import Labels
@@ -88,10 +89,8 @@ def unlabelled(folder: Path, wanted: Wanted) -> Material:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Of a Cityscapes root the training images: label files are images too."""
-    pictures = folder / "leftImg8bit"
-    inside = next((path for path in (pictures / "train", pictures) if path.is_dir()), folder)
-    return find_images(inside, but=WRITTEN)
+    """The images in `folder`; where it is the root of a known data set, those that it is calibrated on."""
+    return find_pictures_to_calibrate_on(folder) or find_images(folder, but=WRITTEN)
 
 
 def labelled(

@@ -9,12 +9,11 @@ from typing import Any
 import yaml
 
 from segdeploy.convert.int8.thresholds import METHODS
+from segdeploy.datasets.known import SCENES
 from segdeploy.errors import CalibrationError, RequestError
 from segdeploy.files import digest_of
 from segdeploy.shipped import folder
 from segdeploy.size import Size
-
-SCENES = "scenes"  # made on the fly: no data set is called so
 
 
 @dataclass(frozen=True)
