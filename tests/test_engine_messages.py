@@ -119,6 +119,26 @@ def test_an_unknown_message_is_told_as_it_is():
     assert in_words([], [], SMALL, HERE).endswith("it gave no reason")
 
 
+@pytest.mark.parametrize(
+    ("errors", "warnings", "said"),
+    [
+        (3, 0, "error 0; error 1; error 2"),
+        (3, 9, "error 0; error 1; error 2"),
+        (1, 9, "error 0; warning 0; warning 1"),
+        (4, 0, "error 0; error 1; error 2; and 1 more error"),
+        (6, 1, "error 0; error 1; error 2; and 3 more errors"),
+    ],
+)
+def test_errors_that_are_not_shown_are_counted(errors, warnings, said):
+    told = in_words(
+        [NO_DRIVER, *(f"error {index}" for index in range(errors))],
+        [f"warning {index}" for index in range(warnings)],
+        SMALL,
+        HERE,
+    )
+    assert told == f"TensorRT 10.3.0 says: {said}"
+
+
 def test_a_fixed_batch_is_changed_at_export():
     said = room(Tried("x.onnx", Profile(8, 8, 8), Size(512, 512), fixed=True))
     assert said.startswith(

@@ -14,7 +14,7 @@ from segdeploy.convert.engine.request import Profile
 from segdeploy.flavour import Flavour
 from segdeploy.size import Size
 
-SHOWN = 3  # messages, where none is known
+SHOWN = 3  # messages in TensorRT's own words
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
     What it warned of is common and mostly harmless, so it explains a failure only where no error does.
     """
     said = [*errors, *warnings]
-    telling = [message for message in said if not NOISE.search(message)] or list(said)
-    own = "; ".join(" ".join(message.split()) for message in telling[:SHOWN]) or "it gave no reason"
+    telling = [message for message in said if not NOISE.search(message)] or said
+    own = quoted(telling, sum(message in telling for message in errors))
     found = next(
         (
             found
@@ -227,6 +227,13 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
         return f"{flavour} says: {own}"
     cause, remedy = found
     return f"{cause}; {remedy}. {flavour} says: {own}"
+
+
+def quoted(messages: Sequence[str], errors: int) -> str:
+    """The first messages on one line, and how many of the `errors` that the list begins with are left out."""
+    own = "; ".join(" ".join(message.split()) for message in messages[:SHOWN]) or "it gave no reason"
+    more = errors - SHOWN
+    return f"{own}; and {more} more {'error' if more == 1 else 'errors'}" if more > 0 else own
 
 
 def advice(warnings: Iterable[str]) -> list[str]:

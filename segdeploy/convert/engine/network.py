@@ -27,7 +27,6 @@ IDLE = {  # layers that compute nothing: constants, views, and changes of type
     "CONSTANT", "SHUFFLE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "SQUEEZE", "UNSQUEEZE",
 }  # fmt: skip
 MOVES = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
-PARSER_ERRORS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,7 @@ def explained(
         workspace_gib,
         fixed=signature.batch is not None,
     )
-    more = len(errors) + len(warnings) - PARSER_ERRORS_SHOWN
-    words = in_words(errors, warnings, tried, flavour)
-    return f"{words}; and {more} errors more" if more > 0 else words
+    return in_words(errors, warnings, tried, flavour)
 
 
 # ---- the batch -------------------------------------------------------------------------------------------------
