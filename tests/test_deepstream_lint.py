@@ -31,6 +31,8 @@ def models(graphs, typed, tmp_path_factory):
     made = {kind: graphs(kind) for kind in ("nvinfer", "logits", "frames")}
     made |= typed
     made["whole-logits"] = whole_logits(made["logits"], folder / "whole.onnx")
+    made["batch-two"] = of_batch(made["nvinfer"], 2, folder / "two.onnx")
+    made["batch-open"] = of_batch(made["nvinfer"], None, folder / "open.onnx")
     made["rubbish"] = folder / "rubbish.onnx"
     made["rubbish"].write_bytes(b"<html>")
     return made
@@ -53,11 +55,26 @@ def whole_logits(path, target):
     return target
 
 
+def of_batch(path, batch, target):
+    """The graph as far as its interface goes: lint reads no more of it."""
+    model = onnx.load(path)
+    for tensor in (*model.graph.input, *model.graph.output):
+        first = tensor.type.tensor_type.shape.dim[0]
+        first.CopyFrom(onnx.TensorShapeProto.Dimension(dim_value=batch, dim_param=None if batch else "N"))
+    onnx.save(model, target)
+    return target
+
+
 @pytest.fixture
 def place(models, tmp_path):
     """A folder with what the traps name; `place(trap)` puts one there."""
     names = read_graph(models["nvinfer"]).signature.labels.names
     lists = {"": names, ".four": names[:4], ".six": (*names, "boat"), ".swapped": names[::-1]}
+    lists |= {
+        ".gaps": ("", *names, ""),
+        ".spaced": (f"{names[0]} ", *names[1:]),
+        ".last": (*names[:4], "BUS"),
+    }
     for which, classes in lists.items():
         (tmp_path / f"labels{which}.txt").write_text("\n".join(classes) + "\n")
     (tmp_path / "built.engine").write_bytes(b"")
@@ -109,12 +126,319 @@ def test_an_engine_that_was_built_anew_is_not_the_one_that_was_refuted(place, tm
     assert command(Path("ds-tao-segmentation"), trap, ["rtsp://camera/stream"])
 
 
-def test_every_finding_has_a_trap():
+def test_every_finding_has_a_trap_and_an_edge():
     sources = Path(__file__).parent.parent.joinpath("segdeploy", "serve", "deepstream").glob("lint*.py")
     written = set(re.findall(r'Finding\(\s*"([a-z0-9-]+)"', "".join(path.read_text() for path in sources)))
     chosen = {"unknown-key", "wrong-type", "out-of-range", "labels-too-few", "labels-too-many"}
     trapped = {path.stem for path in TRAPS.iterdir()} - CLEAN
     assert written | chosen == trapped | {"not-text", "nul-byte"}
+    assert trapped - {"syntax"} == {*EDGES, *APP_EDGES}
+
+
+# ---- where each rule ends ----------------------------------------------------------------------------------------
+
+CACHE, TYPED = {"int8-calib-file": "there.calib"}, {"strongly-typed": 1}
+NAMED = "model.onnx_b{}_gpu0_{}.engine"
+INT8 = {**CACHE, "network-mode": 1, "model-engine-file": NAMED.format(1, "int8")}
+FP16 = {"network-mode": 2, "model-engine-file": NAMED.format(1, "fp16")}
+BEST = {**CACHE, "network-mode": 3, "model-engine-file": NAMED.format(1, "best")}
+OURS = {"parse-segmentation-func-name": "NvDsInferParseSegdeploy"}
+TENSORS = {
+    "network-type": 100, "output-tensor-meta": 1, "parse-segmentation-func-name": None, "custom-lib-path": None,
+}  # fmt: skip
+STOCK = {"parse-segmentation-func-name": None, "custom-lib-path": None, "segmentation-output-order": 0}
+
+
+def batch(count):
+    return {"batch-size": count, "model-engine-file": NAMED.format(count, "fp32")}
+
+
+# To each rule the nearest settings on both sides of where it ends: what they change in the clean configuration, all
+# that is found then (None: the rule alone), the graph, and the version of DeepStream.
+EDGES = {
+    # what is read
+    "no-property-group": [({"[property]": "[property] "}, []), ({"[property]": "[Property]"}, None)],
+    "unknown-group": [
+        ({"+": "[class-attrs-all]\n[class-attrs-0]\n[class-attrs-18]"}, []),
+        ({"+": "[class-attrs-car]"}, None),
+        ({"+": "[class-attrs]"}, None),
+    ],
+    "unknown-key": [({"cluster-mode": 2}, []), ({"Cluster-mode": 2}, None), ({"eps": 1}, None)],
+    "wrong-type": [
+        ({"interval": "0 # each"}, []),
+        ({"interval": 2**31 - 1}, []),
+        ({"interval": 2**31}, None),
+        ({"interval": "0.0"}, None),
+        ({"interval": "0# each"}, None),
+        ({"maintain-aspect-ratio": "false"}, []),
+        ({"maintain-aspect-ratio": "False"}, None),
+        ({"offsets": "123.675;116.28;103.53;"}, []),
+        ({"gie-unique-id": "1;2"}, None),
+    ],
+    "out-of-range": [
+        (batch(1024), [], "batch-open"),
+        (batch(1025), ["out-of-range", "engine-rebuilt"], "batch-open"),
+        ({"scaling-filter": 5}, []),
+        ({"scaling-filter": 7}, ["out-of-range", "nearest-scaling"]),
+        ({"max-gpu-mem-per": 100}, []),
+        ({"max-gpu-mem-per": 101}, None),
+        ({"segmentation-threshold": 0}, []),
+        ({"segmentation-threshold": -0.01}, None),
+        ({"infer-dims": "3;96"}, None),
+    ],
+    "duplicate-key": [
+        ({"+": "[class-attrs-0]\ntopk=1\n[class-attrs-1]\ntopk=1"}, []),
+        ({"+": "[class-attrs-0]\ntopk=1\ntopk=1"}, None),
+        ({"+": "interval=0"}, None),
+    ],
+    "deprecated-key": [({"cluster-mode": 1}, []), ({"enable-dbscan": 1}, None)],
+    "other-version": [
+        ({"warmup-engine": 1}, [], "nvinfer", "9.1"),
+        ({"warmup-engine": 1}, None, "nvinfer", "9.0"),
+        ({"force-implicit-batch-dim": 1, **OURS}, None, "nvinfer", "7.1"),
+    ],
+    "trailing-text": [
+        ({"tlt-model-key": "a#b"}, []),
+        ({"tlt-model-key": "a #b"}, None),
+        ({"tlt-model-key": "a "}, None),
+        ({"interval": "0 "}, []),
+    ],
+    # files
+    "no-model": [
+        ({"onnx-file": None, "model-engine-file": "built.engine"}, []),
+        ({"onnx-file": None, "model-engine-file": None}, None),
+    ],
+    "path-outside-folder": [
+        ({"labelfile-path": "configs/../labels.txt"}, []),
+        ({"labelfile-path": "/opt/nvidia/labels.txt"}, []),
+        ({"labelfile-path": "../labels.txt"}, None),
+        ({"labelfile-path": "/opt/nvidia-labels.txt"}, None),
+    ],
+    "missing-file": [
+        ({"labelfile-path": "labels.none"}, None),
+        ({"custom-lib-path": "made/our.so", **OURS}, []),
+        ({"custom-lib-path": "configs/our.so", **OURS}, None),
+        ({"onnx-file": None, "model-engine-file": "gone.engine"}, None),
+        ({**CACHE, "network-mode": 0}, []),
+        ({"int8-calib-file": "gone.calib"}, None),
+    ],
+    "labels-too-few": [({"labelfile-path": "labels.four.txt"}, None)],
+    "labels-too-many": [({"labelfile-path": "labels.gaps.txt"}, []), ({"labelfile-path": "labels.six.txt"}, None)],
+    "labels-differ": [
+        ({"labelfile-path": "labels.gaps.txt"}, []),
+        ({"labelfile-path": "labels.spaced.txt"}, []),
+        ({"labelfile-path": "labels.last.txt"}, None),
+    ],
+    # precision and engine
+    "mode-beside-strongly-typed": [
+        (TYPED, [], "fp16", "9.1"),
+        *(({**TYPED, **mode}, None, "fp16", "9.1") for mode in (FP16, INT8, BEST)),
+    ],
+    "int8-without-cache": [
+        (INT8, []),
+        (BEST, []),
+        ({**INT8, **FP16, "int8-calib-file": None}, []),
+        ({**FP16, "network-mode": 1}, None),
+        ({**FP16, "network-mode": 3}, None),
+        ({**FP16, "network-mode": 1, "int8-calib-file": "gone.calib"}, None),
+    ],
+    "untyped-int8": [
+        (INT8, [], "int8"),
+        (BEST, [], "int8"),
+        (FP16, None, "int8"),
+        ({}, None, "int8"),
+        (TYPED, [], "int8", "9.1"),
+    ],
+    "untyped-fp16": [
+        (FP16, [], "fp16"),
+        (BEST, [], "fp16"),
+        (INT8, None, "fp16"),
+        ({}, None, "fp16"),
+        (TYPED, [], "fp16", "9.1"),
+    ],
+    "engine-rebuilt": [
+        ({"model-engine-file": None}, None),
+        ({"model-engine-file": NAMED.format(1, "fp16")}, None),
+        ({"gpu-id": 1}, None),
+        ({"gpu-id": 1, "model-engine-file": "model.onnx_b1_gpu1_fp32.engine"}, []),
+        ({"enable-dla": 1, "use-dla-core": 1, "model-engine-file": "model.onnx_b1_dla1_fp32.engine"}, []),
+        ({"model-engine-file": "built.engine"}, []),
+        ({"model-engine-file": "built_b1_.engine"}, []),
+        ({"model-engine-file": "built_b12_.engine"}, None),
+    ],
+    "engine-refuted": [
+        ({"model-engine-file": "built.engine"}, []),
+        ({"model-engine-file": "refuted.engine"}, None),
+    ],
+    # the input
+    "nearest-scaling": [
+        *(({"scaling-filter": kind}, []) for kind in (1, 2, 3, 4, 5)),
+        *(({"scaling-filter": kind}, None) for kind in (0, 6, None)),
+    ],
+    "padding-unused": [
+        ({"symmetric-padding": 0}, []),
+        ({"symmetric-padding": 1}, None),
+        ({"symmetric-padding": 1, "maintain-aspect-ratio": 1}, ["padded-mask"]),
+    ],
+    "padded-mask": [
+        ({"maintain-aspect-ratio": 0, **TENSORS}, []),
+        ({"maintain-aspect-ratio": 1}, None),
+        ({"maintain-aspect-ratio": 1, **TENSORS}, None),
+        ({"maintain-aspect-ratio": 1, "network-type": 1}, ["parser-unused", "not-segmentation"]),
+    ],
+    "colour-channels": [
+        ({"model-color-format": 2, "infer-dims": "1;96;160", "offsets": 123.675},
+         ["input-size", "colour-order", "offsets-differ"]),
+        ({"model-color-format": 2, "offsets": 123.675}, ["colour-channels", "colour-order", "offsets-differ"]),
+        ({"infer-dims": "4;96;160"}, ["colour-channels", "input-size"]),
+        ({"infer-dims": "96;160;3", "network-input-order": 1}, ["input-size", "input-order"]),
+    ],
+    "offsets-count": [
+        ({"offsets": "123.675;116.28"}, ["offsets-count", "offsets-differ"]),
+        ({"offsets": "123.675;116.28;103.53;0"}, ["offsets-count", "offsets-differ"]),
+    ],
+    "offsets-differ": [
+        ({"offsets": "123.6755;116.2805;103.5305"}, []),
+        ({"offsets": "123.675;116.28;103.532"}, None),
+        ({"offsets": None}, None),
+        ({"offsets": "103.53;116.28;123.675"}, None),
+        ({"offsets": "103.53;116.28;123.675", "model-color-format": 1}, ["colour-order"]),
+    ],
+    "scale-differs": [
+        ({"net-scale-factor": 0.01735207}, []),  # 2e-7 below
+        ({"net-scale-factor": 0.0173521}, None),  # 1.5e-6 above
+        ({"net-scale-factor": 0.017507}, None),  # NVIDIA's own, of another mean
+    ],
+    "colour-order": [({"model-color-format": None}, []), ({"model-color-format": 1}, None)],
+    "input-type": [({}, []), ({}, None, "frames")],
+    "input-size": [
+        ({"infer-dims": None}, []),
+        ({"infer-dims": "3;96;161"}, None),
+        ({"infer-dims": "3;160;96"}, None),
+    ],
+    "input-order": [({"network-input-order": 0}, []), ({"network-input-order": 1}, None)],
+    "batch-differs": [
+        (batch(2), [], "batch-two"),
+        (batch(1), None, "batch-two"),
+        (batch(3), None, "batch-two"),
+        (batch(3), [], "batch-open"),
+    ],
+    # the output
+    "graph-not-understood": [({}, None, "rubbish")],
+    "class-count": [
+        ({"num-detected-classes": 4, "labelfile-path": None}, None),
+        ({"num-detected-classes": 6, "labelfile-path": None}, None),
+        ({"num-detected-classes": 6, "labelfile-path": None, **TENSORS}, []),
+    ],
+    "no-classes": [
+        ({"num-detected-classes": None}, None),
+        ({"num-detected-classes": 0}, None),
+        ({"num-detected-classes": 0, **TENSORS}, []),
+    ],
+    "tensors-unseen": [(TENSORS, []), ({**TENSORS, "output-tensor-meta": 0}, None)],
+    "parser-unused": [({**TENSORS, **OURS}, None)],
+    "parser-without-library": [({"custom-lib-path": None}, None)],
+    "library-without-parser": [
+        ({"parse-segmentation-func-name": None}, ["library-without-parser", "stock-parser-type"]),
+        ({**TENSORS, "custom-lib-path": "/opt/nvidia/x.so"}, []),
+    ],
+    "no-such-parser": [
+        ({}, [], "nvinfer", "8.0"),
+        ({}, None, "nvinfer", "7.1"),
+        (OURS, [], "nvinfer", "7.1"),
+    ],
+    "not-segmentation": [
+        *(({"network-type": kind}, ["parser-unused", "not-segmentation"]) for kind in (0, 1, 3)),
+        (TENSORS, []),
+    ],
+    "tao-parser-output": [({}, None, "logits"), ({}, None, "whole-logits"), (OURS, [], "logits")],
+    "stock-parser-type": [(STOCK, None)],
+    "stock-parser-size": [(STOCK, None, "logits")],
+    "output-order": [({**STOCK, "segmentation-output-order": 1}, None, "whole-logits")],
+    "stock-parser-negative": [(STOCK, None, "whole-logits")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", EDGES)
+def test_a_rule_ends_where_it_should(rule, place, models, tmp_path):
+    (tmp_path / "made").mkdir()
+    for name in ("there.calib", "built_b1_.engine", "built_b12_.engine", "made/Makefile"):
+        (tmp_path / name).write_bytes(b"")
+    path = place(TRAPS / "clean.txt")
+    clean = path.read_text()
+    for changes, codes, graph, version in (edge(*one) for one in EDGES[rule]):
+        path.write_text(changed(clean, changes))
+        found = [one.code for one in lint(path, models[graph], version)]
+        assert sorted(found) == sorted([rule] if codes is None else codes), (changes, graph, version)
+
+
+def edge(changes, codes, graph="nvinfer", version=None):
+    return changes, codes, graph, version
+
+
+# The same of ds-tao-segmentation's file, each change a pair of an old and a new text.
+APP_EDGES = {
+    "no-sink": [
+        ([("enable: 1\n  enc-type: 1", "enable: 0\neglsink:\n  enable: 1")], []),
+        ([("enable: 1\n  enc-type: 1", "enable: 0\nfakesink:\n  enable: 1")], []),
+        ([("enable: 1", "enable: 0")], None),
+        ([("  enable: 1\n", "")], None),
+    ],
+    "encoder-ignored": [
+        ([("enable: 1\n  enc-type: 1", "enc-type: 1\n  enable: 1")], None),
+        ([("enable: 1\n  enc-type: 1", "enc-type: 0\n  enable: 1")], []),
+    ],
+    "unknown-group": [([("segvisual:", "segvisual :")], []), ([("+", "sink0:\n  enable: 1")], None)],
+    "unknown-key": [
+        ([("alpha: 0.5", "orig_background: 1")], []),
+        ([("alpha: 0.5", "orig-background: 1")], None),
+        ([("alpha: 0.5", "enable-padding: 1")], None),
+    ],
+    "missing-file": [
+        ([(".//clean.txt", ".//gone.txt")], None),
+        ([("  config-file-path: .//clean.txt\n", "")], None),
+        ([("plugin-type: 0", "plugin-type: 1"), (".//clean.txt", ".//gone.txt")], []),
+    ],
+    "app-looks-elsewhere": [([(".//clean.txt", "clean.txt")], None)],
+    "segvisual-too-small": [
+        ([("  width: 160", "  width: 161"), ("height: 96", "height: 97")], []),
+        ([("  width: 160", "  width: 159")], None),
+        ([("height: 96", "height: 95")], None),
+        ([("  height: 96\n", "")], None),
+        ([("height: 96", "height: 96.0")], None),
+    ],
+    "streams-differ": [
+        ([("file:///clip.mp4", "file:///clip.mp4;")], []),
+        ([("file:///clip.mp4", "file:///clip.mp4;file:///b.mp4")], None),
+    ],
+    "app-draws-nothing": [
+        ([(".//clean.txt", ".//tensors.txt")], None),
+        ([(".//clean.txt", ".//tensors.txt"), ("DeepStream 8.0", "DeepStream 7.1")], []),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", APP_EDGES)
+def test_a_rule_of_the_app_ends_where_it_should(rule, place):
+    path = place(TRAPS / "clean-app.yml")
+    clean = path.read_text()
+    for changes, codes in APP_EDGES[rule]:
+        text = clean
+        for old, new in changes:
+            assert old == "+" or old in text, old
+            text = text + new + "\n" if old == "+" else text.replace(old, new)
+        path.write_text(text)
+        found = [one.code for one in lint(path)]
+        assert found == ([rule] if codes is None else codes), changes
+
+
+def changed(text, changes):
+    """The configuration with other values: None takes a key out, `+` adds lines at the end."""
+    for key, value in changes.items():
+        line = rf"(?m)^{re.escape(key)}(=.*)?\n"
+        written = "" if value is None else f"{value}\n" if key in ("+", "[property]") else f"{key}={value}\n"
+        text = re.sub(line, written, text) if re.search(line, text) else text + written
+    return text
 
 
 def test_a_misspelt_key_is_told_the_likely_one(place):
