@@ -101,7 +101,7 @@ def network_alone(session: Session, frames: int, kernel: str) -> float:
 
 
 def whole_way(session: Session, clip: Path, place: Path, plan: Plan, *watching: object) -> None:
-    streams = open_streams([str(clip)], Opening())
+    streams = open_streams([clip], Opening())
     pictures = Pictures(
         str(place / "out.mp4"), streams[0], lambda shown: shown.results[0].overlay(shown.frame), 10
     )

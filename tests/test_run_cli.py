@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import clips
@@ -18,7 +19,6 @@ from segdeploy.errors import RequestError
 from segdeploy.picture.video_reading import Video
 from segdeploy.run.session import open_session, segment
 from segdeploy.serve.stream.outputs import places, short_names
-from segdeploy.serve.stream.sources import expand, is_images
 
 
 @pytest.fixture
@@ -194,8 +194,8 @@ def test_what_is_refused(model, clip, tmp_path, refused):
         "is images and": [clip, image],
         "say --stdin-size HxW": ["-"],
         "can be one source only": ["-", "-", "--stdin-size", "96x128"],
-        "there is no camera /dev/video77": ["77"],
-        "names no CSI camera": ["csi://front"],
+        "there is no file 'videotestsrc ! queue'; if it is a GStreamer": ["videotestsrc ! queue"],
+        "is an option of gst-launch-1.0, not an element": ["gst:videotestsrc --gst-plugin-load=x.so ! queue"],
         "--every 0 is less than 1": [clip, "--every", "0"],
         "--max-frames 0 is less than 1": [clip, "--max-frames", "0"],
         "--batch 2 is more than the 1": [clip, "--batch", "2"],
@@ -227,13 +227,13 @@ def test_a_gstreamer_pipeline(model, tmp_path, capsys):
 
     if not shutil.which("gst-launch-1.0"):
         pytest.skip("no gst-launch-1.0: apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good")
-    pipeline = "videotestsrc num-buffers=8 is-live=true ! video/x-raw,width=128,height=96,framerate=20/1"
+    pipeline = "gst:videotestsrc num-buffers=8 is-live=true ! video/x-raw,width=128,height=96,framerate=20/1"
     assert run(model, pipeline, "-o", tmp_path) == 0
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.startswith(f"{tmp_path / 'pipeline.overlay.mp4'}: ")
     assert 1 <= len(clips.times_of(tmp_path / "pipeline.overlay.mp4")) <= 8
-    assert run(model, "nosuchelement ! fakesrc", "-o", tmp_path) == 1
+    assert run(model, "gst:nosuchelement ! fakesrc", "-o", tmp_path) == 1
     assert (
         'gives no frames: WARNING: erroneous pipeline: no element "nosuchelement"' in capsys.readouterr().err
     )
@@ -241,7 +241,9 @@ def test_a_gstreamer_pipeline(model, tmp_path, capsys):
 
 def test_without_gstreamer(model, tmp_path, refused, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "needs gst-launch-1.0, which cannot be started" in refused("run", model, "videotestsrc ! queue")
+    assert "needs gst-launch-1.0, which cannot be started" in refused(
+        "run", model, "gst:videotestsrc ! queue"
+    )
 
 
 def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch):
@@ -270,10 +272,15 @@ def test_names_of_outputs():
         "rtsp://cam",
         "/dev/video0",
         "-",
-        "a ! b",
+        "gst:a ! b",
         "csi://0",
+        Path("gst:a ! b.mp4"),
+        Path("...mp4"),
+        "rtsp://cam/..",
     ]
-    assert short_names(names) == ["street", "street-2", "front", "cam", "video0", "stdin", "pipeline", "0"]
+    assert short_names(names) == [
+        "street", "street-2", "front", "cam", "video0", "stdin", "pipeline", "0", "gst_a_b", "stream", "stream-2"
+    ]  # fmt: skip
 
 
 def test_a_template_of_addresses():
@@ -289,14 +296,3 @@ def test_a_template_of_addresses():
         RequestError, match=r"do not go into one rtsp://server/x; name a folder, or: -o 'rtsp:"
     ):
         places("rtsp://server/x", two)
-
-
-def test_globs_and_kinds(tmp_path):
-    for name in ("b.mp4", "a.mp4", "[1].png"):
-        (tmp_path / name).write_text("")
-    assert expand([f"{tmp_path}/*.mp4"]) == [f"{tmp_path}/a.mp4", f"{tmp_path}/b.mp4"]
-    for kept in (f"{tmp_path}/[1].png", "http://cam/a?b=[1]*", "filesrc location=*.mp4 ! decodebin", "-"):
-        assert expand([kept]) == [kept]
-    assert [is_images(name) for name in (str(tmp_path), "a.JPG", "a.mp4", "http://cam/a.jpg")] == [
-        True, True, False, False
-    ]  # fmt: skip

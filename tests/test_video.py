@@ -185,7 +185,7 @@ import numpy as np
 from pathlib import Path
 from segdeploy.errors import OutputError
 from segdeploy.size import Size
-from segdeploy.video.writing import ClipWriter
+from segdeploy.picture.video_writing import ClipWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 rng = np.random.default_rng(0)
 try:

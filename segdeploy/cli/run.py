@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.pipeline import Tally
     from segdeploy.serve.stream.sinks import Sink
-    from segdeploy.serve.stream.sources import Stream
+    from segdeploy.serve.stream.sources import Source, Stream
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="+",
         help="images, folders, videos, globs, rtsp:// or http:// addresses, cameras (0, /dev/video0, csi://0),"
-        " GStreamer pipelines in quotes, or - for raw RGB frames on standard input",
+        " 'gst:PIPELINE' for one of GStreamer, or - for raw RGB frames on standard input",
     )
     parser.add_argument(
         "-o",
@@ -182,7 +182,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     return 1 if failed else 0
 
 
-def run_streams(arguments: argparse.Namespace, sources: list[str]) -> int:
+def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from contextlib import ExitStack
 
     from segdeploy.cli.console import streaming

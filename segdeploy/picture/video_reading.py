@@ -45,7 +45,7 @@ class Video:
             raise RequestError(f"there is no file {place}")
         try:
             self._container = av.open(
-                str(place) if isinstance(place, Path) else place,
+                url_of(place) if isinstance(place, Path) else place,
                 format=container,
                 options=options or {},
                 timeout=timeout_s,
@@ -126,6 +126,11 @@ class Video:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def url_of(path: Path) -> str:
+    """A file's name for FFmpeg, which would take `concat:a|b.mp4` or `http:x.mp4` for what they look like."""
+    return f"file:{path.absolute()}"
 
 
 def upright(decoded: av.VideoFrame) -> Frame:

@@ -23,6 +23,7 @@ from segdeploy.errors import OutputError, RequestError
 from segdeploy.files import replacing
 from segdeploy.picture.image import Frame, fit
 from segdeploy.picture.video_location import without_credentials
+from segdeploy.picture.video_reading import url_of
 from segdeploy.size import Size
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -85,14 +86,14 @@ class ClipWriter:
         part = self._stack.enter_context(replacing(path))
         with self._or_nothing():
             self._part = part
-            self._container = av.open(str(part), "w", format=container_of(path))
+            self._container = av.open(url_of(part), "w", format=container_of(path))
             self._encoder = Encoder(self._container, size, fps)
             if audio_from is not None:
                 self._sound = self._sound_of(audio_from)
                 self._waiting = next(self._sound, None)
 
     def _sound_of(self, source: Path) -> Iterator[Any]:
-        given = self._stack.enter_context(av.open(str(source)))
+        given = self._stack.enter_context(av.open(url_of(source)))
         taken = {}
         for track in given.streams.audio:
             with suppress(ValueError, av.FFmpegError):  # a codec that this container does not take
@@ -132,7 +133,7 @@ class ClipWriter:
                 self._add_sound(self._last_s + 1 / self._fps)
                 self._encoder.finish()
             self._container.close()
-            with av.open(str(self._part)) as again:
+            with av.open(url_of(self._part)) as again:
                 kept = sum(1 for packet in again.demux(video=0) if packet.size)
             if kept != self._encoder.written:
                 raise OutputError(

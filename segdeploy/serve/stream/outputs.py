@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segdeploy.errors import RequestError
 from segdeploy.picture.video_writing import CONTAINERS, container_of
-from segdeploy.serve.stream.sources import RTSP, STDIN, Stream
+from segdeploy.serve.stream.sources import GST, RTSP, STDIN, Stream
 
 NAME = "{name}"
 ENDING = ".overlay.mp4"
@@ -20,7 +20,7 @@ def is_clip(output: str) -> bool:
 
 def places(output: str, streams: Sequence[Stream]) -> list[str]:
     """One for each source: the clip, the address, or `<name>.overlay.mp4` in the folder that `output` is."""
-    names = short_names([stream.name for stream in streams])
+    names = short_names([stream.path or stream.name for stream in streams])
     if NAME in output:
         found = [output.replace(NAME, name) for name in names]
     elif is_clip(output):
@@ -47,19 +47,23 @@ def demand_other(place: Path, streams: Sequence[Stream]) -> None:
             raise RequestError(f"{place} is both the input and the output; name another one with -o")
 
 
-def short_names(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[Path | str]) -> list[str]:
     """What files can be called after: the last word of a path or an address; the second of the same is `-2`."""
     found: list[str] = []
     for name in names:
-        if name == STDIN:
-            word = "stdin"
-        elif " ! " in name:
-            word = "pipeline"
-        else:
-            last = name.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-            word = re.sub(r"[^\w.-]+", "_", Path(last).stem if Path(name).suffix else last) or "stream"
-        taken, number = word, 2
+        word = taken = short_name(name)
+        number = 2
         while taken in found:
             taken, number = f"{word}-{number}", number + 1
         found.append(taken)
     return found
+
+
+def short_name(name: Path | str) -> str:
+    if name == STDIN:
+        return "stdin"
+    if isinstance(name, str) and name.startswith(GST):
+        return "pipeline"
+    last = str(name).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    word = re.sub(r"[^\w.-]+", "_", Path(last).stem if Path(name).suffix else last)
+    return word if word.strip(".") else "stream"  # dots alone would be a folder above

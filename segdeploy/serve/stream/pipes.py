@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import suppress
 
-from segdeploy.errors import VideoError
+from segdeploy.errors import RequestError, VideoError
 from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_reading import Video
 
@@ -48,6 +48,26 @@ class PipeReader:
         return bytes(parts)
 
 
+def words_of(pipeline: str) -> list[str]:
+    """The words for gst-launch: of a pipeline alone, since one of its options can load a library."""
+    told = without_credentials(pipeline)
+    try:
+        words = shlex.split(pipeline)
+    except ValueError as error:
+        raise RequestError(
+            f"the pipeline {told!r} has a quote or a backslash with nothing behind it; quote it as for a shell"
+        ) from error
+    if not words:
+        raise RequestError("gst: is followed by no pipeline; expected one such as 'gst:videotestsrc ! queue'")
+    for word in words:
+        if word.startswith("-"):
+            raise RequestError(
+                f"{without_credentials(word)!r} in the pipeline {told!r} is an option of {TOOL}, not an element;"
+                " leave it out"
+            )
+    return words
+
+
 class GstVideo(Video):
     def __init__(self, pipeline: str, timeout_s: float, stopped: threading.Event) -> None:
         name = without_credentials(pipeline)
@@ -55,7 +75,7 @@ class GstVideo(Video):
         self._pipe = PipeReader(reading, timeout_s, stopped)
         self._descriptor = reading
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 # close() closes it
-        command = [TOOL, "-q", *shlex.split(pipeline), *AT_THE_END.format(writing).split()]
+        command = [TOOL, "-q", *words_of(pipeline), *AT_THE_END.format(writing).split()]
         try:
             self._process = subprocess.Popen(  # noqa: S603 # the pipeline is the user's own
                 command,

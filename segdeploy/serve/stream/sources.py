@@ -1,4 +1,4 @@
-"""What SOURCE may be: files, folders, globs, addresses, cameras, pipelines, standard input; found by its form."""
+"""What SOURCE may be: files, folders, globs, cameras, addresses, pipelines (gst:), standard input."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from segdeploy.picture.video_location import is_remote, without_credentials
 from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.serve.stream.clips import Clip, RawFrames, Slides
 from segdeploy.serve.stream.live import Live
-from segdeploy.serve.stream.pipes import GstVideo, camera_pipeline
+from segdeploy.serve.stream.pipes import GstVideo, camera_pipeline, words_of
 from segdeploy.size import Size
 
 STDIN = "-"
 CSI = "csi://"
+GST = "gst:"
+CAMERA = "/dev/video"
 RTSP = ("rtsp://", "rtsps://")
+
+Source = Path | str  # a Path is there; a str is `-`, an address, a pipeline or a CSI camera
 
 
 class Stream(Protocol):
@@ -53,43 +57,85 @@ class Opening:
     say: Callable[[str], None] = lambda text: None
 
 
-def expand(sources: Sequence[str]) -> list[str]:
-    """Globs that the shell left alone become the files they mean."""
-    found: list[str] = []
-    for source in sources:
-        if is_pipeline(source) or is_remote(source) or Path(source).exists() or not glob.has_magic(source):
-            found.append(source)
-            continue
-        matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 # Path.glob takes no absolute pattern
-        if not matched:
-            raise RequestError(f"no file matches {source}")
-        found += matched
-    return found
+def expand(sources: Sequence[str]) -> list[Source]:
+    """The files, folders and devices that are meant, globs among them; addresses and pipelines stay as they are.
+
+    What exists is itself, whatever its name looks like: names come from memory cards and from uploads, and one that
+    reads like a pipeline must not become one.
+    """
+    return [meant for source in sources for meant in meanings(source)]
 
 
-def is_pipeline(source: str) -> bool:
-    return " ! " in source
+def meanings(source: str) -> list[Source]:
+    if not source:
+        raise RequestError("SOURCE is empty; expected an image, a folder, a video, a camera or an address")
+    if source == STDIN:
+        return [source]
+    if is_there(source):
+        return [Path(source)]
+    if source.isdecimal() or source.startswith(CAMERA):
+        return [found_camera(f"{CAMERA}{source}" if source.isdecimal() else source)]
+    for prefix, demand in DEMANDS.items():
+        if source.startswith(prefix):
+            demand(source.removeprefix(prefix))
+            return [source]
+    if is_remote(source):
+        return [source]
+    if " ! " in source:
+        told = without_credentials(source)
+        raise RequestError(
+            f"there is no file {told!r}; if it is a GStreamer pipeline, put {GST} in front of it: {GST + told!r}"
+        )
+    if not glob.has_magic(source):
+        raise RequestError(f"there is no file or folder {source}")
+    matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 # Path.glob takes no absolute pattern
+    if not matched:
+        raise RequestError(f"no file matches {source}")
+    return [Path(path) for path in matched]
 
 
-def is_images(source: str) -> bool:
-    path = Path(source)
-    return path.is_dir() or (path.suffix.lower() in IMAGE_SUFFIXES and not is_remote(source))
+def is_there(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError:  # a pipeline is longer than a name may be
+        return False
 
 
-def open_streams(sources: Sequence[str], opening: Opening) -> list[Stream]:
+def found_camera(device: str) -> Path:
+    if not is_there(device):
+        raise RequestError(f"there is no camera {device}; `ls {CAMERA}*` shows those that there are")
+    return Path(device)
+
+
+def demand_sensor(text: str) -> None:
+    if not text.isdecimal():
+        raise RequestError(f"{CSI}{text} names no CSI camera; expected {CSI}0, {CSI}1, …")
+
+
+DEMANDS: dict[str, Callable[[str], object]] = {
+    GST: words_of,
+    CSI: demand_sensor,
+}  # of what follows the prefix
+
+
+def is_images(source: Source) -> bool:
+    return isinstance(source, Path) and (source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def open_streams(sources: Sequence[Source], opening: Opening) -> list[Stream]:
     """All of them, or none: a source that cannot be opened is refused before anything is written."""
     if sources.count(STDIN) > 1:
         raise RequestError("standard input (-) can be one source only")
-    images = [source for source in sources if is_images(source)]
-    others = [source for source in sources if source not in images]
+    images = [Path(source) for source in sources if is_images(source)]
+    others = [str(source) for source in sources if not is_images(source)]
     if images and others:
         raise RequestError(
             f"{images[0]} is images and {without_credentials(others[0])} is not; run them one after the other"
         )
     opened: list[Stream] = []
     try:
-        if images and all(Path(source).is_file() for source in images):
-            return [Slides(Path(images[0]).stem, [Path(source) for source in images])]
+        if images and all(path.is_file() for path in images):
+            return [Slides(images[0].stem, images)]
         opened.extend(open_stream(source, opening) for source in sources)
     except BaseException:
         for stream in opened:
@@ -98,35 +144,38 @@ def open_streams(sources: Sequence[str], opening: Opening) -> list[Stream]:
     return opened
 
 
-def open_stream(source: str, opening: Opening) -> Stream:
-    def live(connect: Callable[[threading.Event], Video]) -> Live:
-        return Live(without_credentials(source), connect, opening.patience_s, opening.say)
-
+def open_stream(source: Source, opening: Opening) -> Stream:
+    if isinstance(source, Path):
+        return open_path(source, opening)
     if source == STDIN:
         if opening.stdin_size is None:
             raise RequestError("frames on standard input have no header: say --stdin-size HxW")
         return RawFrames(sys.stdin.fileno(), opening.stdin_size, opening.stdin_fps)
-    if is_pipeline(source):
-        return live(partial(GstVideo, source, opening.timeout_s))
+    if source.startswith(GST):
+        return open_live(source, partial(GstVideo, source.removeprefix(GST), opening.timeout_s), opening)
     if source.startswith(CSI):
-        sensor = source.removeprefix(CSI)
-        if not sensor.isdecimal():
-            raise RequestError(f"{source} names no CSI camera; expected {CSI}0, {CSI}1, …")
-        return live(partial(GstVideo, camera_pipeline(int(sensor)), opening.timeout_s))
-    if source.isdecimal() and not Path(source).exists():
-        source = f"/dev/video{source}"
-    if source.startswith("/dev/video"):
-        if not Path(source).exists():
-            raise RequestError(f"there is no camera {source}; `ls /dev/video*` shows those that there are")
-        return live(lambda stopped: Video(source, container="v4l2", timeout_s=opening.timeout_s))
-    if is_remote(source):
-        return open_remote(source, opening)
-    path = Path(source)
+        pipeline = camera_pipeline(int(source.removeprefix(CSI)))
+        return open_live(source, partial(GstVideo, pipeline, opening.timeout_s), opening)
+    return open_remote(source, opening)
+
+
+def open_path(path: Path, opening: Opening) -> Stream:
     if path.is_dir():
-        return Slides(source, find_images(path, but=WRITTEN))
+        return Slides(str(path), find_images(path, but=WRITTEN))
+    if path.is_char_device():
+        device = partial(Video, str(path), container="v4l2", timeout_s=opening.timeout_s)
+        return open_live(str(path), lambda stopped: device(), opening)
     if not path.is_file():
-        raise RequestError(f"there is no file or folder {path}")
+        raise RequestError(
+            f"{path} is neither a file nor a folder nor a camera; frames from a pipe come in through -"
+            if path.exists()
+            else f"there is no file or folder {path}"
+        )
     return Clip(Video(path), path)
+
+
+def open_live(name: str, connect: Callable[[threading.Event], Video], opening: Opening) -> Live:
+    return Live(without_credentials(name), connect, opening.patience_s, opening.say)
 
 
 def open_remote(uri: str, opening: Opening) -> Stream:
@@ -140,4 +189,4 @@ def open_remote(uri: str, opening: Opening) -> Stream:
     def connect(stopped: threading.Event) -> Video:
         return first.pop() if first else Video(uri, options=options, timeout_s=opening.timeout_s)
 
-    return Live(video.name, connect, opening.patience_s, opening.say)
+    return open_live(uri, connect, opening)
