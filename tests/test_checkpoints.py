@@ -750,7 +750,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
 ASK = """
 import json, sys
 from segdeploy.errors import CheckpointError
-from segdeploy.families.checkpoints import read_checkpoint
+from segdeploy.networks.checkpoints import read_checkpoint
 for name, revision in json.loads(sys.argv[1]):
     try:
         c = read_checkpoint(name, revision)

@@ -27,7 +27,7 @@ CALL = """
 import sys
 import numpy as np
 from pathlib import Path
-from segdeploy.deepstream.library import ParserLibrary
+from segdeploy.serve.deepstream.library import ParserLibrary
 from segdeploy.errors import DeepStreamError
 from segdeploy.size import Size
 library = ParserLibrary(Path(sys.argv[1]), "NvDsInferParseSegdeploy")

@@ -92,7 +92,7 @@ import os, signal, sys
 from threading import Event, Timer
 from types import SimpleNamespace
 from segdeploy import cli
-from segdeploy.engine.progress import stoppable
+from segdeploy.convert.engine.progress import stoppable
 
 stop = Event()
 

@@ -205,7 +205,7 @@ def test_looking_at_tensors_does_not_hold_them():
 import resource, sys
 import numpy as np
 from onnx import TensorProto, helper
-from segdeploy.probing import measure_ranges
+from segdeploy.prove.ranges import measure_ranges
 names = [f"t{turn}" for turn in range(31)]
 nodes = [helper.make_node("Add", [old, old], [new]) for old, new in zip(names, names[1:])]
 ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 1024, 1024]) for name in (names[0], names[-1])]
