@@ -21,14 +21,6 @@ MODULES = {TENSORRT: "tensorrt", RTX: "tensorrt_rtx"}
 WORDS = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 EXTRAS = {TENSORRT: "tensorrt", RTX: "rtx"}
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # there on every Jetson
-# On a workstation, and on a Jetson; what is in 9.1 is not known.
-TENSORRT_OF_DEEPSTREAM = {
-    "6": ("8", "8"),
-    "7.1": ("10.3", "10.3"),
-    "8.0": ("10.9", "10.13"),
-    "9.0": ("10.14", "10.13"),
-    "9.2": ("10.16", "10.16"),
-}
 L4T_OF_JETPACK_7_2 = 39  # its update 7.2.2, of the same number, is the first that runs TensorRT from pip
 
 

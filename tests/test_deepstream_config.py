@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from segdeploy.errors import DeepStreamError
+from segdeploy.releases import DEEPSTREAMS
 from segdeploy.serve.deepstream.config import NvinferConfig, demand_sound, engine_name, read_config
 from segdeploy.serve.deepstream.document import as_yml, quoted, read_document, read_txt, read_yml
-from segdeploy.serve.deepstream.keys import CLASS_ATTRS, PROPERTY, VERSIONS, keys_of, likely
+from segdeploy.serve.deepstream.keys import CLASS_ATTRS, PROPERTY, keys_of, likely
 from segdeploy.serve.deepstream.values import read_value, write_value
 
 TXT = """# a head, with = and [brackets]
@@ -187,7 +188,7 @@ def test_the_key_tables():
     for key in (*PROPERTY.values(), *CLASS_ATTRS.values()):
         # () and None are not set; topk's own default is one that nvinfer refuses in a file
         assert key.default in ((), None) or key.name == "topk" or key.refusal(key.default) is None
-        assert key.since == "6.4" or key.since in VERSIONS
+        assert key.since in DEEPSTREAMS
     assert keys_of("class-attrs-12") is CLASS_ATTRS
     assert keys_of("class-attrs-x") is None
     assert keys_of("tracker") is None

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
-from segdeploy.errors import DeepStreamError
+from segdeploy.errors import DeepStreamError, RequestError
 from segdeploy.files import digest_of
 from segdeploy.graph.load import read_graph
 from segdeploy.model.record import first_record, record_path
@@ -537,11 +537,13 @@ def test_the_verb(place, capsys):
     assert capsys.readouterr().out == f"{clean}: nothing found\n"
 
 
-def test_what_the_verb_refuses(tmp_path, capsys):
+def test_what_the_verb_refuses(tmp_path, capsys, misused):
     assert main(["deepstream", "lint", str(tmp_path / "gone.txt")]) == 1
     assert "cannot be read: No such file or directory" in capsys.readouterr().err
     (tmp_path / "x.txt").write_text("[property]\n")
-    assert main(["deepstream", "lint", str(tmp_path / "x.txt"), "--deepstream", "5.0"]) == 1
-    assert "DeepStream '5.0' is not known here; known: 7.1, 8.0" in capsys.readouterr().err
+    said = misused("deepstream", "lint", tmp_path / "x.txt", "--deepstream", "5.0")
+    assert "argument --deepstream: invalid choice: '5.0'" in said
+    with pytest.raises(RequestError, match=r"DeepStream '5\.0' is not known here; known: 7\.1, 8\.0"):
+        lint(tmp_path / "x.txt", version="5.0")
     assert main(["deepstream", "lint", str(tmp_path / "x.txt"), "--model", str(tmp_path / "x.onnx")]) == 1
     assert "there is no file" in capsys.readouterr().err

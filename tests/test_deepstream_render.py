@@ -10,10 +10,11 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
+from segdeploy.doctor.compatibility import tables
 from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.releases import DEEPSTREAMS, DeepStream, rendered_versions
 from segdeploy.serve.deepstream.app_files import reported
 from segdeploy.serve.deepstream.config import read_config
-from segdeploy.serve.deepstream.keys import VERSIONS
 from segdeploy.serve.deepstream.lint import lint
 from segdeploy.serve.deepstream.plan import Request, make_plan
 from segdeploy.serve.deepstream.render import render
@@ -65,7 +66,7 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
     )
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", rendered_versions())
 @pytest.mark.parametrize("network_type", [2, 100])
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
 def test_every_version_and_type_is_clean_and_says_the_same_twice(
@@ -90,6 +91,25 @@ def test_every_version_and_type_is_clean_and_says_the_same_twice(
     assert (folder / "parser" / "Makefile").exists() == ours
 
 
+def test_a_version_that_is_added_to_the_table_is_known_everywhere(
+    graphs, monkeypatch, tmp_path, capsys, misused
+):
+    new = DeepStream("10.14", "11.4", "8.0", draws_tensors=True, is_rendered=True)
+    monkeypatch.setitem(DEEPSTREAMS, "10.0", new)
+    assert main(["deepstream", "config", str(graphs("nvinfer", None)), "--deepstream", "10.0", "--streams", "2",
+                 "-o", str(tmp_path / "made")]) == 0  # fmt: skip
+    assert "DeepStream 10.0 has a TensorRT 10.14" in capsys.readouterr().err
+    config = read_config(tmp_path / "made" / "nvinfer_config.txt")
+    assert config.made_for == "10.0"
+    assert config.get("parse-segmentation-func-name") == "NvDsInferParseSegdeploy"  # NVIDIA's is not there
+    assert make_plan(Request(graphs("nvinfer"), "10.0", 100)).is_drawn_by_the_app
+    assert lint(tmp_path / "made" / "nvinfer_config.txt", version="10.0") == []
+    assert ("10.0", "10.14", "11.4") in tables()["DeepStream"]
+    said = misused("deepstream", "config", "m.onnx", "-o", ".", "--deepstream", "11.0")
+    assert "argument --deepstream: invalid choice: '11.0' (choose from " in said
+    assert "10.0" in said
+
+
 def test_streams(graphs, tmp_path):
     render(Request(graphs("nvinfer", None), streams=4), tmp_path)
     values = values_of(tmp_path / "nvinfer_config.txt")
@@ -105,7 +125,13 @@ def test_streams(graphs, tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "streams", "versions"),
-    [("8.0", 1, []), ("8.0", 2, ["10.13"]), ("9.0", 2, ["10.14", "10.13"]), ("7.1", 2, []), ("9.1", 2, [])],
+    [
+        ("8.0", 1, []),
+        ("8.0", 2, ["10.13"]),
+        ("9.0", 2, ["10.14", "10.13"]),
+        ("7.1", 2, []),
+        ("9.1", 2, ["10.16"]),
+    ],
 )
 def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, versions, graphs, tmp_path):
     """nvinfer builds and compares nothing, so the folder says it."""

@@ -13,8 +13,9 @@ import pytest
 
 from segdeploy.cli import main
 from segdeploy.doctor import ABILITIES, ThisMachine, diagnose, tables
-from segdeploy.doctor.compatibility import JETPACKS, jetpack_of
 from segdeploy.doctor.probes import library_version, split
+from segdeploy.flavour import Version
+from segdeploy.releases import DEEPSTREAMS, JETPACKS, jetpack_of, release_of
 
 DIST = "/usr/lib/python3.10/dist-packages"
 BASE = {"numpy": "2.2", "onnx": "1.18", "opencv-python-headless": "4.11.0.86"}
@@ -620,9 +621,32 @@ def test_the_table_is_printed(capsys):
     for rows in tables().values():
         assert all(cell in printed for row in rows for cell in row)
     assert main(["doctor", "--table", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["DeepStream"][1] == {
-        "DeepStream": "7.1", "TensorRT, x86": "10.3", "TensorRT, Jetson": "10.3",
-    }  # fmt: skip
+    shown = json.loads(capsys.readouterr().out)
+    assert {"DeepStream": "8.0", "TensorRT, x86": "10.9", "TensorRT, Jetson": "10.13"} in shown["DeepStream"]
+    assert [(row["JetPack"], row["DeepStream"]) for row in shown["Jetson"]] == [
+        ("4.6", "6.0"), ("5.0", "6.1, 6.1.1"), ("5.1", "6.2, 6.3"), ("6.0", "6.4, 7.0"), ("6.1, 6.2", "7.1"),
+        ("7.0", "8.0"), ("7.1", "9.0"), ("7.2", "9.1, 9.2"),
+    ]  # fmt: skip
+
+
+def test_deepstreams_stand_in_the_order_of_their_numbers_and_each_has_its_jetpack():
+    assert list(DEEPSTREAMS) == sorted(
+        DEEPSTREAMS, key=lambda version: [int(part) for part in version.split(".")]
+    )
+    assert {row.jetpack for row in DEEPSTREAMS.values()} == {row.version for row in JETPACKS}
+    for row in DEEPSTREAMS.values():
+        assert all(Version.parse(version).major in (8, 10) for version in row.tensorrts)
+
+
+@pytest.mark.parametrize(
+    ("version", "tensorrt"), [("6.0.1", "8.0"), ("6.1", "8.2"), ("6.1.1", "8.4"), ("9.1", "10.16")]
+)
+def test_an_installed_sdk_is_told_its_tensorrt(version, tensorrt):
+    assert release_of(version).tensorrt == tensorrt
+
+
+def test_an_sdk_that_is_not_known_has_none():
+    assert (release_of("5.1"), release_of("6.10")) == (None, None)
 
 
 # ---- this machine ------------------------------------------------------------------------------------------------

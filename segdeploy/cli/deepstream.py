@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from segdeploy.releases import USUAL, rendered_versions
+
 
 def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
@@ -12,7 +14,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     config = verbs.add_parser("config", help="render a folder that DeepStream runs")
     config.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
     config.add_argument(
-        "--deepstream", metavar="VERSION", default="8.0", help="7.1, 8.0 (default), 9.0, 9.1 or 9.2"
+        "--deepstream", choices=rendered_versions(), default=USUAL, help=f"its version (default: {USUAL})"
     )
     config.add_argument(
         "--network-type",
@@ -37,7 +39,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"
     )
     lint.add_argument(
-        "--deepstream", metavar="VERSION", help="default: the one the file is for, else the newest"
+        "--deepstream",
+        choices=rendered_versions(),
+        help="its version (default: the one the file is for, else the newest)",
     )
     lint.add_argument("--json", action="store_true", help="print JSON")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, Numbers, cuda
+from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, cuda
 from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
 from segdeploy.doctor.survey import Survey, dotted, numbers
+from segdeploy.releases import Numbers
 
 GIB = 2**30
 LITTLE_MEMORY, LITTLE_DISK = 4 * GIB, 5 * GIB

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segdeploy.doctor.compatibility import deepstream
 from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
 from segdeploy.doctor.hardware import distro_python, home_of_python, pip_tensorrt, sees_system_packages
 from segdeploy.doctor.survey import Survey, dotted, numbers
+from segdeploy.releases import release_of
 
 OPENCVS = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
@@ -290,7 +290,7 @@ def about_deepstream(seen: Survey) -> Iterator[Finding]:
             )
         return
     for version, path in seen.deepstreams.items():
-        row = deepstream(version)
+        row = release_of(version)
         made = ""
         if row:
             made = f", made for TensorRT {row.tensorrt_jetson if seen.jetson else row.tensorrt}"

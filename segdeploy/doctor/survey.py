@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from segdeploy.doctor.compatibility import FIRST_WITH_PIP, Jetpack, Numbers, gpu_of_board, jetpack_of
+from segdeploy.doctor.compatibility import FIRST_WITH_PIP, gpu_of_board
 from segdeploy.doctor.machine import Machine
+from segdeploy.releases import Jetpack, Numbers, jetpack_of
 
 TENSORRT_LIBRARIES = ("libnvinfer8", "libnvinfer10", "libnvinfer11")
 PIP_TENSORRT = tuple(

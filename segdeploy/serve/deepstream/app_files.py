@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-from segdeploy.flavour import TENSORRT_OF_DEEPSTREAM, Version
+from segdeploy.flavour import Version
 from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
 from segdeploy.serve.deepstream.config import NETWORK_MODES
 from segdeploy.serve.deepstream.plan import OUR_LIBRARY, OUR_PARSER, SAMPLE, TAO_LIBRARY, TAO_PARSER, Plan
@@ -122,7 +122,7 @@ def reported(plan: Plan) -> list[str]:
     """What DeepStream's own TensorRT is reported to compute wrongly of such a graph: nvinfer compares nothing."""
     request, facts = plan.request, plan.facts
     warnings = []
-    for version in dict.fromkeys(TENSORRT_OF_DEEPSTREAM.get(request.deepstream, ())):
+    for version in plan.release.tensorrts:
         bug = bug_of_sampling(Version.parse(version), facts.samples, facts.opset)
         way_round = " and builds sampling as gathers" if bug else ""
         if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:

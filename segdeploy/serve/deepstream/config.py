@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segdeploy.errors import DeepStreamError
+from segdeploy.releases import rendered_versions
 from segdeploy.serve.deepstream.document import Document, Entry, read_document
 from segdeploy.serve.deepstream.keys import Key, Value, keys_of, likely
 from segdeploy.serve.deepstream.values import read_value, write_value
 
 SUFFIXES = {".txt": "txt", ".yml": "yml", ".yaml": "yml"}  # anything else nvinfer reads as a .txt
 NETWORK_MODES = {0: "fp32", 1: "int8", 2: "fp16", 3: "best"}
-_MADE_FOR = re.compile(r"^\s*#\s*for DeepStream (\d+\.\d+)\s*$", re.MULTILINE)
+_MADE_FOR = re.compile(r"^\s*#\s*for DeepStream (\d+(?:\.\d+)+)\s*$", re.MULTILINE)
 
 
 class Fault(NamedTuple):
@@ -87,9 +88,9 @@ class NvinferConfig:
 
     @property
     def made_for(self) -> str | None:
-        """The DeepStream version that a configuration of ours names in its head."""
+        """The DeepStream version that a configuration of ours names in its head, if it is known here."""
         found = _MADE_FOR.search(self.document.text)
-        return found[1] if found else None
+        return found[1] if found and found[1] in rendered_versions() else None
 
     @property
     def engine_name(self) -> str | None:

@@ -10,10 +10,6 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from segdeploy.errors import RequestError
-
-VERSIONS = ("7.1", "8.0", "9.0", "9.1", "9.2")
-NEWEST = VERSIONS[-1]
 BEFORE_TENSORRT_10 = "7.0"
 
 INTEGER, BOOLEAN, NUMBER, TEXT, PATH = "integer", "boolean", "number", "text", "path"
@@ -70,11 +66,6 @@ class Key:
 
 def is_before(one: str, other: str) -> bool:
     return [int(part) for part in one.split(".")] < [int(part) for part in other.split(".")]
-
-
-def demand_version(version: str) -> None:
-    if version not in VERSIONS:
-        raise RequestError(f"DeepStream {version!r} is not known here; known: {', '.join(VERSIONS)}")
 
 
 def integer(name: str, default: int | None = None, low: int = -INT32, high: int = INT32, **more: str) -> Key:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from segdeploy.errors import DeepStreamError, GraphError
 from segdeploy.graph.load import Graph, read_graph
+from segdeploy.releases import rendered_release, rendered_versions
 from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_text
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
 from segdeploy.serve.deepstream.findings import Case, Finding
-from segdeploy.serve.deepstream.keys import NEWEST, demand_version
 
 
 def lint(path: Path, model: Path | None = None, version: str | None = None) -> list[Finding]:
@@ -20,7 +20,7 @@ def lint(path: Path, model: Path | None = None, version: str | None = None) -> l
     `model` None: the configuration's own onnx-file.
     """
     if version is not None:
-        demand_version(version)
+        rendered_release(version)
     try:
         text = read_text(path)
     except DeepStreamError as error:
@@ -37,7 +37,7 @@ def lint(path: Path, model: Path | None = None, version: str | None = None) -> l
 
 def lint_document(path: Path, document: Document, model: Path | None, version: str | None) -> list[Finding]:
     config = NvinferConfig(path, document)
-    version = version or config.made_for or NEWEST
+    version = version or config.made_for or rendered_versions()[-1]
     groups = {name for name, _ in document.groups}
     if "primary-gie" in groups and "property" not in groups:
         return in_order(lint_app.check(config, version))

@@ -6,10 +6,9 @@ import difflib
 from collections.abc import Iterator
 
 from segdeploy.errors import DeepStreamError
+from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.findings import Finding
-from segdeploy.serve.deepstream.keys import is_before
-from segdeploy.serve.deepstream.plan import TAO_PARSER_SINCE
 
 KEYS = {
     "source-list": ("list",),
@@ -117,10 +116,10 @@ def fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterator[Fin
             f"there are {streams} sources and nvinfer's batch-size is {config.get('batch-size')}: the app changes it,"
             " and nvinfer builds another engine", "render the folder with --streams",
         )  # fmt: skip
-    if config.get("network-type") == 100 and not is_before(version, TAO_PARSER_SINCE):
+    if config.get("network-type") == 100 and not rendered_release(version).draws_tensors:
         entry = app.document.find("primary-gie", "config-file-path")
         yield Finding(
             "app-draws-nothing", entry.line if entry else 1,
-            f"ds-tao-segmentation draws network-type 2 only since DeepStream {TAO_PARSER_SINCE}, and this is 100",
+            f"ds-tao-segmentation of DeepStream {version} draws network-type 2 only, and this is 100",
             "render with --network-type 2",
         )  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segdeploy.releases import first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig
 from segdeploy.serve.deepstream.document import Entry
 from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, is_outside, label_lines
-from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY, is_before
-from segdeploy.serve.deepstream.plan import STRONGLY_TYPED_SINCE, TAO_PARSER, TAO_PARSER_SINCE
+from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY
+from segdeploy.serve.deepstream.plan import TAO_PARSER
 from segdeploy.serve.deepstream.proof import REMEDY, why_refuted
 
 INT8_MODES = (1, 3)
@@ -88,9 +89,9 @@ def precision(case: Case) -> Iterator[Finding]:
             )  # fmt: skip
     elif mode in INT8_MODES and not config.has_cache:
         typed = (
-            ""
-            if is_before(case.version, STRONGLY_TYPED_SINCE)
-            else ", or strongly-typed=1 for a graph with Q/DQ"
+            ", or strongly-typed=1 for a graph with Q/DQ"
+            if PROPERTY["strongly-typed"].exists_in(case.version)
+            else ""
         )
         yield Finding(
             "int8-without-cache", config.line("network-mode"),
@@ -192,9 +193,9 @@ def output(case: Case) -> Iterator[Finding]:
             "no-classes", config.line("num-detected-classes"), "num-detected-classes is 0, which is its default",
             "write the number of classes",
         )  # fmt: skip
-    if function == TAO_PARSER and kind == 2 and is_before(case.version, TAO_PARSER_SINCE):
+    if function == TAO_PARSER and kind == 2 and not rendered_release(case.version).has_tao_parser:
         yield Finding(
             "no-such-parser", config.line("parse-segmentation-func-name"),
-            f"{TAO_PARSER} came with DeepStream {TAO_PARSER_SINCE}, and this is for {case.version}",
+            f"{TAO_PARSER} came with DeepStream {first_with_tao_parser()}, and this is for {case.version}",
             "take segdeploy's (segdeploy deepstream config --parser segdeploy), or network-type=100",
         )  # fmt: skip

@@ -8,8 +8,8 @@ from math import isclose
 from segdeploy.graph.load import Graph
 from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
-from segdeploy.serve.deepstream.keys import is_before
-from segdeploy.serve.deepstream.plan import OUR_PARSER, STRONGLY_TYPED_SINCE, TAO_PARSER
+from segdeploy.serve.deepstream.keys import PROPERTY
+from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
 
 
 def check(case: Case, facts: Graph) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def types(case: Case, facts: Graph) -> Iterator[Finding]:
         return
     remedy = "add strongly-typed=1 and write network-mode=0"
     if facts.precision.int8 and mode not in (1, 3):
-        if is_before(case.version, STRONGLY_TYPED_SINCE):
+        if not PROPERTY["strongly-typed"].exists_in(case.version):
             remedy = "write network-mode=1 and give a calibration cache, which is what turns INT8 on in this version"
         yield Finding(
             "untyped-int8", config.line("network-mode"),
@@ -130,7 +130,7 @@ def types(case: Case, facts: Graph) -> Iterator[Finding]:
             " strongly-typed=1", remedy,
         )  # fmt: skip
     elif facts.precision.fp16 and not facts.precision.int8 and mode not in (2, 3):
-        if is_before(case.version, STRONGLY_TYPED_SINCE):
+        if not PROPERTY["strongly-typed"].exists_in(case.version):
             remedy = "write network-mode=2"
         yield Finding(
             "untyped-fp16", config.line("network-mode"),

@@ -10,8 +10,9 @@ from segdeploy.files import digest_of
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.model.record import ArtifactRecord, read_record
 from segdeploy.model.signature import NO_CARD, describe
+from segdeploy.releases import USUAL, DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
-from segdeploy.serve.deepstream.keys import demand_version, is_before
+from segdeploy.serve.deepstream.keys import PROPERTY
 
 SDK = "/opt/nvidia/deepstream/deepstream"
 SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
@@ -20,8 +21,6 @@ TAO_LIBRARY = (
 )
 TAO_PARSER, OUR_PARSER = "NvDsInferParseCustomSegformerTAO", "NvDsInferParseSegdeploy"
 OUR_LIBRARY = "parser/libsegdeploy_parser.so"
-TAO_PARSER_SINCE = "8.0"  # tao_apps before it drew network-type 100 by itself
-STRONGLY_TYPED_SINCE = "9.1"
 NETWORK_TYPES = (2, 100)
 PARSERS = ("tao", "segdeploy")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -30,7 +29,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 @dataclass(frozen=True)
 class Request:
     model: Path
-    deepstream: str = "8.0"  # what it reads every later version reads too
+    deepstream: str = USUAL
     network_type: int = 2
     streams: int = 1
     parser: str | None = None  # None: NVIDIA's where it takes the graph's output, else ours
@@ -43,6 +42,7 @@ class Plan:
     """A request with nothing left open."""
 
     request: Request
+    release: DeepStream
     facts: Graph
     record: ArtifactRecord | None
     parser: str | None  # None: network-type 100
@@ -57,11 +57,11 @@ class Plan:
 
     @property
     def is_drawn_by_the_app(self) -> bool:
-        return self.request.network_type == 2 or is_before(self.request.deepstream, TAO_PARSER_SINCE)
+        return self.request.network_type == 2 or self.release.draws_tensors
 
 
 def make_plan(request: Request) -> Plan:
-    demand_version(request.deepstream)
+    release = rendered_release(request.deepstream)
     if request.model.suffix != ".onnx":
         raise DeepStreamError(
             f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
@@ -93,8 +93,8 @@ def make_plan(request: Request) -> Plan:
             f" {request.streams}; export it with --batch {request.streams}, or --batch dynamic"
         )
     mode, strongly_typed, cache = precision_of(request, facts)
-    parser = choose_parser(request, facts) if request.network_type == 2 else None
-    return Plan(request, facts, record_of(request.model), parser, mode, strongly_typed, cache)
+    parser = choose_parser(request, release, facts) if request.network_type == 2 else None
+    return Plan(request, release, facts, record_of(request.model), parser, mode, strongly_typed, cache)
 
 
 def record_of(model: Path) -> ArtifactRecord | None:
@@ -106,10 +106,9 @@ def record_of(model: Path) -> ArtifactRecord | None:
     return record
 
 
-def choose_parser(request: Request, facts: Graph) -> str:
+def choose_parser(request: Request, release: DeepStream, facts: Graph) -> str:
     takes_output = facts.signature.interface == "nvinfer"
-    has_tao = not is_before(request.deepstream, TAO_PARSER_SINCE)
-    parser = request.parser or ("tao" if takes_output and has_tao else "segdeploy")
+    parser = request.parser or ("tao" if takes_output and release.has_tao_parser else "segdeploy")
     if parser not in PARSERS:
         raise DeepStreamError(f"no parser is called {parser!r}; known: {', '.join(PARSERS)}")
     if parser == "tao" and not takes_output:
@@ -117,10 +116,10 @@ def choose_parser(request: Request, facts: Graph) -> str:
             f"NVIDIA's parser takes one output 'output' int64, {request.model.name} has"
             f" {describe(facts.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
         )
-    if parser == "tao" and not has_tao:
+    if parser == "tao" and not release.has_tao_parser:
         raise DeepStreamError(
-            f"NVIDIA's parser came with DeepStream {TAO_PARSER_SINCE}; for {request.deepstream} use --parser segdeploy,"
-            " or --network-type 100, which ds-tao-segmentation of that version draws by itself"
+            f"NVIDIA's parser came with DeepStream {first_with_tao_parser()}; for {request.deepstream} use --parser"
+            " segdeploy, or --network-type 100, which ds-tao-segmentation of that version draws by itself"
         )
     return parser
 
@@ -128,8 +127,8 @@ def choose_parser(request: Request, facts: Graph) -> str:
 def precision_of(request: Request, facts: Graph) -> tuple[int, bool, Path | None]:
     """network-mode, strongly-typed, and the calibration cache.
 
-    A typed graph is taken as it is from 9.1 on, which has `strongly-typed`, and then network-mode has to be 0: the
-    flags that 1 and 2 set are refused beside it. Before, INT8 is on only where a cache is read.
+    A typed graph is taken as it is where nvinfer has `strongly-typed`, and then network-mode has to be 0: the flags
+    that 1 and 2 set are refused beside it. Before, INT8 is on only where a cache is read.
     """
     own, asked = facts.precision.narrowest, request.precision or facts.precision.narrowest
     if asked not in PRECISIONS:
@@ -138,7 +137,7 @@ def precision_of(request: Request, facts: Graph) -> tuple[int, bool, Path | None
         raise DeepStreamError(
             f"{request.model.name} is an {own} graph and {asked} was asked for; take the FP32 graph that it was made of"
         )
-    if facts.precision.is_typed and not is_before(request.deepstream, STRONGLY_TYPED_SINCE):
+    if facts.precision.is_typed and PROPERTY["strongly-typed"].exists_in(request.deepstream):
         return 0, True, None
     if asked != "int8":
         return (2 if asked == "fp16" else 0), False, None
