@@ -1,18 +1,26 @@
 """Sessions without a model, for what measures them."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segdeploy.errors import RequestError
 from segdeploy.model.signature import Signature, TensorFacts, numbered_labels
-from segdeploy.run.timing import Lanes, Query
+from segdeploy.run.timing import Lanes, Modes, Query
 from segdeploy.size import Size
 
 SIZE = Size(64, 96)
 
 
-def signature(batch=None, interface="frames", size=SIZE, classes=5):
+def signature(
+    batch: int | None = None, interface: str = "frames", size: Size = SIZE, classes: int = 5
+) -> Signature:
     names = {"frames": ("frames", "labels"), "logits": ("input", "logits")}[interface]
     if interface == "frames":
         eaten = TensorFacts(names[0], "uint8", (batch, size.height, size.width, 3))
@@ -28,14 +36,14 @@ def signature(batch=None, interface="frames", size=SIZE, classes=5):
 class HostSession:
     """Answers with zeros, and remembers what it was asked. From query `stop_at` on the user presses Ctrl-C."""
 
-    def __init__(self, batch=None, stop_at=None, **facts):
+    def __init__(self, batch: int | None = None, stop_at: int | None = None, **facts: Any) -> None:
         self.signature = signature(batch, **facts)
         self.batches = (batch or 1,) * 2
         self.stop_at = stop_at
-        self.asked = []
+        self.asked: list[npt.NDArray[Any]] = []
         self.closed = False
 
-    def run(self, inputs):
+    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         self.signature.demand_input(inputs)
         self.asked.append(inputs)
         if self.stop_at is not None and len(self.asked) > self.stop_at:
@@ -43,13 +51,15 @@ class HostSession:
         shape = [len(inputs) if side is None else side for side in self.signature.output.shape]
         return np.zeros(shape, self.signature.output.dtype)
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
-    def __enter__(self):
+    def __enter__(self) -> HostSession:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -58,32 +68,32 @@ class DeviceLane:
 
     depth = 2
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.clock = 0.0
-        self.waiting = []
+        self.waiting: list[Query] = []
 
-    def start(self):
+    def start(self) -> None:
         begin, self.clock = self.clock, self.clock + 7
         self.waiting.append(
             Query(begin, begin + 0.5, begin, begin + 1, begin + 1, begin + 5, begin + 5, begin + 7)
         )
 
-    def finish(self):
+    def finish(self) -> Query:
         return self.waiting.pop(0)
 
 
 class DeviceSession(HostSession):
     """Times itself, and takes batches of at most 4."""
 
-    asked_modes = None
+    asked_modes: Modes | None = None
     open_lanes = 0
 
-    def demand_batch(self, batch):
+    def demand_batch(self, batch: int) -> None:
         if batch > 4:
             raise RequestError(f"a batch of {batch} is outside the profile, which holds 1 to 4")
 
     @contextmanager
-    def lanes(self, inputs, modes):
+    def lanes(self, inputs: npt.NDArray[Any], modes: Modes) -> Iterator[Lanes]:
         self.signature.demand_input(inputs)
         self.asked_modes = modes
         self.open_lanes += modes.streams
@@ -99,7 +109,7 @@ class DeviceSession(HostSession):
         )
         self.open_lanes -= modes.streams
 
-    def run_timed(self, inputs):
+    def run_timed(self, inputs: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Query]:
         lane = DeviceLane()
         lane.start()
         return self.run(inputs), lane.finish()

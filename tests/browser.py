@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def find_chromium():
+def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -34,16 +35,18 @@ class Page:
         )
         os.close(read_end)
         os.close(write_end)
-        self._count, self._rest, self.events, self._session = 0, b"", [], None
+        self._count, self._rest = 0, b""
+        self.events: list[dict[str, Any]] = []
+        self._session: str | None = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
-    def call(self, method: str, **parameters):
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters}
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
@@ -51,16 +54,18 @@ class Page:
             answer = self._next()
             if answer.get("id") == self._count:
                 assert "error" not in answer, answer
-                return answer["result"]
+                result: dict[str, Any] = answer["result"]
+                return result
             self.events.append(answer)
 
-    def _next(self):
+    def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             block = os.read(self._read, 1 << 16)
             assert block, "the browser has gone"
             self._rest += block
         one, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(one)
+        answer: dict[str, Any] = json.loads(one)
+        return answer
 
     def open(self, path: Path) -> None:
         self.visit(path.as_uri())
@@ -71,12 +76,12 @@ class Page:
         while len(self.of("Page.loadEventFired")) == loads:
             self.events.append(self._next())
 
-    def ask(self, expression: str):
+    def ask(self, expression: str) -> Any:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 20.0):
+    def until(self, expression: str, seconds: float = 20.0) -> Any:
         """What `expression` is once it is true."""
         end = time.monotonic() + seconds
         while not (found := self.ask(expression)):
@@ -92,7 +97,7 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", features=features)
 
-    def of(self, method: str) -> list:
+    def of(self, method: str) -> list[dict[str, Any]]:
         return [event["params"] for event in self.events if event.get("method") == method]
 
     def close(self) -> None:

@@ -1,15 +1,18 @@
 """Made clips of every kind that `run` has to read."""
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 WIDTH, HEIGHT = 128, 96
 
 
-def frame(index, height=HEIGHT, width=WIDTH):
+def frame(index: int, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.uint8]:
     """Flat grey that tells which frame it is, with a red corner that tells which way is up."""
     pixels = np.full((height, width, 3), 40 + 5 * (index % 40), np.uint8)
     pixels[: height // 4, : width // 4] = (255, 0, 0)
@@ -17,12 +20,20 @@ def frame(index, height=HEIGHT, width=WIDTH):
 
 
 def write_clip(
-    path, times, codec="libx264", sound=False, pictures=True, size=(HEIGHT, WIDTH), container=None
-):
+    path: Path,
+    times: Sequence[int],
+    codec: str = "libx264",
+    sound: bool = False,
+    pictures: bool = True,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    container: str | None = None,
+) -> Path:
     """Frames at `times`, in ticks of 1/1000 s."""
     with av.open(str(path), "w", format=container) as out:
         if pictures:
-            track = out.add_stream(codec, rate=25)
+            made_track = out.add_stream(codec, rate=25)
+            assert isinstance(made_track, av.VideoStream)
+            track = made_track
             track.height, track.width = size
             track.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             track.bit_rate = 4_000_000
@@ -48,11 +59,11 @@ def write_clip(
     return path
 
 
-def every_40_ms(count):
+def every_40_ms(count: int) -> list[int]:
     return [40 * index for index in range(count)]
 
 
-def turn(path):
+def turn(path: Path) -> Path:
     """Says in the container that the picture is to be shown turned by 90° clockwise."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes
@@ -61,7 +72,7 @@ def turn(path):
     return path
 
 
-def write_growing(path):
+def write_growing(path: Path) -> Path:
     """H.264 whose pictures change from 96x128 to 128x192 half way."""
     parts = []
     for number, size in enumerate(((96, 128), (128, 192))):
@@ -71,13 +82,13 @@ def write_growing(path):
     return path
 
 
-def packets(path, kind):
+def packets(path: Path, kind: str) -> list[bytes]:
     with av.open(str(path)) as clip:
         tracks = [track for track in clip.streams if track.type == kind]
         return [bytes(packet) for packet in clip.demux(tracks) if packet.size] if tracks else []
 
 
-def times_of(path):
+def times_of(path: Path) -> list[float]:
     """Seconds at which the pictures are shown."""
     with av.open(str(path)) as clip:
         return [round(float(decoded.time), 4) for decoded in clip.decode(video=0)]

@@ -1,17 +1,31 @@
 """Small real checkpoints and the graphs exported from them, made once per run."""
 
+from __future__ import annotations
+
 import json
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+    import torch
+    from fake_tensorrt import Fake
+
 pytest_plugins = ["must_run"]
+
+Graphs = Callable[..., Path]  # graphs(interface, batch) gives a file
+Network = TypeVar("Network", bound="torch.nn.Module")
 
 # A shell's background job starts with Ctrl-C ignored, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TINY = {
+TINY: dict[str, Any] = {
     "model_type": "segformer",
     "architectures": ["SegformerForSemanticSegmentation"],
     "num_channels": 3,
@@ -29,13 +43,13 @@ TINY = {
 CLASSES = ("road", "kerb", "sky", "car", "bus")
 
 
-def randomise(network, seed=0):
+def randomise(network: Network, seed: int = 0) -> Network:
     """Weights of a trained network's size everywhere, so that no term of a fold is one or zero by chance."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(tensor, mean, std):
+    def normal(tensor: torch.Tensor, mean: float, std: float) -> None:
         tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator))
 
     with torch.no_grad():
@@ -51,7 +65,13 @@ def randomise(network, seed=0):
     return network
 
 
-def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=11, size=(96, 160)) -> Path:
+def write_checkpoint(
+    folder: Path,
+    config: Mapping[str, Any] = TINY,
+    classes: Sequence[str] = CLASSES,
+    seed: int = 11,
+    size: tuple[int, int] = (96, 160),
+) -> Path:
     from safetensors.torch import save_file
 
     from segdeploy.networks.segformer.network import Segformer, SegformerConfig
@@ -70,7 +90,7 @@ def write_checkpoint(folder: Path, config=TINY, classes=CLASSES, seed=11, size=(
     return folder
 
 
-def run_model(model, inputs):
+def run_model(model: onnx.ModelProto, inputs: npt.NDArray[Any]) -> Any:
     """The first output of an onnx.ModelProto."""
     import onnxruntime
 
@@ -79,11 +99,11 @@ def run_model(model, inputs):
 
 
 @pytest.fixture
-def refused(capsys, tmp_path):
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
     """Runs a request that must fail: exit status 1, one line that starts with our name, no file made."""
     from segdeploy.cli import main
 
-    def request(*arguments):
+    def request(*arguments: object) -> str:
         out = tmp_path / "refused"
         assert main([*map(str, arguments), "-o", str(out)]) == 1
         said = capsys.readouterr()
@@ -97,11 +117,11 @@ def refused(capsys, tmp_path):
 
 
 @pytest.fixture
-def misused(capsys):
+def misused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command line that argparse must refuse: exit status 2; gives the last line, which says why."""
     from segdeploy.cli import main
 
-    def request(*arguments):
+    def request(*arguments: object) -> str:
         with pytest.raises(SystemExit, match=r"^2$"):
             main([*map(str, arguments)])
         said = capsys.readouterr()
@@ -112,19 +132,20 @@ def misused(capsys):
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A five-class SegFormer of a few thousand weights, 96x160, in the Hub's layout."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def graphs(tiny, tmp_path_factory):
+def graphs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     """`graphs("frames", batch=None)`: the exported tiny network, each kind traced once."""
     from segdeploy.convert.export import export_onnx
 
-    made, folder = {}, tmp_path_factory.mktemp("graphs")
+    made: dict[tuple[str, int | None], Path] = {}
+    folder = tmp_path_factory.mktemp("graphs")
 
-    def graph(interface="nvinfer", batch=1):
+    def graph(interface: str = "nvinfer", batch: int | None = 1) -> Path:
         key = interface, batch
         if key not in made:
             path = folder / f"tiny.{interface}.{batch or 'dynamic'}.onnx"
@@ -135,7 +156,7 @@ def graphs(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of made street scenes, 96x160: to calibrate on and to judge on."""
     from segdeploy.scenes import write_cityscapes
 
@@ -145,7 +166,7 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tensorrt_here(graphs, monkeypatch):
+def tensorrt_here(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     """`tensorrt_here("10.3.0")`: a machine with a GPU and that TensorRT, neither of which is real."""
     import sys
 
@@ -158,7 +179,7 @@ def tensorrt_here(graphs, monkeypatch):
     for kind in (("frames", 1), ("nvinfer", 1), ("frames", None), ("frames", 4)):
         graphs(*kind)  # torch looks into every imported module as it traces, and would trip over a fake one
 
-    def install(version, **settings):
+    def install(version: str, **settings: Any) -> Fake:
         module = fake(version, **settings)
         module.gpu = FakeGpu()
         monkeypatch.setitem(sys.modules, "tensorrt", module)
@@ -179,7 +200,7 @@ def tensorrt_here(graphs, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def typed(graphs, tmp_path_factory):
+def typed(graphs: Graphs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny network with a precision in its graph, as far as a builder sees it: one FP16 product, one Q/DQ pair."""
     import numpy as np
     from onnx import TensorProto, helper
@@ -205,8 +226,11 @@ def typed(graphs, tmp_path_factory):
     }
 
 
-def behind(path, nodes, constants, target):
+def behind(
+    path: Path, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.generic], target: Path
+) -> Path:
     """A graph whose input goes through `nodes`, to `back`, first."""
+    import numpy as np
     import onnx
 
     model = onnx.load(path)
@@ -215,7 +239,7 @@ def behind(path, nodes, constants, target):
     later = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *later])
-    made = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    made = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     model.graph.initializer.extend(made)
     onnx.save(model, target)
     return target

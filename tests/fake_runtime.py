@@ -4,90 +4,98 @@ Work that is queued on a stream is done when the stream is waited for, not befor
 writes into it too soon, gets wrong numbers here as it would there.
 """
 
+from __future__ import annotations
+
 import ctypes
 import inspect
 import itertools
 import json
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import fake_tensorrt
 import numpy as np
+import numpy.typing as npt
 
 from segdeploy.errors import EngineError
 from segdeploy.run import cuda
 
+Array = npt.NDArray[Any]
+Work = Callable[[], object]
+Network = Callable[[Array], Array | tuple[Array, ...]]
 TYPES = {"float32": "FLOAT", "float16": "HALF", "int32": "INT32", "int64": "INT64", "uint8": "UINT8"}
 
 
-def at(address, shape, dtype):
+def at(address: int, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
     """The array that lies at an address."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype).reshape(shape)
+    return np.frombuffer(memoryview((ctypes.c_ubyte * size).from_address(address)), dtype).reshape(shape)
 
 
 class FakeDevice:
-    def __init__(self, name="Test GPU", compute_capability="8.6", room=1 << 30):
+    def __init__(self, name: str = "Test GPU", compute_capability: str = "8.6", room: int = 1 << 30) -> None:
         self.name, self.compute_capability, self.room = name, compute_capability, room
-        self.live = set()  # buffers and graphs that were not freed
-        self.streams = {}
+        self.live: set[FakeMemory | FakeGraph] = set()  # buffers and graphs that were not freed
+        self.streams: dict[int, FakeStream] = {}
         self.most_under_way = 0
         self.refuse_capture = False
         self.captures = self.launches = self.clock_ms = 0
         self._here = threading.local()
 
     @contextmanager
-    def active(self):
+    def active(self) -> Iterator[None]:
         self._here.depth = getattr(self._here, "depth", 0) + 1
         try:
             yield
         finally:
             self._here.depth -= 1
 
-    def demand_active(self):
+    def demand_active(self) -> None:
         assert getattr(self._here, "depth", 0) > 0, "the device is not current in this thread"
 
-    def memory(self):
+    def memory(self) -> cuda.Memory:
         return cuda.Memory(self.room - sum(one.size for one in set(self.live)), self.room)
 
-    def allocate(self, size):
+    def allocate(self, size: int) -> FakeMemory:
         self.demand_room(size)
         return FakeMemory(self, size)
 
-    def pin(self, size):
+    def pin(self, size: int) -> FakePinned:
         self.demand_room(size)
         return FakePinned(self, size)
 
-    def demand_room(self, size):
+    def demand_room(self, size: int) -> None:
         self.demand_active()
         if size > self.memory().free_bytes:
             raise EngineError("out of memory")
 
-    def event(self, blocking):
+    def event(self, blocking: bool) -> FakeEvent:
         self.demand_active()
         return FakeEvent(self, blocking)
 
-    def stream(self):
+    def stream(self) -> FakeStream:
         self.demand_active()
         return FakeStream(self)
 
 
 class FakeMemory:
-    def __init__(self, device, size):
+    def __init__(self, device: FakeDevice, size: int) -> None:
         self.device, self.size = device, size
         self.array = np.full(size, 0xA5, np.uint8)
         self.address = self.array.ctypes.data
         device.live.add(self)
 
-    def free(self):
+    def free(self) -> None:
         self.device.demand_active()
         self.device.live.remove(self)  # twice would raise
         self.array[:] = 0x5A
 
 
 class FakePinned(FakeMemory):
-    def view(self, shape, dtype):
+    def view(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         size = int(np.prod(shape)) * dtype.itemsize
         return self.array[:size].view(dtype).reshape(shape)
 
@@ -95,70 +103,72 @@ class FakePinned(FakeMemory):
 class FakeEvent:
     """Happens when its stream comes to it. Each piece of work takes a millisecond, and events take none."""
 
-    def __init__(self, device, blocking=False):
-        self.device, self.blocking = device, blocking
-        self.stream = self.at_ms = None
+    stream: FakeStream  # that it was recorded in, and the device's time when it happened
+    at_ms: int
 
-    def happen(self):
+    def __init__(self, device: FakeDevice, blocking: bool = False) -> None:
+        self.device, self.blocking = device, blocking
+
+    def happen(self) -> None:
         self.at_ms = self.device.clock_ms
 
-    def wait(self):
+    def wait(self) -> None:
         self.stream.synchronise()
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         self.stream.synchronise()
 
-    def ms_until(self, later):
+    def ms_until(self, later: FakeEvent) -> float:
         return float(later.at_ms - self.at_ms)
 
 
 class FakeStream:
     handles = itertools.count(1000)
 
-    def __init__(self, device):
+    def __init__(self, device: FakeDevice) -> None:
         self.device = device
         self.handle = next(self.handles)
-        self.queue = []
-        self.recorded = None
-        self.waited_for = []
+        self.queue: list[Work] = []
+        self.recorded: list[Work] | None = None
+        self.waited_for: list[int] = []
         device.streams[self.handle] = self
 
-    def free(self):
+    def free(self) -> None:
         del self.device.streams[self.handle]
 
-    def do(self, work):
+    def do(self, work: Work) -> None:
         self.device.demand_active()
         (self.queue if self.recorded is None else self.recorded).append(work)
         under_way = sum(bool(one.queue) for one in list(self.device.streams.values()))
         self.device.most_under_way = max(self.device.most_under_way, under_way)
 
-    def upload(self, target, source):
+    def upload(self, target: FakeMemory, source: Array) -> None:
         assert target.size >= source.nbytes
         self.do(lambda: np.copyto(at(target.address, source.shape, source.dtype), source))
 
-    def download(self, target, source):
+    def download(self, target: Array, source: FakeMemory) -> None:
         assert source.size >= target.nbytes
         self.do(lambda: np.copyto(target, at(source.address, target.shape, target.dtype)))
 
-    def copy(self, target, source, size):
+    def copy(self, target: int, source: int, size: int) -> None:
         self.do(lambda: np.copyto(at(target, size, np.uint8), at(source, size, np.uint8)))
 
-    def mark(self):
+    def mark(self) -> FakeEvent:
         event = FakeEvent(self.device)
         self.record(event)
         return event
 
-    def record(self, event):
+    def record(self, event: FakeEvent) -> None:
         event.stream = self
         self.do(event.happen)
 
-    def wait_for_event(self, event):
+    def wait_for_event(self, event: FakeEvent) -> None:
         self.do(event.wait)
 
-    def wait_for(self, handle):
+    def wait_for(self, handle: int) -> None:
         self.waited_for.append(handle)
 
-    def synchronise(self):
+    def synchronise(self) -> None:
         self.device.demand_active()
         queue, self.queue = self.queue, []
         for work in queue:
@@ -166,7 +176,7 @@ class FakeStream:
             if not isinstance(getattr(work, "__self__", None), FakeEvent):
                 self.device.clock_ms += 1
 
-    def capture(self, work):
+    def capture(self, work: Work) -> FakeGraph:
         self.device.demand_active()
         self.recorded = []
         try:
@@ -182,16 +192,16 @@ class FakeStream:
 class FakeGraph:
     size = 0
 
-    def __init__(self, device, recorded):
+    def __init__(self, device: FakeDevice, recorded: list[Work]) -> None:
         self.device, self.recorded = device, recorded
         device.live.add(self)
 
-    def launch(self, stream):
+    def launch(self, stream: FakeStream) -> None:
         self.device.launches += 1
         for work in self.recorded:
             stream.do(work)
 
-    def free(self):
+    def free(self) -> None:
         self.device.demand_active()
         self.device.live.remove(self)
 
@@ -202,7 +212,7 @@ PAIRS = (
 )  # fmt: skip
 
 
-def methods_of(kind):
+def methods_of(kind: type) -> dict[str, list[str]]:
     return {
         name: list(inspect.signature(value).parameters)
         for name, value in inspect.getmembers(kind, callable)
@@ -213,15 +223,40 @@ def methods_of(kind):
 # ---- TensorRT --------------------------------------------------------------------------------------------------
 
 
+class FakeRuntime(ModuleType):
+    """The module: its classes and enumerations are set by `fake_module`, as its version has them."""
+
+    __version__: str
+    ICudaEngine: Any
+    IExecutionContext: Any
+    IRuntimeConfig: Any
+    IRuntimeCache: Any
+    TensorIOMode: Any
+    DataType: Any
+    EngineValidity: Any
+
+    def __init__(self, name: str, device: FakeDevice, networks: Mapping[str, Network]) -> None:
+        super().__init__(name)
+        self.device, self.networks = device, networks
+        self.loaded: list[Runtime] = []
+        self.contexts: list[Any] = []
+        self.failures: list[str] = []  # what the next runs fail with
+        self.most_contexts = 9
+        self.compiled_again = 0
+        self.validity: Any = None
+        self.ILogger = Logger
+        self.init_libnvinfer_plugins = lambda logger, namespace: True
+
+
 class Value:
-    def __init__(self, name, value):
+    def __init__(self, name: str, value: int) -> None:
         self.name, self.value = name, value
 
-    def __int__(self):
+    def __int__(self) -> int:
         return self.value
 
 
-def enumeration(names):
+def enumeration(names: Sequence[str]) -> type:
     flags = names[0] == "VERSION_MISMATCH"
     members = {name: Value(name, 1 << place if flags else place) for place, name in enumerate(names)}
     return type("Enumeration", (), members | {"__members__": members})
@@ -233,56 +268,63 @@ class Logger:
     )
 
 
-def plan(network, bindings, profile=(1, 1, 1)):
+def plan(network: str, bindings: Sequence[Sequence[Any]], profile: tuple[int, int, int] = (1, 1, 1)) -> bytes:
     """The bytes of an engine. `bindings`: [name, mode, dtype, shape with None]."""
     return json.dumps({"network": network, "bindings": bindings, "profile": list(profile)}).encode()
 
 
 class Runtime:
-    def __init__(self, logger):
+    module: FakeRuntime
+
+    def __init__(self, logger: Any) -> None:
         self._logger = logger
         self.engine_host_code_allowed = False
 
-    def deserialize_cuda_engine(self, serialized_engine):
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         self.module.loaded.append(self)
         try:
             facts = json.loads(bytes(serialized_engine))
         except ValueError:
             self._logger.log(Logger.ERROR, "Serialization assertion magicTag failed")
             return None
-        return self.module.ICudaEngine(facts, self._logger)
+        engine: ICudaEngine = self.module.ICudaEngine(facts, self._logger)
+        return engine
 
-    def get_engine_validity(self, buffer):
+    def get_engine_validity(self, buffer: Any) -> Any:
         return self.module.validity
 
 
 class ICudaEngine:
-    def __init__(self, facts, logger):
+    module: FakeRuntime
+
+    def __init__(self, facts: dict[str, Any], logger: Any) -> None:
         self._facts, self._logger = facts, logger
-        self._bindings = {name: (mode, dtype, shape) for name, mode, dtype, shape in facts["bindings"]}
+        self._bindings: dict[str, tuple[str, str, list[int | None]]] = {
+            name: (mode, dtype, shape) for name, mode, dtype, shape in facts["bindings"]
+        }
         self.num_io_tensors = len(self._bindings)
         self._contexts = 0
 
-    def get_tensor_name(self, index):
+    def get_tensor_name(self, index: int) -> str:
         return list(self._bindings)[index]
 
-    def get_tensor_mode(self, name):
+    def get_tensor_mode(self, name: str) -> Any:
         return getattr(self.module.TensorIOMode, self._bindings[name][0])
 
-    def get_tensor_dtype(self, name):
+    def get_tensor_dtype(self, name: str) -> Any:
         return getattr(self.module.DataType, TYPES[self._bindings[name][1]])
 
-    def get_tensor_shape(self, name):
+    def get_tensor_shape(self, name: str) -> list[int]:
         return [-1 if side is None else side for side in self._bindings[name][2]]
 
-    def get_tensor_profile_shape(self, name, profile_index):
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int | None]]:
         assert profile_index == 0
         return [[batch, *self._bindings[name][2][1:]] for batch in self._facts["profile"]]
 
-    def create_runtime_config(self):
+    def create_runtime_config(self) -> Any:
         return self.module.IRuntimeConfig()
 
-    def create_execution_context(self, config=None):
+    def create_execution_context(self, config: Any = None) -> Any:
         self._contexts += 1
         if self._contexts > self.module.most_contexts:
             self._logger.log(Logger.ERROR, "Requested amount of GPU memory could not be allocated")
@@ -293,27 +335,30 @@ class ICudaEngine:
 
 
 class IExecutionContext:
-    def __init__(self, engine, config, profile):
+    module: FakeRuntime
+
+    def __init__(self, engine: ICudaEngine, config: Any, profile: int) -> None:
         self._engine, self._config = engine, config
         self.active_optimization_profile = profile
-        self._addresses, self._shape = {}, None
+        self._addresses: dict[str, int] = {}
+        self._shape: tuple[int, ...] = ()
 
-    def set_optimization_profile_async(self, profile_index, stream_handle):
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         self.active_optimization_profile = profile_index
         return True
 
-    def set_input_shape(self, name, shape):
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         self._shape = tuple(shape)
         return True
 
-    def get_tensor_shape(self, name):
+    def get_tensor_shape(self, name: str) -> list[int]:
         return [self._shape[0] if side is None else side for side in self._engine._bindings[name][2]]
 
-    def set_tensor_address(self, name, memory):
+    def set_tensor_address(self, name: str, memory: Any) -> bool:
         self._addresses[name] = int(memory)
         return True
 
-    def execute_async_v3(self, stream_handle):
+    def execute_async_v3(self, stream_handle: int) -> bool:
         module, engine = self.module, self._engine
         assert self.active_optimization_profile == 0
         assert set(self._addresses) == set(engine._bindings)
@@ -322,7 +367,7 @@ class IExecutionContext:
             return False
         shape = self._shape
 
-        def work():
+        def work() -> None:
             assert shape == self._shape, "the context's shape was changed under a captured graph"
             (eaten,) = (name for name, (mode, *_) in engine._bindings.items() if mode == "INPUT")
             outputs = [name for name, (mode, *_) in engine._bindings.items() if mode == "OUTPUT"]
@@ -337,25 +382,27 @@ class IExecutionContext:
 
 
 class IRuntimeConfig:
-    def __init__(self):
-        self.cuda_graph_strategy = self.dynamic_shapes_kernel_specialization_strategy = None
+    module: FakeRuntime
+    cuda_graph_strategy: Any = None
+    dynamic_shapes_kernel_specialization_strategy: Any = None
 
-    def create_runtime_cache(self):
+    def create_runtime_cache(self) -> Any:
         return self.module.IRuntimeCache()
 
-    def set_runtime_cache(self, cache):
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
         self._cache = cache
         return True
 
 
 class IRuntimeCache:
-    _loaded = None
+    module: FakeRuntime
+    _loaded: bytes | None = None
 
-    def deserialize(self, blob):
+    def deserialize(self, blob: bytes) -> bool:
         self._loaded = bytes(blob) if blob.startswith(b"compiled here") else None
         return self._loaded is not None
 
-    def serialize(self):
+    def serialize(self) -> bytes:
         return b"compiled here" + b" again" * self.module.compiled_again
 
 
@@ -374,7 +421,7 @@ ENUMERATIONS = {
 }  # fmt: skip
 
 
-def symbols(version):
+def symbols(version: str) -> Set[str]:
     """What the bindings of this version hold: of TensorRT by the table, of RTX by the package itself."""
     if version == "rtx":
         import tensorrt_rtx as rtx
@@ -383,16 +430,11 @@ def symbols(version):
     return fake_tensorrt.symbols(version)
 
 
-def fake_module(version, device, networks):
+def fake_module(version: str, device: FakeDevice, networks: Mapping[str, Network]) -> FakeRuntime:
     """A TensorRT runtime of this version ("rtx": TensorRT-RTX 1.7.1) that computes with `networks`."""
     known = symbols(version)
-    module = ModuleType("tensorrt_rtx" if version == "rtx" else "tensorrt")
+    module = FakeRuntime("tensorrt_rtx" if version == "rtx" else "tensorrt", device, networks)
     module.__version__ = "1.7.1.116" if version == "rtx" else f"{version}.7"
-    module.device, module.networks = device, networks
-    module.loaded, module.contexts, module.failures, module.most_contexts = [], [], [], 9
-    module.compiled_again = 0
-    module.ILogger = Logger
-    module.init_libnvinfer_plugins = lambda logger, namespace: True
     for name, members in ENUMERATIONS.items():
         if name in known:
             setattr(module, name, enumeration([one for one in members if f"{name}.{one}" in known]))

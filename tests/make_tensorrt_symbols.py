@@ -47,12 +47,14 @@ print(json.dumps([module.__version__, found]))
 """
 
 
-def look(wheel, folder):
+def look(wheel: str, folder: Path) -> tuple[str, list[str]]:
     """The version and the names in the bindings of one wheel."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     binary = next(folder.glob("tensorrt_bindings/tensorrt*.so")).read_bytes()
-    major = re.search(rb"libnvinfer\.so\.(\d+)", binary)[1].decode()
+    named = re.search(rb"libnvinfer\.so\.(\d+)", binary)
+    assert named, "bindings that load no libnvinfer"
+    major = named[1].decode()
     source = folder / "stub.c"
     source.write_text("".join(f"void *{entry}(void) {{ return 0; }}\n" for entry in ENTRIES.split()))
     for library in LIBRARIES:
@@ -63,11 +65,12 @@ def look(wheel, folder):
     done = subprocess.run(
         command, env={"LD_LIBRARY_PATH": str(folder)}, check=True, stdout=subprocess.PIPE, text=True
     )
-    return json.loads(done.stdout)
+    version, names = json.loads(done.stdout)
+    return version, names
 
 
-def main(wheels):
-    seen = {}
+def main(wheels: list[str]) -> None:
+    seen: dict[str, set[str]] = {}
     for wheel in wheels:
         with tempfile.TemporaryDirectory() as folder:
             version, names = look(wheel, Path(folder))

@@ -2,14 +2,20 @@
 
 import json
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from conftest import CLASSES, randomise
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-SWIN = {"embed_dim": 16, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
-RESNET = {"embedding_size": 8, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 2, 1, 1]}
-SMALL = {
+BACKBONES: dict[str, dict[str, Any]] = {
+    "swin": {"embed_dim": 16, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 2, 1, 1]},
+}
+SMALL: dict[str, Any] = {
     "feature_size": 32,
     "mask_feature_size": 32,
     "hidden_dim": 32,
@@ -22,27 +28,26 @@ SMALL = {
 }
 
 
-def oracle(backbone="swin", seed=5, **changes):
+def oracle(backbone: str = "swin", seed: int = 5, **changes: Any) -> Any:
     """transformers' network with random weights; its loss wants scipy, and is not used."""
     import transformers
     from transformers.models.mask2former import modeling_mask2former
 
-    modeling_mask2former.requires_backends = lambda *_: None
-    inner = (
-        transformers.SwinConfig(**SWIN, out_features=STAGES)
-        if backbone == "swin"
-        else transformers.ResNetConfig(**RESNET, out_features=STAGES)
-    )
+    mock.patch.object(modeling_mask2former, "requires_backends").start()
+    config_of = transformers.AutoConfig.for_model
+    inner = config_of(backbone, **BACKBONES[backbone], out_features=STAGES)
     labels = dict(enumerate(CLASSES))
-    config = transformers.Mask2FormerConfig(
-        backbone_config=inner, id2label=labels, num_labels=len(labels), **{**SMALL, **changes}
+    config = config_of(
+        "mask2former", backbone_config=inner, id2label=labels, num_labels=len(labels), **{**SMALL, **changes}
     )
-    network = randomise(transformers.Mask2FormerForUniversalSegmentation(config), seed).eval()
+    assert isinstance(config, transformers.Mask2FormerConfig)
+    network: Any = randomise(transformers.Mask2FormerForUniversalSegmentation(config), seed)
+    network.eval()
     tell_classes_apart(network)
     return network
 
 
-def tell_classes_apart(network):
+def tell_classes_apart(network: Any) -> None:
     """Random weights give all queries one class and one mask; here each has a class of its own, and a mask that varies.
 
     Both last layers are fitted to what comes into them for noise: what labels prove then is more than one class.
@@ -50,7 +55,7 @@ def tell_classes_apart(network):
     decoder, predictor = network.model.transformer_module.decoder, network.class_predictor
     last = decoder.mask_predictor.mask_embedder.get_submodule("2.0")
     pixels = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(1))
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     hooks = [
         module.register_forward_hook(lambda module, given, answer, name=name: seen.update({name: given[0]}))
         for name, module in (("classes", predictor), ("masks", last))
@@ -73,7 +78,7 @@ def tell_classes_apart(network):
         hook.remove()
 
 
-def fit(layer, inputs, wanted):
+def fit(layer: torch.nn.Linear, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
     """Least squares, held back a little: what comes in for other images differs."""
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1).double()
     normal = inputs.T @ inputs + 1e-4 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
@@ -82,7 +87,7 @@ def fit(layer, inputs, wanted):
     layer.bias.copy_(solved[-1])
 
 
-def write(folder, backbone="swin", size=(96, 160), **changes):
+def write(folder: Path, backbone: str = "swin", size: tuple[int, int] = (96, 160), **changes: Any) -> Path:
     oracle(backbone, **changes).save_pretrained(folder)
     preprocessor = {
         "image_mean": [0.485, 0.456, 0.406],
@@ -94,7 +99,7 @@ def write(folder, backbone="swin", size=(96, 160), **changes):
 
 
 LAYER, HEAD = r"^model\.transformer_module\.decoder\.layers\.(\d)\.", "sem_seg_head.predictor."
-_PAIRS = [
+_PAIRS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^model\.pixel_level_module\.encoder\.embeddings\.patch_embeddings\.projection", "backbone.patch_embed.proj"),
     (r"^model\.pixel_level_module\.encoder\.embeddings\.norm", "backbone.patch_embed.norm"),
     (r"^model\.pixel_level_module\.encoder\.encoder\.layers", "backbone.layers"),
@@ -140,7 +145,7 @@ _PAIRS = [
 ]  # fmt: skip
 
 
-def to_detectron2(hub):
+def to_detectron2(hub: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """By an inverse written from the original's names, with the leftovers of its files."""
     named = {}
     for name, tensor in hub.items():

@@ -6,6 +6,7 @@
 """
 
 import sys
+from typing import Any
 
 import gi
 
@@ -20,7 +21,7 @@ PLAYED = (
 RECORDED = "( rtph264depay name=depay0 ! h264parse ! identity name=sink signal-handoffs=true ! fakesink )"
 
 
-def main():
+def main() -> None:
     port, kind, *user = sys.argv[1:]
     Gst.init(None)
     server = GstRtspServer.RTSPServer(service=port, address="127.0.0.1")
@@ -39,11 +40,11 @@ def main():
     GLib.MainLoop().run()
 
 
-def count(factory, media):
+def count(factory: Any, media: Any) -> None:
     media.get_element().get_by_name("sink").connect("handoff", lambda *given: print("frame", flush=True))
 
 
-def demand_password(server, factory, user, password):
+def demand_password(server: Any, factory: Any, user: str, password: str) -> None:
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "user")

@@ -193,7 +193,12 @@ def test_detectron2s_files_are_the_same_network(backbone, suffix, written, tmp_p
 
 def test_the_shapes_tell_the_backbone(written):
     backbone = infer_config(read_checkpoint(written).weights)["backbone_config"]
-    assert backbone == {"model_type": "swin", **checkpoints.SWIN, "mlp_ratio": 4.0, "qkv_bias": True}
+    assert backbone == {
+        "model_type": "swin",
+        **checkpoints.BACKBONES["swin"],
+        "mlp_ratio": 4.0,
+        "qkv_bias": True,
+    }
 
 
 class Payload:

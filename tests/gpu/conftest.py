@@ -7,17 +7,18 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segdeploy.run import cuda
 from segdeploy.version import __version__
 
-SEEN = {}
+SEEN: dict[str, Any] = {}
 
 
 @pytest.fixture(autouse=True, scope="session")
-def gpu():
+def gpu() -> cuda.Device:
     reason = cuda.why_no_gpu()
     if reason is not None:
         pytest.skip(reason)
@@ -27,12 +28,12 @@ def gpu():
 
 
 @pytest.fixture
-def seen():
+def seen() -> dict[str, Any]:
     """A dictionary for what was found out."""
     return SEEN
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not SEEN:
         return
     facts = {
