@@ -208,7 +208,7 @@ class FakeGraph:
 
 PAIRS = (
     (cuda.Device, FakeDevice), (cuda.DeviceMemory, FakeMemory), (cuda.PinnedMemory, FakePinned),
-    (cuda.Event, FakeEvent), (cuda.Stream, FakeStream), (cuda.Graph, FakeGraph),
+    (cuda.Event, FakeEvent), (cuda.Stream, FakeStream), (cuda.CudaGraph, FakeGraph),
 )  # fmt: skip
 
 

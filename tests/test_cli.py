@@ -291,8 +291,6 @@ def test_run_flags_that_make_no_sense(graphs, image, refused):
     for flags, words in (
         (["--alpha", "7"], "--alpha 7 is outside 0 to 1"),
         (["--threads", "0"], "--threads 0 is less than 1"),
-        (["--fit", "crop"], "known: stretch, letterbox"),
-        (["--resize", "cubic"], "known: linear, pillow"),
     ):
         assert words in refused("run", graphs("frames"), image, *flags)
 

@@ -106,7 +106,7 @@ def test_no_module_reaches_itself() -> None:
     [
         ("size", "from segdeploy.cli import main", ["segdeploy.size imports segdeploy.cli"], ["cli", "size"]),
         ("run.ort", "from segdeploy.convert import export", ["segdeploy.run.ort imports segdeploy.convert.export"], []),
-        ("run.ort", "from segdeploy.run.session import Session", [], ["run.ort", "run.session"]),
+        ("run.io", "from segdeploy.run.session import Session", [], ["run.io", "run.session"]),
         ("serve.stream.live", "def later():\n    import segdeploy.convert.export",
          ["segdeploy.serve.stream.live imports segdeploy.convert.export"], []),
     ],

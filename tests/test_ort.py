@@ -34,7 +34,7 @@ def test_the_cpu_is_the_default(graphs):
 
 def test_an_unknown_provider(graphs):
     with pytest.raises(
-        RequestError, match="no provider is called 'gpu'; known: cpu, cuda, tensorrt, openvino"
+        RequestError, match="no provider is called 'gpu'; known: cpu, openvino, cuda, tensorrt"
     ):
         open_session(graphs("frames"), provider="gpu")
 

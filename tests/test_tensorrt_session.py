@@ -696,11 +696,16 @@ def test_a_gpu_that_nothing_could_name_when_the_engine_was_built(machine):
 
 def test_flags_of_the_other_runtime(machine):
     path = machine.engine()
-    for option in ({"threads": 2}, {"provider": "cuda"}):
-        with pytest.raises(
-            RequestError, match=r"is for an \.onnx in ONNX Runtime; x\.engine runs on the GPU"
-        ):
+    for option, said in (
+        ({"threads": 2}, "threads 2 is not for x.engine, which runs in TensorRT on the GPU; leave it out"),
+        (
+            {"provider": "cuda"},
+            "provider 'cuda' is not for x.engine, which runs in TensorRT on the GPU; leave it out",
+        ),
+    ):
+        with pytest.raises(RequestError) as refusal:
             open_session(path, **option)
+        assert str(refusal.value) == said
 
 
 def test_no_pycuda(machine, monkeypatch):

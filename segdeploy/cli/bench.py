@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.cli.arguments import INTERFACE_CHOICES, NETWORK_CHOICES, add_provider
+
 if TYPE_CHECKING:
     from segdeploy.measure.bench.measure import Measurement
     from segdeploy.measure.bench.meter import Sensors
@@ -43,15 +45,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="replay a CUDA graph (default: as trtexec)",
     )
-    parser.add_argument("--transfers", metavar="WHAT", help="include or exclude (default: as trtexec)")
+    parser.add_argument(
+        "--transfers", choices=("include", "exclude"), help="to the GPU and back (default: as trtexec)"
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
+    add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
     parser.add_argument(
-        "--provider", help="where an .onnx or PyTorch computes: cpu (default), openvino, cuda, or tensorrt"
+        "--network",
+        choices=NETWORK_CHOICES,
+        help="of a checkpoint: plain, as published (default), or deployed, as exported",
     )
-    parser.add_argument(
-        "--network", help="of a checkpoint: plain, as published (default), or deployed, as exported"
-    )
-    parser.add_argument("--interface", help="of a checkpoint: nvinfer (default), frames or logits")
+    parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="of a checkpoint (default: nvinfer)")
     parser.add_argument("--size", metavar="HxW", help="of a checkpoint (default: its card's)")
     parser.add_argument("--fp16", action="store_true", help="of a checkpoint, on the GPU")
     other = parser.add_mutually_exclusive_group()
@@ -128,8 +132,6 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | No
     from segdeploy.measure.bench.roofline import device_called
     from segdeploy.size import Size
 
-    if arguments.transfers not in (None, "include", "exclude"):
-        raise RequestError(f"--transfers {arguments.transfers!r} is neither include nor exclude")
     if arguments.threads is not None and arguments.threads < 1:
         raise RequestError(f"--threads {arguments.threads} is less than 1")
     if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):

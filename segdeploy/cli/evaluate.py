@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.cli.arguments import add_fit, add_provider
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
 if TYPE_CHECKING:
@@ -32,12 +33,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, metavar="N", default=2, help="threads that decode (default: 2)"
     )
     parser.add_argument("--card", metavar="NAME", help="describes graphs from elsewhere: a card, or a .yaml")
-    parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
-    parser.add_argument("--resize", help="linear or pillow (default: as the model was trained)")
-    parser.add_argument(
-        "--provider",
-        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
-    )
+    add_fit(parser)
+    add_provider(parser)
     parser.add_argument(
         "--windows",
         action="store_true",
@@ -118,11 +115,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def demand(arguments: argparse.Namespace) -> None:
     from segdeploy.errors import RequestError
-    from segdeploy.picture.image import FITS, KERNELS
 
-    for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
-        if value is not None and value not in known:
-            raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
     for flag, value, least in (("--workers", arguments.workers, 1), ("--worst", arguments.worst, 0)):
         if value < least:
             raise RequestError(f"{flag} {value} is less than {least}")

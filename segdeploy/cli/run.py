@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.arguments import LAYOUT_CHOICES, add_fit, add_provider
+
 if TYPE_CHECKING:
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.pipeline import Tally
@@ -37,15 +39,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-legend", action="store_true", help="leave legend and figures out of the picture"
     )
-    parser.add_argument("--fit", default="stretch", help="stretch (default) or letterbox")
-    parser.add_argument(
-        "--resize", help="linear (as DeepStream does) or pillow (default: as the model was trained)"
-    )
+    add_fit(parser)
     parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
-    parser.add_argument(
-        "--provider",
-        help="where an .onnx is computed: cpu (ONNX Runtime, default), openvino, cuda or tensorrt",
-    )
+    add_provider(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
         "--json",
@@ -64,8 +60,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument(
         "--layout",
-        metavar="NAME",
-        help="of two models: side (by side, the default) or wipe (a line to and fro)",
+        choices=LAYOUT_CHOICES,
+        help="how two models' answers are shown: side by side (default), or with a line that wipes to and fro",
     )
     video.add_argument(
         "--view",
@@ -90,8 +86,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.errors import RequestError
-    from segdeploy.picture.image import FITS, KERNELS
-    from segdeploy.serve.stream.drawing import LAYOUTS
     from segdeploy.serve.stream.outputs import is_clip
     from segdeploy.serve.stream.sources import expand, is_images
 
@@ -107,17 +101,12 @@ def execute(arguments: argparse.Namespace) -> int:
             raise RequestError(f"--{flag.replace('_', '-')} {value:g} is not above 0")
     if not 0 <= arguments.reconnect < 1e9:
         raise RequestError(f"--reconnect {arguments.reconnect:g} is less than 0")
-    for flag, value, known in (("--fit", arguments.fit, FITS), ("--resize", arguments.resize, KERNELS)):
-        if value is not None and value not in known:
-            raise RequestError(f"{flag} {value!r} is not known; known: {', '.join(known)}")
     if arguments.json not in (None, "-") and Path(arguments.json).suffix not in (".jsonl", ".json"):
         raise RequestError(f"--json {arguments.json} is not a .jsonl; without a name, put --json last")
     if arguments.layout and not arguments.compare:
         raise RequestError(
             f"--layout {arguments.layout} is for two models; name the other one with --compare"
         )
-    if arguments.layout not in (None, *LAYOUTS):
-        raise RequestError(f"--layout {arguments.layout!r} is not known; known: {', '.join(LAYOUTS)}")
     sources = expand(arguments.source)
     if all(is_images(source) for source in sources) and not is_clip(arguments.output or ""):
         for flag, unset in (

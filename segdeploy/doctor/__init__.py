@@ -20,10 +20,10 @@ from segdeploy.doctor.hardware import (
 from segdeploy.doctor.machine import Machine, ThisMachine
 from segdeploy.doctor.software import (
     about_deepstream,
+    about_further_runtimes,
     about_media,
     about_onnxruntime,
     about_opencv,
-    about_openvino,
     about_pycuda,
     about_rtx,
     about_tensorrt,
@@ -47,8 +47,9 @@ __all__ = [
 
 ABILITIES = tuple(JUDGES)
 PARTS = (
-    about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime, about_openvino,
-    about_pycuda, about_torch, about_opencv, about_media, about_deepstream, about_power, about_room,
+    about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime,
+    about_further_runtimes, about_pycuda, about_torch, about_opencv, about_media, about_deepstream, about_power,
+    about_room,
 )  # fmt: skip
 
 

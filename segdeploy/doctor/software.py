@@ -8,10 +8,12 @@ from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
 from segdeploy.doctor.hardware import distro_python, home_of_python, pip_tensorrt, sees_system_packages
 from segdeploy.doctor.survey import Survey, dotted, numbers
 from segdeploy.releases import release_of
+from segdeploy.run.runtimes import RUNTIMES
 
 OPENCVS = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
 )  # fmt: skip
+JUDGED_RUNTIMES = ("onnxruntime", "tensorrt")  # the modules that have findings of their own below
 APT_TENSORRT = "sudo apt-get install python3-libnvinfer"
 
 
@@ -193,10 +195,12 @@ def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
         yield Finding(OK, subject, f"{probe['version']}, providers {', '.join(names)}")
 
 
-def about_openvino(seen: Survey) -> Iterator[Finding]:
-    """Nothing needs it, so nothing is said where it is not."""
-    if seen.has("openvino"):
-        yield Finding(OK, "OpenVINO", f"{seen.packages['openvino']}, --provider openvino")
+def about_further_runtimes(seen: Survey) -> Iterator[Finding]:
+    """Names each runtime that is there and has no findings of its own. None is needed, so none is missed."""
+    for runtime in RUNTIMES:
+        version = next((seen.packages[name] for name in runtime.packages if seen.has(name)), None)
+        if version and runtime.module not in JUDGED_RUNTIMES:
+            yield Finding(OK, runtime.title, f"{version}, --provider {runtime.provider}")
 
 
 def about_pycuda(seen: Survey) -> Iterator[Finding]:

@@ -12,16 +12,17 @@ from typing import Any
 from segdeploy.doctor.compatibility import FIRST_WITH_PIP, gpu_of_board
 from segdeploy.doctor.machine import Machine
 from segdeploy.releases import Jetpack, Numbers, jetpack_of
+from segdeploy.run.runtimes import packages_of_runtimes
 
 TENSORRT_LIBRARIES = ("libnvinfer8", "libnvinfer10", "libnvinfer11")
 PIP_TENSORRT = tuple(
     f"tensorrt_{cuda}{part}" for cuda in ("cu11", "cu12", "cu13") for part in ("", "_bindings", "_libs")
 )
-PACKAGES = (
-    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "opencv-python", "opencv-python-headless",
-    "opencv-contrib-python", "opencv-contrib-python-headless", "torch", "safetensors", "huggingface_hub", "onnxscript",
-    "pycuda", "cuda-python", "cuda-bindings", "tensorrt", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT,
-    "tensorrt_rtx", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12",
+PACKAGES = (  # and those of the runtimes
+    "numpy", "onnx", "opencv-python", "opencv-python-headless", "opencv-contrib-python",
+    "opencv-contrib-python-headless", "torch", "safetensors", "huggingface_hub", "onnxscript", "pycuda", "cuda-python",
+    "cuda-bindings", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT, "nvidia-cuda-runtime",
+    "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
 PROBED = ("tensorrt", "tensorrt_rtx", "onnxruntime", "cv2", "pycuda")
 COMMANDS = (
@@ -205,7 +206,7 @@ class Survey:
 
 
 def survey(machine: Machine) -> Survey:
-    versions = {name: machine.version(name) for name in PACKAGES}
+    versions = {name: machine.version(name) for name in (*PACKAGES, *packages_of_runtimes())}
     asked = ["gpu", *(name for name in PROBED if machine.module(name) is not None)]
     with ThreadPoolExecutor() as pool:
         probes = dict(zip(asked, pool.map(machine.probe, asked), strict=True))

@@ -206,7 +206,7 @@ class Stream:
     def synchronise(self) -> None:
         self._stream.synchronize()
 
-    def capture(self, work: Callable[[], None]) -> Graph:
+    def capture(self, work: Callable[[], None]) -> CudaGraph:
         """What `work` queues on this stream, recorded instead of run."""
         driver = graph_driver()
         stream = driver.CUstream(self.handle)
@@ -222,12 +222,12 @@ class Stream:
             raise
         graph = demand(driver, driver.cuStreamEndCapture(stream))
         try:
-            return Graph(driver, demand(driver, driver.cuGraphInstantiate(graph, 0)))
+            return CudaGraph(driver, demand(driver, driver.cuGraphInstantiate(graph, 0)))
         finally:
             driver.cuGraphDestroy(graph)
 
 
-class Graph:
+class CudaGraph:
     """Recorded work, sent to the GPU in one call."""
 
     def __init__(self, driver: Any, instance: Any) -> None:

@@ -13,17 +13,18 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import openvino
 from numpy.typing import NDArray
 
-from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, read_signature
 from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.runtimes import SessionOptions
 
-try:
-    import openvino
-except ImportError as error:
-    raise MissingExtra("openvino", "openvino", "the provider openvino") from error
+
+def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
+    return OpenvinoSession(path, options.threads, options.card)
 
 
 class OpenvinoSession:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
-from segdeploy.run.cpu_graph import GraphCopy
+from segdeploy.run.cpu_graph import GraphCopy, shortened
 from segdeploy.run.device_array import DeviceArray, lent
+from segdeploy.run.runtimes import SessionOptions
 
 try:
     import onnxruntime as ort
@@ -35,6 +36,11 @@ _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 DEFAULT_STREAM = 1  # DLPack's number for the one that ONNX Runtime waits for
 CPU = "CPUExecutionProvider"
 PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+def open_on_cpu(path: Path, options: SessionOptions) -> OrtSession:
+    copy = shortened(path, fuse=True)
+    return OrtSession(path, options.threads, None, options.card, copy, options.shares_cores)
 
 
 class OrtSession:
@@ -136,8 +142,6 @@ class OrtSession:
 
 def demand_provider(provider: str) -> str:
     """Refuse a provider that is not installed; returns what the loading of its libraries said."""
-    if provider not in PROVIDERS:
-        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(PROVIDERS)}, openvino")
     if PROVIDERS[provider] not in ort.get_available_providers():
         packages = installed()
         listed = " and ".join(f"{name} {version}" for name, version in packages.items())

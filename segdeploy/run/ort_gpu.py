@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
 from segdeploy.run.ort import OrtSession, placed
+from segdeploy.run.runtimes import SessionOptions
 from segdeploy.run.timing import Lanes, Modes, Query
+
+
+def open_on_gpu(path: Path, options: SessionOptions) -> OrtDeviceSession:
+    return OrtDeviceSession(path, options.threads, options.provider, options.card)
 
 
 class OrtDeviceSession(OrtSession):

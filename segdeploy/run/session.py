@@ -1,4 +1,7 @@
-"""Run a graph: one file per runtime, one protocol, and nothing here knows which network is inside."""
+"""What every runtime offers, a session, and what is done with one: frames in, segmentations out.
+
+Nothing here knows which runtime computes, or which network is inside.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.errors import GraphError, RequestError
+from segdeploy.errors import RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.io import from_output, to_input
+from segdeploy.run.runtimes import SessionOptions, runtime_for
 
 __all__ = ["Session", "open_session", "segment", "segment_many"]
 
@@ -54,48 +58,27 @@ def open_session(
     card: ModelCard | None = None,
     shares_cores: bool = False,
 ) -> Session:
-    """An .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
+    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a copy of the
     graph runs that answers the same in less time. `shares_cores` is for streams, whose decoder and encoder need the
-    processor too.
+    processor too. What a runtime does not heed is refused.
     """
+    runtime = runtime_for(path, provider)
     path = Path(path)
-    if path.suffix == ".engine":
-        return open_engine(path, threads, provider, card)
-    if not path.is_file():
+    if (
+        runtime.takes != ".engine" and not path.is_file()
+    ):  # an engine's record may be here, and say how it was built
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
         )
-    if path.suffix != ".onnx":
-        raise GraphError(
-            f"{path.name} has the suffix {path.suffix!r}; a model that runs here ends in .onnx or .engine"
+    if threads is not None and "threads" not in runtime.heeds:
+        raise RequestError(
+            f"threads {threads} is not for {path.name}, which runs in {runtime.words}; leave it out"
         )
-    if provider == "openvino":
-        from segdeploy.run.openvino import OpenvinoSession
-
-        return OpenvinoSession(path, threads=threads, card=card)
-    if provider not in (None, "cpu"):
-        from segdeploy.run.ort_gpu import OrtDeviceSession
-
-        return OrtDeviceSession(path, threads=threads, provider=provider, card=card)
-    from segdeploy.run.cpu_graph import shortened
-    from segdeploy.run.ort import OrtSession
-
-    copy = shortened(path, fuse=True)
-    return OrtSession(path, threads, provider, card, copy, shares_cores)
-
-
-def open_engine(path: Path, threads: int | None, provider: str | None, card: ModelCard | None) -> Session:
-    for flag, value in (("threads", threads), ("provider", provider)):
-        if value is not None:
-            raise RequestError(
-                f"{flag} {value!r} is for an .onnx in ONNX Runtime; {path.name} runs on the GPU in TensorRT"
-            )
-    from segdeploy.run.tensorrt.session import TensorrtSession
-
-    return TensorrtSession(path, card)
+    session: Session = runtime.load()(path, SessionOptions(threads, runtime.provider, card, shares_cores))
+    return session
 
 
 def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str | None = None) -> Segmentation:

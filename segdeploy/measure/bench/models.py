@@ -10,7 +10,8 @@ from typing import Any
 
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.record import read_record
+from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.run.runtimes import Runtime, runtime_for
 from segdeploy.run.session import Session, open_session
 from segdeploy.size import Size
 
@@ -19,7 +20,7 @@ FILES = (".onnx", ".engine")
 
 @dataclass(frozen=True)
 class Opening:
-    """How to open models. `provider` and what follows None or False means: as usual."""
+    """How to open models. None or False means the default of what opens them."""
 
     threads: int | None = None
     provider: str | None = None
@@ -60,8 +61,9 @@ def is_checkpoint(model: str) -> bool:
 
 def on_gpu(models: Sequence[str], opening: Opening) -> bool:
     """Whether any of them computes on a GPU, whose power and memory are then of interest."""
-    return opening.provider not in (None, "cpu", "openvino") or any(
-        Path(model).suffix == ".engine" for model in models
+    return any(
+        opening.provider == "cuda" if is_checkpoint(model) else runtime_of(model, opening).on_gpu
+        for model in models
     )
 
 
@@ -87,7 +89,7 @@ def demand_used(models: Sequence[str], opening: Opening) -> None:
             )
 
 
-HEEDING = {".onnx": "graphs in ONNX Runtime or OpenVINO", "checkpoint": "checkpoints in PyTorch"}
+HEEDING = {".onnx": "graphs", "checkpoint": "checkpoints in PyTorch"}
 
 
 def open_file(path: Path, opening: Opening) -> Opened:
@@ -101,18 +103,20 @@ def open_file(path: Path, opening: Opening) -> Opened:
     known = None
     if record is not None:
         known = {"precision": record.precision, "source": record.source, "verdict": record.verdict}
-    return Opened(path.name, session, runtime_of(path, opening), digest_of(path), known)
+    runtime = runtime_in_words(runtime_of(path, opening), record)
+    return Opened(path.name, session, runtime, digest_of(path), known)
 
 
-def runtime_of(path: Path, opening: Opening) -> str:
-    if path.suffix == ".onnx" and opening.provider == "openvino":
-        return f"OpenVINO {version_of('openvino')}, cpu"
-    if path.suffix == ".onnx":
-        packages = (version_of(name) for name in ("onnxruntime", "onnxruntime-gpu"))
-        version = next((found for found in packages if found), "")
-        return f"ONNX Runtime {version}, {opening.provider or 'cpu'}"
-    record = read_record(path)
-    return f"{record.engine['flavour']} {record.engine['version']}" if record else "TensorRT"
+def runtime_of(model: str | Path, opening: Opening) -> Runtime:
+    """Return what computes a file. An engine has no choice of it, and --provider may be for another model beside it."""
+    return runtime_for(model, opening.provider if Path(model).suffix == ".onnx" else None)
+
+
+def runtime_in_words(runtime: Runtime, record: ArtifactRecord | None) -> str:
+    if record is not None and record.engine:
+        return f"{record.engine['flavour']} {record.engine['version']}"
+    versions = (version_of(package) for package in runtime.packages)
+    return f"{runtime.title} {next(filter(None, versions), '')} {runtime.where}"
 
 
 def version_of(package: str) -> str:

@@ -19,18 +19,16 @@ from segdeploy.measure.bench.meter import Sensors, text_of
 from segdeploy.measure.bench.models import Opened, version_of
 from segdeploy.measure.bench.modes import Plan
 from segdeploy.measure.bench.waterfall import Waterfall
+from segdeploy.run.runtimes import packages_of_runtimes
 from segdeploy.version import __version__
 
 SCHEMA = 1
-PACKAGES = (
-    "numpy", "opencv-python-headless", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch",
-    "openvino",
-)  # fmt: skip
+PACKAGES = ("numpy", "opencv-python-headless", "onnx", "torch")  # and those of the runtimes
 
 
 def setting(sensors: Sensors | None, threads: int | None) -> dict[str, Any]:
     """Taken before anything is measured: the load is then not ours."""
-    versions = {name: version_of(name) for name in PACKAGES}
+    versions = {name: version_of(name) for name in (*PACKAGES, *packages_of_runtimes())}
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, RequestError, SegdeployError
 from segdeploy.model.signature import Signature, TensorFacts
-from segdeploy.run.cuda import Device, DeviceMemory, Graph, Stream
+from segdeploy.run.cuda import CudaGraph, Device, DeviceMemory, Stream
 from segdeploy.run.device_array import Lent
 
 Shape = tuple[int, ...]
@@ -67,7 +67,7 @@ class Slot:
         self._captures = captures
         self._said = said
         self._shape: Shape | None = None
-        self._graph: Graph | None = None
+        self._graph: CudaGraph | None = None
         self._outputs: dict[str, DeviceMemory] = {}
         self._made = ExitStack()
         try:

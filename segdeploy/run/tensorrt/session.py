@@ -23,6 +23,7 @@ from segdeploy.model.signature import read_signature
 from segdeploy.run import cuda
 from segdeploy.run.cuda import Owned
 from segdeploy.run.device_array import DeviceArray, Lent, lent
+from segdeploy.run.runtimes import SessionOptions
 from segdeploy.run.tensorrt.compatibility import (
     demand_engine,
     demand_not_refuted,
@@ -36,6 +37,10 @@ from segdeploy.run.tensorrt.timing import EngineLane, start_of_time, timed_once
 from segdeploy.run.timing import Lanes, Modes, Query
 
 SLOTS = 2
+
+
+def open_engine(path: Path, options: SessionOptions) -> TensorrtSession:
+    return TensorrtSession(path, options.card)
 
 
 class TensorrtSession:

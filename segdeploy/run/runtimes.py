@@ -1,0 +1,123 @@
+"""Every way to compute a model, one row each: `--provider`, its help and doctor's list are made of them.
+
+Nothing heavy is imported: a row names the module that opens models, and it is imported when one is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.errors import GraphError, MissingExtra, RequestError
+
+if TYPE_CHECKING:  # its labels are YAML, which a help text need not wait for
+    from segdeploy.model.card import ModelCard
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to open a model. None means the runtime's default; `provider` names the row that was chosen."""
+
+    threads: int | None = None
+    provider: str | None = None
+    card: ModelCard | None = None  # describes a graph that was not exported by segdeploy
+    shares_cores: bool = False  # with a decoder and an encoder, as a stream does
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to compute models of the kind that it `takes`."""
+
+    provider: str | None  # as in --provider; None where the kind of model leaves no choice
+    takes: str  # how the name of its models ends, as in .onnx; of an address its beginning, as in http://
+    opener: str  # `module:function`, which is called with the model's path and SessionOptions
+    module: str  # the Python module that computes
+    packages: tuple[str, ...]  # of pip; any one of them brings the module
+    extra: str  # of segdeploy, that installs it
+    title: str
+    where: str  # it computes, in words
+    on_gpu: bool = False
+    heeds: tuple[str, ...] = ("threads",)  # the options that not all runtimes have
+
+    @property
+    def words(self) -> str:
+        return f"{self.title} {self.where}"
+
+    def load(self) -> Callable[[Path, SessionOptions], Any]:
+        """Import what opens its models, and return it."""
+        name, _, function = self.opener.partition(":")
+        try:
+            return getattr(importlib.import_module(name), function)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            if error.name != self.module:
+                raise
+            raise MissingExtra(self.packages[0], self.extra, f"the provider {self.provider}") from error
+
+
+# The first one of a kind is the default.
+RUNTIMES: tuple[Runtime, ...] = (
+    Runtime(
+        "cpu", ".onnx", "segdeploy.run.ort:open_on_cpu", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu",
+        "ONNX Runtime", "on the CPU",
+    ),
+    Runtime(
+        "openvino", ".onnx", "segdeploy.run.openvino:open_in_openvino", "openvino", ("openvino",), "openvino",
+        "OpenVINO", "on the CPU",
+    ),
+    Runtime(
+        "cuda", ".onnx", "segdeploy.run.ort_gpu:open_on_gpu", "onnxruntime", ("onnxruntime-gpu",), "gpu",
+        "ONNX Runtime", "on the GPU", on_gpu=True,
+    ),
+    Runtime(
+        "tensorrt", ".onnx", "segdeploy.run.ort_gpu:open_on_gpu", "onnxruntime", ("onnxruntime-gpu",), "gpu",
+        "ONNX Runtime", "on the GPU through TensorRT", on_gpu=True,
+    ),
+    Runtime(
+        None, ".engine", "segdeploy.run.tensorrt.session:open_engine", "tensorrt", ("tensorrt", "tensorrt-rtx"),
+        "tensorrt", "TensorRT", "on the GPU", on_gpu=True, heeds=(),
+    ),
+)  # fmt: skip
+
+
+def runtime_for(model: str | Path, provider: str | None) -> Runtime:
+    """Return the row that computes `model`; refuse one that none takes, and a provider that is not for it."""
+    kind = kind_of_model(model)
+    rows = [row for row in RUNTIMES if row.takes == kind]
+    if not rows:
+        kinds = " or ".join(dict.fromkeys(row.takes for row in RUNTIMES))
+        raise GraphError(
+            f"{Path(model).name} has the suffix {kind!r}; a model that runs here ends in {kinds}"
+        )
+    if provider is None:
+        return rows[0]
+    if provider not in providers():
+        raise RequestError(f"no provider is called {provider!r}; known: {', '.join(providers())}")
+    for row in rows:
+        if row.provider == provider:
+            return row
+    raise RequestError(
+        f"provider {provider!r} is not for {Path(model).name}, which runs in {rows[0].words}; leave it out"
+    )
+
+
+def kind_of_model(model: str | Path) -> str:
+    """Return the suffix of a file, as in .onnx, or the beginning of an address, as in http://."""
+    scheme, slashes, _ = str(model).partition("://")
+    return scheme + slashes if slashes else Path(model).suffix
+
+
+def providers() -> list[str]:
+    return [row.provider for row in RUNTIMES if row.provider]
+
+
+def providers_in_words() -> str:
+    """Return what each provider is, for a help text; the first is the default."""
+    words = [f"{row.provider} ({row.words})" for row in RUNTIMES if row.provider]
+    return ", ".join([f"{words[0][:-1]}, default)", *words[1:]])
+
+
+def packages_of_runtimes() -> list[str]:
+    return list(dict.fromkeys(package for row in RUNTIMES for package in row.packages))
