@@ -15,8 +15,9 @@ import onnx
 import torch
 from setting import RESULTS, setting, write_results
 
+from segdeploy.devices import read_devices
 from segdeploy.graph.cost import cost_of
-from segdeploy.measure.bench.roofline import floor_of, predicted, read_devices
+from segdeploy.measure.bench.roofline import floor_of, predicted
 from segdeploy.networks.segformer.network import DeployedSegformer, Segformer, SegformerConfig
 from segdeploy.size import Size
 

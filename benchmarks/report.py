@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from segdeploy.measure.bench.roofline import Achieved, read_achieved, read_devices
+from segdeploy.devices import read_devices
+from segdeploy.measure.bench.roofline import Achieved, read_achieved
 from segdeploy.measure.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 
 HERE = Path(__file__).resolve().parent

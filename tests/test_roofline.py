@@ -3,24 +3,22 @@
 import json
 
 import pytest
-import yaml
 
+from segdeploy.devices import (
+    Figure,
+    KnownDevice,
+    capability_of_board,
+    device_called,
+    read_device_table,
+    read_devices,
+)
 from segdeploy.errors import RequestError
 from segdeploy.graph.cost import Cost, Kernel
-from segdeploy.measure.bench import roofline
-from segdeploy.measure.bench.roofline import (
-    Device,
-    Figure,
-    device_called,
-    floor_of,
-    predicted,
-    read_achieved,
-    read_devices,
-    read_table,
-)
+from segdeploy.measure.bench.roofline import floor_of, predicted, read_achieved
+from segdeploy.shipped import folder
 
 # 1 TFLOPS in FP16, 4 at eight bits, 1 GB/s
-ROUND = Device(
+ROUND = KnownDevice(
     "round",
     "Round",
     (),
@@ -77,7 +75,7 @@ def test_a_prediction_is_an_interval_of_achieved_shares_and_says_so():
 
 def test_at_eight_bits_it_starts_from_half_precision():
     half, int8 = Cost((kernel(gmacs=1),), "fp16"), Cost((kernel(gmacs=1),), "int8")
-    slow, fast = read_table()["eight_bit_gain"]["value"]
+    slow, fast = read_device_table()["eight_bit_gain"]["value"]
     found, base = predicted(int8, ROUND, half_cost=half), predicted(half, ROUND)
     assert found.low_ms == pytest.approx(base.low_ms / fast)
     assert found.high_ms == pytest.approx(base.high_ms / slow)
@@ -104,7 +102,7 @@ def test_a_device_goes_by_its_key_or_by_what_its_driver_reports():
 
 
 def test_the_table_is_of_dense_figures_with_their_sources():
-    sources = read_table()["sources"]
+    sources = read_device_table()["sources"]
     keys = {"jetson-orin-nano-8gb", "jetson-orin-nx-16gb", "jetson-agx-orin-64gb", "jetson-thor-t5000", "t4"}
     keys |= {"a2", "a30", "a100-80gb-sxm", "l4", "l40", "h100-sxm", "h200-sxm", "rtx-4090", "rtx-5090"}
     devices = read_devices()
@@ -121,9 +119,30 @@ def test_the_table_is_of_dense_figures_with_their_sources():
     assert len(set(reported)) == len(reported)
 
 
+@pytest.mark.parametrize(
+    ("board", "capability"),
+    [
+        ("NVIDIA Jetson Orin Nano Developer Kit", (8, 7)),
+        ("NVIDIA Jetson AGX Thor Developer Kit", (11, 0)),
+        ("NVIDIA Jetson Xavier NX Developer Kit", (7, 2)),
+        ("NVIDIA Jetson Nano Developer Kit", (5, 3)),
+        ("Raspberry Pi 5", None),
+    ],
+)
+def test_the_gpu_of_a_board_by_its_name(board, capability):
+    assert capability_of_board(board) == capability
+
+
+def test_a_jetson_has_the_gpu_of_its_board():
+    for device in read_devices().values():
+        if device.name.startswith("Jetson"):
+            own = tuple(int(part) for part in device.compute_capability.split("."))
+            assert capability_of_board(device.name) == own
+
+
 def test_achieved_floors_are_those_of_their_devices():
     """One that counts multiplications alone follows from the table, the other from the counted graph."""
-    entries = yaml.safe_load((roofline.folder("benchmarks") / "devices.yaml").read_text())["achieved"]
+    entries = read_device_table()["achieved"]
     gmacs = {"EfficientViT-L1": 282, "EfficientViT-L2": 396}
     for entry in entries:
         peak = device_called(entry["device"]).peak(entry["precision"]).value
@@ -131,7 +150,7 @@ def test_achieved_floors_are_those_of_their_devices():
             counted = gmacs[entry["what"].split()[0]]
             assert entry["floor_ms"] == pytest.approx(2 * counted / peak, abs=0.01)
         else:
-            counted = json.loads((roofline.folder("benchmarks") / "results/cost.segformer.json").read_text())
+            counted = json.loads((folder("benchmarks") / "results/cost.segformer.json").read_text())
             asked = entry["row"].items()
             (row,) = [row for row in counted["rows"] if asked <= row.items()]
             floor_ms = row["devices"][entry["device"]]["fp16_floor_ms"]

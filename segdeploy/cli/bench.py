@@ -126,10 +126,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | None]:
+    from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
     from segdeploy.measure.bench.models import Opening, demand_used
     from segdeploy.measure.bench.modes import make_plan
-    from segdeploy.measure.bench.roofline import device_called
     from segdeploy.size import Size
 
     if arguments.threads is not None and arguments.threads < 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.words import probes_in_words, step_in_words
+from segdeploy.devices import PEAKS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="with --cost: the floor there, and a prediction (benchmarks/devices.yaml)",
     )
     parser.add_argument(
-        "--precision", default="fp16", help="of the floor: fp16 (default), fp8 or int8, with --device"
+        "--precision",
+        choices=tuple(PEAKS),
+        default="fp16",
+        help="of the floor, with --device (default: fp16)",
     )
     parser.add_argument("--batch", type=int, default=1, help="of the floor, with --device (default: 1)")
     parser.add_argument(
@@ -96,12 +100,11 @@ def show_cost(arguments: argparse.Namespace) -> int:
     import onnx
 
     from segdeploy.cli.evaluate import show
+    from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
     from segdeploy.graph.cost import cost_of
-    from segdeploy.measure.bench.roofline import PEAKS, device_called, floor_of, predicted
+    from segdeploy.measure.bench.roofline import floor_of, predicted
 
-    if arguments.device and arguments.precision not in PEAKS:
-        raise RequestError(f"--precision {arguments.precision} is not one of {', '.join(PEAKS)}")
     if arguments.measured is not None and not arguments.device:
         raise RequestError(f"--measured {arguments.measured} needs the --device it was measured on")
     device = device_called(arguments.device) if arguments.device else None

@@ -29,13 +29,7 @@ CUDAS = (
 OLDEST_CUDA = 12  # of what pip brings today
 
 OLDEST_GPU: Numbers = (7, 5)  # of TensorRT 10 and 11 on a workstation
-JETSON_GPUS = {"Orin": (8, 7), "Thor": (11, 0), "Xavier": (7, 2), "TX2": (6, 2), "Nano": (5, 3)}
 RTX_GPUS: tuple[Numbers, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))  # TensorRT-RTX's targets
-
-
-def gpu_of_board(board: str) -> Numbers | None:
-    """Orin Nano is an Orin: the first name that fits decides."""
-    return next((capability for name, capability in JETSON_GPUS.items() if name in board), None)
 
 
 def cuda(major: int) -> Cuda | None:

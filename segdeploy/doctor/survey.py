@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from segdeploy.doctor.compatibility import FIRST_WITH_PIP, gpu_of_board
+from segdeploy.devices import capability_of_board
+from segdeploy.doctor.compatibility import FIRST_WITH_PIP
 from segdeploy.doctor.machine import Machine
 from segdeploy.releases import Jetpack, Numbers, jetpack_of
 from segdeploy.run.runtimes import packages_of_runtimes
@@ -128,7 +129,7 @@ class Survey:
         if self.smi and not self.jetson:
             return [Gpu(line[0], numbers(line[1]) or None) for line in self.smi]
         if self.jetson:
-            return [Gpu(f"the GPU of {self.jetson.board}", gpu_of_board(self.jetson.board))]
+            return [Gpu(f"the GPU of {self.jetson.board}", capability_of_board(self.jetson.board))]
         return []
 
     @cached_property

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from segdeploy.devices import device_called
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.roofline import device_called
 from segdeploy.shipped import folder
 
 

@@ -14,38 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from segdeploy.devices import PEAKS, KnownDevice, read_device_table
 from segdeploy.errors import RequestError
-from segdeploy.shipped import folder
 
 if TYPE_CHECKING:
     from segdeploy.graph.cost import Cost, Kernel
-
-PEAKS = {"fp16": "fp16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Device:
-    key: str
-    name: str
-    reported: tuple[str, ...]  # by drivers
-    compute_capability: str
-    peaks: dict[str, Figure]  # precision → dense TFLOPS
-    bandwidth_gb_s: Figure
-
-    def peak(self, precision: str) -> Figure:
-        if precision not in self.peaks:
-            raise RequestError(
-                f"{self.name} has no figure for {precision}; known of it: {', '.join(self.peaks)}"
-            )
-        return self.peaks[precision]
 
 
 @dataclass(frozen=True)
@@ -112,46 +85,16 @@ class Prediction:
         }
 
 
-def device_called(name: str) -> Device:
-    """By its key in devices.yaml, or by the name that its driver reports."""
-    known = read_devices()
-    for device in known.values():
-        if name == device.key or name in device.reported:
-            return device
-    raise RequestError(
-        f"no device is called {name!r}; known: {', '.join(known)}. Others can be added to benchmarks/devices.yaml"
-    )
-
-
-def read_devices() -> dict[str, Device]:
-    return {
-        key: Device(
-            key,
-            facts["name"],
-            tuple(facts.get("reported", ())),
-            facts["compute_capability"]["value"],
-            {precision: Figure(**facts[entry]) for precision, entry in PEAKS.items() if entry in facts},
-            Figure(**facts["bandwidth_gb_s"]),
-        )
-        for key, facts in read_table()["devices"].items()
-    }
-
-
 def read_achieved() -> list[Achieved]:
     return [
         Achieved(
             facts["device"], facts["what"], tuple(facts["measured_ms"]), facts["floor_ms"], facts["source"]
         )
-        for facts in read_table()["achieved"]
+        for facts in read_device_table()["achieved"]
     ]
 
 
-def read_table() -> dict[str, Any]:
-    table: dict[str, Any] = yaml.safe_load((folder("benchmarks") / "devices.yaml").read_text())
-    return table
-
-
-def floor_of(cost: Cost, device: Device, batch: int = 1) -> Floor:
+def floor_of(cost: Cost, device: KnownDevice, batch: int = 1) -> Floor:
     """`cost` must have been counted in the precision that is asked about."""
     if cost.precision is None:
         raise RequestError(f"a floor needs a precision, one of {', '.join(PEAKS)}")
@@ -169,7 +112,7 @@ def floor_of(cost: Cost, device: Device, batch: int = 1) -> Floor:
     )
 
 
-def kernel_ms(kernel: Kernel, device: Device, peak: float, batch: int) -> tuple[float, float]:
+def kernel_ms(kernel: Kernel, device: KnownDevice, peak: float, batch: int) -> tuple[float, float]:
     """Products of two activations stay in FP16, whatever the layers with weights are in."""
     half = device.peak("fp16").value
     compute = 2 * batch * (kernel.macs / peak + kernel.attention_macs / half) / 1e9
@@ -177,7 +120,7 @@ def kernel_ms(kernel: Kernel, device: Device, peak: float, batch: int) -> tuple[
     return compute, moved / device.bandwidth_gb_s.value / 1e6
 
 
-def predicted(cost: Cost, device: Device, batch: int = 1, half_cost: Cost | None = None) -> Prediction:
+def predicted(cost: Cost, device: KnownDevice, batch: int = 1, half_cost: Cost | None = None) -> Prediction:
     """For eight bits `half_cost` is the same graph's cost in FP16, which the interval starts from."""
     floor = floor_of(cost, device, batch)
     seen = read_achieved()
@@ -188,7 +131,7 @@ def predicted(cost: Cost, device: Device, batch: int = 1, half_cost: Cost | None
     if half_cost is None or half_cost.precision != "fp16":
         raise RequestError(f"a prediction at {cost.precision} starts from the graph's cost in fp16")
     half = floor_of(half_cost, device, batch)
-    least, most = read_table()["eight_bit_gain"]["value"]
+    least, most = read_device_table()["eight_bit_gain"]["value"]
     return Prediction(
         floor,
         max(half.ms / high / most, floor.ms),
