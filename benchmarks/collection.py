@@ -108,40 +108,32 @@ def forward(graph: Path, images: Path, count: int) -> dict:
 
 
 def collect(graph: Path, images: Path, count: int) -> dict:
-    import onnx
-
     from segdeploy.convert.int8.collect import collect as ours
     from segdeploy.convert.int8.collect import key_of
     from segdeploy.graph.layers import layers_of
+    from segdeploy.graph.load import read_graph
     from segdeploy.picture.image import find_images
-    from segdeploy.run.session import open_session
 
-    with open_session(graph) as session:
-        signature = session.signature
-    model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
+    read, paths = read_graph(graph), find_images(images / "leftImg8bit")[:count]
     began = time.perf_counter()
-    key = key_of(graph, signature, paths)
-    ours(model, signature, sorted({layer.root for layer in layers_of(model)}), paths, key=key)
+    tensors = sorted({layer.root for layer in layers_of(read.model)})
+    ours(read.model, read.signature, tensors, paths, key=key_of(read, paths))
     return facts(began, count)
 
 
 def scales(graph: Path, images: Path, count: int) -> dict:
-    import onnx
-
     from segdeploy.convert.int8.collect import collect as ours
     from segdeploy.convert.int8.collect import key_of
     from segdeploy.convert.int8.quantize import scales_of
     from segdeploy.graph.layers import layers_of
+    from segdeploy.graph.load import read_graph
     from segdeploy.picture.image import find_images
-    from segdeploy.run.session import open_session
 
     began = time.perf_counter()
-    with open_session(graph) as session:
-        signature = session.signature
-    model, paths = onnx.load(graph), find_images(images / "leftImg8bit")[:count]
-    tensors = sorted({layer.root for layer in layers_of(model)})
-    found = ours(model, signature, tensors, paths, key=key_of(graph, signature, paths))
-    scales_of(model, found, "entropy", 99.99)
+    read, paths = read_graph(graph), find_images(images / "leftImg8bit")[:count]
+    tensors = sorted({layer.root for layer in layers_of(read.model)})
+    found = ours(read.model, read.signature, tensors, paths, key=key_of(read, paths))
+    scales_of(read.model, found, "entropy", 99.99)
     return facts(began, count)
 
 

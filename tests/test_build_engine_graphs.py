@@ -1,6 +1,9 @@
 """Which graph an engine is built from, on each TensorRT: made on the way, or as it is with flags."""
 
 import json
+import re
+import sys
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -158,3 +161,32 @@ def test_a_warning_worth_telling(graphs, tensorrt_here, tmp_path, capsys):
     tensorrt_here("10.3.0", warns=["Missing scale and zero-point for tensor x, expect fall back to non-int8"])
     assert run(graphs("frames"), tmp_path) == 0
     assert "note: a tensor has no scale" in capsys.readouterr().out
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts how often each .onnx is opened to be read: its own name or the one it is written under."""
+    counted: Counter[str] = Counter()
+    watched = True
+
+    def hear(event, arguments):
+        if watched and event == "open" and isinstance(arguments[0], str) and arguments[1] in ("r", "rb"):
+            name = re.fullmatch(r"(?:.*/)?\.?([^/]+\.onnx)(?:\.\d+\.part)?", arguments[0])
+            if name:
+                counted[name[1]] += 1
+
+    sys.addaudithook(hear)  # which nothing can take away again
+    yield counted
+    watched = False
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0"])
+@pytest.mark.parametrize("precision", [[], ["--fp16"], ["--int8"], ["--int8", "--fp16"]])
+def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, tensorrt_here, reads, tmp_path):
+    tensorrt_here(version)
+    wanted = ["--images", images, "--max-drop", 100] if "--int8" in precision else []
+    assert run(graphs("frames"), tmp_path, *precision, *wanted) == 0
+    made = [name for name in names(tmp_path) if name.endswith(".onnx")]
+    assert reads["tiny.frames.1.onnx"] == (1 if made else 2)
+    assert set(reads) == {"tiny.frames.1.onnx", *made}
+    assert all(1 <= reads[name] <= 2 for name in made)  # INT8 is judged as it lies in the file

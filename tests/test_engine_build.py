@@ -13,7 +13,6 @@ import pytest
 
 from segdeploy.cli.build_engine import layers_in_words
 from segdeploy.convert.engine.build import build
-from segdeploy.convert.engine.job import digest_of_graph
 from segdeploy.convert.engine.request import Calibration, EngineRequest, Profile
 from segdeploy.convert.int8.cache import CalibrationCache, write_cache
 from segdeploy.errors import (
@@ -30,6 +29,7 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.fp16 import to_fp16
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import layers_of
+from segdeploy.graph.load import read_graph
 from segdeploy.model.record import read_record
 from segdeploy.prove import verify
 from segdeploy.scenes import write_cityscapes
@@ -240,13 +240,13 @@ def test_weights_beside_the_graph_are_in_its_digest(graphs, tensorrt_here, tmp_p
     onnx.save(
         onnx.load(graphs("frames")), path, save_as_external_data=True, location="x.data", size_threshold=64
     )
-    first = digest_of_graph(path)
+    first = read_graph(path).digest
     assert first != digest_of(path)
     data = bytearray((tmp_path / "x.data").read_bytes())
     data[-1] ^= 1
     (tmp_path / "x.data").write_bytes(data)
-    assert digest_of_graph(path) != first
-    assert digest_of_graph(graphs("frames")) == digest_of(graphs("frames"))
+    assert read_graph(path).digest != first
+    assert read_graph(graphs("frames")).digest == digest_of(graphs("frames"))
 
 
 def test_a_timing_cache_of_another_gpu(graphs, tensorrt_here, tmp_path):

@@ -10,6 +10,7 @@ from conftest import run_model
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import EngineError
 from segdeploy.graph.fp16 import to_fp16
+from segdeploy.graph.load import read_graph
 from segdeploy.picture import image
 from segdeploy.prove import golden
 from segdeploy.run.io import to_input
@@ -19,8 +20,7 @@ from segdeploy.size import Size
 
 
 def signature_of(path):
-    with open_session(path) as session:
-        return session.signature
+    return read_graph(path).signature
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_frame_is_a_few_ten_kilobytes():
 )
 def test_the_labels_are_onnx_runtimes_own(interface, batch, graphs):
     signature = signature_of(graphs(interface, batch))
-    made = golden.make(graphs(interface, batch), signature, count=4)  # which fills no two batches of 3
+    made = golden.make(read_graph(graphs(interface, batch)), count=4)  # which fills no two batches of 3
     frames, labels = golden.read(json.loads(json.dumps(made)), signature.size)
     assert (frames.shape, labels.shape) == ((4, 96, 160, 3), (4, 96, 160))
     assert len({frame.tobytes() for frame in frames}) == 4
@@ -58,7 +58,7 @@ def test_fp16_is_rounded_as_the_graph_says(graphs, tmp_path):
     path = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graphs("frames"))), path)
     signature = signature_of(path)
-    frames, labels = golden.read(golden.make(path, signature), signature.size)
+    frames, labels = golden.read(golden.make(read_graph(path)), signature.size)
     rounded = golden.as_rounded(onnx.load(path))
     assert any(node.name.endswith(".exact") for node in rounded.graph.node)
     for frame, known in zip(frames, labels, strict=True):
@@ -72,7 +72,7 @@ def test_int8_is_computed_as_the_graph_says(graphs, tmp_path):
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
     path = quantize(graphs("frames"), request, output=tmp_path).path
     signature = signature_of(path)
-    frames, labels = golden.read(golden.make(path, signature), signature.size)
+    frames, labels = golden.read(golden.make(read_graph(path)), signature.size)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -100,7 +100,7 @@ def test_logits_become_labels_after_upsampling(graphs):
 )
 def test_a_record_whose_frames_are_spoilt(change, graphs):
     signature = signature_of(graphs("frames"))
-    made = golden.make(graphs("frames"), signature, count=1)
+    made = golden.make(read_graph(graphs("frames")), count=1)
     with pytest.raises(
         EngineError, match=r"holds no frames to compare the engine with .* build the engine again"
     ):
@@ -125,7 +125,7 @@ def test_an_image_is_made_smaller_by_means_of_squares(size, graphs, tmp_path):
 def test_frames_of_the_users_own_and_made_ones_for_the_rest(graphs, tmp_path):
     images = write_cityscapes(tmp_path, 2, seed=5, height=200, width=300)
     signature = signature_of(graphs("frames"))
-    made = golden.make(graphs("frames"), signature, images=images)
+    made = golden.make(read_graph(graphs("frames")), images=images)
     assert [one["of"] for one in made] == [images[0].name, images[1].name, "a made scene"]
     frames, labels = golden.read(made, signature.size)
     with open_session(graphs("frames")) as session:

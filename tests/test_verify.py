@@ -13,6 +13,7 @@ from segdeploy.cli import main
 from segdeploy.errors import EngineDisagrees, EngineError, OutputError
 from segdeploy.files import digest_of
 from segdeploy.flavour import open_flavour
+from segdeploy.graph.load import read_graph
 from segdeploy.model.record import ArtifactRecord, read_record
 from segdeploy.prove import golden, verify
 from segdeploy.prove.agreement import Agreement
@@ -29,9 +30,8 @@ def engine(graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "open_device", lambda: device)
     monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
     monkeypatch.setattr(flavour, "is_installed", lambda name: name == "tensorrt")
-    with open_session(graph) as opened:
-        signature = opened.signature
-    frames = golden.make(graph, signature)
+    read = read_graph(graph)
+    signature, frames = read.signature, golden.make(read)
 
     def make(spoil=lambda answers: None, profile=(1, 2, 4), engine=(), **facts):
         def compute(given):

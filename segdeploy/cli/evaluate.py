@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from segdeploy.measure.evaluate.evaluate import Evaluation
     from segdeploy.measure.evaluate.modes import Mode
     from segdeploy.model.card import ModelCard
+    from segdeploy.model.labels import Labels
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -74,15 +75,13 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.files import make_folder, write_text
     from segdeploy.measure.evaluate.report import as_json, robustness_shown, tables
     from segdeploy.model.card import read_card
-    from segdeploy.run.session import open_session
 
     demand(arguments)
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split, arguments.mapping)
     dataset = dataset.limited(arguments.limit)
     card = read_card(arguments.card) if arguments.card else None
     for model in arguments.models:  # a misfit of the last one is not found out after an hour
-        with open_session(model, provider=arguments.provider, card=card) as session:
-            dataset.lookup_from(session.signature.labels)
+        dataset.lookup_from(labels_of(model, card))
     for place in (arguments.output, Path(arguments.json or "-").parent):
         if place:
             make_folder(place)
@@ -111,6 +110,17 @@ def execute(arguments: argparse.Namespace) -> int:
         write_text(Path(arguments.json), text)
     show([*tables(results), *(robustness_shown(name, table) for name, table in robustness.items())])
     return 0
+
+
+def labels_of(model: Path, card: ModelCard | None) -> Labels:
+    """The classes that `model` answers; an engine tells its tensors only where it is loaded."""
+    from segdeploy.graph.load import read_graph
+    from segdeploy.run.session import open_session
+
+    if model.suffix != ".engine":
+        return read_graph(model, card, weights=False).signature.labels
+    with open_session(model, card=card) as session:
+        return session.signature.labels
 
 
 def demand(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from segdeploy.cli.words import probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from rich.table import Table
 
     from segdeploy.graph.cost import Cost
@@ -50,16 +51,16 @@ def execute(arguments: argparse.Namespace) -> int:
         inspect_engine(arguments.file, as_json=arguments.json)
         return 0
 
+    from segdeploy.graph.load import read_graph
     from segdeploy.model.card import read_card
     from segdeploy.model.record import read_record
     from segdeploy.model.signature import describe as tensor
-    from segdeploy.run.session import open_session
 
     card = read_card(arguments.card) if arguments.card else None
-    with open_session(arguments.file, card=card) as session:
-        signature = session.signature
+    graph = read_graph(arguments.file, card, weights=False)
+    signature = graph.signature
     if arguments.cost or arguments.device:
-        return show_cost(arguments)
+        return show_cost(arguments, graph.model)
     record = read_record(arguments.file)
     facts = {
         "file": str(arguments.file),
@@ -95,10 +96,8 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_cost(arguments: argparse.Namespace) -> int:
+def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
     """In place of the other facts: it is long."""
-    import onnx
-
     from segdeploy.cli.evaluate import show
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
@@ -108,7 +107,6 @@ def show_cost(arguments: argparse.Namespace) -> int:
     if arguments.measured is not None and not arguments.device:
         raise RequestError(f"--measured {arguments.measured} needs the --device it was measured on")
     device = device_called(arguments.device) if arguments.device else None
-    model = onnx.load(arguments.file)
     cost = cost_of(model, arguments.precision if device else None)
     floor = prediction = share = None
     if device:

@@ -227,15 +227,14 @@ def dataset_of(
 def scenes_for(arguments: argparse.Namespace, recipe: Recipe, count: int, seed: int) -> Iterator[Dataset]:
     from segdeploy.datasets.made_scenes import made_scenes
     from segdeploy.errors import RequestError
-    from segdeploy.run.session import open_session
+    from segdeploy.graph.load import read_graph
 
     for flag in ("root", "mapping"):
         if getattr(arguments, flag) is not None:
             raise RequestError(
                 f"--{flag} has no meaning here: the recipe {arguments.recipe} makes its own scenes"
             )
-    with open_session(arguments.model) as session:
-        signature = session.signature
+    signature = read_graph(arguments.model, weights=False).signature
     recipe.demand_made_for(signature.card, str(signature.size))
     with made_scenes(count, seed, signature.size) as dataset:
         yield dataset

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
-
 from segdeploy import files
 from segdeploy.convert import fp16
 from segdeploy.convert.engine.build import Built, build_locked
@@ -19,8 +17,8 @@ from segdeploy.convert.int8.quantize import Request as Quantisation
 from segdeploy.convert.int8.quantize import quantize
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.flavour import Flavour, open_flavour
-from segdeploy.graph.precision import Precision, read_precision
-from segdeploy.model.card import read_card
+from segdeploy.graph.load import Graph, as_graph
+from segdeploy.model.card import ModelCard, read_card
 from segdeploy.prove.material import MOST_IMAGES, images_in
 
 
@@ -41,7 +39,7 @@ class DeployRequest:
 
 
 def deploy(
-    path: Path,
+    source: str | Path | Graph,
     request: DeployRequest,
     *,
     output: Path,
@@ -53,35 +51,36 @@ def deploy(
         demand_calibrator(flavour)
     asked = replace(request.engine, calibration=calibration_of(request))
     demand_possible(flavour, asked)
-    written = written_of(path)
-    demand_sense(path, request, written)
+    progress("reading the graph")
+    card = read_card(asked.card) if asked.card else None
+    graph = as_graph(source, card)
+    demand_sense(graph, request)
     images = tuple(images_of(request.quantisation)) if request.quantisation else ()
     # What cannot be built is refused here, of the graph that the user knows, before hours may go into another one.
-    job = job_of(path, asked, flavour, command, progress, images)
+    job = job_of(graph, asked, flavour, command, progress, images)
     target = job.path_in(output)
     with files.locked(target):
-        graph = graph_for(job, request, written, target.parent)
-        if graph is None:
+        made = graph_for(job, request, card, target.parent)
+        if made is None:
             return Deployed(build_locked(job, target), ())
         # A graph made on the way carries what the card says of it.
-        made = job_of(graph, replace(asked, card=None), flavour, command, progress, images)
-        return Deployed(build_locked(made, target), (graph,))
+        job = job_of(made, replace(asked, card=None), flavour, command, progress, images)
+        return Deployed(build_locked(job, target), (made.path,))
 
 
-def graph_for(job: Job, request: DeployRequest, written: Precision, folder: Path) -> Path | None:
-    """The graph that is built instead of the one that was given, made here; None where that one will do."""
+def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: Path) -> Graph | None:
+    """Makes the graph that is built instead of the one that was given; None where that one will do."""
     asked, command, progress = job.request, job.command, job.progress
-    card = read_card(asked.card) if asked.card else None
-    quantisation = request.quantisation
+    written, quantisation = job.graph.precision, request.quantisation
     if asked.int8 and not written.int8 and not request.calibrator:
         assert quantisation is not None  # noqa: S101 - demand_sense has seen to it
         wanted = replace(quantisation, fp16=asked.fp16 and job.flavour.can_be_typed, card=card)
-        return quantize(job.graph, wanted, output=folder, command=command, progress=progress).path
+        return quantize(job.graph, wanted, output=folder, command=command, progress=progress).graph
     if asked.fp16 and not written.fp16 and writes_types(job.flavour, request):
         images = quantisation.images if quantisation else None
         return fp16.write_half(
             job.graph, images=images, card=card, output=folder, command=command, progress=progress
-        ).path
+        ).graph
     return None
 
 
@@ -115,17 +114,17 @@ def images_of(quantisation: Quantisation) -> list[Path]:
     return []
 
 
-def demand_sense(path: Path, request: DeployRequest, written: Precision) -> None:
-    asked = request.engine
+def demand_sense(graph: Graph, request: DeployRequest) -> None:
+    asked, written = request.engine, graph.precision
     if asked.int8 and not written.int8 and request.quantisation is None:
         raise RequestError(
-            f"{path.name} is {written}, and --int8 needs images to calibrate on: add --images DIR, or --dataset NAME"
+            f"{graph.name} is {written}, and --int8 needs images to calibrate on: add --images DIR, or --dataset NAME"
             " --root DIR; or give a graph that segdeploy quantize has written"
         )
     if asked.int8 and written.int8 and request.quantisation is not None:
         raise RequestError(
-            f"{path.name} is quantised already, so there is nothing to calibrate; leave out --images and what goes with"
-            " it, or give the FP32 graph"
+            f"{graph.name} is quantised already, so there is nothing to calibrate; leave out --images and what goes"
+            " with it, or give the FP32 graph"
         )
     if request.quantisation is not None and not (asked.int8 or asked.fp16):
         raise RequestError(
@@ -133,20 +132,5 @@ def demand_sense(path: Path, request: DeployRequest, written: Precision) -> None
         )
     if asked.int8 and written.fp16 and not written.int8:
         raise GraphError(
-            f"{path.name} is FP16; --int8 takes the FP32 graph it came from, and --fp16 beside it"
+            f"{graph.name} is FP16; --int8 takes the FP32 graph it came from, and --fp16 beside it"
         )
-
-
-def written_of(path: Path) -> Precision:
-    if not path.is_file():
-        raise RequestError(
-            f"there is no file {path}; a graph is an .onnx made by: segdeploy export CHECKPOINT"
-        )
-    if path.suffix != ".onnx":
-        raise GraphError(f"{path.name} ends in {path.suffix!r}; an engine is built from an .onnx")
-    try:
-        return read_precision(onnx.load(path, load_external_data=False))
-    except Exception as error:  # protobuf's own errors, whose classes differ between its versions
-        raise GraphError(
-            f"{path} is not an ONNX graph that can be read ({error}); export it again"
-        ) from error

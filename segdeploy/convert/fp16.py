@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import ModelProto
 
 from segdeploy import files, scenes
@@ -20,9 +19,11 @@ from segdeploy.errors import ExportDisagrees, GraphError
 from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
 from segdeploy.graph.layers import name_nodes
+from segdeploy.graph.load import Graph, as_graph, graph_in
 from segdeploy.graph.precision import read_precision, write_facts
 from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
+from segdeploy.graph.view import copy_of
 from segdeploy.model.card import ModelCard, known_cards, read_card
 from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
 from segdeploy.model.signature import Signature
@@ -32,7 +33,6 @@ from segdeploy.prove.judge import Judge, Probe, Verdict
 from segdeploy.prove.ledger import step
 from segdeploy.prove.material import images_in, spread
 from segdeploy.prove.ranges import first_not_finite, measure_ranges
-from segdeploy.run.session import open_session
 from segdeploy.version import __version__
 
 PROBES = 8
@@ -40,12 +40,16 @@ PROBES = 8
 
 @dataclass(frozen=True)
 class Halved:
-    path: Path
+    graph: Graph
     record: ArtifactRecord
+
+    @property
+    def path(self) -> Path:
+        return self.graph.path
 
 
 def write_half(
-    path: Path,
+    source: str | Path | Graph,
     *,
     images: Path | None = None,
     card: ModelCard | None = None,
@@ -53,16 +57,15 @@ def write_half(
     command: str = "",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Halved:
-    """`path` in FP16, in the folder `output`; judged on `images`, or on made street scenes and noise."""
+    """`source` in FP16, in the folder `output`; judged on `images`, or on made street scenes and noise."""
     progress("reading the graph")
-    with open_session(path, card=card) as session:
-        signature = session.signature
-    model = onnx.load(path)
-    before = read_precision(model)
+    graph = as_graph(source, card)
+    path, signature, before = graph.path, graph.signature, graph.precision
     if before.fp16:
         raise GraphError(
             f"{path.name} is FP16 already; leave out --fp16, or give the FP32 graph it came from"
         )
+    model = copy_of(graph.model)
     name_nodes(model)
     open_batch = signature.batch is None
     if open_batch:  # judged frame by frame; the file's batch is opened again
@@ -90,15 +93,15 @@ def write_half(
     precision = str(read_precision(half))
     write_facts(half, signature, precision)
     target = output / f"{path.name.removesuffix('.onnx')}.fp16.onnx"
-    parent = record_of_graph(path, files.digest_of(path))
+    parent = record_of_graph(path, graph.digest)
     with files.replacing_together(record_path(target), target) as (beside, part):
-        part.write_bytes(half.SerializeToString())
-        record = record_of(
-            parent, signature, half, precision, judge, verdict, files.digest_of(part), target.name
-        )
+        data = half.SerializeToString()
+        part.write_bytes(data)
+        written = graph_in(data, target)
+        record = record_of(parent, signature, half, precision, judge, verdict, written.digest, target.name)
         record = replace(record, command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
-    return Halved(target, record)
+    return Halved(written, record)
 
 
 def probes_for(signature: Signature, images: Path | None) -> list[Frame]:

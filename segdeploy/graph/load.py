@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,20 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
     """
     path = Path(path)
     data = read_onnx(path)
+    graph = parse_graph(data, path, card)
+    beside = weight_files(graph.model, path)
+    if not weights:
+        return graph
+    load_weights(graph.model, path)
+    return replace(graph, digest_read=joined_digest(digest_of_bytes(data), beside))
+
+
+def graph_in(data: bytes, path: Path) -> Graph:
+    """The graph that a step has just written to `path`, of the bytes that it wrote."""
+    return replace(parse_graph(data, path), digest_read=digest_of_bytes(data))
+
+
+def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     try:
         model = onnx.load_from_string(data)
         inputs = [tensor_facts(value) for value in inputs_of(model)]
@@ -94,12 +108,7 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
     demand_opset(model, path)
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name, card)
-    names = weight_files(model, path)
-    digest = None
-    if weights:
-        load_weights(model, path)
-        digest = joined_digest(hashlib.sha256(data).hexdigest(), names)
-    return Graph(path, model, signature, read_precision(model), digest)
+    return Graph(path, model, signature, read_precision(model))
 
 
 def read_onnx(path: Path) -> bytes:
@@ -131,6 +140,10 @@ def demand_opset(model: ModelProto, path: Path) -> None:
             f"{path.name} has opset {opset}, and ONNX Runtime reads {OLDEST_OPSET} and newer; export it again with a"
             " newer one"
         )
+
+
+def digest_of_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def weight_files(model: ModelProto, path: Path) -> list[Path]:

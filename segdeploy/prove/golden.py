@@ -16,13 +16,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import scenes
 from segdeploy.errors import EngineError
 from segdeploy.graph.fp16 import HALF, Typed, rounding
+from segdeploy.graph.load import Graph
 from segdeploy.graph.plugins import without_plugins
 from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Geometry, fit, read_frame, unfit_logits
@@ -35,18 +35,17 @@ PIXELS = 1 << 14  # of a frame before it is enlarged
 SEED = 990_000_000
 
 
-def make(
-    graph: Path, signature: Signature, count: int = COUNT, images: Sequence[Path] = ()
-) -> list[dict[str, Any]]:
-    """Frames of the user's own `images`, as far as there are any, and made scenes."""
+def make(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """Takes frames of the user's own `images`, as far as there are any, and made scenes, and labels them by `graph`."""
     from segdeploy.run.ort import run_exactly  # not where an engine is proven: there may be no ONNX Runtime
 
+    signature = graph.signature
     chosen = [images[place] for place in spread(len(images), count)]
     made = [small_image(path, signature) for path in chosen]
     made += [small_scene(SEED + index, signature.size) for index in range(count - len(made))]
     names = [path.name for path in chosen] + ["a made scene"] * (count - len(chosen))
     frames = np.stack([enlarged(small, times, signature.size) for small, times in made])
-    model = as_rounded(without_plugins(onnx.load(graph))).SerializeToString()
+    model = as_rounded(without_plugins(graph.model)).SerializeToString()
     batch = signature.batch or 1
     labels: list[NDArray[np.uint8]] = []
     for start in range(0, count, batch):

@@ -34,8 +34,9 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.engine.settings import configure, on_dla, timed
 from segdeploy.errors import EngineError, OutputError
 from segdeploy.flavour import Flavour
-from segdeploy.graph.known_bugs import opset_of
+from segdeploy.graph.load import Graph, as_graph
 from segdeploy.graph.precision import digest_of_scales
+from segdeploy.model.card import read_card
 from segdeploy.model.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
 from segdeploy.prove import golden, verify
 from segdeploy.run import cuda
@@ -66,7 +67,7 @@ class Made:
 
 
 def build(
-    graph: Path,
+    source: str | Path | Graph,
     request: EngineRequest,
     output: Path,
     progress: Progress = lambda step, share=None: None,
@@ -74,6 +75,8 @@ def build(
     flavour: Flavour,
     command: str = "",
 ) -> Built:
+    progress("reading the graph")
+    graph = as_graph(source, read_card(request.card) if request.card else None)
     job = job_of(graph, request, flavour, command, progress)
     path = job.path_in(output)
     with files.locked(path):
@@ -85,7 +88,7 @@ def build_locked(job: Job, path: Path) -> Built:
     flavour, request = job.flavour, job.request
     with listening(flavour) as heard:
         job.progress("computing what the engine must answer")
-        frames = golden.make(job.graph, job.signature, images=job.images)
+        frames = golden.make(job.graph, images=job.images)
         made = make(job, heard)
         demand_precision(made.report, request, job.graph.name, flavour)
         record = record_of(job, made, path.name, frames)
@@ -105,16 +108,16 @@ def build_locked(job: Job, path: Path) -> Built:
 
 
 def make(job: Job, heard: Heard) -> Made:
-    with graph_to_build(job.graph, job.model, job.sampling) as graph:
-        network = open_network(job.flavour, graph, job.signature, typed=job.typed, heard=heard)
+    with graph_to_build(job.graph, job.sampling) as graph:
+        network = open_network(job.flavour, graph, typed=job.typed, heard=heard)
         return made_of(job, network, heard)
 
 
 def made_of(job: Job, network: Network, heard: Heard) -> Made:
     flavour, request = job.flavour, job.request
-    config = configure(network, request, job.written)
+    config = configure(network, request)
     calibrated = request.calibration is not None
-    add_profile(network, config, job.signature, job.profile, calibrated=calibrated)
+    add_profile(network, config, job.graph.signature, job.profile, calibrated=calibrated)
     started = monotonic()
     stop = Event()
     with feed_of(job, stop) as feed:
@@ -146,7 +149,7 @@ def feed_of(job: Job, stop: Event) -> Any:
     if calibration is None:
         return nullcontext(None)
     device = None if calibration.cache else cuda.open_device()
-    return closing(Feed(calibration, job.signature, job.profile.usual, device, stop))
+    return closing(Feed(calibration, job.graph.signature, job.profile.usual, device, stop))
 
 
 def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None, stop: Event) -> bytes:
@@ -163,23 +166,22 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
             raise failure
     if plan is None:
         workspace = job.request.workspace_gib
-        words = explained(
-            job.flavour, job.graph, job.signature, heard.errors, heard.warnings, job.profile, workspace
-        )
+        words = explained(job.flavour, job.graph, heard.errors, heard.warnings, job.profile, workspace)
         raise EngineError(f"no engine came out of {job.graph.name}: {words}")
     return bytes(memoryview(plan))
 
 
 def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> ArtifactRecord:
-    signature, parent = job.signature, record_of_graph(job.graph, job.digest)
+    graph, signature = job.graph, job.graph.signature
+    parent = record_of_graph(graph.path, graph.digest)
     digest = hashlib.sha256(made.plan).hexdigest()
-    facts = parent or first_record(name, digest, signature, job.precision, opset_of(job.model))
+    facts = parent or first_record(name, digest, signature, job.precision, graph.opset)
     commands = in_order([*(parent.commands if parent else []), job.command])
-    scales = made.calibration or (digest_of_scales(job.model) if job.written.int8 else None)
+    scales = made.calibration or (digest_of_scales(graph.model) if graph.precision.int8 else None)
     engine = {
         "flavour": job.flavour.name,
         "version": str(job.flavour.version),
-        "graph": {"name": job.graph.name, "digest": job.digest},
+        "graph": {"name": graph.name, "digest": graph.digest},
         "device": None if job.flavour.has_targets else device_here(),
         "targets": list(job.request.targets),
         "profile": job.profile.as_json(),

@@ -1,15 +1,10 @@
-"""What is to be built: the graph, the request, and what can be refused of the two before anything takes time."""
+"""Checks a graph and a request for an engine against each other, before any step that takes time."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx import ModelProto, external_data_helper
-
-from segdeploy import files
 from segdeploy.convert.engine.known_bugs import Sampling, demand_plugins, sampling_of
 from segdeploy.convert.engine.network import open_builder, profile_of
 from segdeploy.convert.engine.progress import Progress
@@ -17,22 +12,16 @@ from segdeploy.convert.engine.request import EngineRequest, Profile
 from segdeploy.convert.engine.settings import demand_core, demand_possible
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
-from segdeploy.graph.plugins import runnable
-from segdeploy.graph.precision import Precision, read_precision
-from segdeploy.model.card import read_card
-from segdeploy.model.signature import Signature
+from segdeploy.graph.load import Graph
 from segdeploy.prove import verify
-from segdeploy.run.session import open_session
 from segdeploy.run.tensorrt.log import listening
 
 
 @dataclass(frozen=True)
 class Job:
-    graph: Path
-    digest: str
-    model: ModelProto
-    signature: Signature
-    written: Precision
+    """One build: nothing in it is refused any more before the builder starts."""
+
+    graph: Graph
     request: EngineRequest
     flavour: Flavour
     profile: Profile
@@ -51,22 +40,23 @@ class Job:
     @property
     def precision(self) -> str:
         if self.typed:
-            return str(self.written)
-        return str(self.written.also(int8=self.request.int8, fp16=self.request.fp16))
+            return str(self.graph.precision)
+        return str(self.graph.precision.also(int8=self.request.int8, fp16=self.request.fp16))
 
     def path_in(self, output: Path) -> Path:
         return output if output.suffix == ".engine" else output / self.name
 
     @property
     def name(self) -> str:
-        """The same whether the precision that was asked for is in the graph, will be, or is a flag of the builder."""
+        """The file's name: it depends on the requested precision only, not on how that is reached."""
+        there = self.graph.precision
         chosen = "".join(
             f".{name}"
-            for name, asked, there in (
-                ("int8", self.request.int8, self.written.int8),
-                ("fp16", self.request.fp16, self.written.fp16),
+            for name, asked, written in (
+                ("int8", self.request.int8, there.int8),
+                ("fp16", self.request.fp16, there.fp16),
             )
-            if asked and not there
+            if asked and not written
         )
         dla = "" if self.request.dla is None else f".dla{self.request.dla}"
         return self.graph.name.removesuffix(".onnx") + chosen + dla + self.profile.label + self.flavour.suffix
@@ -83,7 +73,7 @@ def demand_gpu(flavour: Flavour) -> None:
 
 
 def job_of(
-    graph: Path,
+    graph: Graph,
     request: EngineRequest,
     flavour: Flavour,
     command: str,
@@ -92,51 +82,19 @@ def job_of(
 ) -> Job:
     demand_possible(flavour, request)
     demand_gpu(flavour)
-    progress("reading the graph")
-    card = read_card(request.card) if request.card else None
-    model = onnx.load(graph)
-    demand_plugins(flavour, request, model, graph.name)
-    sampling = sampling_of(flavour, request, model, graph.name)
-    with runnable(graph, model) as path, open_session(path, card=card) as session:
-        signature = session.signature
-    written = read_precision(model)
-    if request.calibration is not None and str(written) != "fp32":
-        raise GraphError(
-            f"{graph.name} is {written}; TensorRT's calibrator takes the FP32 graph it came from"
-        )
-    profile = profile_of(graph, signature, request.profile)
+    demand_plugins(flavour, request, graph)
+    sampling = sampling_of(flavour, request, graph)
     calibration = request.calibration
+    if calibration is not None and graph.precision.is_typed:
+        raise GraphError(
+            f"{graph.name} is {graph.precision}; TensorRT's calibrator takes the FP32 graph it came from"
+        )
+    profile = profile_of(graph, request.profile)
     if calibration is not None and calibration.cache is None and len(calibration.images) < profile.usual:
         raise RequestError(
             f"{len(calibration.images)} images are fewer than one batch of {profile.usual}; give more, or --batch 1"
         )
     if request.dla is not None:
         with listening(flavour) as heard:
-            demand_core(open_builder(flavour, graph, signature, heard), request.dla)
-    digest = digest_of_graph(graph)
-    return Job(
-        graph,
-        digest,
-        model,
-        signature,
-        written,
-        request,
-        flavour,
-        profile,
-        command,
-        progress,
-        sampling,
-        images,
-    )
-
-
-def digest_of_graph(graph: Path) -> str:
-    """Of the file, and of those that its weights lie in where they lie outside it."""
-    model = onnx.load(graph, load_external_data=False)
-    beside = {
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in model.graph.initializer
-        if external_data_helper.uses_external_data(tensor)
-    }
-    digests = [files.digest_of(path) for path in (graph, *(graph.parent / name for name in sorted(beside)))]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+            demand_core(open_builder(flavour, graph, heard), request.dla)
+    return Job(graph, request, flavour, profile, command, progress, sampling, images)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from onnx import ModelProto
 
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.gathers import sampling_as_gathers
-from segdeploy.graph.known_bugs import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling, opset_of, samples_of
+from segdeploy.graph.known_bugs import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling
+from segdeploy.graph.load import Graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of
 
 AS_IT_IS = "gridsample"
@@ -48,27 +47,27 @@ class Sampling:
         return self.why
 
 
-def sampling_of(flavour: Flavour, request: EngineRequest, model: ModelProto, name: str) -> Sampling:
-    nodes, opset = samples_of(model), opset_of(model)
+def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampling:
+    nodes, name = graph.samples, graph.name
     if not nodes:
         return Sampling(
             why=f"--msda {request.msda}: there is no GridSample in {name}" if request.msda else ""
         )
-    bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, opset)
+    bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, graph.opset)
     wrong = f"{flavour} is reported to compute them wrongly without a word: {bug[0]}" if bug else ""
     if request.msda == AS_IT_IS:
         return Sampling(nodes, why=wrong and f"{wrong}; --msda {AS_IT_IS} asked for it")
     if request.msda is None and bug is None:
         return Sampling(nodes, why=doubt_of(flavour))
     try:
-        sampling_as_gathers(model)
+        sampling_as_gathers(graph.model)
     except GraphError as error:
         reason = wrong or "--msda gather asked for gathers"
         remedy = (
             f"Instead {bug[1]}; or build it as it is: --msda {AS_IT_IS}" if bug else "Leave out --msda gather"
         )
         raise EngineError(
-            f"{name} has {nodes} GridSample nodes (opset {opset}); {reason}, and {error}. {remedy}"
+            f"{name} has {nodes} GridSample nodes (opset {graph.opset}); {reason}, and {error}. {remedy}"
         ) from error
     return Sampling(nodes, True, wrong or "--msda gather")
 
@@ -83,20 +82,20 @@ def doubt_of(flavour: Flavour) -> str:
 
 
 @contextmanager
-def graph_to_build(graph: Path, model: ModelProto, sampling: Sampling) -> Iterator[Path]:
-    """The file that the builder reads: `graph`, or one of the same name in which sampling is gathers."""
+def graph_to_build(graph: Graph, sampling: Sampling) -> Iterator[Graph]:
+    """Gives the graph whose file the builder reads: `graph`, or one of the same name in which sampling is gathers."""
     if not sampling.gathers:
         yield graph
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / graph.name
-        path.write_bytes(sampling_as_gathers(model).SerializeToString())
-        yield path
+        written = replace(graph, path=Path(folder) / graph.name, model=sampling_as_gathers(graph.model))
+        written.path.write_bytes(written.model.SerializeToString())
+        yield written
 
 
-def demand_plugins(flavour: Flavour, request: EngineRequest, model: ModelProto, name: str) -> None:
+def demand_plugins(flavour: Flavour, request: EngineRequest, graph: Graph) -> None:
     """Refuse a graph with plugins that this runtime does not have, or that cannot be judged."""
-    plugins = len(plugins_of(model))
+    plugins, name = len(plugins_of(graph.model)), graph.name
     if plugins and not flavour.has_plugins:
         raise EngineError(
             f"{name} has {plugins} nodes of TensorRT's plugin {DEFORMABLE}, which {flavour} does not have;"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import onnx
 
 from segdeploy.convert.engine.layers import WITH_INT8, LayerFacts, Report
 from segdeploy.convert.engine.messages import Tried, in_words
@@ -15,6 +12,7 @@ from segdeploy.convert.engine.request import Profile
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.layers import group_of
+from segdeploy.graph.load import Graph
 from segdeploy.model.signature import Signature
 from segdeploy.run.tensorrt.log import Heard, logger_of
 
@@ -34,36 +32,32 @@ class Network:
     """TensorRT's objects for one graph: the parser owns weights that the network points at."""
 
     flavour: Flavour
-    graph: Path
+    graph: Graph
     builder: Any
     definition: Any
     parser: Any
     typed: bool
 
 
-def open_network(
-    flavour: Flavour, graph: Path, signature: Signature, *, typed: bool, heard: Heard
-) -> Network:
-    builder = open_builder(flavour, graph, signature, heard)
+def open_network(flavour: Flavour, graph: Graph, *, typed: bool, heard: Heard) -> Network:
+    builder = open_builder(flavour, graph, heard)
     module, logger = flavour.module, logger_of(flavour.module)
     definition = builder.create_network(flags_of(flavour, typed))
     parser = module.OnnxParser(definition, logger)
-    if not parser.parse_from_file(str(graph)):
+    if not parser.parse_from_file(str(graph.path)):
         shown = parser_errors(flavour, parser, graph)
-        raise EngineError(
-            f"{flavour} cannot read {graph.name}: {explained(flavour, graph, signature, shown)}"
-        )
+        raise EngineError(f"{flavour} cannot read {graph.name}: {explained(flavour, graph, shown)}")
     return Network(flavour, graph, builder, definition, parser, typed)
 
 
-def open_builder(flavour: Flavour, graph: Path, signature: Signature, heard: Heard) -> Any:
+def open_builder(flavour: Flavour, graph: Graph, heard: Heard) -> Any:
     logger = logger_of(flavour.module)
     flavour.module.init_libnvinfer_plugins(logger, "")
     try:
         return flavour.module.Builder(logger)
     except (TypeError, RuntimeError) as error:  # its constructor has given nothing
         said = heard.errors or [str(error)]
-        raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, signature, said)}") from error
+        raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, said)}") from error
 
 
 def flags_of(flavour: Flavour, typed: bool) -> int:
@@ -73,7 +67,7 @@ def flags_of(flavour: Flavour, typed: bool) -> int:
     return 1 << int(kinds.STRONGLY_TYPED) if typed else 0
 
 
-def parser_errors(flavour: Flavour, parser: Any, graph: Path) -> list[str]:
+def parser_errors(flavour: Flavour, parser: Any, graph: Graph) -> list[str]:
     """Every error of the parser with the name of the node it is about."""
     found = []
     for index in range(parser.num_errors):
@@ -83,12 +77,12 @@ def parser_errors(flavour: Flavour, parser: Any, graph: Path) -> list[str]:
     return found
 
 
-def node_of(flavour: Flavour, error: Any, graph: Path) -> str:
+def node_of(flavour: Flavour, error: Any, graph: Graph) -> str:
     if flavour.names_nodes:
         name, kind = error.node_name(), error.node_operator()
     else:
         place, name, kind = error.node(), "", ""
-        nodes = onnx.load(graph, load_external_data=False).graph.node if place >= 0 else []
+        nodes = graph.model.graph.node if place >= 0 else []
         if place < len(nodes):
             name, kind = nodes[place].name, nodes[place].op_type
     if not (name or kind):
@@ -104,13 +98,13 @@ def telling(text: str) -> str:
 
 def explained(
     flavour: Flavour,
-    graph: Path,
-    signature: Signature,
+    graph: Graph,
     errors: Sequence[str],
     warnings: Sequence[str] = (),
     profile: Profile | None = None,
     workspace_gib: float | None = None,
 ) -> str:
+    signature = graph.signature
     tried = Tried(
         graph.name,
         profile or Profile(*(signature.batch or 1,) * 3),
@@ -124,13 +118,13 @@ def explained(
 # ---- the batch -------------------------------------------------------------------------------------------------
 
 
-def profile_of(graph: Path, signature: Signature, wanted: Profile | None) -> Profile:
+def profile_of(graph: Graph, wanted: Profile | None) -> Profile:
     """The batches that the engine will take; one image where nothing was asked.
 
     An open batch is not built for more by itself: TensorRT 10.11 to 11.1 answers SegFormer wrongly then, without a
     word (NVIDIA/TensorRT#4853).
     """
-    batch = signature.batch
+    batch = graph.signature.batch
     if batch is None:
         return wanted or Profile(1, 1, 1)
     own = Profile(batch, batch, batch)

@@ -6,15 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from segdeploy.convert.engine.calibrator import demand_cache, demand_calibrator
 from segdeploy.convert.engine.network import Network, layers_of, name_of
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.fp16 import Typed, counting_nodes
-from segdeploy.graph.precision import Precision
 from segdeploy.run.tensorrt.compatibility import rtx_targets
 
 GIB = 1 << 30
@@ -69,7 +66,7 @@ def targets_of(flavour: Flavour, names: tuple[str, ...]) -> list[Any]:
     return [known[name] for name in names]
 
 
-def configure(network: Network, request: EngineRequest, written: Precision) -> Any:
+def configure(network: Network, request: EngineRequest) -> Any:
     flavour, module = network.flavour, network.flavour.module
     config = network.builder.create_builder_config()
     config.profiling_verbosity = (
@@ -84,7 +81,7 @@ def configure(network: Network, request: EngineRequest, written: Precision) -> A
     if request.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if not network.typed:
-        asked = written.also(int8=request.int8, fp16=request.fp16)
+        asked = network.graph.precision.also(int8=request.int8, fp16=request.fp16)
         for flag, wanted in (("FP16", asked.fp16), ("INT8", asked.int8)):
             if wanted:
                 config.set_flag(getattr(module.BuilderFlag, flag))
@@ -103,7 +100,7 @@ def configure(network: Network, request: EngineRequest, written: Precision) -> A
 
 def count_in_fp32(network: Network, config: Any) -> None:
     """Where types are TensorRT's choice: what becomes a place in a map, because FP16 counts to 2048 only."""
-    typed = Typed(onnx.load(network.graph, load_external_data=False))
+    typed = Typed(network.graph.model)
     names = {typed.nodes[index].name for index in counting_nodes(typed)}
     if not names:
         return

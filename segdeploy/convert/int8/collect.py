@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from segdeploy.convert.int8.histogram import FINE, Histogram
 from segdeploy.errors import CalibrationError, ImageError
 from segdeploy.files import digest_of, replacing
+from segdeploy.graph.load import Graph
 from segdeploy.graph.parts import parts_of
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
@@ -47,7 +48,8 @@ class Key:
         return f"graph {self.graph[:12]}, preprocessing {self.preprocessing[:12]}, images {self.images[:12]}"
 
 
-def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
+def key_of(graph: Graph, images: Sequence[Path]) -> Key:
+    signature = graph.signature
     preparation = [
         signature.interface,
         signature.mean,
@@ -58,9 +60,7 @@ def key_of(graph: Path, signature: Signature, images: Sequence[Path]) -> Key:
     seen = hashlib.sha256()
     for path in images:
         seen.update(f"{path.name} {image_digest(path)}\n".encode())
-    return Key(
-        digest_of(graph), hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest()
-    )
+    return Key(graph.digest, hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest())
 
 
 def image_digest(path: Path) -> str:

@@ -20,6 +20,7 @@ from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import Layer, pixel_tensors
+from segdeploy.graph.load import Graph
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge, Verdict
@@ -58,9 +59,8 @@ class Request:
 class Job:
     """One run: the graph, the request, and what both are judged on."""
 
-    path: Path
-    model: ModelProto
-    signature: Signature
+    source: Graph
+    model: ModelProto  # the source as it is calibrated: one image at a time where its batch is open
     request: Request
     material: Material
     judge: Judge
@@ -70,8 +70,12 @@ class Job:
     progress: Progress
 
     @property
+    def signature(self) -> Signature:
+        return self.source.signature
+
+    @property
     def stem(self) -> str:
-        return self.path.name.removesuffix(".onnx")
+        return self.source.name.removesuffix(".onnx")
 
     @property
     def method(self) -> str:

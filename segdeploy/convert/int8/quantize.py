@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto
 
 from segdeploy import files
@@ -24,13 +23,12 @@ from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.int8 import refuse_quantised
 from segdeploy.graph.layers import layers_of, name_nodes
-from segdeploy.graph.precision import read_precision
+from segdeploy.graph.load import Graph, as_graph
 from segdeploy.graph.tidy import set_batch
-from segdeploy.model.card import ModelCard
+from segdeploy.graph.view import copy_of
 from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge
 from segdeploy.prove.material import Material, Source, Wanted, labelled, unlabelled
-from segdeploy.run.session import open_session
 
 __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
@@ -39,9 +37,15 @@ OLDEST_OPSET = 13
 
 
 def quantize(
-    path: Path, request: Request, *, output: Path, command: str = "", progress: Progress = lambda step: None
+    source: str | Path | Graph,
+    request: Request,
+    *,
+    output: Path,
+    command: str = "",
+    progress: Progress = lambda step: None,
 ) -> Quantised:
-    model, signature = read_graph(path, request.card)
+    graph = as_graph(source, request.card)
+    model, signature = calibratable(graph), graph.signature
     demand_sense(request)
     if output.suffix == ".onnx":
         raise RequestError(f"-o {output} is the name of a file; several are written, so name a folder")
@@ -52,8 +56,8 @@ def quantize(
     files.make_folder(output)
     classes = len(material.labels.names) if material.labels else None
     judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
-    key = key_of(path, signature, material.images)
-    job = Job(path, model, signature, request, material, judge, key, output, command, progress)
+    key = key_of(graph, material.images)
+    job = Job(graph, model, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []
     if request.recipe is not None:
@@ -67,29 +71,27 @@ def quantize(
     return write(job, calibrated, even, found, sensitivities)
 
 
-def read_graph(path: Path, card: ModelCard | None) -> tuple[ModelProto, Signature]:
-    with open_session(path, card=card) as session:
-        signature = session.signature
-    model = onnx.load(path)
+def calibratable(graph: Graph) -> ModelProto:
+    """A copy with a name for every node and, where the batch is open, one image at a time: `write` opens it again."""
+    model = copy_of(graph.model)
     constants = {item.name for item in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)  # as older exporters list them
     refuse_quantised(model)
-    precision = str(read_precision(model))
-    if precision != "fp32":
-        raise GraphError(f"{path.name} is {precision}; quantise the FP32 graph it came from")
-    opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
-    if opset < OLDEST_OPSET:
+    if graph.precision.is_typed:
+        raise GraphError(f"{graph.name} is {graph.precision}; quantise the FP32 graph it came from")
+    if graph.opset < OLDEST_OPSET:
         raise GraphError(
-            f"{path.name} has opset {opset}; INT8 with a scale per channel needs {OLDEST_OPSET}, so export it again"
+            f"{graph.name} has opset {graph.opset}; INT8 with a scale per channel needs {OLDEST_OPSET}, so export it"
+            " again"
         )
     name_nodes(model)
-    if signature.batch is None:  # calibrated and judged frame by frame; `write` opens the batch again
+    if graph.signature.batch is None:
         del model.graph.value_info[:]
         set_batch(model, 1)
     if not layers_of(model):
-        raise GraphError(f"{path.name} has no layer with weights that could be quantised")
-    return model, signature
+        raise GraphError(f"{graph.name} has no layer with weights that could be quantised")
+    return model
 
 
 def demand_sense(request: Request) -> None:

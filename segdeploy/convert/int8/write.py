@@ -25,9 +25,11 @@ from segdeploy.errors import QuantisationCosts
 from segdeploy.graph.fp16 import fp32_nodes, rounding
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of
+from segdeploy.graph.load import Graph, graph_in
 from segdeploy.graph.precision import write_facts
 from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
+from segdeploy.graph.view import copy_of
 from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
 from segdeploy.prove.judge import Verdict
 from segdeploy.prove.ledger import first_step, in_words, judged_on, step
@@ -37,10 +39,14 @@ from segdeploy.version import __version__
 
 @dataclass(frozen=True)
 class Quantised:
-    path: Path
+    graph: Graph
     record: ArtifactRecord
     words: str
     sensitivities: list[Sensitivity]
+
+    @property
+    def path(self) -> Path:
+        return self.graph.path
 
 
 def write(
@@ -63,12 +69,11 @@ def write(
         parts = dict(zip(beside, others, strict=True))
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
-        verdict = judged(job, part)
+        written = graph_in(part.read_bytes(), target)
+        verdict = judged(job, written)
         if job.spent(verdict) > 1:
             raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
-        record = record_of(
-            job, calibrated, found, verdict, sensitivities, model, precision, target.name, part
-        )
+        record = record_of(job, calibrated, found, verdict, sensitivities, model, precision, written)
         parts["record"].write_text(record.as_text(), encoding="utf-8")
         parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
         if "recipe" in parts:
@@ -77,32 +82,32 @@ def write(
             scales = named_for_tensorrt(calibrated, found.keep)
             cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
             parts["cache"].write_text(cache_text(cache), encoding="utf-8")
-    return Quantised(target, record, record.verdict, sensitivities)
+    return Quantised(written, record, record.verdict, sensitivities)
 
 
-def judged(job: Job, path: Path) -> Verdict:
-    written = onnx.load(path)
+def judged(job: Job, written: Graph) -> Verdict:
+    model = copy_of(written.model)
     if job.signature.batch is None:
-        set_batch(written, 1)
+        set_batch(model, 1)
     if not job.request.fp16:
-        return job.judge.verdict(written)
-    written = rounding(written)
-    node = first_not_finite(written, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
+        return job.judge.verdict(model)
+    model = rounding(model)
+    node = first_not_finite(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
     if node is not None:
         raise QuantisationCosts(
             f"in FP16 the node {node!r} makes an infinity or a NaN of these images; name it under keep_fp32 in a card,"
             " or leave out --fp16. No graph was written"
         )
-    return job.judge.verdict(written)
+    return job.judge.verdict(model)
 
 
 def record_of(
     job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
-    model: ModelProto, precision: str, name: str, part: Path,
+    model: ModelProto, precision: str, written: Graph,
 ) -> ArtifactRecord:  # fmt: skip
     signature, labels = job.signature, job.material.labels
-    parent = record_of_graph(job.path, job.key.graph)
-    digest, covered = files.digest_of(part), calibrated.share(found.keep)
+    parent = record_of_graph(job.source.path, job.source.digest)
+    name, digest, covered = written.name, written.digest, calibrated.share(found.keep)
     own, shares = job.judge.own, shares_of(model)
     held_out = None if job.request.scales else job.material.held_out  # what a cache saw is not known
     ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
