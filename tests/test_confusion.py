@@ -17,9 +17,10 @@ def test_scores_are_of_the_sums_over_all_images():
 
 def test_a_prediction_outside_the_classes_counts_as_wrong():
     confusion = Confusion(2)
-    confusion.add(np.uint8([0, 0, 1, 1]), np.uint8([0, 255, 1, 7]))
-    assert confusion.pixel_accuracy == 0.5
-    np.testing.assert_allclose(confusion.iou, [0.5, 0.5])
+    confusion.add(np.uint8([0, 0, 0, 1, 1]), np.uint8([0, 255, 254, 1, 2]))  # 2: the first that is none
+    assert confusion.counts.tolist() == [[1, 0, 2], [0, 1, 1]]
+    assert confusion.pixel_accuracy == 2 / 5
+    np.testing.assert_allclose(confusion.iou, [1 / 3, 1 / 2])
 
 
 def test_a_truth_outside_the_classes_is_a_wrong_mapping():

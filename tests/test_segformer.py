@@ -125,6 +125,14 @@ def test_head_is_one_matrix_per_stage(activation):
     assert len(matrices) == (9 if activation == "relu" else 5)
 
 
+def test_the_head_keeps_the_eps_of_its_batch_norm():
+    """A channel that hardly varied in training: without eps its gain would be 8 times what it is."""
+    head = randomise(AllMlpHead(tiny_config())).eval()
+    head.batch_norm.running_var.fill_(head.batch_norm.eps / 63)
+    stages = [torch.randn(1, size, 3, 5) for size in tiny_config().hidden_sizes]
+    torch.testing.assert_close(DeployedHead(head)(stages), head(stages), rtol=1e-4, atol=1e-2)
+
+
 def test_scaling_the_input_leaves_the_plain_network_alone():
     plain = randomise(Segformer(tiny_config())).eval()
     before = plain.segformer.encoder.patch_embeddings[0].proj.weight.clone()
