@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ import onnxruntime as ort
 import torch
 from setting import RESULTS, replace_block, setting, write_results
 from torch import nn
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.utils.logging import disable_progress_bar
 
 from segdeploy import scenes
@@ -47,6 +48,7 @@ from segdeploy.run.io import to_input
 from segdeploy.run.session import Session, open_session, segment
 from segdeploy.size import Size
 
+Run = Callable[..., Any]
 CLASSES = 19
 FRAME = Size(720, 1280)
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
@@ -60,7 +62,7 @@ SIDES = (
     USUAL, "transformers, OpenVINO", "transformers, torch.compile", "segdeploy, ONNX Runtime", "segdeploy, OpenVINO",
 )  # fmt: skip
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "b0": {},  # SegformerConfig's defaults
     "b2": {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768},
 }
@@ -105,7 +107,7 @@ def main() -> None:
         print(table(results))
 
 
-def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> dict:
+def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> dict[str, Any]:
     disable_progress_bar()
     cv2.setNumThreads(threads)
     torch.set_num_threads(threads)
@@ -129,7 +131,7 @@ def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> d
     return results
 
 
-def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> dict:
+def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> dict[str, Any]:
     usual_path = export_usual(row.network, row.size, folder)
     ours_path = export_ours(row.network, row.size, "frames" if row.measured == "frame" else "logits", folder)
     networks = dict(
@@ -150,7 +152,7 @@ def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> 
     ):
         sessions = dict(zip(SIDES[3:], (in_onnxruntime, in_openvino), strict=True))
         agreement = agreements(row, networks, sessions, frame)
-        runs: dict[str, Callable] = {}
+        runs: dict[str, Run] = {}
         for side, run in networks.items():
             runs[side] = usual_run(row, run, frame)
         for side, session in sessions.items():
@@ -167,7 +169,7 @@ def measure(row: Row, folder: Path, rounds: int, warm_up: int, threads: int) -> 
     }
 
 
-def summary(usual: np.ndarray, own: np.ndarray) -> dict:
+def summary(usual: np.ndarray, own: np.ndarray) -> dict[str, Any]:
     ratios = usual / own
     return {
         "ms": round(float(np.median(own)), 2),
@@ -176,14 +178,14 @@ def summary(usual: np.ndarray, own: np.ndarray) -> dict:
     }
 
 
-def usual_run(row: Row, run: Callable, frame: np.ndarray) -> Callable:
+def usual_run(row: Row, run: Run, frame: np.ndarray) -> Run:
     if row.measured == "frame":
         return lambda: usual_labels(run(usual_pixels(frame, row.size)), FRAME)
     pixels = usual_pixels(frame, row.size)
     return lambda: run(pixels)
 
 
-def our_run(row: Row, session: Session, frame: np.ndarray) -> Callable:
+def our_run(row: Row, session: Session, frame: np.ndarray) -> Run:
     if row.measured == "frame":
         return lambda: segment(session, frame, kernel="linear").labels
     eaten = to_input(session.signature, image.resize(frame, row.size)[None])
@@ -191,8 +193,8 @@ def our_run(row: Row, session: Session, frame: np.ndarray) -> Callable:
 
 
 def agreements(
-    row: Row, networks: dict[str, Callable], sessions: dict[str, Session], frame: np.ndarray
-) -> dict:
+    row: Row, networks: dict[str, Run], sessions: dict[str, Session], frame: np.ndarray
+) -> dict[str, Any]:
     """The worst of all sides, with transformers in ONNX Runtime; a side that answers otherwise is not timed."""
     pixels = usual_pixels(frame, row.size)
     reference = networks[USUAL](pixels)
@@ -220,7 +222,7 @@ def agreements(
     return found
 
 
-def in_turn(runs: list[Callable], rounds: int, warm_up: int) -> np.ndarray:
+def in_turn(runs: list[Run], rounds: int, warm_up: int) -> np.ndarray:
     """Milliseconds, rounds×sides: one run of each after the other, so what slows the machine slows all."""
     for _ in range(warm_up):
         for run in runs:
@@ -243,14 +245,15 @@ class Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: torch.Tensor) -> Any:
         return self.model(pixel_values=pixel_values).logits
 
 
 @cache
-def network(name: str) -> SegformerForSemanticSegmentation:
+def network(name: str) -> Any:
     torch.manual_seed(0)
-    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES, **NETWORKS[name])).eval()
+    config = AutoConfig.for_model("segformer", num_labels=CLASSES, **NETWORKS[name])
+    return AutoModelForSemanticSegmentation.from_config(config).eval()
 
 
 @cache
@@ -267,7 +270,7 @@ def export_usual(name: str, size: Size, folder: Path) -> Path:
     return path
 
 
-def open_usual(path: Path, threads: int) -> Callable:
+def open_usual(path: Path, threads: int) -> Run:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -275,7 +278,7 @@ def open_usual(path: Path, threads: int) -> Callable:
     return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
 
 
-def open_in_openvino(path: Path, threads: int) -> Callable:
+def open_in_openvino(path: Path, threads: int) -> Run:
     import openvino  # this file's networks are of use without it
 
     settings = {
@@ -285,7 +288,7 @@ def open_in_openvino(path: Path, threads: int) -> Callable:
     }
     request = openvino.compile_model(path, "CPU", settings).create_infer_request()
 
-    def run(pixels):
+    def run(pixels: np.ndarray) -> Any:
         request.infer([pixels], share_inputs=True)
         return request.get_output_tensor(0).data
 
@@ -293,10 +296,10 @@ def open_in_openvino(path: Path, threads: int) -> Callable:
 
 
 @cache
-def compiled(name: str, size: Size) -> Callable:
+def compiled(name: str, size: Size) -> Run:
     model = torch.compile(Logits(network(name)), dynamic=False)
 
-    def run(pixels):
+    def run(pixels: np.ndarray) -> Any:
         with torch.inference_mode():
             return model(torch.from_numpy(pixels)).numpy()
 
@@ -313,7 +316,8 @@ def usual_pixels(frame: np.ndarray, size: Size) -> np.ndarray:
 
 def usual_labels(logits: np.ndarray, size: Size) -> np.ndarray:
     raised = cv2.resize(np.ascontiguousarray(logits[0].transpose(1, 2, 0)), (size.width, size.height))
-    return raised.argmax(-1).astype(np.uint8)
+    labels: np.ndarray = raised.argmax(-1).astype(np.uint8)
+    return labels
 
 
 # ---- ours, and both --------------------------------------------------------------------------------------------
@@ -331,7 +335,7 @@ def equal(first: np.ndarray, second: np.ndarray) -> float:
     return round(float((first == second).mean()), 6)
 
 
-def cost(path: Path) -> dict:
+def cost(path: Path) -> dict[str, Any]:
     model = onnx.load(path)
     kinds = Counter(node.op_type for node in model.graph.node)
     return {
@@ -345,7 +349,7 @@ def cost(path: Path) -> dict:
 # ---- the table -------------------------------------------------------------------------------------------------
 
 
-def table(results: dict) -> str:
+def table(results: dict[str, Any]) -> str:
     machine, versions = results["machine"], results["versions"]
     packages = {
         "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "torch": "torch", "transformers": "transformers",
@@ -383,7 +387,7 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def timed(side: dict | None, is_usual: bool) -> str:
+def timed(side: dict[str, Any] | None, is_usual: bool) -> str:
     if side is None:
         return "–"
     low, high = side["ratio_quartiles"]

@@ -12,8 +12,8 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import yaml
@@ -23,6 +23,7 @@ from transformers import SegformerForSemanticSegmentation, SegformerImageProcess
 from transformers.utils.logging import disable_progress_bar
 
 from segdeploy.convert.export import export_onnx
+from segdeploy.datasets.label_files import read_label_file
 from segdeploy.picture import image
 from segdeploy.prove.confusion import Confusion
 from segdeploy.run.session import Session, open_session, segment
@@ -64,12 +65,13 @@ def pick(folder: Path, limit: int | None) -> list[Path]:
 
 def compare(
     checkpoint: Path, paths: list[Path], size: Size, truth: Path | None, mapping: Path | None
-) -> dict:
+) -> dict[str, Any]:
     disable_progress_bar()
     reference = Reference(checkpoint, size)
     facts = yaml.safe_load(mapping.read_text()) if mapping else None
     classes = [entry["name"] for entry in facts["classes"]] if facts else []
-    equal, lowest = dict.fromkeys(("logits", "nvinfer", "nvinfer_at_input"), 0), {}
+    equal = dict.fromkeys(("logits", "nvinfer", "nvinfer_at_input"), 0)
+    lowest: dict[str, float] = {}
     pixels = pixels_at_input = input_values_equal = 0
     with tempfile.TemporaryDirectory() as folder:
         sessions = {
@@ -89,16 +91,16 @@ def compare(
                 "nvinfer": image.unfit(at_input, geometry),
             }
             for side in ("logits", "nvinfer"):
-                same = np.count_nonzero(labels[side] == expected)
+                same = int(np.count_nonzero(labels[side] == expected))
                 equal[side] += same
                 lowest[side] = min(lowest.get(side, 1.0), same / expected.size)
-            equal["nvinfer_at_input"] += np.count_nonzero(at_input == expected_at_input)
-            input_values_equal += np.count_nonzero(fitted == input_pixels)
+            equal["nvinfer_at_input"] += int(np.count_nonzero(at_input == expected_at_input))
+            input_values_equal += int(np.count_nonzero(fitted == input_pixels))
             pixels += expected.size
             pixels_at_input += at_input.size
-            if facts:
+            if truth and facts:
                 table = np.array([classes.index(facts["from_cityscapes"][name]) for name in names], np.uint8)
-                wanted = cv2.imread(str(truth / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+                wanted = read_label_file(truth / f"{path.stem}.png")
                 for side, confusion in confusions.items():
                     confusion.add(wanted, table[labels[side]])
     return {
@@ -157,7 +159,7 @@ def share(part: int, whole: int) -> float:
     return round(int(part) / whole, 8)
 
 
-def scores(confusion: Confusion, classes: list[str]) -> dict:
+def scores(confusion: Confusion, classes: list[str]) -> dict[str, Any]:
     return {
         "pixel_accuracy": round(confusion.pixel_accuracy, 5),
         "miou": round(confusion.miou, 5),

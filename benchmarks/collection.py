@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from setting import RESULTS, peak_bytes, setting, write_results
 
@@ -43,7 +44,7 @@ def main() -> None:
     print(json.dumps(results["rows"], indent=1))
 
 
-def measure(asked: argparse.Namespace, folder: Path) -> dict:
+def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from segdeploy.convert.export import export_onnx
     from segdeploy.shipped import folder as shipped
 
@@ -70,20 +71,20 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict:
     return {"size": str(SIZE), "rows": rows, "entropy_beside_onnxruntime": peer}
 
 
-def middle(name: str, values: list[float]) -> dict:
+def middle(name: str, values: list[float]) -> dict[str, Any]:
     """The median, and the quartiles beside it."""
     low, median, high = (round(one, 3) for one in statistics.quantiles(values, n=4, method="inclusive"))
     return {name: median, f"{name}_quartiles": [low, high]}
 
 
-def run(what: str, graph: Path, images: Path, count: int) -> dict:
+def run(what: str, graph: Path, images: Path, count: int) -> dict[str, Any]:
     line = [sys.executable, __file__, "--one", what, str(graph), str(images), str(count)]
-    return json.loads(
-        subprocess.run(line, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    )
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def facts(began: float, count: int) -> dict:
+def facts(began: float, count: int) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     return {
         "seconds": round(seconds, 2),
@@ -92,7 +93,7 @@ def facts(began: float, count: int) -> dict:
     }
 
 
-def forward(graph: Path, images: Path, count: int) -> dict:
+def forward(graph: Path, images: Path, count: int) -> dict[str, Any]:
     """What anybody's evaluation does: read, fit, run."""
     from segdeploy.picture.image import find_images, fit, read_frame
     from segdeploy.run.io import to_input
@@ -107,7 +108,7 @@ def forward(graph: Path, images: Path, count: int) -> dict:
         return facts(began, count)
 
 
-def collect(graph: Path, images: Path, count: int) -> dict:
+def collect(graph: Path, images: Path, count: int) -> dict[str, Any]:
     from segdeploy.convert.int8.collect import collect as ours
     from segdeploy.convert.int8.collect import key_of
     from segdeploy.graph.layers import layers_of
@@ -121,7 +122,7 @@ def collect(graph: Path, images: Path, count: int) -> dict:
     return facts(began, count)
 
 
-def scales(graph: Path, images: Path, count: int) -> dict:
+def scales(graph: Path, images: Path, count: int) -> dict[str, Any]:
     from segdeploy.convert.int8.collect import collect as ours
     from segdeploy.convert.int8.collect import key_of
     from segdeploy.convert.int8.quantize import scales_of
@@ -137,7 +138,7 @@ def scales(graph: Path, images: Path, count: int) -> dict:
     return facts(began, count)
 
 
-def onnxruntime(graph: Path, images: Path, count: int) -> dict:
+def onnxruntime(graph: Path, images: Path, count: int) -> dict[str, Any]:
     from int8 import Reader
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 

@@ -10,6 +10,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -22,7 +23,7 @@ from segdeploy.networks.segformer.network import DeployedSegformer, Segformer, S
 from segdeploy.size import Size
 
 CLASSES, OPSET = 19, 18
-WIDE = {"hidden_sizes": (64, 128, 320, 512), "head_size": 768}
+WIDE: dict[str, Any] = {"hidden_sizes": (64, 128, 320, 512), "head_size": 768}
 NETWORKS = {
     "b0": SegformerConfig(CLASSES, (32, 64, 160, 256), (2, 2, 2, 2)),
     "b1": SegformerConfig(CLASSES, (64, 128, 320, 512), (2, 2, 2, 2)),
@@ -45,7 +46,7 @@ def main() -> None:
     write_results(results, asked.output)
 
 
-def rows_of(name: str, size: str) -> list[dict]:
+def rows_of(name: str, size: str) -> list[dict[str, Any]]:
     plain = Segformer(NETWORKS[name]).eval()
     found = []
     for kind, network in (("plain", plain), ("deployed", DeployedSegformer(plain).eval())):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,7 +47,7 @@ def main() -> None:
     print(table(rows))
 
 
-def measure(asked: argparse.Namespace, folder: Path) -> list[dict]:
+def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     size, first = Size.parse(asked.size), asked.clips[0]
     labels = export_onnx(asked.checkpoint, size=size, output=folder / "labels.onnx").path
     logits = export_onnx(asked.checkpoint, size=size, interface="logits", output=folder / "logits.onnx").path
@@ -115,7 +116,7 @@ class Remembering:
         return self.known[key]
 
 
-def row(words: str, config: Path, clip: Path, reference: Remembering) -> dict:
+def row(words: str, config: Path, clip: Path, reference: Remembering) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         seen = replay(config, clip, Path(name) / "out.mp4", reference=reference)
     facts = seen.as_json()
@@ -132,7 +133,7 @@ def row(words: str, config: Path, clip: Path, reference: Remembering) -> dict:
     return made
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| configuration | clip | frames | pixels as PyTorch | lowest frame |", "|---|---|--:|--:|--:|"]
     for one in rows:
         shares = f"{one['pixel_agreement']:.3%} | {one['lowest_frame']:.3%}"

@@ -13,11 +13,11 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
@@ -29,6 +29,7 @@ from segdeploy import scenes
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.convert.int8.recipe import read_recipe
+from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.layers import layers_of
@@ -70,7 +71,7 @@ def main() -> None:
     print(table(results))
 
 
-def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -> dict:
+def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -> dict[str, Any]:
     train, val = (open_dataset(dataset, root, split) for split in (asked.train, asked.val))
     size = Size.parse(asked.size) if asked.size else None
     fp32 = export_onnx(asked.checkpoint, size=size, interface="logits", output=folder).path
@@ -121,7 +122,7 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
     }
 
 
-def score(path: Path, dataset, like: Path | None = None, fp16: bool = False) -> dict:
+def score(path: Path, dataset: Dataset, like: Path | None = None, fp16: bool = False) -> dict[str, Any]:
     """`like`: the graph whose metadata a peer's graph, which keeps none, is given."""
     if fp16:
         model = rounding(onnx.load(path))
@@ -140,17 +141,19 @@ def score(path: Path, dataset, like: Path | None = None, fp16: bool = False) -> 
     }
 
 
-def against(own: dict, scored: dict) -> dict:
+def against(own: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
     return scored | {f"{key}_drop": round(own[key] - scored[key], 3) for key in ("miou", "pixel_accuracy")}
 
 
-class Reader(CalibrationDataReader):
+class Reader:
+    """Gives images as onnxruntime's CalibrationDataReader does, of which `get_next` is all that it asks for."""
+
     def __init__(self, graph: Path, images: list[Path]) -> None:
         with open_session(graph) as session:
             self.signature = session.signature
         self.waiting = iter(images)
 
-    def get_next(self):
+    def get_next(self) -> dict[str, np.ndarray] | None:
         path = next(self.waiting, None)
         if path is None:
             return None
@@ -158,7 +161,7 @@ class Reader(CalibrationDataReader):
         return {self.signature.input.name: to_input(self.signature, np.asarray(frame)[None])}
 
 
-def peer(fp32: Path, train, method: str, images: int, folder: Path) -> dict:
+def peer(fp32: Path, train: Dataset, method: str, images: int, folder: Path) -> dict[str, Any]:
     kinds = {"entropy": CalibrationMethod.Entropy, "minmax": CalibrationMethod.MinMax}
     began = time.monotonic()
     quantize_static(
@@ -180,7 +183,9 @@ def peer(fp32: Path, train, method: str, images: int, folder: Path) -> dict:
     }
 
 
-def modelopt(fp32: Path, train, method: str, images: int, folder: Path, python: str) -> dict:
+def modelopt(
+    fp32: Path, train: Dataset, method: str, images: int, folder: Path, python: str
+) -> dict[str, Any]:
     reader = Reader(fp32, [pair.image for pair in train.pairs[:images]])
     batches = iter(reader.get_next, None)
     np.save(folder / "images.npy", np.concatenate([next(iter(batch.values())) for batch in batches]))
@@ -239,7 +244,7 @@ def collection() -> str:
     )
 
 
-def table(results: dict) -> str:
+def table(results: dict[str, Any]) -> str:
     lines = ["| graph | images | in INT8 | mIoU | drop | pixels | drop |", "|---|--:|--:|--:|--:|--:|--:|"]
     for row in results["rows"]:
         share = f"{row['int8_share']:.0%}" if "int8_share" in row else "–"

@@ -20,7 +20,10 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -41,7 +44,7 @@ from segdeploy.prove.ranges import measure_ranges
 from segdeploy.size import Size
 
 FORMS = ("gridsample", "gather")
-SWIN = {
+SWIN: dict[str, dict[str, Any]] = {
     "swin-t": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
     "swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
 }
@@ -51,29 +54,26 @@ AGREEMENT = {  # labels of the exported graphs are compared at the first
     "swin-l": [Size(136, 200), Size(192, 256)],
 }
 SPEED = Size(256, 512)
-LARGE, LARGEST = (
-    Size(512, 1024),
-    Size(1024, 2048),
-)  # the second is what the Cityscapes checkpoints are trained for
+LARGE = Size(512, 1024)
+LARGEST = Size(1024, 2048)  # that the Cityscapes checkpoints are trained for
 HALF = [Size(256, 512), Size(512, 1024)]
 MEAN, STD = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
 
 
-def network(name: str) -> nn.Module:
-    modeling_mask2former.requires_backends = lambda *_: None  # its loss, unused here, wants scipy
+def network(name: str) -> Any:
+    mock.patch.object(modeling_mask2former, "requires_backends").start()  # its loss, unused here, wants scipy
     torch.manual_seed(0)
     stages = ["stage1", "stage2", "stage3", "stage4"]
-    backbone = transformers.SwinConfig(**SWIN[name], out_features=stages)
-    config = transformers.Mask2FormerConfig(
-        backbone_config=backbone, num_labels=19, num_queries=QUERIES[name]
-    )
-    return transformers.Mask2FormerForUniversalSegmentation(config).eval()
+    config_of = transformers.AutoConfig.for_model
+    backbone = config_of("swin", **SWIN[name], out_features=stages)
+    config = config_of("mask2former", backbone_config=backbone, num_labels=19, num_queries=QUERIES[name])
+    return transformers.AutoModelForUniversalSegmentation.from_config(config).eval()
 
 
 # ---- the parts -------------------------------------------------------------------------------------------------
 
 
-def agreement(folder: Path) -> dict:
+def agreement(folder: Path) -> dict[str, Any]:
     """The plain network's logits, and both graphs' labels, against transformers', on noise, two images at once.
 
     In FP64 too: a mask's logit beside zero decides what its query sees next, and FP32 with another order of sums would
@@ -84,7 +84,7 @@ def agreement(folder: Path) -> dict:
         oracle = network(name)
         tell_classes_apart(oracle, sizes[0])
         oracle.save_pretrained(folder / name)
-        plain = networks.build(read_checkpoint(folder / name)).plain
+        plain: Any = networks.build(read_checkpoint(folder / name)).plain
         answers = {}
         for size in sizes:
             frames, pixels = noise(size)
@@ -131,7 +131,7 @@ def pixels_of(frames: np.ndarray) -> torch.Tensor:
     return ((torch.from_numpy(frames) - MEAN) / STD).permute(0, 3, 1, 2)
 
 
-def tell_classes_apart(oracle: nn.Module, size: Size) -> None:
+def tell_classes_apart(oracle: Any, size: Size) -> None:
     """Fresh weights give all queries one class and like masks; here each query has a class, and a mask that varies.
 
     The two last layers are fitted, by least squares, to what comes into them for streets and for noise: where no mask
@@ -141,7 +141,7 @@ def tell_classes_apart(oracle: nn.Module, size: Size) -> None:
     pixels = pixels_of(np.stack([*streets, noise(size)[0][0]]))
     decoder, predictor = oracle.model.transformer_module.decoder, oracle.class_predictor
     last = decoder.mask_predictor.mask_embedder.get_submodule("2.0")
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     hooks = [
         layer.register_forward_hook(lambda layer, given, answer, name=name: seen.update({name: given[0]}))
         for name, layer in (("classes", predictor), ("masks", last))
@@ -170,7 +170,7 @@ def fit(layer: nn.Linear, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
     layer.bias.copy_(solved[-1])
 
 
-def errors_of(given: tuple[torch.Tensor, torch.Tensor], expected: object) -> dict[str, float]:
+def errors_of(given: tuple[torch.Tensor, torch.Tensor], expected: Any) -> dict[str, float]:
     classes, masks = given
     return {
         "class_logits_error": error(classes, expected.class_queries_logits),
@@ -183,7 +183,7 @@ def error(given: torch.Tensor, expected: torch.Tensor) -> float:
     return float((given - expected).abs().max() / (expected.max() - expected.min()))
 
 
-def graphs(folder: Path) -> dict:
+def graphs(folder: Path) -> dict[str, Any]:
     """Nodes, TensorRT layers as NVIDIA's parser makes them, and engines for one consumer architecture."""
     found = {"usual": facts(export_usual("swin-t", SPEED, folder), builds=False)}
     for form in FORMS:
@@ -193,7 +193,7 @@ def graphs(folder: Path) -> dict:
     return found
 
 
-def half(folder: Path) -> dict:
+def half(folder: Path) -> dict[str, Any]:
     """What `export --fp16` keeps in FP32, how it agrees, and how near the activations come to where FP16 ends."""
     network("swin-t").save_pretrained(folder / "swin-t")
     found = {}
@@ -217,7 +217,7 @@ def half(folder: Path) -> dict:
     return found
 
 
-def facts(path: Path, builds: bool) -> dict:
+def facts(path: Path, builds: bool) -> dict[str, Any]:
     model = onnx.load(path)
     kinds = Counter(node.op_type for node in model.graph.node)
     row = {
@@ -230,7 +230,7 @@ def facts(path: Path, builds: bool) -> dict:
     return row | engine_facts(path, builds)
 
 
-def engine_facts(path: Path, builds: bool) -> dict:
+def engine_facts(path: Path, builds: bool) -> dict[str, Any]:
     try:
         import tensorrt_rtx as rtx
     except ImportError:
@@ -254,7 +254,7 @@ def engine_facts(path: Path, builds: bool) -> dict:
     }  # fmt: skip
 
 
-def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict:
+def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict[str, Any]:
     """Pairs of runs, one of each after the other; wall time, and processor time, which neighbours disturb less."""
     usual = session(export_usual("swin-t", SPEED, folder), threads)
     sides = {"usual": usual}
@@ -271,7 +271,7 @@ def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict:
             if turn >= 0:
                 wall[turn, place] = time.perf_counter() - start
                 busy[turn, place] = time.process_time() - start_busy
-    found: dict = {"size": str(SPEED), "threads": threads, "rounds": rounds}
+    found: dict[str, Any] = {"size": str(SPEED), "threads": threads, "rounds": rounds}
     for kind, times in (("wall", wall), ("processor", busy)):
         ratios = times[:, :1] / times
         found[kind] = {
@@ -287,7 +287,7 @@ def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict:
     return found
 
 
-def memory(folder: Path) -> dict:
+def memory(folder: Path) -> dict[str, Any]:
     """The peak of a fresh process that loads a graph and runs it twice; without torch in it."""
     program = (
         "import sys, numpy as np, onnxruntime as ort\n"
@@ -316,17 +316,17 @@ def memory(folder: Path) -> dict:
     }
 
 
-def large(folder: Path, size: Size) -> dict:
+def large(folder: Path, size: Size) -> dict[str, Any]:
     """Swin-L's export with its proof, measured in a process that does nothing else."""
     network("swin-l").save_pretrained(folder / "swin-l")
     gc.collect()
     program = Path(__file__).name, "--part", "export", "--size", str(size), "--folder", str(folder)
-    return json.loads(
-        subprocess.check_output([sys.executable, *program], cwd=Path(__file__).parent).splitlines()[-1]
-    )
+    said = subprocess.check_output([sys.executable, *program], cwd=Path(__file__).parent)
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
 
 
-def exported(folder: Path, size: Size) -> dict:
+def exported(folder: Path, size: Size) -> dict[str, Any]:
     start = time.perf_counter()
     made = export_onnx(folder / "swin-l", size=size, interface="nvinfer", output=folder)
     seconds = time.perf_counter() - start
@@ -350,7 +350,7 @@ class Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: torch.Tensor) -> tuple[Any, Any]:
         answer = self.model(pixel_values=pixel_values)
         return answer.class_queries_logits, answer.masks_queries_logits
 
@@ -380,7 +380,7 @@ def session(path: Path, threads: int) -> ort.InferenceSession:
 
 # ---- all of it -------------------------------------------------------------------------------------------------
 
-PARTS = {
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "agreement": agreement,
     "graphs": graphs,
     "half": half,

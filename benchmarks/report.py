@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from segdeploy.devices import read_devices
 from segdeploy.measure.bench.roofline import Achieved, read_achieved
 from segdeploy.measure.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 
 HERE = Path(__file__).resolve().parent
-Facts = dict
+Facts = dict[str, Any]
 FORMS = ("gridsample", "gather")
 ON_ROOF = ("jetson-agx-orin-64gb", "t4", "l4", "a100-80gb-sxm", "h100-sxm")
 
@@ -54,7 +55,7 @@ what each script measures, and how. Absolute times are those of one machine on o
 def kind_of(name: str, facts: Facts) -> str:
     """The older files have no kind: their names begin with the script's."""
     if "kind" in facts:
-        return facts["kind"]
+        return str(facts["kind"])
     return "evaluation" if {"dataset", "models", "options"} <= facts.keys() else name.partition(".")[0]
 
 

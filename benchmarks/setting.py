@@ -11,13 +11,14 @@ import platform
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "av", "pillow")
 
 
-def setting(threads: int) -> dict:
+def setting(threads: int) -> dict[str, Any]:
     from segdeploy.version import __version__
 
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -48,7 +49,7 @@ def spoken(word: str) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
-def write_results(results: dict, path: Path) -> None:
+def write_results(results: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from setting import RESULTS, setting, write_results
@@ -57,7 +58,7 @@ def main() -> None:
     print(json.dumps(results["rows"] + [results["memory"]], indent=1))
 
 
-def speed(asked: argparse.Namespace, place: Path, kernel: str) -> dict:
+def speed(asked: argparse.Namespace, place: Path, kernel: str) -> dict[str, Any]:
     size, clip = Size.parse(asked.size), place / "speed.mp4"
     model = export_onnx(
         folder("models") / "demo-b0", size=size, interface="frames", output=place / "b0.onnx"
@@ -123,7 +124,7 @@ class Watched:
         """Nothing is open."""
 
 
-def memory(place: Path) -> dict:
+def memory(place: Path) -> dict[str, Any]:
     """A clip of 2,000 frames through the bundled network at its smallest, drawn and written."""
     model = export_onnx(
         folder("models") / "demo-b0", size=SMALL, interface="frames", output=place / "small.onnx"

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from setting import ROOT, setting
 from torch import Tensor, nn
 
-from segdeploy.networks.mask2former.plain import LEVELS, Mask2former, Mask2formerConfig, sine_positions
+from segdeploy.networks.mask2former.deformable import LEVELS, DeformableAttention
+from segdeploy.networks.mask2former.plain import Mask2former, Mask2formerConfig, sine_positions
 from segdeploy.scenes import make_scene
 
 sys.path.insert(0, str(ROOT / "models" / "demo-b0"))
@@ -85,7 +86,7 @@ def initialise(network: Mask2former) -> None:
         aim(layer.self_attn)
 
 
-def aim(attention: nn.Module) -> None:
+def aim(attention: DeformableAttention) -> None:
     """Each head looks in a direction of its own, its points one after the other (as Deformable DETR starts)."""
     nn.init.zeros_(attention.sampling_offsets.weight)
     nn.init.zeros_(attention.attention_weights.weight)
@@ -106,7 +107,8 @@ def answers_of(network: Mask2former, pixels: Tensor) -> list[tuple[Tensor, Tenso
         module.input_projections, maps, module.level_embed.weight, strict=True
     ):
         levels.append((project(one).flatten(2) + embedding[:, None]).permute(2, 0, 1))
-        places.append(sine_positions(*one.shape[2:], len(embedding)).flatten(1).T[:, None])
+        height, width = one.shape[2:]
+        places.append(sine_positions(height, width, len(embedding)).flatten(1).T[:, None])
     positions = module.queries_embedder.weight[:, None]
     tokens = module.queries_features.weight[:, None].repeat(1, len(features), 1)
     found = []

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,12 +115,13 @@ def head(parts: AllMlpHead, stages: list[Tensor]) -> Tensor:
     """The plain head's function at half its cost: 1×1 convolutions commute with bilinear upsampling."""
     size = stages[0].shape[-2:]
     slices = parts.linear_fuse.weight[:, :, 0, 0].chunk(len(stages), dim=1)[::-1]
-    fused = 0.0
+    fused = torch.zeros(())
     for maps, linear, fuse in zip(stages, parts.linear_c, slices, strict=True):
         matrix, bias = fuse @ linear.proj.weight, fuse @ linear.proj.bias
         projected = F.conv2d(maps, matrix[:, :, None, None].to(maps.dtype), bias.to(maps.dtype))
         fused = fused + F.interpolate(projected, size, mode="bilinear", align_corners=False)
-    return parts.classifier(parts.batch_norm(fused).relu())
+    logits: Tensor = parts.classifier(parts.batch_norm(fused).relu())
+    return logits
 
 
 def logits_of(network: Segformer, pixels: Tensor) -> Tensor:
@@ -128,7 +130,7 @@ def logits_of(network: Segformer, pixels: Tensor) -> Tensor:
 
 def batches(
     images: Tensor, labels: Tensor, crops: int, full: int, rng: np.random.Generator
-) -> Iterator[tuple]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """`crops` batches of eight crops, then `full` batches of four whole scenes."""
     for _ in range(crops):
         chosen = []
@@ -154,7 +156,7 @@ def settle_batch_norm(network: Segformer, images: Tensor) -> None:
     norm.momentum = 0.1
 
 
-def score(network: Segformer, images: Tensor, labels: Tensor) -> dict[str, object]:
+def score(network: Segformer, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """One confusion matrix over the whole set: the plain network's logits, upsampled bilinearly, then argmax."""
     network.eval()
     confusion = torch.zeros((19, 19), dtype=torch.int64)
@@ -191,7 +193,7 @@ def class_weights(labels: Tensor) -> Tensor:
     return (weights / (weights * counts / counts.sum()).sum()).float()
 
 
-def train(network: Segformer, facts: dict, args: argparse.Namespace) -> None:
+def train(network: Segformer, facts: dict[str, object], args: argparse.Namespace) -> None:
     images, labels = draw(range(TRAIN_SEED, TRAIN_SEED + args.scenes), args.workers)
     watched = draw(WATCH_SEEDS, args.workers)
     steps, began, best = args.crops + args.full, time.monotonic(), 0.0

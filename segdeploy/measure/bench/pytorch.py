@@ -167,7 +167,7 @@ class CudaSession(EagerSession):
         self.signature.demand_input(inputs)
         start = start_of_time(torch.cuda)
         with torch.inference_mode():
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call]
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
             marks[0].record()
             given = torch.from_numpy(inputs).cuda()
             marks[1].record()
