@@ -153,11 +153,6 @@ class FakeStream:
     def copy(self, target: int, source: int, size: int) -> None:
         self.do(lambda: np.copyto(at(target, size, np.uint8), at(source, size, np.uint8)))
 
-    def mark(self) -> FakeEvent:
-        event = FakeEvent(self.device)
-        self.record(event)
-        return event
-
     def record(self, event: FakeEvent) -> None:
         event.stream = self
         self.do(event.happen)

@@ -289,6 +289,7 @@ def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkey
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "power, W" not in said
+    assert "are not measured" not in said  # nor missed: nothing ran there
     assert (
         "nothing ran on a GPU here, and published numbers are of GPUs; name one: --reference DEVICE" in said
     )
@@ -298,6 +299,10 @@ def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkey
         assert f"│ {row} " in said
     assert "1400–1400 of 1770" in said
     assert "A2: 230 FPS at batch 16" in said
+    monkeypatch.setattr("segdeploy.measure.bench.nvml.open_gpu", lambda: None)
+    assert main([*arguments[:-1], "--provider", "cuda"]) == 0
+    said = capsys.readouterr().out
+    assert "the GPU's power, clocks and memory are not measured: pip install 'segdeploy[cuda]'\n" in said
 
 
 def test_compare_and_end_to_end_are_two_requests():

@@ -1,81 +1,140 @@
 """The sensors of NVIDIA's driver and of a Jetson, on a library and a tree of files that stand in for them."""
 
-import ctypes
+import os
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from fake_cuda import COMPILER
 
+from segdeploy.measure.bench import nvml
 from segdeploy.measure.bench.jetson import JetsonBoard
 from segdeploy.measure.bench.meter import Before, Meter, Reading, forget_peak, mean_watts, resident
-from segdeploy.measure.bench.nvml import NvmlGpu
+from segdeploy.measure.bench.nvml import open_gpu
 
 
-class Library:
-    """NVML as ctypes would call it: results go into what the last argument points to."""
+class NotSupported(Exception):
+    pass
 
-    def __init__(self, **absent):
-        self.absent = absent
-        self.millijoules = 5_000_000
 
-    def nvmlInit_v2(self):  # noqa: N802 # NVML's own name
-        return 0
+class Pynvml(ModuleType):
+    """nvidia-ml-py: its functions give what they find, and raise what they do not."""
 
-    def nvmlDeviceGetHandleByPciBusId_v2(self, bus_id, handle):  # noqa: N802
-        assert bus_id == b"0000:01:00.0"
-        handle._obj.value = 7
-        return 0
+    NVMLError = NotSupported
+    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
 
-    def nvmlDeviceGetName(self, handle, text, size):  # noqa: N802
-        assert handle.value == 7
-        text.value = b"NVIDIA A2"
-        return 0
-
-    def nvmlSystemGetDriverVersion(self, text, size):  # noqa: N802
-        text.value = b"570.1"
-        return 0
-
-    def nvmlDeviceGetMemoryInfo(self, handle, found):  # noqa: N802
-        found._obj.used = 3 << 30
-        return 0
-
-    def __getattr__(self, name):
-        if name in self.absent:
-            raise AttributeError(name)
-        values = {
-            "nvmlDeviceGetTotalEnergyConsumption": self.millijoules,
+    def __init__(self, **changed):
+        super().__init__("pynvml")
+        self.answers = {
+            "nvmlDeviceGetName": "NVIDIA A2",
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=3 << 30),
+            "nvmlDeviceGetTotalEnergyConsumption": 5_000_000,
             "nvmlDeviceGetPowerUsage": 41_500,
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0x04 | 0x01 | 0x40,
-            "nvmlDeviceGetClockInfo": 1440,
-            "nvmlDeviceGetMaxClockInfo": 1770,
-            "nvmlDeviceGetTemperature": 66,
-        }
+            ("nvmlDeviceGetClockInfo", 1): 1440,
+            ("nvmlDeviceGetMaxClockInfo", 1): 1770,
+            ("nvmlDeviceGetTemperature", 0): 66,
+        } | changed
+        self.started = False
 
+    def nvmlInit(self):  # noqa: N802 # NVML's own name
+        self.started = True
+
+    def nvmlSystemGetDriverVersion(self):  # noqa: N802
+        return "570.1"
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id):  # noqa: N802
+        assert self.started
+        if bus_id != "0000:01:00.0":
+            raise NotSupported
+        return "second"
+
+    def __getattr__(self, name):
         def call(handle, *arguments):
-            assert handle.value == 7
-            if isinstance(values[name], int):
-                arguments[-1]._obj.value = values[name]
-                return 0
-            return 3
+            assert handle == "second"
+            found = self.answers[(name, *arguments) if arguments else name]
+            if found is None:
+                raise NotSupported
+            return found
 
         return call
 
 
-def test_nvml():
-    gpu = NvmlGpu(Library(), b"0000:01:00.0")
+@pytest.fixture
+def pynvml(monkeypatch):
+    made = Pynvml()
+    monkeypatch.setitem(sys.modules, "pynvml", made)
+    monkeypatch.setattr(nvml, "ask_driver", lambda: {"gpus": [{"bus_id": "0000:01:00.0"}]})
+    return made
+
+
+def test_nvml(pynvml):
+    gpu = open_gpu()
     assert (gpu.name(), gpu.driver(), gpu.memory_in_use()) == ("NVIDIA A2", "570.1", 3 << 30)
     assert gpu.energy_joules() == 5000
     assert gpu.read() == Reading(41.5, 1440, 1770, 66, ("power cap", "heat (hardware)"))
 
 
-def test_nvml_of_a_gpu_that_counts_no_energy(monkeypatch):
-    gpu = NvmlGpu(Library(nvmlDeviceGetTotalEnergyConsumption=True), b"0000:01:00.0")
-    assert gpu.energy_joules() is None
+def test_nvml_of_a_gpu_that_tells_little(pynvml):
+    pynvml.answers = dict.fromkeys(pynvml.answers)
+    gpu = open_gpu()
+    assert (gpu.name(), gpu.memory_in_use(), gpu.energy_joules()) == ("", None, None)
+    assert gpu.read() == Reading(None, None, None, None, ())
 
 
-def test_the_struct_of_memory_is_nvmls():
-    from segdeploy.measure.bench.nvml import MemoryInfo
+def test_no_sensors(pynvml, monkeypatch):
+    for answer in ({"gpus": [{"bus_id": "0000:02:00.0"}]}, {"error": "cuInit failed with code 100"}, {}):
+        monkeypatch.setattr(nvml, "ask_driver", lambda answer=answer: answer)
+        assert open_gpu() is None
+    monkeypatch.setattr(nvml, "ask_driver", lambda: {"gpus": [{"bus_id": "0000:01:00.0"}]})
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_gpu() is None
 
-    assert ctypes.sizeof(MemoryInfo) == 24
-    assert [name for name, _ in MemoryInfo._fields_] == ["total", "free", "used"]
+
+LIBRARY = """
+#include <string.h>
+#define HERE if (gpu != (void *)0x7fff12345678) return 2
+#define GIVES(name, type, value) int name(void *gpu, type *found) { HERE; *found = value; return 0; }
+#define GIVES_OF(name, value) int name(void *gpu, int kind, unsigned *found) { HERE; *found = value; return 0; }
+typedef struct { unsigned long long total, free, used; } Memory;
+const char *nvmlErrorString(int status) { return "not supported"; }
+int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlInit_v2(void) { return 0; }
+int nvmlSystemGetDriverVersion(char *text, unsigned length) { strncpy(text, "570.1", length); return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **gpu) {
+    *gpu = (void *)0x7fff12345678;
+    return strcmp(bus, "0000:01:00.0") ? 6 : 0;
+}
+int nvmlDeviceGetName(void *gpu, char *text, unsigned length) { HERE; strncpy(text, "NVIDIA A2", length); return 0; }
+int nvmlDeviceGetMemoryInfo(void *gpu, Memory *found) { HERE; found->used = 3ull << 30; return 0; }
+GIVES(nvmlDeviceGetPowerUsage, unsigned, 41500)
+GIVES(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, 0x45)
+GIVES_OF(nvmlDeviceGetClockInfo, kind == 1 ? 1440 : 0)
+GIVES_OF(nvmlDeviceGetMaxClockInfo, kind == 1 ? 1770 : 0)
+GIVES_OF(nvmlDeviceGetTemperature, kind == 0 ? 66 : 0)
+int nvmlDeviceGetTotalEnergyConsumption(void *gpu, unsigned long long *found) { return 3; }
+"""
+SAY = """
+from segdeploy.measure.bench import nvml
+nvml.ask_driver = lambda: {"gpus": [{"bus_id": "0000:01:00.0"}]}
+gpu = nvml.open_gpu()
+print([gpu.name(), gpu.driver(), gpu.memory_in_use(), gpu.energy_joules(), gpu.read()])
+"""
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+def test_nvidia_ml_py_itself(tmp_path):
+    """The real package on a library with the signatures of NVIDIA's header."""
+    pytest.importorskip("pynvml", reason="pip install 'segdeploy[cuda]'")
+    (tmp_path / "nvml.c").write_text(LIBRARY)
+    path = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", path, tmp_path / "nvml.c"], check=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    command = [sys.executable, "-c", SAY]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    reading = Reading(41.5, 1440, 1770, 66, ("power cap", "heat (hardware)"))
+    assert said.stdout.strip() == str(["NVIDIA A2", "570.1", 3 << 30, None, reading]), said.stderr
 
 
 def write(root, files):

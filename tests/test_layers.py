@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "segdeploy"
 
 # Lower first. A module may import modules of lower levels and of its own folder; no module may reach itself again.
 LEVELS = [
-    {"errors", "shipped", "version"},
+    {"errors", "gpus", "shipped", "version"},
     {"files", "size", "devices", "flavour", "releases"},
     {"model", "scenes"},
     {"picture", "graph", "networks"},

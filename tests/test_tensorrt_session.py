@@ -25,6 +25,7 @@ from segdeploy.run.tensorrt.session import TensorrtSession
 from segdeploy.size import Size
 
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0", "rtx")
+OPEN_DEVICE = cuda.open_device.__wrapped__
 HEIGHT, WIDTH = 64, 96
 
 
@@ -708,9 +709,11 @@ def test_flags_of_the_other_runtime(machine):
         assert str(refusal.value) == said
 
 
-def test_no_pycuda(machine, monkeypatch):
+def test_neither_of_cudas_packages(machine, monkeypatch):
     path = machine.engine()
-    monkeypatch.setattr(cuda, "open_device", cuda.Device)
-    monkeypatch.setattr(cuda, "why_no_gpu", lambda: cuda.NO_PYCUDA)
-    with pytest.raises(MissingExtra, match=r"an engine needs PyCUDA, .* pip install 'segdeploy\[cuda\]'"):
+    monkeypatch.setattr(cuda, "open_device", OPEN_DEVICE)
+    monkeypatch.setattr(cuda, "why_no_gpu", lambda: cuda.NO_PACKAGE)
+    with pytest.raises(
+        MissingExtra, match=r"an engine needs cuda-python, .* pip install 'segdeploy\[cuda\]'"
+    ):
         open_session(path)

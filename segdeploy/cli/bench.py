@@ -100,6 +100,8 @@ def execute(arguments: argparse.Namespace) -> int:
     sensors: Sensors | None = open_board() or (open_gpu() if on_gpu(models, opening) else None)
     where = setting(sensors, arguments.threads)
     bench = Bench(plan, opening, sensors, quiet=arguments.json == "-")
+    if sensors is None and on_gpu(models, opening):
+        bench.say("the GPU's power, clocks and memory are not measured: pip install 'segdeploy[cuda]'")
     try:
         if arguments.compare:
             found = bench.compared(models, batches, arguments.allow_unlike)

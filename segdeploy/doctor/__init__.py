@@ -19,12 +19,12 @@ from segdeploy.doctor.hardware import (
 )
 from segdeploy.doctor.machine import Machine, ThisMachine
 from segdeploy.doctor.software import (
+    about_cuda_packages,
     about_deepstream,
     about_further_runtimes,
     about_media,
     about_onnxruntime,
     about_opencv,
-    about_pycuda,
     about_rtx,
     about_tensorrt,
     about_torch,
@@ -48,8 +48,8 @@ __all__ = [
 ABILITIES = tuple(JUDGES)
 PARTS = (
     about_python, about_board, about_gpu, about_cuda, about_tensorrt, about_rtx, about_onnxruntime,
-    about_further_runtimes, about_pycuda, about_torch, about_opencv, about_media, about_deepstream, about_power,
-    about_room,
+    about_further_runtimes, about_cuda_packages, about_torch, about_opencv, about_media, about_deepstream,
+    about_power, about_room,
 )  # fmt: skip
 
 

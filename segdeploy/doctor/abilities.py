@@ -98,12 +98,10 @@ def runs_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     works, why, command = builds_engines(seen, found)
     if not works and not (seen.imports("tensorrt_rtx") and rtx_gpu(seen) and not no_gpu_work(seen, found)):
         return False, why, command
-    if not seen.imports("pycuda"):
-        return False, *trouble(found, "PyCUDA")
-    graphs = (
-        "" if seen.has("cuda-python") or seen.has("cuda-bindings") else ", without CUDA graphs (cuda-python)"
-    )
-    return True, f"through PyCUDA{graphs}", ""
+    graphs = seen.imports("cuda.bindings")
+    if seen.imports("pycuda"):
+        return True, f"through PyCUDA{'' if graphs else ', without CUDA graphs (cuda-python)'}", ""
+    return (True, "through cuda-python", "") if graphs else (False, *trouble(found, "cuda-python"))
 
 
 def benches(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:

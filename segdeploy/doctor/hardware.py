@@ -76,7 +76,7 @@ def about_gpu(seen: Survey) -> Iterator[Finding]:
 
 
 def about_driver(seen: Survey) -> Iterator[Finding]:
-    error = seen.probes["gpu"].get("error") or seen.cuda.get("error") or seen.nvml.get("error")
+    error = seen.cuda.get("error")
     if seen.cuda.get("gpus"):
         yield from about_age_of_driver(seen)
     elif error:
@@ -126,15 +126,13 @@ def built_for(seen: Survey) -> list[tuple[str, int]]:
 
 def pip_tensorrt(driver_cuda: Numbers) -> str:
     if driver_cuda and driver_cuda[0] < 13:
-        return f"pip install tensorrt-cu{driver_cuda[0]} pycuda 'cuda-python<13'"
+        return f"pip install tensorrt-cu{driver_cuda[0]} 'cuda-python<13'"
     return "pip install 'segdeploy[tensorrt]'"
 
 
 def about_cuda(seen: Survey) -> Iterator[Finding]:
     if seen.toolkits:
         yield Finding(OK, "CUDA toolkit", ", ".join(seen.toolkits))
-    elif seen.gpus:
-        yield Finding(NOTE, "CUDA toolkit", "none", "only building PyCUDA from source needs one, for nvcc")
 
 
 def about_power(seen: Survey) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from segdeploy import gpus
+
 PATIENCE_S = 10  # a driver that hangs is a finding, not a reason to hang too
 
 
@@ -33,7 +35,7 @@ class Machine(Protocol):
         """Where a Python module would be imported from."""
 
     def probe(self, name: str) -> dict[str, Any]:
-        """What `probes.py` finds out in a process of its own; `error` if that fails."""
+        """Ask `probes.py`, or the driver for its `gpu`s, in a process of its own; `error` if that fails."""
 
     def environment(self, name: str) -> str: ...
 
@@ -87,7 +89,7 @@ class ThisMachine:
         )
 
     def probe(self, name: str) -> dict[str, Any]:
-        script = Path(__file__).with_name("probes.py")
+        script = gpus.__file__ if name == "gpu" else Path(__file__).with_name("probes.py")
         try:
             done = subprocess.run(  # noqa: S603  (our own file, by this Python)
                 [sys.executable, str(script), name],

@@ -9,93 +9,8 @@ import ctypes
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-CLOCK_SM = 1
-MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
-
-
-def gpu() -> dict[str, Any]:
-    """What NVML and the CUDA driver say, each by itself: where they differ is a finding."""
-    return {"nvml": answer_of(ask_nvml), "cuda": answer_of(ask_cuda)}
-
-
-def answer_of(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return ask()
-    except (OSError, AttributeError):  # no such library, or one that is too old to be asked
-        return {}
-
-
-def ask_nvml() -> dict[str, Any]:
-    nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    nvml.nvmlErrorString.restype = ctypes.c_char_p
-    status = nvml.nvmlInit_v2()
-    if status:
-        return {"error": nvml.nvmlErrorString(status).decode()}
-    text = ctypes.create_string_buffer(96)
-    nvml.nvmlSystemGetDriverVersion(text, len(text))
-    driver, version, count = text.value.decode(), ctypes.c_int(), ctypes.c_uint()
-    nvml.nvmlSystemGetCudaDriverVersion_v2(ctypes.byref(version))
-    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    gpus = []
-    for index in range(count.value):
-        device, major, minor = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
-        if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)):
-            continue
-        nvml.nvmlDeviceGetName(device, text, len(text))
-        nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
-        memory, clock, highest = (
-            (ctypes.c_ulonglong * 3)(),
-            ctypes.c_uint(),
-            ctypes.c_uint(),
-        )  # total, free, used
-        nvml.nvmlDeviceGetMemoryInfo(device, memory)
-        nvml.nvmlDeviceGetClockInfo(device, CLOCK_SM, ctypes.byref(clock))
-        nvml.nvmlDeviceGetMaxClockInfo(device, CLOCK_SM, ctypes.byref(highest))
-        gpus.append(
-            {
-                "name": text.value.decode(),
-                "compute_capability": [major.value, minor.value],
-                "memory_bytes": memory[0],
-                "clock_mhz": clock.value,
-                "highest_clock_mhz": highest.value,
-            }
-        )
-    nvml.nvmlShutdown()
-    return {"driver": driver, "cuda": split(version.value), "gpus": gpus}
-
-
-def ask_cuda() -> dict[str, Any]:
-    """NVML knows nothing of a Jetson's GPU; the CUDA driver does."""
-    cuda = ctypes.CDLL("libcuda.so.1")
-    status = cuda.cuInit(0)
-    if status:
-        return {"error": f"cuInit failed with code {status}"}
-    version, count = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    cuda.cuDeviceGetCount(ctypes.byref(count))
-    gpus = []
-    for index in range(count.value):
-        device, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-        text = ctypes.create_string_buffer(96)
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        cuda.cuDeviceGetName(text, len(text), device)
-        cuda.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
-        cuda.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-        capability = [major.value, minor.value]
-        gpus.append(
-            {"name": text.value.decode(), "compute_capability": capability, "memory_bytes": memory.value}
-        )
-    return {"cuda": split(version.value), "gpus": gpus}
-
-
-def split(version: int) -> list[int]:
-    """12060 is CUDA 12.6."""
-    return [version // 1000, version % 1000 // 10]
 
 
 def tensorrt(name: str = "tensorrt", library: str = "libnvinfer.so") -> dict[str, Any]:
@@ -139,6 +54,11 @@ def cv2() -> dict[str, Any]:
     }
 
 
+def cuda_python() -> dict[str, Any]:
+    importlib.import_module("cuda.bindings.driver")
+    return {"version": importlib.import_module("cuda.bindings").__version__}
+
+
 def pycuda() -> dict[str, Any]:
     return {"version": importlib.import_module("pycuda.driver").get_version()}
 
@@ -147,8 +67,8 @@ def main(name: str) -> None:
     del sys.path[0]  # this folder: its files are no modules
     try:
         found = {
-            "gpu": gpu, "tensorrt": tensorrt, "tensorrt_rtx": tensorrt_rtx, "onnxruntime": onnxruntime, "cv2": cv2,
-            "pycuda": pycuda,
+            "tensorrt": tensorrt, "tensorrt_rtx": tensorrt_rtx, "onnxruntime": onnxruntime, "cv2": cv2,
+            "pycuda": pycuda, "cuda.bindings": cuda_python,
         }[name]()  # fmt: skip
     except Exception as error:  # noqa: BLE001  (whatever a broken package raises while it is imported)
         found = {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}

@@ -203,29 +203,31 @@ def about_further_runtimes(seen: Survey) -> Iterator[Finding]:
             yield Finding(OK, runtime.title, f"{version}, --provider {runtime.provider}")
 
 
-def about_pycuda(seen: Survey) -> Iterator[Finding]:
+def about_cuda_packages(seen: Survey) -> Iterator[Finding]:
+    """Engines run through cuda-python, or through PyCUDA, which nobody needs: it is not missed where it is not."""
     if not seen.gpus:
         return
-    probe = seen.probes.get("pycuda")
+    probe = seen.probes.get("cuda.bindings")
     if probe is None or "error" in probe:
-        nvcc = "nvcc" in seen.outputs
         yield Finding(
             NOTE,
-            "PyCUDA",
+            "cuda-python",
             "not installed" if probe is None else f"cannot be imported: {probe['error']}",
-            "engines run through it"
-            + ("" if nvcc else "; it is built from source, so put CUDA's nvcc on the PATH first"),
-            "pip install pycuda",
+            "engines and their CUDA graphs run through it",
+            "pip install 'cuda-python<13'"
+            if (13,) > seen.driver_cuda > ()
+            else "pip install 'segdeploy[cuda]'",
         )
     else:
-        yield Finding(OK, "PyCUDA", seen.packages.get("pycuda", "there"))
-    if seen.has("cuda-python") or seen.has("cuda-bindings"):
-        name = "cuda-python" if seen.has("cuda-python") else "cuda-bindings"
-        yield Finding(OK, "cuda-python", f"{name} {seen.packages[name]}")
-    else:
+        yield Finding(OK, "cuda-python", str(probe["version"]))
+    probe = seen.probes.get("pycuda", {})
+    if "error" in probe:
         yield Finding(
-            NOTE, "cuda-python", "not installed", "CUDA graphs go through it", "pip install cuda-python"
-        )
+            NOTE, "PyCUDA", f"cannot be imported: {probe['error']}", "cuda-python takes its place: remove it",
+            "pip uninstall -y pycuda",
+        )  # fmt: skip
+    elif probe:
+        yield Finding(OK, "PyCUDA", f"{seen.packages.get('pycuda', 'there')}, engines run through it")
 
 
 def about_torch(seen: Survey) -> Iterator[Finding]:

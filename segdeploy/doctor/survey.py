@@ -25,12 +25,13 @@ PACKAGES = (  # and those of the runtimes
     "cuda-bindings", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT, "nvidia-cuda-runtime",
     "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
-PROBED = ("tensorrt", "tensorrt_rtx", "onnxruntime", "cv2", "pycuda")
+PROBED = ("tensorrt", "tensorrt_rtx", "onnxruntime", "cv2", "pycuda", "cuda.bindings")
+SMI_FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
 COMMANDS = (
     ("ffmpeg", "-version"),
     ("gst-launch-1.0", "--version"),
     ("nvpmodel", "-q"),
-    ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"),
+    ("nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader,nounits"),
     ("nvcc", "--version"),
     ("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "nvidia-jetpack", "python3-libnvinfer", *TENSORRT_LIBRARIES),
     ("which", "ds-tao-segmentation"),
@@ -105,41 +106,36 @@ class Survey:
         return {line[0]: line[1] for line in lines if len(line) == 2}
 
     @cached_property
-    def nvml(self) -> dict[str, Any]:
-        return dict(self.probes["gpu"].get("nvml", {}))
-
-    @cached_property
     def cuda(self) -> dict[str, Any]:
-        return dict(self.probes["gpu"].get("cuda", {}))
+        """The answer of the CUDA driver."""
+        return self.probes["gpu"]
 
     @cached_property
     def smi(self) -> list[list[str]]:
-        """nvidia-smi's lines: name, compute capability, driver."""
+        """The lines of nvidia-smi, by SMI_FIELDS. Each driver brings it, but for a Jetson's of before JetPack 7."""
         lines = [line.split(", ") for line in self.outputs.get("nvidia-smi", "").splitlines()]
-        return [line for line in lines if len(line) == 3]
+        return [line for line in lines if len(line) == len(SMI_FIELDS)]
 
     @cached_property
     def gpus(self) -> list[Gpu]:
-        """As NVML names them, as CUDA does (a Jetson's), or as whatever else there is says."""
-        for found in (self.nvml.get("gpus"), self.cuda.get("gpus")):
-            if found and all(any(gpu["compute_capability"]) for gpu in found):
-                return [
-                    Gpu(**{**gpu, "compute_capability": tuple(gpu["compute_capability"])}) for gpu in found
-                ]
+        """As nvidia-smi names them, also those that CUDA_VISIBLE_DEVICES hides; as CUDA does; or after the board."""
         if self.smi and not self.jetson:
-            return [Gpu(line[0], numbers(line[1]) or None) for line in self.smi]
+            return [gpu_of_smi(*line) for line in self.smi]
+        found = self.cuda.get("gpus", [])
+        if found:
+            return [Gpu(gpu["name"], tuple(gpu["compute_capability"]), gpu["memory_bytes"]) for gpu in found]
         if self.jetson:
             return [Gpu(f"the GPU of {self.jetson.board}", capability_of_board(self.jetson.board))]
         return []
 
     @cached_property
     def driver(self) -> str:
-        return str(self.nvml.get("driver") or next((line[2] for line in self.smi), ""))
+        return next((line[2] for line in self.smi), "")
 
     @cached_property
     def driver_cuda(self) -> Numbers:
         """The newest CUDA that the driver can run."""
-        return tuple(self.cuda.get("cuda") or self.nvml.get("cuda") or ())
+        return tuple(self.cuda.get("cuda", ()))
 
     @cached_property
     def kernel_module(self) -> str:
@@ -204,6 +200,14 @@ class Survey:
 
     def imports(self, module: str) -> bool:
         return module in self.probes and "error" not in self.probes[module]
+
+
+def gpu_of_smi(name: str, capability: str, driver: str, mebibytes: str, clock: str, highest: str) -> Gpu:
+    """Make one of SMI_FIELDS; a field that a GPU does not have is [N/A]."""
+    memory, clock_mhz, highest_mhz = (
+        int(text) if text.isdecimal() else 0 for text in (mebibytes, clock, highest)
+    )
+    return Gpu(name, numbers(capability) or None, memory << 20, clock_mhz, highest_mhz)
 
 
 def survey(machine: Machine) -> Survey:

@@ -1,4 +1,7 @@
-"""The GPU: memory, streams and events through PyCUDA, CUDA graphs through cuda-python on the same streams.
+"""The GPU: memory, streams, events and CUDA graphs, through PyCUDA where it is installed, else through cuda-python.
+
+PyCUDA is compiled where it is installed; cuda-python has wheels, for a Jetson too. Both do the same here, but that CUDA
+graphs are cuda-python's, which takes PyCUDA's streams.
 
 Everything lives in the device's primary context, the one that TensorRT, ONNX Runtime and PyTorch use in this process
 too, so that addresses can be handed to and fro. A context is current in a thread, not in a process: whoever calls
@@ -8,28 +11,79 @@ Both packages are imported when a device is opened: a machine without a GPU can 
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, MissingExtra
+from segdeploy.gpus import DRIVER, ask_driver
+from segdeploy.run.cuda_pycuda import PyCuda
+from segdeploy.run.cuda_python import CudaPython
 
-DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-NO_PYCUDA = "no PyCUDA: pip install 'segdeploy[cuda]'"
-NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream, which others use
-DEFAULT_STREAMS = (
-    0,
-    1,
-    2,
-)  # none named, and DLPack's numbers for the legacy and the per-thread default stream
+NO_PACKAGE = "no cuda-python: pip install 'segdeploy[cuda]'"
+
+
+class CudaCalls(Protocol):
+    """What a package does for the classes below. Its handles are its own; an allocation's address is its int()."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def Error(self) -> type[Exception]: ...  # noqa: N802 # a class
+
+    @property
+    def OutOfMemory(self) -> type[Exception]: ...  # noqa: N802 # a class
+
+    def open(self) -> tuple[str, str]:
+        """Take the primary context of the first GPU; return its name and compute capability."""
+
+    def push(self) -> None: ...
+
+    def pop(self) -> None: ...
+
+    def memory(self) -> tuple[int, int]: ...
+
+    def allocate(self, size: int) -> Any: ...
+
+    def free(self, allocation: Any) -> None: ...
+
+    def pin(self, size: int) -> NDArray[np.uint8]: ...
+
+    def unpin(self, array: NDArray[np.uint8]) -> None: ...
+
+    def stream(self) -> Any: ...
+
+    def handle_of(self, stream: Any) -> int: ...
+
+    def free_stream(self, stream: Any) -> None: ...
+
+    def synchronise(self, stream: Any) -> None: ...
+
+    def upload(self, target: int, source: NDArray[Any], stream: Any) -> None: ...
+
+    def download(self, target: NDArray[Any], source: int, stream: Any) -> None: ...
+
+    def copy(self, target: int, source: int, size: int, stream: Any) -> None: ...
+
+    def wait_for_stream(self, stream: Any, handle: int) -> None: ...
+
+    def event(self, blocking: bool) -> Any: ...
+
+    def free_event(self, event: Any) -> None: ...
+
+    def record(self, event: Any, stream: Any) -> None: ...
+
+    def wait_for_event(self, stream: Any, event: Any) -> None: ...
+
+    def synchronise_event(self, event: Any) -> None: ...
+
+    def ms_between(self, start: Any, end: Any) -> float: ...
 
 
 class Memory(NamedTuple):
@@ -38,68 +92,83 @@ class Memory(NamedTuple):
 
 
 def why_no_gpu() -> str | None:
-    """None where engines can run; else why not, in words."""
-    try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
+    """Return None where engines can run, else why not, in words."""
+    found = ask_driver()
+    if not found:
         return f"no GPU (the NVIDIA driver's {DRIVER} is not here)"
-    status = driver.cuInit(0)
-    count = ctypes.c_int(0)
-    if status == 0:
-        status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status or not count.value:
-        return f"no GPU (the NVIDIA driver finds none: CUDA error {status})"
-    if importlib.util.find_spec("pycuda") is None:
-        return NO_PYCUDA
-    return None
+    if not found.get("gpus"):
+        return f"no GPU (the NVIDIA driver finds none: {found.get('error', 'it counts 0')})"
+    return None if is_here("pycuda") or is_here("cuda.bindings") else NO_PACKAGE
 
 
 @cache
 def open_device() -> Device:
-    """The first GPU (CUDA_VISIBLE_DEVICES says which that is), opened once and kept, as its primary context is."""
-    return Device()
+    """Open the first GPU (CUDA_VISIBLE_DEVICES says which that is) once, and keep it, as its primary context is."""
+    reason = why_no_gpu()
+    if reason == NO_PACKAGE:
+        raise MissingExtra("cuda-python", "cuda", "running an engine")
+    if reason:
+        raise EngineError(
+            f"an engine runs on an NVIDIA GPU, and there is {reason}; the .onnx it was built from runs anywhere"
+        )
+    calls = load_calls()
+    try:
+        return Device(calls)
+    except calls.Error as error:
+        raise EngineError(f"the GPU cannot be opened through {calls.name}: {error}") from error
+
+
+def load_calls() -> CudaCalls:
+    """Choose PyCUDA if it is installed and can be loaded, else cuda-python."""
+    if is_here("pycuda"):
+        try:
+            return PyCuda()
+        except ImportError as error:
+            if not is_here("cuda.bindings"):
+                raise EngineError(
+                    f"PyCUDA is installed and cannot be loaded ({error}): it is compiled for one CUDA. Take cuda-python"
+                    " in its place: pip install 'segdeploy[cuda]'"
+                ) from error
+    return CudaPython()
+
+
+@cache
+def graph_calls() -> CudaPython:
+    if not is_here("cuda.bindings"):
+        raise MissingExtra("cuda-python", "cuda", "a CUDA graph")
+    return CudaPython()
+
+
+def is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 class Device:
-    def __init__(self) -> None:
-        reason = why_no_gpu()
-        if reason == NO_PYCUDA:
-            raise MissingExtra("PyCUDA", "cuda", "running an engine")
-        if reason:
-            raise EngineError(
-                f"an engine runs on an NVIDIA GPU, and there is {reason}; the .onnx it was built from runs anywhere"
-            )
-        try:
-            self._driver: Any = importlib.import_module("pycuda.driver")
-        except ImportError as error:
-            raise EngineError(
-                f"PyCUDA is installed and cannot be loaded ({error}); it is built for one CUDA: install it again with"
-                " pip install --force-reinstall --no-cache-dir --no-binary pycuda pycuda"
-            ) from error
-        self._driver.init()
-        device = self._driver.Device(0)
-        self._context: Any = device.retain_primary_context()
-        self.name = str(device.name())
-        self.compute_capability = "{}.{}".format(*device.compute_capability())
+    def __init__(self, calls: CudaCalls) -> None:
+        self.calls = calls
+        self.name, self.compute_capability = calls.open()
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make the GPU current in this thread."""
-        self._context.push()
+        self.calls.push()
         try:
             yield
-        except self._driver.Error as error:
+        except self.calls.Error as error:
             raise EngineError(f"CUDA failed on {self.name}: {' '.join(str(error).split())}") from error
         finally:
-            self._context.pop()
+            self.calls.pop()
 
     def memory(self) -> Memory:
-        return Memory(*self._driver.mem_get_info())
+        return Memory(*self.calls.memory())
 
     def allocate(self, size: int) -> DeviceMemory:
         try:
-            return DeviceMemory(self._driver.mem_alloc(size), size)
-        except self._driver.MemoryError as error:
+            return DeviceMemory(self.calls, size)
+        except self.calls.OutOfMemory as error:
             free, total = self.memory()
             raise EngineError(
                 f"{self.name} has {free >> 20} of its {total >> 20} MiB free, and {max(size >> 20, 1)} MiB more are"
@@ -107,26 +176,26 @@ class Device:
             ) from error
 
     def pin(self, size: int) -> PinnedMemory:
-        return PinnedMemory(self._driver.pagelocked_empty(size, np.uint8))
+        return PinnedMemory(self.calls, self.calls.pin(size))
 
     def event(self, blocking: bool) -> Event:
-        """One that can be recorded again and again; to wait for a `blocking` one costs no processor."""
-        flags = self._driver.event_flags
-        return Event(self._driver.Event(flags.BLOCKING_SYNC if blocking else flags.DEFAULT))
+        """Make one that can be recorded again and again; to wait for a `blocking` one costs no processor."""
+        return Event(self, self.calls.event(blocking))
 
     def stream(self) -> Stream:
-        return Stream(self._driver, self._driver.Stream(NON_BLOCKING))
+        return Stream(self.calls)
 
 
 class DeviceMemory:
-    def __init__(self, allocation: Any, size: int) -> None:
-        self._allocation = allocation
-        self.address = int(allocation)
+    def __init__(self, calls: CudaCalls, size: int) -> None:
+        self._calls = calls
+        self._allocation = calls.allocate(size)
+        self.address = int(self._allocation)
         self.size = size
 
     def free(self) -> None:
         """Waits for what still reads it: that is cuMemFree's own rule."""
-        self._allocation.free()
+        self._calls.free(self._allocation)
 
 
 class Owned:
@@ -143,7 +212,8 @@ class Owned:
 class PinnedMemory:
     """Host memory that the GPU copies from and to while the processor does something else."""
 
-    def __init__(self, array: NDArray[np.uint8]) -> None:
+    def __init__(self, calls: CudaCalls, array: NDArray[np.uint8]) -> None:
+        self._calls = calls
         self._array = array
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -153,106 +223,81 @@ class PinnedMemory:
 
     def free(self) -> None:
         """No view may be used after this."""
-        allocation: Any = self._array.base
-        allocation.free()
+        self._calls.unpin(self._array)
 
 
 class Event:
-    def __init__(self, event: Any) -> None:
-        self._event = event
+    """A moment on a stream. It is freed with its last reference, in whichever thread that happens."""
+
+    def __init__(self, device: Device, event: Any) -> None:
+        self._device, self._event = device, event
 
     def synchronise(self) -> None:
-        self._event.synchronize()
+        self._device.calls.synchronise_event(self._event)
 
     def ms_until(self, later: Event) -> float:
-        return float(self._event.time_till(later._event))
+        return self._device.calls.ms_between(self._event, later._event)
+
+    def __del__(self) -> None:
+        with suppress(EngineError), self._device.active():
+            self._device.calls.free_event(self._event)
+            self._event = None  # here, while the device is active: PyCUDA's frees itself
 
 
 class Stream:
-    def __init__(self, driver: Any, stream: Any) -> None:
-        self._driver = driver
-        self._stream = stream
-        self.handle = int(stream.handle)
+    def __init__(self, calls: CudaCalls) -> None:
+        self._calls = calls
+        self._stream = calls.stream()
+        self.handle = calls.handle_of(self._stream)
 
     def free(self) -> None:
+        self._calls.free_stream(self._stream)
         self._stream = None
 
     def upload(self, target: DeviceMemory, source: NDArray[Any]) -> None:
-        self._driver.memcpy_htod_async(target.address, source, self._stream)
+        self._calls.upload(target.address, source, self._stream)
 
     def download(self, target: NDArray[Any], source: DeviceMemory) -> None:
-        self._driver.memcpy_dtoh_async(target, source.address, self._stream)
+        self._calls.download(target, source.address, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Between two addresses on the GPU."""
-        self._driver.memcpy_dtod_async(target, source, size, self._stream)
-
-    def mark(self) -> Event:
-        return Event(self._driver.Event().record(self._stream))
+        self._calls.copy(target, source, size, self._stream)
 
     def record(self, event: Event) -> None:
-        event._event.record(self._stream)
+        self._calls.record(event._event, self._stream)
 
     def wait_for_event(self, event: Event) -> None:
-        self._stream.wait_for_event(event._event)
+        self._calls.wait_for_event(self._stream, event._event)
 
     def wait_for(self, handle: int) -> None:
-        """What is queued here from now on comes after what is queued on another library's stream by now."""
-        if handle in DEFAULT_STREAMS:
-            self._stream.wait_for_event(self._driver.Event().record(None))
-        else:  # PyCUDA cannot be given another's stream, so all of them are waited for
-            self._driver.Context.synchronize()
+        """Put what is queued here from now on behind what is queued on another library's stream by now."""
+        self._calls.wait_for_stream(self._stream, handle)
 
     def synchronise(self) -> None:
-        self._stream.synchronize()
+        self._calls.synchronise(self._stream)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        """What `work` queues on this stream, recorded instead of run."""
-        driver = graph_driver()
-        stream = driver.CUstream(self.handle)
-        # In other threads memory may be allocated meanwhile.
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        demand(driver, driver.cuStreamBeginCapture(stream, mode))
+        """Record what `work` queues on this stream, instead of running it."""
+        calls = graph_calls()
+        calls.begin_capture(self.handle)
         try:
             work()
         except BaseException:
-            _, begun = driver.cuStreamEndCapture(stream)  # or the stream stays unusable
-            if begun is not None and int(begun):
-                driver.cuGraphDestroy(begun)
+            calls.drop_capture(self.handle)
             raise
-        graph = demand(driver, driver.cuStreamEndCapture(stream))
-        try:
-            return CudaGraph(driver, demand(driver, driver.cuGraphInstantiate(graph, 0)))
-        finally:
-            driver.cuGraphDestroy(graph)
+        return CudaGraph(calls, calls.end_capture(self.handle))
 
 
 class CudaGraph:
     """Recorded work, sent to the GPU in one call."""
 
-    def __init__(self, driver: Any, instance: Any) -> None:
-        self._driver = driver
-        self._instance = instance
+    def __init__(self, calls: CudaPython, graph: Any) -> None:
+        self._calls = calls
+        self._graph = graph
 
     def launch(self, stream: Stream) -> None:
-        demand(self._driver, self._driver.cuGraphLaunch(self._instance, self._driver.CUstream(stream.handle)))
+        self._calls.launch(self._graph, stream.handle)
 
     def free(self) -> None:
-        demand(self._driver, self._driver.cuGraphExecDestroy(self._instance))
-
-
-@cache
-def graph_driver() -> Any:
-    """cuda-python's driver interface: `cuda.bindings.driver`, which was `cuda.cuda` before 12.6."""
-    for name in ("cuda.bindings.driver", "cuda.cuda"):
-        with suppress(ImportError):
-            return importlib.import_module(name)
-    raise MissingExtra("cuda-python", "cuda", "a CUDA graph")
-
-
-def demand(driver: Any, answer: tuple[Any, ...]) -> Any:
-    """cuda-python answers with the status first and the result after it."""
-    status, *results = answer
-    if int(status):
-        raise EngineError(f"CUDA refused a graph: {status.name}")
-    return results[0] if results else None
+        self._calls.free_graph(self._graph)

@@ -1,4 +1,4 @@
-"""PyCUDA and cuda-python themselves: memory, streams, events, graphs and contexts, with a kernel that doubles."""
+"""cuda-python itself, and PyCUDA where it is there: memory, streams, events, graphs and contexts; a kernel doubles."""
 
 import ctypes
 import threading
@@ -6,8 +6,13 @@ import threading
 import numpy as np
 import pytest
 
+from segdeploy import gpus
 from segdeploy.errors import EngineError
 from segdeploy.run import cuda
+from segdeploy.run.cuda_pycuda import PyCuda
+from segdeploy.run.cuda_python import CudaPython
+
+WAYS = (CudaPython, PyCuda) if cuda.is_here("pycuda") else (CudaPython,)
 
 # PTX, which the driver compiles: no CUDA compiler is needed.
 TWICE = b"""
@@ -45,11 +50,10 @@ class Doubling:
     """Numbers on the GPU, and the kernel; made and used with the device active."""
 
     def __init__(self, device):
-        import pycuda.driver as driver
-
         self.device = device
-        self.module = driver.module_from_buffer(TWICE)
-        self.kernel = self.module.get_function("twice")
+        self.calls = cuda.graph_calls()
+        self.module = self.calls.call("cuModuleLoadData", TWICE)
+        self.kernel = self.calls.call("cuModuleGetFunction", self.module, b"twice")
         self.stream = device.stream()
         self.memory, self.pinned = device.allocate(4 * COUNT), device.pin(4 * COUNT)
         self.numbers = self.pinned.view((COUNT,), np.dtype(np.float32))
@@ -59,13 +63,10 @@ class Doubling:
         self.stream.upload(self.memory, self.numbers)
 
     def twice(self):
-        grid = ((COUNT + 255) // 256, 1)
-        self.kernel(
-            np.uint64(self.memory.address),
-            np.uint32(COUNT),
-            block=(256, 1, 1),
-            grid=grid,
-            stream=self.stream._stream,
+        blocks = (COUNT + 255) // 256
+        given = ((self.memory.address, COUNT), (ctypes.c_void_p, ctypes.c_uint32))
+        self.calls.call(
+            "cuLaunchKernel", self.kernel, blocks, 1, 1, 256, 1, 1, 0, self.stream.handle, given, 0
         )
 
     def times(self):
@@ -80,21 +81,26 @@ class Doubling:
         self.memory.free()
         self.pinned.free()
         self.stream.free()
-        del self.kernel, self.module
+        self.calls.call("cuModuleUnload", self.module)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.name)
+def device(request):
+    return cuda.Device(request.param())
 
 
 @pytest.fixture
-def doubling(gpu):
-    with gpu.active():
-        made = Doubling(gpu)
+def doubling(device):
+    with device.active():
+        made = Doubling(device)
         yield made
         made.free()
 
 
-def test_memory_there_and_back(gpu, doubling):
+def test_memory_there_and_back(device, doubling):
     doubling.upload()
     assert doubling.times() == 1
-    other = gpu.allocate(4 * COUNT)
+    other = device.allocate(4 * COUNT)
     doubling.stream.copy(other.address, doubling.memory.address, 4 * COUNT)
     doubling.numbers[:] = -1
     doubling.stream.download(doubling.numbers, other)
@@ -103,24 +109,25 @@ def test_memory_there_and_back(gpu, doubling):
     other.free()
 
 
-def test_memory_is_counted_and_freed(gpu):
-    with gpu.active():
-        before = gpu.memory()
+def test_memory_is_counted_and_freed(device):
+    with device.active():
+        before = device.memory()
         assert 0 < before.free_bytes <= before.total_bytes
-        memory = gpu.allocate(256 << 20)
-        assert gpu.memory().free_bytes <= before.free_bytes - (200 << 20)
+        memory = device.allocate(256 << 20)
+        assert device.memory().free_bytes <= before.free_bytes - (200 << 20)
         memory.free()
-        assert gpu.memory().free_bytes >= before.free_bytes - (32 << 20)
+        assert device.memory().free_bytes >= before.free_bytes - (32 << 20)
         with pytest.raises(EngineError, match=r"MiB free, and \d+ MiB more are needed"):
-            gpu.allocate(before.total_bytes * 2)
+            device.allocate(before.total_bytes * 2)
 
 
 def test_a_kernel_and_events(doubling, seen):
     doubling.upload()
-    start = doubling.stream.mark()
+    start, end = doubling.device.event(False), doubling.device.event(True)
+    doubling.stream.record(start)
     for _ in range(10):
         doubling.twice()
-    end = doubling.stream.mark()
+    doubling.stream.record(end)
     end.synchronise()
     assert 0 < start.ms_until(end) < 1000
     assert doubling.times() == 1024
@@ -134,7 +141,7 @@ def test_a_graph_is_recorded_and_not_run_and_then_replayed(doubling, seen):
         graph.launch(doubling.stream)
     assert doubling.times() == 8
     graph.free()
-    seen["cuda_graph"] = cuda.graph_driver().__name__
+    seen.setdefault("cuda_graphs", []).append(doubling.device.calls.name)
 
 
 def test_a_stream_outlives_a_capture_that_failed(doubling):
@@ -163,14 +170,18 @@ def test_waiting_for_another_librarys_stream(doubling):
     other.free()
 
 
-def test_threads_have_the_context_while_they_need_it(gpu):
+def test_threads_have_the_context_while_they_need_it(device):
     wrong = []
 
     def work(seed):
         numbers = np.random.default_rng(seed).random(1 << 18, np.float32)
         for _ in range(20):
-            with gpu.active():
-                stream, memory, pinned = gpu.stream(), gpu.allocate(numbers.nbytes), gpu.pin(numbers.nbytes)
+            with device.active():
+                stream, memory, pinned = (
+                    device.stream(),
+                    device.allocate(numbers.nbytes),
+                    device.pin(numbers.nbytes),
+                )
                 view = pinned.view(numbers.shape, numbers.dtype)
                 view[:] = numbers
                 stream.upload(memory, view)
@@ -191,8 +202,8 @@ def test_threads_have_the_context_while_they_need_it(gpu):
     assert wrong == []
 
 
-def test_what_was_current_before_is_current_after(gpu):
-    driver = ctypes.CDLL(cuda.DRIVER)
+def test_what_was_current_before_is_current_after(device):
+    driver = ctypes.CDLL(gpus.DRIVER)
 
     def current():
         context = ctypes.c_void_p()
@@ -200,9 +211,9 @@ def test_what_was_current_before_is_current_after(gpu):
         return context.value
 
     before = current()
-    with gpu.active():
+    with device.active():
         inside = current()
-        with gpu.active():
+        with device.active():
             assert current() == inside
         assert current() == inside
     assert inside is not None
