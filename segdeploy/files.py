@@ -1,15 +1,25 @@
-"""Results are written beside their place and moved into it, so that no half-written file is ever left behind."""
+"""Results are written beside their place and moved into it, so that no half-written file is ever left behind.
+
+A link is followed, and the file that it points at is replaced. A device or a pipe is never replaced: text goes through
+it, and what has to appear as a whole is refused.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from segdeploy.errors import OutputError
+from segdeploy.special_files import Through, is_special, kind_of
+
+LEFT_BEHIND = re.compile(r"\.(.+)\.segdeploy-[0-9a-f]{16}\.(part|old)", re.DOTALL)
 
 
 @contextmanager
@@ -20,57 +30,162 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Temporary paths beside `paths`, which become `paths` all together, or none of them does."""
-    for path in paths:
-        make_folder(path.parent)
-    parts, kept = ([hidden(path, kind) for path in paths] for kind in ("part", "old"))
-    moved: list[tuple[Path, Path]] = []
-    path = paths[0]
+def replacing_together(*paths: Path, durable: bool = True) -> Iterator[tuple[Path, ...]]:
+    """Temporary paths beside `paths`, which become `paths` all together, or none of them does.
+
+    `durable` ones are on the disk before they are moved, so that a power cut leaves the old files or the new ones.
+    """
+    places = [landing(path) for path in paths]
+    for place in places:
+        make_folder(place.parent)
+        clear_leftovers(place.parent.absolute())
+    with cannot_be_written(paths[0]), ExitStack() as stack:
+        parts = [stack.enter_context(held_file(place)) for place in places]
+        yield tuple(part for part, _ in parts)
+        if durable:
+            for _, descriptor in parts:
+                os.fsync(descriptor)
+        move_together([part for part, _ in parts], places)
+
+
+def landing(path: Path) -> Path:
+    """The regular file that `path` is or will be: where a link points, and no device.
+
+    A link is opened too, because the kernel refuses one that a stranger has laid in a shared folder.
+    """
+    with cannot_be_written(path):
+        kind = kind_of(path)
+        if kind != "a file":
+            raise OutputError(
+                f"{path} cannot be written: it is {kind}, and a file is to be there; name another"
+            )
+        if not path.is_symlink():
+            return path
+        if path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return path.resolve()
+
+
+def move_together(parts: list[Path], places: list[Path]) -> None:
+    aside: list[tuple[Path, Path]] = []
+    new: list[Path] = []
     try:
-        yield tuple(parts)
-        for path, part, old in zip(paths, parts, kept, strict=True):
-            if path is not paths[-1] and path.is_file():  # behind the last one nothing can fail
-                path.replace(old)
-            moved.append((path, old))
-            part.replace(path)
-        moved = []
+        for part, place in zip(parts, places, strict=True):
+            with cannot_be_written(place):
+                if place is not places[-1] and place.is_file():  # behind the last one nothing can fail
+                    old = hidden(place, "old")
+                    place.replace(old)
+                    aside.append((old, place))
+                part.replace(place)
+                new.append(place)
+    except BaseException:
+        for place in new:
+            place.unlink()
+        for old, place in aside:
+            old.replace(place)
+        raise
+    for old, _ in aside:
+        old.unlink(missing_ok=True)
+
+
+@contextmanager
+def cannot_be_written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        for target, old in moved:
-            if old.exists():
-                old.replace(target)
-            elif target is not path:
-                target.unlink(missing_ok=True)
-        for temporary in (*parts, *kept):
-            temporary.unlink(missing_ok=True)
+
+
+# ---- hidden files, and what is left of them -----------------------------------------------------------------------
 
 
 def hidden(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+    """A name beside `path` that nobody can foresee, with as much of `path`'s own as the folder takes."""
+    name, ending = path.name, f".segdeploy-{secrets.token_hex(8)}.{kind}"
+    longest = os.pathconf(path.parent, "PC_NAME_MAX")
+    while len(os.fsencode(f".{name}{ending}")) > longest:
+        name = name[:-1]
+    return path.with_name(f".{name}{ending}")
+
+
+@contextmanager
+def held_file(place: Path) -> Iterator[tuple[Path, int]]:
+    """A new file beside `place`, no link to anywhere, which is locked as long as its maker lives."""
+    while True:
+        part = hidden(place, "part")
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a disk that knows no locks: nothing is cleared there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.exists():
+            break
+        os.close(descriptor)  # somebody took it for left behind before it was locked
+    try:
+        yield part, descriptor
+    finally:
+        os.close(descriptor)
+        part.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=256)
+def clear_leftovers(folder: Path) -> None:
+    """Remove the hidden files of writers that were killed; looked for once in the life of a process.
+
+    A writer is known to be gone by its lock, which ends with it: another process may have its number by now.
+    """
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if found := LEFT_BEHIND.fullmatch(path.name):
+                clear_leftover(path, path.with_name(found[1]), found[2])
+
+
+def clear_leftover(path: Path, place: Path, kind: str) -> None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if kind == "old" and not place.exists():  # killed between two moves
+                path.replace(place)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Refuse a second writer of `path`, in this process or another; the lock ends with its holder, however it ends."""
     make_folder(path.parent)
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_of(path)
     while True:
-        with lock.open("a") as held:
+        with cannot_be_written(path):
+            held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise OutputError(
                     f"{path} is being written by another segdeploy; wait for it, or name another folder with -o"
                 ) from error
-            if not lock.exists() or lock.stat().st_ino != os.fstat(held.fileno()).st_ino:
+            if not lock.exists() or lock.stat().st_ino != os.fstat(held).st_ino:
                 continue  # its last holder removed it in the meantime
             try:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
             return
+        finally:
+            os.close(held)
+
+
+def lock_of(path: Path) -> Path:
+    """The same for all who write `path`, so its name cannot be a secret; a long one is told by its digest."""
+    lock = f".{path.name}.lock"
+    if len(os.fsencode(lock)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+        lock = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.lock"
+    return path.with_name(lock)
+
+
+# ---- folders, and files that are written at once ------------------------------------------------------------------
 
 
 def make_folder(folder: Path) -> None:
@@ -83,7 +198,13 @@ def make_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as part:
+    """Into a file all at once; a device or a pipe is written through."""
+    with cannot_be_written(path):
+        if is_special(path):
+            with Through(path) as through:
+                through.write(data)
+            return
+    with replacing_together(path, durable=False) as (part,):
         part.write_bytes(data)
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "segdeploy"
 # Lower first. A module may import modules of lower levels and of its own folder; no module may reach itself again.
 LEVELS = [
     {"errors", "gpus", "shipped", "version"},
+    {"special_files"},
     {"files", "size", "devices", "flavour", "releases"},
     {"model", "scenes"},
     {"picture", "graph", "networks"},

@@ -121,6 +121,18 @@ def test_images_of_two_folders_do_not_meet(model, tmp_path, capsys):
     ]  # fmt: skip
 
 
+def test_a_name_that_is_no_text(model, tmp_path):
+    path = tmp_path / "\udcff.png"
+    cv2.imwrite(str(tmp_path / "a.png"), clips.frame(0))
+    (tmp_path / "a.png").rename(path)
+    done = subprocess.run(
+        command(model, path, "-o", tmp_path / "out"),
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path}/out/\\udcff.overlay.png: ")
+
+
 def test_raw_frames_on_standard_input(model, tmp_path):
     def give(data, *more):
         return subprocess.run(command(model, "-", *more), input=data, capture_output=True, check=False)
@@ -220,6 +232,22 @@ def test_an_output_that_is_an_input(model, clip, tmp_path, capsys):
     assert "2 sources do not go into one" in capsys.readouterr().err
     assert run(model, clip, "-o", tmp_path / "x.avi") == 1
     assert "expected a name that ends in .mp4, .mov, .mkv" in capsys.readouterr().err
+
+
+def test_an_output_that_can_be_no_clip_is_refused_before_the_work(model, clip, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    for name, said in {
+        "pipe.mp4": "it is a pipe, and a file is to be there",
+        "folder.mp4": "it is a folder, and a file is to be there",
+        f"{'x' * 300}.mp4": "File name too long",
+        f"{'x' * 300}.avi": "File name too long",
+        f"{'x' * 300}": "File name too long",
+    }.items():
+        assert run(model, clip, "-o", tmp_path / name) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mp4", "pipe.mp4", "street.mp4"]
 
 
 def test_a_gstreamer_pipeline(model, tmp_path, capsys):

@@ -7,6 +7,7 @@ A verb's module has `describe(parser)` and `execute(arguments)`; what it runs is
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import threading
@@ -69,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name need not be text
     arguments = parser().parse_args(argv)
     module, _ = VERBS[arguments.verb]
     try:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segdeploy.errors import RequestError
+from segdeploy.files import cannot_be_written, landing
 from segdeploy.picture.video_writing import CONTAINERS, container_of
 from segdeploy.serve.stream.sources import GST, RTSP, STDIN, Stream
+from segdeploy.special_files import kind_of
 
 NAME = "{name}"
 ENDING = ".overlay.mp4"
@@ -31,13 +33,14 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
                 f"{len(streams)} sources do not go into one {output}; name a folder, or: -o '{better}'"
             )
     else:
-        if Path(output).suffix and not Path(output).is_dir():
-            container_of(Path(output))
+        with cannot_be_written(Path(output)):
+            if Path(output).suffix and kind_of(Path(output)) != "a folder":
+                container_of(Path(output))
         found = [str(Path(output) / (name + ENDING)) for name in names]
     for place in found:
         if not place.startswith(RTSP):
             container_of(Path(place))
-            demand_other(Path(place), streams)
+            demand_other(landing(Path(place)), streams)
     return found
 
 

@@ -1,0 +1,82 @@
+"""Devices, pipes and sockets as outputs: they are written through, as a shell would, and never replaced by a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a disk",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+}
+WRITTEN_THROUGH = ("a device", "a pipe", "a socket")
+STANDARD = (1, 2)  # output and error, which a socket cannot be opened as a second time
+PATIENCE_S = 10.0  # with a pipe that nobody reads
+STEP_S = 0.05
+
+
+def kind_of(path: Path) -> str:
+    """A regular file is "a file", and so is what is not there yet."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a file"
+    return next((name for is_kind, name in KINDS.items() if is_kind(mode)), "a file")
+
+
+def is_special(path: Path) -> bool:
+    return kind_of(path) in WRITTEN_THROUGH
+
+
+class Through:
+    """The open device, pipe or socket at `path`. One that takes nothing for `timeout_s` raises a TimeoutError."""
+
+    def __init__(self, path: Path, timeout_s: float = PATIENCE_S) -> None:
+        self._timeout_s = timeout_s
+        self._descriptor = self._opened(path)
+
+    def _opened(self, path: Path) -> int:
+        here = path.stat()
+        for standard in STANDARD:
+            with suppress(OSError):  # closed
+                if os.path.samestat(here, os.fstat(standard)):
+                    return os.dup(standard)
+        end_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.ENXIO or not stat.S_ISFIFO(here.st_mode):
+                    raise
+                if time.monotonic() > end_s:
+                    raise TimeoutError(
+                        errno.ETIMEDOUT, f"nobody read it for {self._timeout_s:g} s"
+                    ) from error
+            time.sleep(STEP_S)
+
+    def write(self, data: bytes) -> None:
+        """In pieces that a pipe with room takes without waiting, so that the time is kept."""
+        ready = select.poll()
+        ready.register(self._descriptor, select.POLLOUT)
+        left = memoryview(data)
+        while left:
+            if not ready.poll(self._timeout_s * 1e3):
+                raise TimeoutError(errno.ETIMEDOUT, f"nobody read it for {self._timeout_s:g} s")
+            left = left[os.write(self._descriptor, left[: select.PIPE_BUF]) :]
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Through:
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        self.close()
