@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from segdeploy.errors import OutputError
-from segdeploy.special_files import Through, is_special, kind_of
+from segdeploy.special_files import Through, is_special, kind_at
 
 LEFT_BEHIND = re.compile(r"\.(.+)\.segdeploy-[0-9a-f]{16}\.(part|old)", re.DOTALL)
 
@@ -54,7 +54,7 @@ def landing(path: Path) -> Path:
     A link is opened too, because the kernel refuses one that a stranger has laid in a shared folder.
     """
     with cannot_be_written(path):
-        kind = kind_of(path)
+        kind = kind_at(path)
         if kind != "a file":
             raise OutputError(
                 f"{path} cannot be written: it is {kind}, and a file is to be there; name another"

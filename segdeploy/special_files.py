@@ -23,7 +23,7 @@ PATIENCE_S = 10.0  # with a pipe that nobody reads
 STEP_S = 0.05
 
 
-def kind_of(path: Path) -> str:
+def kind_at(path: Path) -> str:
     """A regular file is "a file", and so is what is not there yet."""
     try:
         mode = path.stat().st_mode
@@ -33,7 +33,7 @@ def kind_of(path: Path) -> str:
 
 
 def is_special(path: Path) -> bool:
-    return kind_of(path) in WRITTEN_THROUGH
+    return kind_at(path) in WRITTEN_THROUGH
 
 
 class Through:

@@ -221,6 +221,37 @@ def test_what_is_refused(model, clip, tmp_path, refused):
         assert words in refused("run", model, *sources)
 
 
+def test_no_password_is_printed(model, clip, tmp_path, capsys):
+    two = tmp_path / "two.mp4"
+    two.write_bytes(clip.read_bytes())
+    for words in (
+        ["rtsp://joe:it's-s3cret@127.0.0.1:9/x"],
+        ['http://joe:a"s3cret b@127.0.0.1:9/x.mp4'],
+        ["rtsp://127.0.0.1:9/?password%3Ds3cret"],
+        ["joe:s3cret@127.0.0.1/x"],
+        ["gst:rtspsrc location=rtsp://joe:it's-s3cret@cam ! queue"],
+        ["rtspsrc user-pw = s3cret ! queue"],
+        [clip, two, "-o", "rtsp://joe:s3cret@127.0.0.1:9/x"],
+    ):
+        assert run(model, *words) == 1
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err
+        assert said.err.startswith("segdeploy: ")
+
+
+def test_no_password_stands_in_the_traceback_of_a_bug():
+    script = (
+        "import av, sys\nfrom segdeploy import cli\n"
+        "def broken(arguments):\n    av.open('rtsp://joe:s3cret@127.0.0.1:9/x')\n"
+        "cli.models.execute = broken\nsys.exit(cli.main(['models']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert "'rtsp://127.0.0.1:9/x'" in done.stderr
+    assert "s3cret" not in done.stderr.replace("av.open('rtsp://joe:s3cret@127.0.0.1:9/x')", "")
+
+
 def test_an_output_that_is_an_input(model, clip, tmp_path, capsys):
     link = tmp_path / "link.mp4"
     link.symlink_to(clip)

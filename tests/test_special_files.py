@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from segdeploy.special_files import Through, is_special, kind_of
+from segdeploy.special_files import Through, is_special, kind_at
 
 
 def test_kinds(tmp_path):
@@ -15,8 +15,8 @@ def test_kinds(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     names = ("file", "pipe", "link", "gone", "file/below")
-    assert [kind_of(tmp_path / name) for name in names] == ["a file", "a pipe", "a pipe", "a file", "a file"]
-    assert (kind_of(tmp_path), is_special(tmp_path)) == ("a folder", False)
+    assert [kind_at(tmp_path / name) for name in names] == ["a file", "a pipe", "a pipe", "a file", "a file"]
+    assert (kind_at(tmp_path), is_special(tmp_path)) == ("a folder", False)
     assert [is_special(tmp_path / name) for name in names] == [False, True, True, False, False]
 
 

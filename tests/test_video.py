@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from segdeploy.errors import OutputError, RequestError, VideoError
-from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_reading import Video
 from segdeploy.picture.video_writing import ClipWriter, Publisher
 from segdeploy.size import Size
@@ -230,27 +229,6 @@ def test_a_folder_that_takes_nothing(tmp_path):
     ):
         ClipWriter(tmp_path / "a.avi", Size(96, 128), 25)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize(
-    ("uri", "said"),
-    [
-        ("rtsp://admin:secret@cam:554/front", "rtsp://cam:554/front"),
-        ("rtsp://admin:se/cr@et@cam/front", "rtsp://cam/front"),
-        (
-            "http://cam/video?user=joe&password=secret&channel=2",
-            "http://cam/video?user=…&password=…&channel=2",
-        ),
-        ("rtsp://cam/user=admin_password=secret_channel=1", "rtsp://cam/user=…"),
-        (
-            "rtspsrc location=rtsp://a:secret@cam user-pw='secret word' ! x",
-            "rtspsrc location=rtsp://cam user-pw=… ! x",
-        ),
-        ("clip.mp4", "clip.mp4"),
-    ],
-)
-def test_what_opens_doors_is_not_said(uri, said):
-    assert without_credentials(uri) == said
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import io
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 from segdeploy.cli import (
     bench,
@@ -73,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name need not be text
+    sys.excepthook = show_fault
     arguments = parser().parse_args(argv)
     module, _ = VERBS[arguments.verb]
     try:
@@ -90,6 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def show_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug, in which FFmpeg's errors tell addresses with their passwords."""
+    from segdeploy.picture.video_location import without_credentials
+
+    sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
 
 
 def is_building() -> bool:

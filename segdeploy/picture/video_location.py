@@ -1,13 +1,34 @@
-"""What may be said of where a stream comes from or goes: all of it but what opens doors."""
+"""What may be said of where a stream comes from or goes: all of it but what opens doors.
+
+A password may hold what ends it elsewhere: quotes, spaces, `/`, `?`, `#`, `@`. An address that does not come out with a
+host and a port is therefore taken to have such a password. In doubt more is left out, never less.
+"""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
-REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-_USER = re.compile(r"(?<=://)[^\s\"']*@")  # to the last @: a password may hold one, or a slash
-_VALUE = re.compile(
-    r"(?i)([\w-]*(?:user|pass|pwd|pw|token|secret|key|auth|sig|credential)[\w-]*=)(\"[^\"]*\"|'[^']*'|[^&;\s]*)"
+REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://")
+HIDDEN = "…"
+_ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
+_NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]*:/*)?[^\s/:@]+:.*@")
+_ENCODED_USER = re.compile(r"(?i)(%(?:25)*3a(?:%(?:25)*2f){2})(?:(?!%(?:25)*[23]f)[^&/?#])*%(?:25)*40")
+_HOST = re.compile(r"(?:\[[\w:.%]*\]|[^\[\]:]*)(?::\d*)?")
+_QUERY = re.compile(r"\?[\w.%$-]+=")  # as opposed to a password with a question mark
+_NAME = re.compile(r"([\w.%$-]{1,80}?)(\s*=\s*|%(?:25)*3[dD]|[\"']\s*:\s*)")
+_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
+_SCHEME = (
+    r"(?:\((?:\w+)\)\s*)?(?:(?i:basic|bearer|digest)\s+)?"  # of a value: GStreamer's type, HTTP's method
+)
+_PARAMETER = re.compile(rf"(?:(?![\"']{_ENDS}|%(?:25)*26)[^&\s])+")
+_LAST_PARAMETER = re.compile(r"(?:(?!%(?:25)*26)[^&])+")  # of an address alone, which may hold spaces
+_STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^,}\]\s]+")  # of JSON
+_WORD = re.compile(rf"{_SCHEME}(?:\"(?:\\.|[^\"\\])*\"|'[^']*'{_ENDS}|(?![\"']{_ENDS})\S)+")
+ALONE = {"user", "pass", "pw", "pwd", "auth", "sig", "pin", "sid", "login", "session", "jwt"}
+ANYWHERE = re.compile(
+    "user(?:name|id|pw|pass)|passw|passphrase|pwd|secret|token|credential|signature|authoriz|sessionid"
+    "|(?:api|auth|access|private|stream|license)key"
 )
 
 
@@ -16,5 +37,71 @@ def is_remote(text: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """A URI or a pipeline without the user and the password, and with `…` for values that are named like secrets."""
-    return _VALUE.sub(r"\1…", _USER.sub("", text))
+    """Leave users and passwords out of `text`, which is an address, or words with addresses in them.
+
+    Values that are named like secrets become `…`.
+    """
+    alone = is_remote(text)
+    return _without_values(_ENCODED_USER.sub(r"\1", _without_users(text, alone)), alone)
+
+
+def as_typed(text: str) -> str:
+    """The same for what should have been an address, such as `user:password@host` without a scheme."""
+    return without_credentials(text if is_remote(text) else _NO_SCHEME.sub(f"{HIDDEN}@", text, count=1))
+
+
+def _without_users(text: str, alone: bool) -> str:
+    shown, place = [], 0
+    while found := REMOTE.search(text, place):
+        rest = text[found.end() :]
+        shown.append(text[place : found.end()])
+        place = found.end() + _user_in(rest if alone else _address_in(text, found), rest)
+    return "".join([*shown, text[place:]])
+
+
+def _address_in(text: str, scheme: re.Match[str]) -> str:
+    """What follows the scheme: to the quote that stands before it too, or to a space."""
+    rest, before = text[scheme.end() :], text[: scheme.start()][-1:]
+    if before and before in "'\"" and (closing := re.search(before + _ENDS, rest)):
+        return rest[: closing.start()]
+    return re.split(r"\s", rest, maxsplit=1)[0]
+
+
+def _user_in(address: str, rest: str) -> int:
+    """How many characters to leave out, so that the host comes next."""
+    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
+    _, at, host = authority.rpartition("@")
+    if not _HOST.fullmatch(host):  # its port is a password, which goes on behind what seemed to end it
+        return rest.rfind("@") + 1 or (0 if ": " in host else len(authority))
+    if not at:
+        return 0
+    query = _QUERY.search(address)
+    return address.rfind("@", 0, query.start() if query else None) + 1
+
+
+def _without_values(text: str, alone: bool) -> str:
+    shown, place = [], 0
+    while found := _NAME.search(text, place):
+        shown.append(text[place : found.end()])
+        place = found.end()
+        if is_secret(found[1]) and (hidden := _value_at(found, alone).match(text, place)):
+            shown.append(HIDDEN)
+            place = hidden.end()
+    return "".join([*shown, text[place:]])
+
+
+def _value_at(name: re.Match[str], alone: bool) -> re.Pattern[str]:
+    if ":" in name[2]:
+        return _STRING
+    if alone:
+        return _LAST_PARAMETER
+    return _PARAMETER if name.string[: name.start()][-1:] in ("?", "&", ";", "/") else _WORD
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value of this name opens doors: `password`, `user-pw`, `apiKey`, but not `key-int-max` nor `author`."""
+    parts = [part.lower() for part in _PARTS.findall(unquote(unquote(name)))]
+    together = "".join(parts)
+    if not parts or together.endswith("useragent"):
+        return False
+    return ANYWHERE.search(together) is not None or parts[-1] == "key" or not ALONE.isdisjoint(parts)

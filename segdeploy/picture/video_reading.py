@@ -38,7 +38,7 @@ class Video:
         options: dict[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        self.name = name or without_credentials(str(place))
+        self.name = name or (str(place) if isinstance(place, Path) else without_credentials(place))
         self._timeout_s = timeout_s
         self._since_s = time.monotonic()  # the last sign of life
         if isinstance(place, Path) and not place.is_file():

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from segdeploy.errors import RequestError
 from segdeploy.files import cannot_be_written, landing
+from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_writing import CONTAINERS, container_of
 from segdeploy.serve.stream.sources import GST, RTSP, STDIN, Stream
-from segdeploy.special_files import kind_of
+from segdeploy.special_files import kind_at
 
 NAME = "{name}"
 ENDING = ".overlay.mp4"
@@ -30,11 +31,12 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
         if len(streams) > 1:
             better = str(Path(output).with_stem(NAME)) if not output.startswith(RTSP) else f"{output}/{NAME}"
             raise RequestError(
-                f"{len(streams)} sources do not go into one {output}; name a folder, or: -o '{better}'"
+                f"{len(streams)} sources do not go into one {without_credentials(output)}; name a folder, or:"
+                f" -o '{without_credentials(better)}'"
             )
     else:
         with cannot_be_written(Path(output)):
-            if Path(output).suffix and kind_of(Path(output)) != "a folder":
+            if Path(output).suffix and kind_at(Path(output)) != "a folder":
                 container_of(Path(output))
         found = [str(Path(output) / (name + ENDING)) for name in names]
     for place in found:

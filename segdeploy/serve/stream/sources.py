@@ -13,7 +13,7 @@ from typing import Protocol
 
 from segdeploy.errors import RequestError
 from segdeploy.picture.image import IMAGE_SUFFIXES, WRITTEN, find_images
-from segdeploy.picture.video_location import is_remote, without_credentials
+from segdeploy.picture.video_location import as_typed, is_remote, without_credentials
 from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.serve.stream.clips import Clip, RawFrames, Slides
 from segdeploy.serve.stream.live import Live
@@ -87,10 +87,10 @@ def meanings(source: str) -> list[Source]:
             f"there is no file {told!r}; if it is a GStreamer pipeline, put {GST} in front of it: {GST + told!r}"
         )
     if not glob.has_magic(source):
-        raise RequestError(f"there is no file or folder {source}")
+        raise RequestError(f"there is no file or folder {as_typed(source)}")
     matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 # Path.glob takes no absolute pattern
     if not matched:
-        raise RequestError(f"no file matches {source}")
+        raise RequestError(f"no file matches {as_typed(source)}")
     return [Path(path) for path in matched]
 
 
