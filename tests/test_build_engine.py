@@ -120,7 +120,6 @@ def test_a_fixed_batch(graphs, tmp_path):
         (["--hardware-compatible"], "name the GPUs with --target instead"),
         (["--version-compatible"], "--version-compatible is not for TensorRT-RTX"),
         (["--calibrator", "tensorrt", "--int8"], "has no calibrator: 11 removed it"),
-        (["--calibrator", "mine"], "--calibrator 'mine' is not known; known: tensorrt"),
         (
             ["--int8", "--images", IMAGES, "--card", "segformer-b0-demo"],
             "Leave the card out",
@@ -132,6 +131,19 @@ def test_a_fixed_batch(graphs, tmp_path):
 def test_requests_that_cannot_be_met(arguments, match, graphs, images, refused):
     arguments = [images if word is IMAGES else word for word in arguments]
     assert match in refused("build-engine", graphs("frames"), *arguments, *ON_RTX)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--calibrator", "mine"),
+        ("--runtime", "openvino"),
+        ("--msda", "plugin"),
+        ("--optimization-level", "6"),
+    ],
+)
+def test_what_is_not_among_the_choices(flag, value, misused):
+    assert f"argument {flag}: invalid choice: " in misused("build-engine", "x.onnx", flag, value)
 
 
 def test_a_quantised_graph_needs_no_images(graphs, refused, images, tmp_path):

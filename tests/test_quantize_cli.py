@@ -182,8 +182,6 @@ def test_a_recipe_of_two_folders_is_replayed_with_its_mapping(
     ("flags", "words"),
     [
         (("--seed", "-1", "--count", "8"), "--seed -1 is less than 0"),
-        (("--method", ""), "known: entropy, percentile, minmax, mse"),
-        (("--equalise", ""), "known: auto, on, off"),
         (("--percentile", "99"), "--percentile is of --method percentile, the method here is entropy"),
         (("--scales", "x.calib", "--method", "mse"), "with --scales they are the cache's: leave one out"),
         (("--scales", "x.calib", "--equalise", "on"), "--scales are of the graph that is there"),
@@ -193,3 +191,8 @@ def test_a_recipe_of_two_folders_is_replayed_with_its_mapping(
 )
 def test_flags_without_a_recipe(flags, words, graphs, city, refused):
     assert words in refused("quantize", graphs("frames"), "--images", city, *flags)
+
+
+@pytest.mark.parametrize("flag", ["--method", "--equalise"])
+def test_what_is_not_among_the_choices(flag, misused):
+    assert f"argument {flag}: invalid choice: '' (choose from " in misused("quantize", "x.onnx", flag, "")

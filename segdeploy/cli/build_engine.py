@@ -4,18 +4,17 @@ import argparse
 import json
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.quantize import describe_calibration
+from segdeploy.cli.quantize import calibration_options, describe_calibration
+from segdeploy.convert.engine.request import FORMS, LEVELS
+from segdeploy.flavour import NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from segdeploy.convert.build_engine import Deployed
-    from segdeploy.convert.int8.quantize import Request
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +31,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     images = parser.add_argument_group("images, for --int8 (and to judge --fp16 on)")
     describe_calibration(images)
     images.add_argument(
-        "--calibrator", metavar="tensorrt", help="TensorRT's own (up to 10), for a DLA or to compare with"
+        "--calibrator", choices=("tensorrt",), help="TensorRT's own (up to 10), for a DLA or to compare with"
     )
     engine = parser.add_argument_group("the engine")
-    engine.add_argument(
-        "--runtime", metavar="NAME", help="tensorrt or tensorrt-rtx (default: tensorrt where it is installed)"
-    )
+    engine.add_argument("--runtime", choices=NAMES, help="default: tensorrt where it is installed")
     engine.add_argument("--batch", metavar="MIN:OPT:MAX", help="of a dynamic graph (default: 1)")
     engine.add_argument(
         "--target", metavar="LIST", help="tensorrt-rtx: compute capabilities, as in sm_86,sm_89"
@@ -49,11 +46,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--dla", type=int, metavar="N", help="run on this DLA core what it can")
     engine.add_argument(
         "--msda",
-        metavar="FORM",
-        help="how GridSample is built: gridsample, as it is, or gather (default: gather where this TensorRT is"
-        " reported to sample wrongly)",
+        choices=FORMS,
+        help="how GridSample is built: as it is, or as gathers (default: gather where this TensorRT is reported to"
+        " sample wrongly)",
     )
-    engine.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5 (TensorRT's default: 3)")
+    engine.add_argument("--optimization-level", type=int, choices=LEVELS, help="TensorRT's default: 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .engine"
@@ -64,10 +61,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
     from segdeploy.convert.build_engine import DeployRequest, deploy
     from segdeploy.convert.engine.request import EngineRequest, Profile, parse_targets
-    from segdeploy.errors import RequestError
+    from segdeploy.convert.int8.request import request_for
 
-    if arguments.calibrator not in (None, "tensorrt"):
-        raise RequestError(f"--calibrator {arguments.calibrator!r} is not known; known: tensorrt")
     engine = EngineRequest(
         fp16=arguments.fp16,
         int8=arguments.int8,
@@ -84,7 +79,9 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     calibrator = arguments.calibrator is not None
     command = shlex.join(["segdeploy", *sys.argv[1:]])
-    with steps() as progress, quantisation_of(arguments) as quantisation:
+    options = calibration_options(arguments)
+    based = request_for(options, arguments.model) if options.has_source else nullcontext()
+    with steps() as progress, based as quantisation:
         request = DeployRequest(engine, arguments.runtime, quantisation, calibrator)
         done = deploy(arguments.model, request, output=arguments.output, command=command, progress=progress)
     if arguments.json:
@@ -102,18 +99,6 @@ def as_json(done: Deployed) -> dict[str, Any]:
         "notes": done.built.advice,
         "record": asdict(done.built.record),
     }
-
-
-@contextmanager
-def quantisation_of(arguments: argparse.Namespace) -> Iterator[Request | None]:
-    """None where neither images nor scales were given."""
-    from segdeploy.cli.quantize import CALIBRATION, requested
-
-    if any(getattr(arguments, name) is not None for name in CALIBRATION):
-        with requested(arguments) as request:
-            yield request
-    else:
-        yield None
 
 
 def show(done: Deployed) -> None:

@@ -15,6 +15,7 @@ from segdeploy.convert.int8.cache import version_number
 from segdeploy.convert.int8.collect import demand_enough, key_of
 from segdeploy.convert.int8.job import Job, Progress, Request, scales_of
 from segdeploy.convert.int8.layer_choice import refusal, replayed, searched, widened_by
+from segdeploy.convert.int8.options import EQUALISE
 from segdeploy.convert.int8.scales import calibrate
 from segdeploy.convert.int8.search import Sensitivity
 from segdeploy.convert.int8.thresholds import demand_method
@@ -32,7 +33,6 @@ from segdeploy.prove.material import Material, Source, Wanted, labelled, unlabel
 
 __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
-EQUALISE = ("auto", "on", "off")
 OLDEST_OPSET = 13
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from segdeploy.convert.int8.thresholds import METHODS
+from segdeploy.convert.int8.options import METHODS
 from segdeploy.datasets.known import SCENES
 from segdeploy.errors import CalibrationError, RequestError
 from segdeploy.files import digest_of

@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.convert.int8.options import METHODS
 from segdeploy.errors import CalibrationError, RequestError
 
-METHODS = ("entropy", "percentile", "minmax", "mse")
 BINS = 2048
 LEVELS = 128  # 0 … 127: the histogram is of |x|, and int8 is used symmetrically
 CANDIDATES = np.arange(LEVELS, BINS + 1)
