@@ -42,7 +42,7 @@ def look(wheel: str) -> tuple[str, dict[str, str]]:
     """The version and the functions of one wheel."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-        command: list[str] = [sys.executable, "-c", LOOK, folder, FAMILIES]
+        command = [sys.executable, "-c", LOOK, folder, " ".join(FAMILIES)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     version, found = json.loads(done.stdout)
     return version, found
