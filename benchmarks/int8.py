@@ -91,10 +91,10 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
             rows.append(
                 {
                     "graph": f"segdeploy, {method}{', FP16 elsewhere' if fp16 else ''}",
-                    "images": done.record.calibration["images"],
+                    "images": done.calibration.images,
                     "seconds": round(took),
-                    "int8_share": round(done.record.calibration["int8_share"], 4),
-                    "keep": done.record.calibration["keep"],
+                    "int8_share": round(done.calibration.int8_share, 4),
+                    "keep": list(done.calibration.keep),
                     "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
                     "verdict_on_training_images": done.words,
                 }

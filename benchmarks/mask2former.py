@@ -188,7 +188,7 @@ def graphs(folder: Path) -> dict[str, Any]:
     found = {"usual": facts(export_usual("swin-t", SPEED, folder), builds=False)}
     for form in FORMS:
         made = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder)
-        found[form] = facts(made.path, builds=True) | {"agreement": made.record.agreement}
+        found[form] = facts(made.path, builds=True) | {"agreement": made.agreement.as_json()}
         made.path.unlink()
     return found
 
@@ -208,7 +208,7 @@ def half(folder: Path) -> dict[str, Any]:
         )
         widest = sorted(ranges.items(), key=lambda item: -item[1])[:8]
         found[f"{form} {size}"] = engine_facts(made.path, size == HALF[0]) | {
-            "agreement": made.record.agreement,
+            "agreement": made.agreement.as_json(),
             "nodes": made.record.cost["nodes"],
             "fp32_nodes": Counter(re.sub(r"\d+", "#", name) for name in made.record.islands),
             "largest_tensors": {name: round(value, 1) for name, value in widest},
@@ -338,7 +338,7 @@ def exported(folder: Path, size: Size) -> dict[str, Any]:
         "file_bytes": made.path.stat().st_size,
         "nodes": len(model.graph.node),
         "gmacs": round(all_macs(model) / 1e9, 1),
-        "agreement": made.record.agreement,
+        "agreement": made.agreement.as_json(),
     }
 
 

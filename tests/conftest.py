@@ -173,6 +173,7 @@ def tensorrt_here(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     from fake_gpu import FakeGpu
     from fake_tensorrt import fake
 
+    from segdeploy.model.engine import EngineProof
     from segdeploy.prove import verify
     from segdeploy.run import cuda
 
@@ -185,13 +186,7 @@ def tensorrt_here(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setattr(cuda, "open_device", lambda: module.gpu)
         monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
-        seen = {
-            "done": True,
-            "with": "ONNX Runtime",
-            "pixel_agreement": 1.0,
-            "batches": [1],
-            "device": "NVIDIA A2",
-        }
+        seen = EngineProof("ONNX Runtime", 1.0, 1.0, (1,), 3, "NVIDIA A2")
         monkeypatch.setattr(verify, "why_not", lambda *given: None)
         monkeypatch.setattr(verify, "prove", lambda path, record: seen)
         return module

@@ -16,6 +16,7 @@ from segdeploy.convert.export import export_onnx
 from segdeploy.errors import EngineError
 from segdeploy.files import digest_of
 from segdeploy.flavour import RTX
+from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.shipped import folder
 from segdeploy.size import Size
@@ -52,10 +53,10 @@ def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
     assert "206 FP32 (100%) of 206, by the types of the network" in said
     record = read_record(path)
     assert record.digest == digest_of(path)
-    assert record.engine["targets"] == ["sm_86", "sm_120"]
-    assert record.engine["device"] is None
-    assert record.engine["memory"]["engine_bytes"] == path.stat().st_size > 1 << 20
-    assert record.engine["metadata"]["segdeploy.card"] == "segformer-b0-demo"
+    assert record.engine.targets == ("sm_86", "sm_120")
+    assert record.engine.device is None
+    assert record.engine.memory.engine_bytes == path.stat().st_size > 1 << 20
+    assert record.engine.metadata["segdeploy.card"] == "segformer-b0-demo"
     assert sorted(one.name for one in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
 
 
@@ -65,10 +66,10 @@ def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
     assert f"{tmp_path / 'demo.fp16.onnx'}: made on the way" in said
     record = read_record(tmp_path / "demo.fp16.rtx.engine")
     assert record.precision == "fp16"
-    counted = record.engine["layers"]["by_precision"]
-    assert counted["FP16"] > 0.95 * record.engine["layers"]["total"]
-    assert [step["step"] for step in record.ledger] == ["fp32", "fp16"]
-    assert record.engine["graph"]["digest"] == digest_of(tmp_path / "demo.fp16.onnx")
+    counted = record.engine.layers.by_precision
+    assert counted["FP16"] > 0.95 * record.engine.layers.total
+    assert [step.name for step in record.ledger] == ["fp32", "fp16"]
+    assert record.engine.graph.digest == digest_of(tmp_path / "demo.fp16.onnx")
 
 
 @pytest.mark.parametrize("fp16", [(), ("--fp16",)])
@@ -78,15 +79,15 @@ def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     stem = "demo.int8.fp16" if fp16 else "demo.int8"
     assert f"{tmp_path / stem}.onnx: made on the way" in said
     record = read_record(tmp_path / f"{stem}.rtx.engine")
-    counted = record.engine["layers"]["by_precision"]
+    counted = record.engine.layers.by_precision
     assert counted["INT8"] > 60
     assert (counted["FP16"] > counted["FP32"]) is bool(fp16)
     assert record.verdict in said
-    assert record.calibration["int8_share"] == 1
-    assert len(record.engine["calibration_digest"]) == 64
+    assert record.calibration.int8_share == 1
+    assert len(record.engine.calibration_digest) == 64
     # The graph is quantised now: building from it is one step, and asking for INT8 again checks it.
     assert run(tmp_path / f"{stem}.onnx", "-o", tmp_path / "again", "--int8") == 0
-    assert read_record(tmp_path / "again" / f"{stem}.rtx.engine").engine["layers"]["by_precision"] == counted
+    assert read_record(tmp_path / "again" / f"{stem}.rtx.engine").engine.layers.by_precision == counted
 
 
 @pytest.mark.parametrize("fp16", [(), ("--fp16",)])
@@ -94,13 +95,13 @@ def test_a_dynamic_batch(fp16, graphs, tmp_path):
     assert run(graphs("frames", None), "-o", tmp_path, "--batch", "1:4:8", *fp16) == 0
     stem = "tiny.frames.dynamic" + (".fp16" if fp16 else "")
     record = read_record(tmp_path / f"{stem}.b1-4-8.rtx.engine")
-    assert record.engine["profile"] == {"min": 1, "opt": 4, "max": 8}
-    assert record.engine["bindings"][0]["shape"] == [None, 96, 160, 3]
+    assert record.engine.profile == Profile(1, 4, 8)
+    assert record.engine.bindings[0].shape == (None, 96, 160, 3)
 
 
 def test_a_fixed_batch(graphs, tmp_path):
     assert run(graphs("frames", 4), "-o", tmp_path / "x.engine") == 0
-    assert read_record(tmp_path / "x.engine").engine["profile"] == {"min": 4, "opt": 4, "max": 4}
+    assert read_record(tmp_path / "x.engine").engine.profile == Profile(4, 4, 4)
 
 
 # ---- requests that are refused ---------------------------------------------------------------------------------

@@ -138,9 +138,9 @@ def test_the_commands_from_the_checkpoint_on_each_once(graphs, tensorrt_here, tm
         tmp_path
     )
     assert run(graph, tmp_path, "--fp16") == 0
-    assert read_record(tmp_path / "tiny.fp16.onnx").commands == ["segdeploy export tiny"]
+    assert read_record(tmp_path / "tiny.fp16.onnx").commands == ("segdeploy export tiny",)
     record = read_record(tmp_path / "tiny.fp16.engine")
-    assert record.engine["commands"] == ["segdeploy export tiny", "segdeploy build-engine tiny.onnx --fp16"]
+    assert record.commands == ("segdeploy export tiny", "segdeploy build-engine tiny.onnx --fp16")
 
 
 def test_the_engine_is_compared_on_the_images_that_were_given(
@@ -152,7 +152,7 @@ def test_the_engine_is_compared_on_the_images_that_were_given(
     assert (said["file"], said["graphs"]) == (
         str(tmp_path / "tiny.frames.1.fp16.engine"), [str(tmp_path / "tiny.frames.1.fp16.onnx")],
     )  # fmt: skip
-    used = [frame["of"] for frame in said["record"]["engine"]["golden"]]
+    used = [frame["image"] for frame in said["record"]["engine"]["golden"]]
     assert len(set(used)) == 3
     assert set(used) <= {path.name for path in images.rglob("*.png")}
 

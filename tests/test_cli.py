@@ -50,7 +50,7 @@ def test_export_run_inspect(tiny, image, tmp_path, capsys):
     assert main(["inspect", str(model)]) == 0
     said = capsys.readouterr().out
     assert "'frames' uint8 1×64×96×3" in said
-    assert "100.0000% of the pixels equal to PyTorch FP32, largest" in said
+    assert "100.0000% of 12,288 pixels equal to PyTorch FP32, largest" in said
     assert main(["inspect", "--json", str(model)]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["record"]["artifact"] == model.name

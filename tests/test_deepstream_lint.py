@@ -4,19 +4,18 @@ import json
 import re
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from engine_records import facts_of_engine, record_of_engine
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
 from segdeploy.errors import DeepStreamError, RequestError
-from segdeploy.files import digest_of
 from segdeploy.graph.load import read_graph
-from segdeploy.model.record import first_record, record_path
+from segdeploy.model.engine import Verified
 from segdeploy.serve.deepstream.launch import command
 from segdeploy.serve.deepstream.lint import lint
 
@@ -80,11 +79,10 @@ def place(models, tmp_path):
     (tmp_path / "built.engine").write_bytes(b"")
     refuted = tmp_path / "refuted.engine"
     refuted.write_bytes(b"an engine")
-    verified = {"done": False, "disagrees": True, "why": "in slot 2 of batch 4 0.00% of the pixels are equal"}
-    of_graph = first_record(
-        refuted.name, digest_of(refuted), read_graph(models["nvinfer"]).signature, "fp32", 17
-    )
-    record_path(refuted).write_text(replace(of_graph, engine={"verified": verified}).as_text())
+    wrong = Verified(why="in slot 2 of batch 4 0.00% of the pixels are equal", disagrees=True)
+    signature = read_graph(models["nvinfer"]).signature
+    facts = facts_of_engine(refuted, signature, verified=wrong)
+    record_of_engine(refuted, signature, facts).write(tmp_path)
 
     def put(trap):
         kind = trap.read_text().splitlines()[1].removeprefix("# with: ")

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
 from segdeploy.doctor.compatibility import tables
-from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.errors import DeepStreamError, GraphError, RequestError
 from segdeploy.releases import DEEPSTREAMS, DeepStream, rendered_versions
 from segdeploy.serve.deepstream.app_files import reported
 from segdeploy.serve.deepstream.config import read_config
@@ -330,7 +330,7 @@ def test_the_verb(graphs, tmp_path, capsys):
 def test_a_record_of_another_file_is_refused(graphs, tmp_path):
     model = Path(shutil.copy(graphs("nvinfer"), tmp_path))
     shutil.copy(f"{graphs('logits')}.json", f"{model}.json")
-    with pytest.raises(DeepStreamError, match="is of another file"):
+    with pytest.raises(GraphError, match=r"is not the file that .*\.onnx\.json describes"):
         render(Request(model), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 

@@ -12,9 +12,9 @@ def test_the_demo_goes_the_whole_way(tmp_path):
     assert demo.exported.agreement.pixel_agreement >= 0.9999
     assert demo.miou >= 0.75
     fp32, int8 = demo.int8.record.ledger
-    assert fp32["miou"] - int8["miou"] <= 0.005
-    assert demo.int8.record.calibration["int8_share"] >= 0.8
-    assert int8["macs"]["int8"] >= 0.8
+    assert fp32.miou - int8.miou <= 0.005
+    assert demo.int8.record.calibration.int8_share >= 0.8
+    assert int8.macs["int8"] >= 0.8
     sheet = cv2.imread(str(demo.sheet))
     assert sheet.shape == (4 * 256, 3 * 512, 3)
     clip = cv2.VideoCapture(str(demo.clip))

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from segdeploy.cli.build_engine import layers_in_words
+from segdeploy.cli.words import layers_in_words
 from segdeploy.convert.engine.build import build
-from segdeploy.convert.engine.request import Calibration, EngineRequest, Profile
+from segdeploy.convert.engine.request import CalibratorSource, EngineRequest
 from segdeploy.convert.int8.cache import CalibrationCache, write_cache
 from segdeploy.errors import (
     CalibrationError,
@@ -30,7 +30,15 @@ from segdeploy.graph.fp16 import to_fp16
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import layers_of
 from segdeploy.graph.load import read_graph
-from segdeploy.model.record import read_record
+from segdeploy.model.engine import (
+    Binding,
+    BuiltFrom,
+    EngineGpu,
+    EngineMemory,
+    EngineOptions,
+    Profile,
+)
+from segdeploy.model.record import ArtifactSource, read_record
 from segdeploy.prove import verify
 from segdeploy.scenes import write_cityscapes
 
@@ -81,25 +89,25 @@ def test_a_strongly_typed_engine_and_its_record(version, graphs, tensorrt_here, 
     record = read_record(built.path)
     assert record == built.record
     assert record.digest == digest_of(built.path)
-    assert record.classes == ["road", "kerb", "sky", "car", "bus"]
+    assert record.classes == ("road", "kerb", "sky", "car", "bus")
     engine = record.engine
-    assert (engine["flavour"], engine["version"]) == ("tensorrt", version)
-    assert engine["device"] == {"name": "NVIDIA A2", "compute_capability": "8.6"}
-    assert engine["graph"] == {"name": "tiny.frames.1.onnx", "digest": digest_of(graphs("frames"))}
-    assert engine["profile"] == {"min": 1, "opt": 1, "max": 1}
-    assert engine["bindings"] == [
-        {"name": "frames", "mode": "input", "dtype": "uint8", "shape": [1, 96, 160, 3]},
-        {"name": "labels", "mode": "output", "dtype": "uint8", "shape": [1, 96, 160]},
-    ]
-    assert engine["layers"]["source"] == "inspector"
-    assert engine["layers"]["by_precision"]["FP32"] == engine["layers"]["total"] > 50
-    assert engine["layers"]["groups"]["stages.1.ffn.expand"] == {"FP32": 2}  # of two blocks
-    assert engine["layers"]["fused_attention"] == 0
-    assert engine["memory"] == {"engine_bytes": built.path.stat().st_size, "device_bytes": 8192}
-    assert engine["verified"]["done"]
-    assert record.ledger[-1]["step"] == "engine"
-    assert engine["commands"][-1] == record.command == "segdeploy build-engine tiny.onnx"
-    assert len(engine["golden"]) == 3
+    assert (engine.flavour, engine.version) == ("tensorrt", version)
+    assert engine.device == EngineGpu("NVIDIA A2", "8.6")
+    assert engine.graph == BuiltFrom("tiny.frames.1.onnx", digest_of(graphs("frames")))
+    assert engine.profile == Profile(1, 1, 1)
+    assert engine.bindings == (
+        Binding("frames", "input", "uint8", (1, 96, 160, 3)),
+        Binding("labels", "output", "uint8", (1, 96, 160)),
+    )
+    assert engine.layers.source == "inspector"
+    assert engine.layers.by_precision["FP32"] == engine.layers.total > 50
+    assert engine.layers.groups["stages.1.ffn.expand"] == {"FP32": 2}  # of two blocks
+    assert engine.layers.fused_attention == 0
+    assert engine.memory == EngineMemory(built.path.stat().st_size, 8192)
+    assert engine.verified.proof
+    assert record.ledger[-1].name == "engine"
+    assert record.command == "segdeploy build-engine tiny.onnx"
+    assert len(engine.golden) == 3
 
 
 def test_8_6_has_flags_instead_of_types(graphs, int8_graph, tensorrt_here, tmp_path):
@@ -110,10 +118,10 @@ def test_8_6_has_flags_instead_of_types(graphs, int8_graph, tensorrt_here, tmp_p
     assert there.arguments_of("set_flag") == [("FP16",)]
     assert built.path.name == "tiny.nvinfer.1.fp16.engine"
     assert built.record.precision == "fp16"
-    assert built.record.engine["bindings"][1]["dtype"] == "int32"  # it has no int64
-    assert built.record.engine["memory"]["device_bytes"] == 4096
+    assert built.record.engine.bindings[1].dtype == "int32"  # it has no int64
+    assert built.record.engine.memory.device_bytes == 4096
     there.calls.clear()
-    assert made(int8_graph, tmp_path).record.engine["layers"]["by_precision"]["INT8"] > 0
+    assert made(int8_graph, tmp_path).record.engine.layers.by_precision["INT8"] > 0
     assert there.arguments_of("set_flag") == [("INT8",)]
 
 
@@ -124,10 +132,10 @@ def test_int8_in_the_graph_is_int8_in_the_engine(version, graphs, int8_graph, te
     assert there.arguments_of("set_flag") == []
     assert built.path.name == "tiny.int8.engine"
     assert built.record.precision == "int8"
-    layers = built.record.engine["layers"]
-    assert layers["by_precision"]["INT8"] == len(layers_of(onnx.load(graphs("frames"))))
-    assert layers["fused_attention"] == 4
-    assert len(built.record.engine["calibration_digest"]) == 64
+    layers = built.record.engine.layers
+    assert layers.by_precision["INT8"] == len(layers_of(onnx.load(graphs("frames"))))
+    assert layers.fused_attention == 4
+    assert len(built.record.engine.calibration_digest) == 64
 
 
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
@@ -146,8 +154,8 @@ def test_a_dynamic_batch(version, graphs, tensorrt_here, tmp_path):
     assert there.arguments_of("set_shape") == [("frames", *shapes)]
     assert built.path.name == "tiny.frames.dynamic.b1-4-8.engine"
     assert built.record.batch is None
-    assert built.record.engine["profile"] == {"min": 1, "opt": 4, "max": 8}
-    assert built.record.engine["bindings"][0]["shape"] == [None, 96, 160, 3]
+    assert built.record.engine.profile == Profile(1, 4, 8)
+    assert built.record.engine.bindings[0].shape == (None, 96, 160, 3)
     there.calls.clear()
     single = made(graphs("frames", None), tmp_path)
     assert there.arguments_of("set_shape") == [("frames", *[(1, 96, 160, 3)] * 3)]
@@ -160,18 +168,18 @@ def test_types_of_open_sizes_are_asked_with_the_best_shape(version, graphs, tens
     there = tensorrt_here(version)
     built = made(graphs("frames", None), tmp_path, EngineRequest(profile=Profile(1, 4, 8)))
     assert there.arguments_of("set_input_shape") == [("frames", (4, 96, 160, 3))]
-    assert built.record.engine["layers"]["source"] == "inspector"
-    assert built.record.engine["layers"]["by_precision"]["FP32"] > 50
+    assert built.record.engine.layers.source == "inspector"
+    assert built.record.engine.layers.by_precision["FP32"] > 50
 
 
 def test_types_that_the_inspector_never_tells(graphs, fp16_graph, tensorrt_here, tmp_path):
     """A typed network computes in its own types; of another one nobody knows, and it is not refused for that."""
     tensorrt_here("10.3.0", never_tells_types=True)
-    layers = made(fp16_graph, tmp_path, EngineRequest(fp16=True)).record.engine["layers"]
-    assert (layers["source"], layers["by_precision"]["FP16"] > 50) == ("network", True)
+    layers = made(fp16_graph, tmp_path, EngineRequest(fp16=True)).record.engine.layers
+    assert (layers.source, layers.by_precision["FP16"] > 50) == ("network", True)
     tensorrt_here("8.6.1", never_tells_types=True)
-    layers = made(graphs("frames"), tmp_path, EngineRequest(fp16=True)).record.engine["layers"]
-    assert (layers["source"], layers["by_precision"]) == ("unknown", {})
+    layers = made(graphs("frames"), tmp_path, EngineRequest(fp16=True)).record.engine.layers
+    assert (layers.source, layers.by_precision) == ("unknown", {})
     assert "precision not known" in layers_in_words(layers)
 
 
@@ -203,9 +211,9 @@ def test_settings_reach_the_builder(graphs, tensorrt_here, tmp_path):
     level = there.HardwareCompatibilityLevel.AMPERE_PLUS
     assert there.arguments_of("config.hardware_compatibility_level") == [(level,)]
     assert there.arguments_of("runtime.engine_host_code_allowed") == [(True,)]
-    assert built.record.engine["options"] == {
-        "workspace_gib": 1.5, "hardware_compatible": True, "version_compatible": True, "optimization_level": 5,
-    }  # fmt: skip
+    assert built.record.engine.options == EngineOptions(
+        workspace_gib=1.5, hardware_compatible=True, version_compatible=True, optimization_level=5
+    )
 
 
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
@@ -274,7 +282,7 @@ def test_a_dla(graphs, tensorrt_here, tmp_path):
     assert there.arguments_of("set_flag") == [("FP16",), ("GPU_FALLBACK",)]
     assert built.path.name == "tiny.frames.1.fp16.dla1.engine"
     convolutions = [node for node in onnx.load(graphs("frames")).graph.node if node.op_type == "Conv"]
-    assert built.record.engine["dla"]["on_dla"] == len(convolutions)
+    assert built.record.engine.dla.on_dla == len(convolutions)
 
 
 def test_no_dla_here(graphs, tensorrt_here, tmp_path):
@@ -299,7 +307,7 @@ def test_no_dla_here(graphs, tensorrt_here, tmp_path):
 def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
     images = tuple(write_cityscapes(tmp_path / "city", 5, seed=1, height=96, width=160))
-    request = EngineRequest(int8=True, profile=Profile(1, 2, 2), calibration=Calibration(images))
+    request = EngineRequest(int8=True, profile=Profile(1, 2, 2), calibration=CalibratorSource(images))
     built = made(graphs("frames", None), tmp_path / "out", request)
     assert there.arguments_of("calibrated") == [(2, 4096), (2, 4096)]  # the fifth fills no batch
     assert [inputs.shape for _, inputs in there.gpu.uploads] == [(2, 96, 160, 3)] * 2
@@ -311,9 +319,9 @@ def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp
     assert there.arguments_of("create_network") == [(expected,)]
     assert built.path.name == "tiny.frames.dynamic.int8.b1-2-2.engine"
     assert built.record.precision == "int8"
-    assert built.record.engine["layers"]["by_precision"]["INT8"] > 0
-    assert built.record.engine["options"]["calibrator"] == "tensorrt"
-    assert len(built.record.engine["calibration_digest"]) == 64
+    assert built.record.engine.layers.by_precision["INT8"] > 0
+    assert built.record.engine.options.calibrator == "tensorrt"
+    assert len(built.record.engine.calibration_digest) == 64
 
 
 def test_a_build_is_stopped_where_an_image_cannot_be_read(graphs, tensorrt_here, tmp_path):
@@ -324,7 +332,9 @@ def test_a_build_is_stopped_where_an_image_cannot_be_read(graphs, tensorrt_here,
     images[1].write_bytes(b"no image")
     with pytest.raises(ImageError, match="is not an image"):
         made(
-            graphs("frames"), tmp_path / "o", EngineRequest(int8=True, calibration=Calibration(tuple(images)))
+            graphs("frames"),
+            tmp_path / "o",
+            EngineRequest(int8=True, calibration=CalibratorSource(tuple(images))),
         )
     assert len(steps) == 1
     assert there.gpu.streams == 0
@@ -337,7 +347,7 @@ def cache_of(version, path, algorithm="EntropyCalibration2"):
 
 def test_the_calibrator_takes_a_cache(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
-    calibration = Calibration(cache=cache_of("10.3.0", tmp_path / "x.calib"))
+    calibration = CalibratorSource(cache=cache_of("10.3.0", tmp_path / "x.calib"))
     made(graphs("frames"), tmp_path, EngineRequest(int8=True, calibration=calibration))
     assert there.arguments_of("calibrated") == []
     assert there.gpu.uploads == []
@@ -345,13 +355,13 @@ def test_the_calibrator_takes_a_cache(graphs, tensorrt_here, tmp_path):
 
 def test_a_cache_of_another_tensorrt(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
-    old = Calibration(cache=cache_of("10.9.0", tmp_path / "x.calib"))
+    old = CalibratorSource(cache=cache_of("10.9.0", tmp_path / "x.calib"))
     words = refused(
         CalibrationError, "is of TensorRT 10.9.0, asked for is 10.3.0", graphs("frames"), tmp_path / "o",
         EngineRequest(int8=True, calibration=old),
     )  # fmt: skip
     assert "--cache-for 10.3.0" in words
-    other = Calibration(cache=cache_of("10.3.0", tmp_path / "y.calib", "MinMaxCalibration"))
+    other = CalibratorSource(cache=cache_of("10.3.0", tmp_path / "y.calib", "MinMaxCalibration"))
     refused(
         CalibrationError, "is of MinMaxCalibration", graphs("frames"), tmp_path / "o",
         EngineRequest(int8=True, calibration=other),
@@ -360,7 +370,7 @@ def test_a_cache_of_another_tensorrt(graphs, tensorrt_here, tmp_path):
 
 def test_11_has_no_calibrator(graphs, tensorrt_here, tmp_path):
     tensorrt_here("11.4.0")
-    request = EngineRequest(int8=True, calibration=Calibration((Path("x.png"),)))
+    request = EngineRequest(int8=True, calibration=CalibratorSource((Path("x.png"),)))
     refused(
         EngineError,
         "TensorRT 11.4.0 has no calibrator: 11 removed it",
@@ -372,7 +382,9 @@ def test_11_has_no_calibrator(graphs, tensorrt_here, tmp_path):
 
 def test_what_a_calibrator_does_not_take(graphs, int8_graph, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
-    calibration = Calibration(tuple(write_cityscapes(tmp_path / "city", 1, seed=1, height=96, width=160)))
+    calibration = CalibratorSource(
+        tuple(write_cityscapes(tmp_path / "city", 1, seed=1, height=96, width=160))
+    )
     out, request = tmp_path / "o", EngineRequest(int8=True, calibration=calibration)
     refused(GraphError, "calibrator takes the FP32 graph", int8_graph, out, request)
     refused(RequestError, "add --int8", graphs("frames"), out, EngineRequest(calibration=calibration))
@@ -383,7 +395,7 @@ def test_what_a_calibrator_does_not_take(graphs, int8_graph, tensorrt_here, tmp_
 def test_an_image_that_cannot_be_read_ends_the_calibration(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    request = EngineRequest(int8=True, calibration=Calibration((tmp_path / "broken.png",)))
+    request = EngineRequest(int8=True, calibration=CalibratorSource((tmp_path / "broken.png",)))
     with pytest.raises(Exception, match=r"broken\.png is not an image") as raised:
         made(graphs("frames"), tmp_path / "o", request)
     assert type(raised.value).__name__ == "ImageError"
@@ -452,7 +464,7 @@ def test_an_engine_that_disagrees_is_not_handed_over(graphs, tensorrt_here, tmp_
 
     def disagrees(path, record):
         assert path.read_bytes()
-        assert record.engine["golden"]
+        assert record.engine.golden
         raise EngineDisagrees("slot 1 of batch 4 (NVIDIA/TensorRT#4853)")
 
     monkeypatch.setattr(verify, "prove", disagrees)
@@ -577,7 +589,7 @@ def test_a_graph_that_is_not_the_one_of_its_record(graphs, tensorrt_here, tmp_pa
     graph.write_bytes(graphs("frames").read_bytes())
     record = json.loads(graphs("frames").with_name("tiny.frames.1.onnx.json").read_text())
     (tmp_path / "x.onnx.json").write_text(json.dumps(record | {"digest": "0" * 64}))
-    refused(GraphError, r"is not the graph that x\.onnx\.json describes", graph, tmp_path / "o")
+    refused(GraphError, r"is not the file that x\.onnx\.json describes", graph, tmp_path / "o")
 
 
 def test_a_graph_without_a_record(graphs, tensorrt_here, tmp_path):
@@ -585,7 +597,7 @@ def test_a_graph_without_a_record(graphs, tensorrt_here, tmp_path):
     graph = tmp_path / "x.onnx"
     graph.write_bytes(graphs("frames").read_bytes())
     record = made(graph, tmp_path).record
-    assert record.source == {"checkpoint": "unknown", "licence": "unknown"}
+    assert record.source == ArtifactSource("unknown", "unknown")
     assert (record.size, record.interface) == ("96x160", "frames")
 
 

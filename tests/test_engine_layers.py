@@ -6,6 +6,7 @@ from segdeploy.convert.engine.layers import LayerFacts, Report, demand_precision
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError
 from segdeploy.flavour import Flavour, Version
+from segdeploy.model.engine import LayerCounts
 
 HERE = Flavour("tensorrt", None, Version(10, 3, 0))
 
@@ -56,7 +57,7 @@ def test_the_inspector_of_tensorrt_10():
     ]
     assert report.by_precision == {"FP16": 2, "FP32": 1, "INT8": 1}
     assert report.fused_attention == 1
-    assert report.as_json()["groups"]["stages.0.embed"] == {"INT8": 1}
+    assert report.counts.groups["stages.0.embed"] == {"INT8": 1}
 
 
 def test_the_inspector_of_tensorrt_11():
@@ -89,9 +90,7 @@ def test_types_that_are_not_told_because_sizes_are_open(key):
 def test_nobody_could_tell():
     report = Report("unknown", ())
     demand_precision(report, EngineRequest(fp16=True, int8=True), "x.onnx", HERE)
-    assert report.as_json() == {
-        "source": "unknown", "total": 0, "by_precision": {}, "groups": {}, "fused_attention": None,
-    }  # fmt: skip
+    assert report.counts == LayerCounts("unknown", 0, {}, {}, None)
 
 
 @pytest.mark.parametrize("attention", ["_gemm_mha_v2", "fused_mha", "kgen mha f16"])

@@ -4,8 +4,8 @@
 import pytest
 
 from segdeploy.convert.engine.messages import Tried, advice, explain, in_words, room
-from segdeploy.convert.engine.request import Profile
 from segdeploy.flavour import Flavour, Version
+from segdeploy.model.engine import Profile
 from segdeploy.size import Size
 
 HERE = Flavour("tensorrt", None, Version(10, 3, 0))

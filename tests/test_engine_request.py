@@ -1,26 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from segdeploy.convert.engine.request import EngineRequest, Profile, parse_targets
+from segdeploy.convert.engine.request import EngineRequest, parse_targets
 from segdeploy.errors import RequestError
-
-
-def test_a_profile():
-    assert Profile.parse("1:4:8") == Profile(1, 4, 8)
-    assert Profile.parse("4") == Profile(4, 4, 4)
-    assert [Profile.parse(text).label for text in ("1", "4", "1:4:8")] == ["", ".b4", ".b1-4-8"]
-    assert Profile(1, 4, 8).as_json() == {"min": 1, "opt": 4, "max": 8}
-
-
-@pytest.mark.parametrize("text", ["", "1:2", "a", "1:2:3:4", "-1:1:1", "1:4:"])
-def test_what_is_no_profile(text):
-    with pytest.raises(RequestError, match="expected MIN:OPT:MAX"):
-        Profile.parse(text)
-
-
-@pytest.mark.parametrize("text", ["0", "4:2:8", "1:8:4", "1:1:2000"])
-def test_profiles_that_do_not_hold(text):
-    with pytest.raises(RequestError, match="does not hold"):
-        Profile.parse(text)
+from segdeploy.model.engine import EngineOptions, Profile
 
 
 def test_targets():
@@ -30,5 +14,6 @@ def test_targets():
 
 
 def test_what_was_asked_for_is_remembered():
-    assert EngineRequest().as_json() == {}
-    assert EngineRequest(dla=0, fp16=True).as_json() == {"fp16": True, "dla": 0}
+    assert EngineRequest().options == EngineOptions()
+    asked = EngineRequest(fp16=True, dla=0, timing_cache=Path("there/t.cache"), profile=Profile(1, 2, 4))
+    assert asked.options == EngineOptions(fp16=True, dla=0, timing_cache="t.cache", batch="1:2:4")

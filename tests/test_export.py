@@ -104,13 +104,13 @@ def test_the_record_says_where_it_is_from_and_how_well_it_agrees(tiny, graphs):
     assert record.artifact == path.name
     assert record.digest == digest_of(path)
     assert (record.card, record.interface, record.size, record.batch) == ("tiny", "frames", "96x160", 1)
-    assert record.normalisation["std"] == pytest.approx(STD)
-    assert record.normalisation["input_scale"] == [1, 1, 1]
-    assert record.source["layout"] == "hub"
-    assert record.source["weights"] == read_checkpoint(tiny).digest
-    assert record.agreement["pixel_agreement"] >= 0.9999
-    assert record.agreement["logits_error"] <= 1e-4
-    assert record.agreement["pixels"] == 2 * 96 * 160
+    assert record.normalisation.std == pytest.approx(STD)
+    assert record.normalisation.input_scale == (1, 1, 1)
+    assert record.source.layout == "hub"
+    assert record.source.weights == read_checkpoint(tiny).digest
+    assert record.agreement.pixel_agreement >= 0.9999
+    assert record.agreement.logits_error <= 1e-4
+    assert record.agreement.pixels == 2 * 96 * 160
     assert record.cost["nodes"] == len(onnx.load(path).graph.node)
 
 
@@ -171,9 +171,9 @@ def test_fp16_is_in_the_graph_and_in_the_record(tiny, tmp_path):
     assert facts["segdeploy.precision"] == "fp16"
     record = read_record(exported.path)
     assert record == exported.record
-    assert (record.precision, record.islands) == ("fp16", ["Transpose", "Sub"])
-    assert record.agreement["pixel_agreement"] >= 0.995
-    assert 1e-5 < record.agreement["logits_error"] <= 1e-2  # FP16's own numbers: FP32 is ten times nearer
+    assert (record.precision, record.islands) == ("fp16", ("Transpose", "Sub"))
+    assert record.agreement.pixel_agreement >= 0.995
+    assert 1e-5 < record.agreement.logits_error <= 1e-2  # FP16's own numbers: FP32 is ten times nearer
     assert record.digest == digest_of(exported.path)
     frames = frames_of(2, 96, 160)
     assert np.mean(run(exported.path, frames) == reference(tiny, frames)[1]) >= 0.995
@@ -204,7 +204,7 @@ def test_what_overflows_stays_fp32(tmp_path):
     assert record.islands[0] == "network.stages.0.embed/Conv"
     assert record.islands[-1].endswith("LayerNormalization")
     assert len(record.islands) == 4  # with the reshape and the transpose between the two
-    assert record.agreement["pixel_agreement"] >= 0.995
+    assert record.agreement.pixel_agreement >= 0.995
 
 
 def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_a_card_gives_the_labels(tmp_path):
     numbered = [f"LABEL_{index}" for index in range(19)]
     folder = write_checkpoint(tmp_path / "numbered", TINY, numbered)
     exported = export_onnx(folder, card="segformer-b0-demo", size=Size(64, 64), output=tmp_path / "out")
-    assert exported.record.classes == list(read_card("segformer-b0-demo").labels.names)
+    assert exported.record.classes == read_card("segformer-b0-demo").labels.names
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
     record = read_record(half.path)
     assert record == half.record
     assert record.precision == "fp16"
-    assert record.agreement["with"] == "the FP32 graph"
-    assert 0.995 <= record.agreement["pixel_agreement"] < 1
-    assert 0 < record.agreement["logits_error"] < 1e-2
-    assert [step["step"] for step in record.ledger] == ["fp32", "fp16"]
+    assert record.agreement.compared_with == "the FP32 graph"
+    assert 0.995 <= record.agreement.pixel_agreement < 1
+    assert 0 < record.agreement.logits_error < 1e-2
+    assert [step.name for step in record.ledger] == ["fp32", "fp16"]
     assert record.verdict.startswith("FP16 changes ")
-    assert record.classes == ["road", "kerb", "sky", "car", "bus"]
+    assert record.classes == ("road", "kerb", "sky", "car", "bus")
     model = onnx.load(half.path)
     assert str(read_precision(model)) == "fp16"
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
@@ -43,7 +43,7 @@ def test_the_batch_stays_open(graphs, tmp_path):
 def test_on_images_of_ones_own(graphs, tmp_path):
     write_cityscapes(tmp_path / "city", 3, seed=4, height=96, width=160)
     half = write_half(graphs("frames"), images=tmp_path / "city" / "leftImg8bit", output=tmp_path / "out")
-    assert half.record.agreement["pixels"] == 3 * 96 * 160
+    assert half.record.agreement.pixels == 3 * 96 * 160
 
 
 def test_a_quantised_graph_becomes_int8_and_fp16(graphs, tmp_path):

@@ -1,9 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 
 from segdeploy.model.labels import generated_labels
+from segdeploy.model.record import LedgerStep, WorstClass
+from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.confusion import Confusion
 from segdeploy.prove.judge import Verdict
-from segdeploy.prove.ledger import drop_of, first_step, in_words, judged_on, step, worst_class
+from segdeploy.prove.ledger import (
+    drop_of,
+    exported_step,
+    first_step,
+    in_words,
+    judged_on,
+    step_of,
+    worst_class,
+)
 
 LABELS = generated_labels(["road", "rider", "sky"])
 
@@ -50,17 +62,25 @@ def test_whether_calibration_saw_what_is_judged_on():
 
 
 def test_a_step_has_what_it_cost_and_where_its_multiplications_are():
-    one = step("int8", OWN, INT8, LABELS, {"int8": 0.9, "fp32": 0.1})
-    assert one["compared_with"] == "the FP32 graph"
-    assert (one["logits_error"], one["pixel_agreement"], one["kl"]) == (0.01, 0.96, 0.5)
-    assert one["miou"] == INT8.miou
-    assert one["pixel_accuracy"] == 134 / 150
-    assert one["worst_class"]["name"] == "rider"
-    assert one["macs"] == {"int8": 0.9, "fp32": 0.1}
+    assert step_of("int8", OWN, INT8, LABELS, {"int8": 0.9, "fp32": 0.1}, 150) == LedgerStep(
+        name="int8",
+        compared_with="the FP32 graph",
+        pixel_agreement=0.96,
+        pixels=150,
+        logits_error=0.01,
+        logits_rms=0.0,
+        kl=0.5,
+        miou=INT8.miou,
+        pixel_accuracy=134 / 150,
+        worst_class=WorstClass("rider", 100 * (45 / 60 - 50 / 60)),
+        macs={"int8": 0.9, "fp32": 0.1},
+    )
 
 
 def test_the_first_step_is_the_export_s_comparison_scored_here():
-    seen = {"with": "PyTorch FP32", "logits_error": 1e-6, "pixel_agreement": 1.0, "pixels": 5}
-    one = first_step(OWN, seen, {"fp32": 1.0})
-    assert (one["compared_with"], one["logits_error"], one["miou"]) == ("PyTorch FP32", 1e-6, OWN.miou)
-    assert first_step(OWN, None, {"fp32": 1.0})["compared_with"] is None
+    exported = exported_step("fp32", Agreement(2, 400, 396, 2e-4, 1e-5), "PyTorch FP32", {})
+    assert exported == LedgerStep("fp32", "PyTorch FP32", 0.99, 400, 2e-4, 1e-5)
+    one = first_step(OWN, exported, {"fp32": 1.0})
+    assert one == replace(exported, miou=OWN.miou, pixel_accuracy=140 / 150, macs={"fp32": 1.0})
+    alone = first_step(Verdict(0, 0, 1, None), None, {"fp32": 1.0})
+    assert alone == LedgerStep("fp32", macs={"fp32": 1.0})

@@ -17,7 +17,7 @@ from segdeploy import files, networks
 from segdeploy.cli import main
 from segdeploy.convert import export
 from segdeploy.convert.engine.build import build
-from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import EngineError, RequestError
@@ -25,6 +25,7 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.gathers import sampling_as_gathers
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
+from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import card_of, signature_of
@@ -153,7 +154,9 @@ def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
     sides, first = (stored[name] for name in nodes[0].input[1:3])
     assert (sides.tolist(), first.tolist()) == ([[3, 5], [6, 10], [12, 20]], [0, 15, 75])
     assert (sides.dtype, first.dtype) == (np.int32, np.int32)
-    assert made.record.agreement["with"] == "PyTorch FP32, with 2 TensorRT plugins computed by GridSample"
+    assert (
+        made.record.agreement.compared_with == "PyTorch FP32, with 2 TensorRT plugins computed by GridSample"
+    )
     assert len(plugins_of(model)) == 2
     stand_in = without_plugins(model)
     onnx.checker.check_model(stand_in, full_check=True)
@@ -173,7 +176,7 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
 @pytest.mark.parametrize("form", ["gridsample", "gather"])
 def test_fp16_agrees_and_nvidias_builder_takes_it(form, written, card, tmp_path):
     made = export_onnx(written, card=card, interface="frames", msda=form, fp16=True, output=tmp_path)
-    assert made.record.agreement["pixel_agreement"] >= 0.99
+    assert made.record.agreement.pixel_agreement >= 0.99
     assert len(made.record.islands) < made.record.cost["nodes"] / 4
     # how far a point is from its pixel is told in FP32: FP16 knows a place of 500 to a half only
     distance = "network.pixels.layers.0.attention.sample/Sub"
@@ -238,11 +241,11 @@ def test_the_build_picks_the_form_by_the_version(
     )
     assert note in " ".join(done.advice)
     assert bool(note) == bool(done.advice)
-    sampling = done.record.engine["sampling"]
-    assert (sampling["nodes"], sampling["as"]) == (6, form)
+    sampling = done.record.engine.sampling
+    assert (sampling.nodes, sampling.form) == (6, form)
     assert ("--msda" in rebuild(done.record)) == (asked is not None)
-    assert sampling["why"] in "".join(done.advice)
-    assert done.record.engine["graph"]["digest"] == files.digest_of(path)  # what it is compared with
+    assert sampling.why in "".join(done.advice)
+    assert done.record.engine.graph.digest == files.digest_of(path)  # what it is compared with
     assert list(tmp_path.glob("*.onnx")) == []
 
 
@@ -250,7 +253,7 @@ def test_a_graph_of_gathers_is_built_as_it_is(exported, tensorrt_here, tmp_path)
     tensorrt_here("10.16.1")
     path = exported("frames", "gather").path
     done = engine_of(path, tmp_path, msda="gridsample")
-    assert done.record.engine["sampling"] is None
+    assert done.record.engine.sampling is None
     assert done.advice == ["--msda gridsample: there is no GridSample in gather.frames.onnx"]
     assert engine_of(path, tmp_path).advice == []
 
@@ -320,7 +323,7 @@ def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, written, exported,
             written, card=card, interface="frames", batch=None, fp16=True, output=tmp_path
         ).path
     done = engine_of(path, tmp_path, "tensorrt-rtx", msda="gather", profile=Profile(1, 1, 2))
-    assert done.record.engine["sampling"]["as"] == "gather"
+    assert done.record.engine.sampling.form == "gather"
     assert done.record.precision == ("fp16" if fp16 else "fp32")
 
 
@@ -328,9 +331,9 @@ def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(expor
     tensorrt_here("10.16.1")
     path = exported("frames", "plugin").path
     record = engine_of(path, tmp_path).record
-    assert record.engine["graph"]["name"] == path.name
+    assert record.engine.graph.name == path.name
     other = engine_of(exported("frames", "gather").path, tmp_path).record
-    assert record.engine["golden"] == other.engine["golden"]
+    assert record.engine.golden == other.engine.golden
     for asked in ("fp16", "int8"):
         with pytest.raises(
             RequestError, match=f"--{asked} is judged in ONNX Runtime.*leave out --{asked}, or export"
@@ -383,7 +386,7 @@ def test_int8_through_the_quantiser(exported, tmp_path):
     write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
     done = quantize(exported("frames", "gather").path, request, output=tmp_path / "out")
-    assert done.record.calibration["int8_share"] > 0.9
+    assert done.record.calibration.int8_share > 0.9
     kinds = [node.op_type for node in onnx.load(done.path).graph.node]
     assert kinds.count("QuantizeLinear") > 40
     mixed = quantize(

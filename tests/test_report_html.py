@@ -12,9 +12,9 @@ from browser import Page, find_chromium
 from segdeploy import scenes
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
-from segdeploy.measure.report import charts, write_report
+from segdeploy.measure.report import accuracy, charts, write_report
 from segdeploy.measure.report.findings import look_into
-from segdeploy.model.record import record_path
+from segdeploy.model.record import LedgerStep, WorstClass, record_path
 
 HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go
 VERDICT = "</style></script><script>alert(2)</script><img src=x onerror=alert(3)>"
@@ -85,6 +85,68 @@ def test_every_section_is_there_with_its_content(outline):
     assert "Medians, one stage after the other" in charts
     assert charts.count("Layers from input to output") == 2
     assert "missing" not in {one.get("class") for one in outline.of("p")}
+
+
+class Rows(HTMLParser):
+    """The cells of each table, row by row, under the table's caption."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tables, self.inside = {}, None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table":
+            self.rows = []
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+        self.inside = tag
+
+    def handle_data(self, data):
+        if self.inside == "caption":
+            self.tables.setdefault(data, []).append(self.rows)
+        elif self.inside in ("th", "td"):
+            self.rows[-1][-1] += data
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+def test_the_ledger_says_what_each_step_cost(graphs, images, tmp_path):
+    """Cell by cell: how much of a graph is INT8 stands where its heading says so."""
+    graph = graphs("frames")
+    asked = ["--images", str(images), "--max-drop", "100", "--fp16", "-o", str(tmp_path)]
+    assert main(["quantize", str(graph), *asked]) == 0
+    (beside,) = tmp_path.glob("*.onnx.json")
+    record = json.loads(beside.read_text())
+    page = write_report(tmp_path, tmp_path / "r.html").read_text()
+    ((headings, *rows),) = Rows(page).tables["What each step cost"]
+    assert headings == [
+        "step", "compared with", "equal pixels, %", "mIoU, %", "pixel accuracy, %", "worst class", "in INT8, %",
+    ]  # fmt: skip
+    fp16, both = record["ledger"][1:]
+    share = both["macs"]["int8"]
+    assert 0.9 < share < 1
+    assert rows == [
+        ["fp32", "PyTorch FP32", "100.0000", "–", "–", "–", "0"],
+        ["fp16", "the FP32 graph", f"{100 * fp16['pixel_agreement']:.4f}", "–", "–", "–", "0"],
+        [
+            "int8+fp16", "the FP32 graph", f"{100 * both['pixel_agreement']:.4f}", "–", "–", "–", f"{100 * share:.0f}",
+        ],
+    ]  # fmt: skip
+
+
+def test_a_step_of_an_older_record_does_not_say_how_much_is_int8():
+    worst = WorstClass("car", -1.25)
+    step = LedgerStep(
+        "int8", "the FP32 graph", 0.975, miou=0.5, pixel_accuracy=0.75, worst_class=worst, macs={"int8": 0.94}
+    )
+    assert accuracy.row_of(step) == [
+        "int8", "the FP32 graph", "97.5000", "50.00", "75.00", "car -1.2", "94",
+    ]  # fmt: skip
+    assert accuracy.row_of(LedgerStep("int8")) == ["int8", "–", "–", "–", "–", "–", "–"]
 
 
 def test_numbers_are_those_of_the_files(folder, outline):

@@ -4,11 +4,12 @@ import onnx
 import pytest
 
 from segdeploy.convert.engine.build import build
-from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.fp16 import to_fp16
+from segdeploy.model.engine import Profile
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -19,7 +20,7 @@ def engine_of(path, batch):
     """Built as `segdeploy build-engine` builds it, beside its graph; that it cannot run here is in its record."""
     request = EngineRequest(targets=("sm_86",), profile=None if batch else Profile(1, 2, 4))
     built = build(path, request, path.parent, flavour=open_flavour("tensorrt-rtx"))
-    assert built.record.engine["targets"] == ["sm_86"]
+    assert built.record.engine.targets == ("sm_86",)
     return built.path
 
 
@@ -73,7 +74,7 @@ def test_the_bundled_b0_builds_in_int8(interface, fp16, images, tmp_path):
     )
     request = Request(images=images, probes=2, max_drop=100, equalise="off", fp16=fp16)
     done = quantize(exported.path, request, output=tmp_path)
-    assert done.record.calibration["int8_share"] == 1
+    assert done.record.calibration.int8_share == 1
     assert engine_of(done.path, 1).stat().st_size > 1 << 20
 
 

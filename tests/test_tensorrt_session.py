@@ -1,5 +1,6 @@
 """The session's logic, on a GPU and a runtime made of numpy that hold what each TensorRT really holds."""
 
+import json
 import sys
 import threading
 from dataclasses import replace
@@ -7,13 +8,15 @@ from dataclasses import replace
 import fake_runtime
 import numpy as np
 import pytest
+from engine_records import facts_of_engine, record_of_engine
 from fake_runtime import FakeDevice, fake_module, plan
 
 from segdeploy import flavour
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.files import digest_of
+from segdeploy.model.engine import EngineMemory, EngineOptions, Verified
 from segdeploy.model.labels import generated_labels
-from segdeploy.model.record import ArtifactRecord
+from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run import cuda
 from segdeploy.run.device_array import DeviceArray
@@ -90,22 +93,11 @@ class Machine:
             interface, eaten, answered, Size(HEIGHT, WIDTH), batch, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0),
             generated_labels(["red", "green", "blue"], "three"), "linear", "mine",
         )  # fmt: skip
-        engine = {
-            "flavour": here,
-            "version": self.module.__version__.rpartition(".")[0],
-            "graph": {"name": "x.onnx", "digest": "ab"},
-            "device": None if version == "rtx" else {"name": "Test GPU", "compute_capability": "8.6"},
-            "targets": ["sm_86"] if version == "rtx" else [],
-            "profile": dict(zip(("min", "opt", "max"), profile, strict=True)),
-            "metadata": signature.metadata(),
-            "memory": {"engine_bytes": path.stat().st_size, "device_bytes": None},
-            "options": {},
-            "golden": [],
-        }
-        record = ArtifactRecord(
-            name, digest_of(path), "mine", interface, f"{HEIGHT}x{WIDTH}", batch, "fp32", 17, {}, "linear",
-            ["red", "green", "blue"], {}, {}, command="segdeploy build-engine x.onnx", engine=engine | facts,
-        )  # fmt: skip
+        built = {"flavour": here, "version": self.module.__version__.rpartition(".")[0]}
+        if version == "rtx":
+            built |= {"device": None, "targets": ("sm_86",)}
+        engine = facts_of_engine(path, signature, profile, **(built | facts))
+        record = record_of_engine(path, signature, engine)
         self.record = record
         record.write(self.folder)
         return path
@@ -198,10 +190,8 @@ def test_a_profile_of_one_batch_fixes_the_batch(machine):
         ["labels", "OUTPUT", "uint8", (None, HEIGHT, WIDTH)],
     ]
     path.write_bytes(plan("brightest", open_batch, (2, 2, 2)))
-    memory = {"engine_bytes": path.stat().st_size}
-    replace(machine.record, digest=digest_of(path), engine=machine.record.engine | {"memory": memory}).write(
-        path.parent
-    )
+    engine = replace(machine.record.engine, memory=EngineMemory(path.stat().st_size, None))
+    replace(machine.record, digest=digest_of(path), engine=engine).write(path.parent)
     with open_session(path) as session:
         assert session.signature.batch == 2
         with pytest.raises(RequestError, match="takes 'frames' uint8 2×64×96×3, got"):
@@ -505,7 +495,7 @@ def test_a_record_without_its_engine(machine):
 
 def test_a_record_of_something_else(machine):
     path = machine.engine()
-    replace(machine.record, engine={}).write(path.parent)
+    replace(machine.record, engine=None).write(path.parent)
     assert "is the record of a graph, not of an engine" in refusal_of(path)
     (path.parent / "x.engine.json").write_text("{")
     with pytest.raises(GraphError, match="not a record that can be read"):
@@ -525,11 +515,13 @@ def test_an_engine_that_is_not_whole(machine):
 
 
 def test_an_engine_that_was_seen_to_be_wrong(machine):
-    wrong = {"done": False, "disagrees": True, "why": "slot 2 of batch 4 is wrong"}
-    path = machine.engine(verified=wrong, options={"fp16": True, "batch": "1:4:4", "dla": 0})
+    wrong = Verified(why="slot 2 of batch 4 is wrong", disagrees=True)
+    path = machine.engine(
+        verified=wrong, options=EngineOptions(fp16=True, batch="1:4:4", dla=0, optimization_level=0)
+    )
     assert refusal_of(path) == (
         "x.engine was compared with its graph, and is wrong: slot 2 of batch 4 is wrong. Rebuild it:"
-        " segdeploy build-engine x.onnx --fp16 --batch 1:4:4 --dla 0"
+        " segdeploy build-engine x.onnx --fp16 --batch 1:4:4 --optimization-level 0 --dla 0"
     )
     with TensorrtSession(path, record=machine.record) as session:  # to compare it again
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
@@ -538,17 +530,21 @@ def test_an_engine_that_was_seen_to_be_wrong(machine):
 @pytest.mark.parametrize("key", ["flavour", "version", "graph", "profile", "metadata", "memory", "options"])
 def test_a_record_that_lacks_something(key, machine):
     path = machine.engine()
-    engine = {name: value for name, value in machine.record.engine.items() if name != key}
-    replace(machine.record, engine=engine).write(path.parent)
-    assert f"the record x.engine.json does not say {key}" in refusal_of(path)
-    replace(machine.record, engine={**engine, key: None}).write(path.parent)
-    if key in ("graph", "profile", "memory"):
-        assert f"does not say {key}." in refusal_of(path)
+    beside = record_path(path)
+    facts = json.loads(beside.read_text())
+    facts["engine"][key] = None
+    beside.write_text(json.dumps(facts))
+    with pytest.raises(GraphError, match=rf"engine\.{key} is null; expected .*; build the engine again"):
+        open_session(path)
+    del facts["engine"][key]
+    beside.write_text(json.dumps(facts))
+    with pytest.raises(GraphError, match=f"engine has no '{key}'"):
+        open_session(path)
 
 
 def test_the_command_is_made_of_what_was_asked_for(machine):
     machine.engine(
-        options={"int8": True, "workspace_gib": 4.0, "optimization_level": 5, "version_compatible": True}
+        options=EngineOptions(int8=True, workspace_gib=4.0, optimization_level=5, version_compatible=True)
     )
     assert compatibility.rebuild(machine.record) == (
         "segdeploy build-engine x.onnx --int8 --workspace 4.0 --optimization-level 5 --version-compatible"
@@ -557,7 +553,7 @@ def test_the_command_is_made_of_what_was_asked_for(machine):
         "segdeploy build-engine x.onnx --int8 --runtime tensorrt-rtx --batch 1:2:2 --workspace 4.0"
         " --optimization-level 5"
     )
-    machine.engine(options={"int8": True, "calibrator": "tensorrt", "timing_cache": "t.cache"})
+    machine.engine(options=EngineOptions(int8=True, calibrator="tensorrt", timing_cache="t.cache"))
     assert compatibility.rebuild(machine.record) == (
         "segdeploy build-engine x.onnx --int8 --calibrator tensorrt --images DIR --timing-cache t.cache"
     )
@@ -600,7 +596,7 @@ def test_an_engine_of_another_patch_version(machine):
 
 
 def test_a_version_compatible_engine(machine):
-    path = machine.engine("10.3.0", options={"version_compatible": True})
+    path = machine.engine("10.3.0", options=EngineOptions(version_compatible=True))
     machine.install("10.16.1")
     with open_session(path) as session:
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
@@ -636,7 +632,7 @@ def test_an_engine_of_another_gpu(machine):
 
 
 def test_a_hardware_compatible_engine(machine):
-    path = machine.engine(options={"hardware_compatible": True})
+    path = machine.engine(options=EngineOptions(hardware_compatible=True))
     machine.module.device = machine.device = FakeDevice("Newer GPU", "12.0")
     with open_session(path) as session:
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
@@ -660,7 +656,7 @@ def test_an_rtx_engine_for_other_targets(machine):
 
 @pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")
 def test_an_rtx_engine_that_rtx_itself_refuses(machine):
-    path = machine.engine("rtx", targets=[])
+    path = machine.engine("rtx", targets=())
     machine.module.validity = (machine.module.EngineValidity.INVALID, 2 | 16)
     assert refusal_of(path) == (
         "TensorRT-RTX 1.7.1 says that x.engine cannot run on this Test GPU (compute capability 8.6): UNSUPPORTED_CC,"
@@ -673,10 +669,8 @@ def test_an_rtx_engine_that_rtx_itself_refuses(machine):
 def test_an_engine_that_tensorrt_cannot_read(machine):
     path = machine.engine()
     path.write_bytes(b"not a plan")
-    memory = {"engine_bytes": path.stat().st_size}
-    replace(machine.record, digest=digest_of(path), engine=machine.record.engine | {"memory": memory}).write(
-        path.parent
-    )
+    engine = replace(machine.record.engine, memory=EngineMemory(path.stat().st_size, None))
+    replace(machine.record, digest=digest_of(path), engine=engine).write(path.parent)
     assert refusal_of(path) == (
         "x.engine cannot be loaded by TensorRT 10.3.0: Serialization assertion magicTag failed. Rebuild it:"
         " segdeploy build-engine x.onnx"

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import onnxruntime
 import pytest
+from engine_records import facts_of_engine, record_of_engine
 from fake_runtime import FakeDevice, fake_module, plan
 
 from segdeploy import files, flavour
 from segdeploy.cli import main
 from segdeploy.errors import EngineDisagrees, EngineError, OutputError
-from segdeploy.files import digest_of
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.load import read_graph
-from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.model.engine import Binding, BuiltFrom, EngineOptions, EngineProof, Sampling, Verified
+from segdeploy.model.record import ArtifactRecord, LedgerStep, read_record
 from segdeploy.prove import golden, verify
 from segdeploy.prove.agreement import Agreement
 from segdeploy.run import cuda
@@ -48,19 +49,8 @@ def engine(graphs, tmp_path, monkeypatch):
             ["labels", "OUTPUT", "uint8", (batch, 96, 160)],
         ]
         path.write_bytes(plan("tiny", bindings, profile))
-        record = ArtifactRecord(
-            "tiny.engine", digest_of(path), "tiny", "frames", "96x160", batch, "fp32", 17, {}, "pillow",
-            list(signature.labels.names), {}, {}, command="segdeploy build-engine tiny.onnx",
-            engine={
-                "flavour": "tensorrt", "version": "10.16.1", "graph": {"name": "tiny.onnx", "digest": "ab"},
-                "device": {"name": "Test GPU", "compute_capability": "8.6"}, "targets": [],
-                "profile": dict(zip(("min", "opt", "max"), profile, strict=True)), "metadata": signature.metadata(),
-                "memory": {"engine_bytes": path.stat().st_size}, "options": {}, "golden": frames,
-                "verified": {"done": False, "why": "no GPU"},
-                "bindings": [{"name": "frames", "shape": [None, 96, 160, 3]}],
-                **dict(engine),
-            },
-        )  # fmt: skip
+        built = facts_of_engine(path, signature, profile, graph=BuiltFrom("tiny.onnx", "ab"), golden=frames)
+        record = record_of_engine(path, signature, replace(built, **dict(engine)), batch=batch)
         record = replace(record, **facts)
         record.write(tmp_path)
         return path, record
@@ -71,16 +61,13 @@ def engine(graphs, tmp_path, monkeypatch):
 
 def test_an_engine_that_answers_right(engine):
     path, record = engine()
-    assert verify.prove(path, record) == {
-        "done": True, "with": "ONNX Runtime", "pixel_agreement": 1.0, "worst_slot": 1.0, "batches": [1, 2, 4],
-        "frames": 3, "device": "Test GPU",
-    }  # fmt: skip
+    assert verify.prove(path, record) == EngineProof("ONNX Runtime", 1.0, 1.0, (1, 2, 4), 3, "Test GPU")
 
 
-@pytest.mark.parametrize(("profile", "batches"), [((1, 1, 1), [1]), ((4, 4, 4), [4]), ((2, 2, 4), [2, 4])])
+@pytest.mark.parametrize(("profile", "batches"), [((1, 1, 1), (1,)), ((4, 4, 4), (4,)), ((2, 2, 4), (2, 4))])
 def test_every_profile_point_and_no_other(profile, batches, engine):
     path, record = engine(profile=profile)
-    assert verify.prove(path, record)["batches"] == batches
+    assert verify.prove(path, record).batches == batches
 
 
 def flip_slot(slot, batch, share=1.0):
@@ -141,11 +128,10 @@ def test_the_bugs_of_grid_sample(version, opset, said, engine):
 
 
 def test_an_engine_of_gathers_has_no_bug_of_grid_sample(engine):
-    built = {"version": "10.16.1", "sampling": {"nodes": 2, "as": "gather", "why": "…"}}
-    _, record = engine(engine=built, cost={"nodes": 9, "GridSample": 2})
+    _, record = engine(engine={"sampling": Sampling(2, "gather", "…")}, cost={"nodes": 9, "GridSample": 2})
     wrong = [verify.Seen(1, 0, Agreement(1, 100, 10, None))]
     assert verify.advice(wrong, wrong, record).startswith("No known bug fits")
-    built["sampling"]["as"], built["options"] = "gridsample", {"msda": "gridsample"}
+    built = {"sampling": Sampling(2, "gridsample", "…"), "options": EngineOptions(msda="gridsample")}
     _, record = engine(engine=built)  # a graph from elsewhere, of which nothing else is known
     assert verify.advice(wrong, wrong, record).endswith("10.13 to 11.1): build it without --msda gridsample")
 
@@ -166,7 +152,7 @@ def test_bounds(precision, share, passes, engine):
         with pytest.raises(EngineDisagrees, match=r"99\.90%" if precision == "fp32" else r"99\.00%"):
             verify.prove(path, record)
     else:
-        assert verify.prove(path, record)["worst_slot"] < 1
+        assert verify.prove(path, record).worst_slot < 1
 
 
 def test_a_cards_own_bound(engine, monkeypatch):
@@ -174,7 +160,7 @@ def test_a_cards_own_bound(engine, monkeypatch):
     card = verify.read_card("segformer-b0-demo")
     assert verify.bound_of(record) == 0.99
     monkeypatch.setattr(verify, "read_card", lambda name: replace(card, min_pixel_agreement_fp16=0.97))
-    assert verify.prove(path, record)["worst_slot"] < 0.99
+    assert verify.prove(path, record).worst_slot < 0.99
 
 
 @pytest.mark.parametrize(
@@ -187,7 +173,7 @@ def test_a_bug_is_named_only_where_it_was_seen(version, fits, engine):
     said = verify.advice(below, seen, record)
     assert ("#4853" in said) is fits
     assert said.endswith("build it with --batch 1")
-    rtx = replace(record, engine=record.engine | {"flavour": "tensorrt-rtx"})
+    rtx = replace(record, engine=replace(record.engine, flavour="tensorrt-rtx"))
     assert verify.advice(below, seen, rtx) == "It is right at batch 1: build it with --batch 1"
 
 
@@ -195,7 +181,8 @@ def test_a_batch_of_one_that_was_not_seen(engine):
     _, record = engine()
     below = [verify.Seen(4, 2, Agreement(1, 100, 10, None))]
     assert "was not seen: build it with --batch 1" in verify.advice(below, below, record)
-    fixed = replace(record, engine=record.engine | {"bindings": [{"shape": [4, 96, 160, 3]}]})
+    bindings = (Binding("frames", "input", "uint8", (4, 96, 160, 3)),)
+    fixed = replace(record, engine=replace(record.engine, bindings=bindings))
     said = verify.advice(below, below, fixed)
     assert "was not seen: export the graph with --batch 1 and build that" in said
     assert "#" not in said
@@ -209,12 +196,12 @@ def test_the_command(engine, capsys):
         " GPU)\n"
     )
     record = read_record(path)
-    assert record.engine["verified"]["done"] is True
-    step = {"step": "engine", "compared_with": "the graph in ONNX Runtime", "pixel_agreement": 1.0}
-    assert record.ledger == [step]
+    assert record.engine.verified == Verified(EngineProof("ONNX Runtime", 1.0, 1.0, (1, 2, 4), 3, "Test GPU"))
+    step = LedgerStep("engine", "the graph in ONNX Runtime", 1.0)
+    assert record.ledger == (step,)
     assert main(["verify", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["batches"] == [1, 2, 4]
-    assert read_record(path).ledger == [step]  # it was proven twice, and is said once
+    assert read_record(path).ledger == (step,)  # it was proven twice, and is said once
 
 
 def test_the_command_on_drift(engine, capsys):
@@ -223,16 +210,16 @@ def test_the_command_on_drift(engine, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("segdeploy: tiny.engine disagrees with tiny.onnx: in slot 2 of batch 4")
-    verified = read_record(path).engine["verified"]
-    assert verified["done"] is False
-    assert verified["disagrees"] is True
-    assert "#4853" in verified["why"]
+    verified = read_record(path).engine.verified
+    assert verified.proof is None
+    assert verified.disagrees is True
+    assert "#4853" in verified.why
     assert "Its record is marked, and segdeploy will not run it. Rebuild it: segdeploy" in said.err
     assert path.is_file()
     with pytest.raises(EngineError, match=r"was compared with its graph, and is wrong: .*#4853"):
         open_session(path)
-    assert main(["inspect", str(path)]) == 1  # this record has no layers
-    assert "does not say layers, memory.device_bytes of the engine" in capsys.readouterr().err
+    assert main(["inspect", str(path)]) == 0
+    assert "verified  the engine is wrong and is not run: tiny.engine disagrees" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_does_not_lose_the_result(engine, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.cli.quantize import calibration_options, describe_calibration
+from segdeploy.cli.words import layers_in_words, verified_in_words
 from segdeploy.convert.engine.request import FORMS, LEVELS
 from segdeploy.flavour import NAMES
 
@@ -60,8 +61,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
     from segdeploy.convert.build_engine import DeployRequest, deploy
-    from segdeploy.convert.engine.request import EngineRequest, Profile, parse_targets
+    from segdeploy.convert.engine.request import EngineRequest, parse_targets
     from segdeploy.convert.int8.request import request_for
+    from segdeploy.model.engine import Profile
 
     engine = EngineRequest(
         fp16=arguments.fp16,
@@ -103,43 +105,18 @@ def as_json(done: Deployed) -> dict[str, Any]:
 
 def show(done: Deployed) -> None:
     record = done.built.record
-    engine = record.engine
+    engine = record.engine_facts
     for graph in done.graphs:
         print(f"{graph}: made on the way")
-    size, seconds = engine["memory"]["engine_bytes"] / 1e6, engine["build_seconds"]
+    size, seconds = engine.memory.engine_bytes / 1e6, engine.build_seconds
     print(f"{done.built.path}: {record.precision}, {size:.1f} MB, built in {seconds:.1f} s")
-    print(f"layers: {layers_in_words(engine['layers'])}")
-    if engine["dla"]:
-        print(
-            f"DLA: {engine['dla']['on_dla']} of {engine['dla']['layers']} layers; the others fall back to the GPU"
-        )
-    print(f"verified: {verified_in_words(engine['verified'])}")
+    print(f"layers: {layers_in_words(engine.layers)}")
+    if engine.dla:
+        print(f"DLA: {engine.dla.on_dla} of {engine.dla.layers} layers; the others fall back to the GPU")
+    print(f"verified: {verified_in_words(engine.verified)}")
     if record.verdict:
         print(record.verdict)
     for note in done.built.advice:
         print(f"note: {note}")
-    if not engine["verified"]["done"]:
+    if engine.verified.proof is None:
         print(f"next, on the target: segdeploy verify {shlex.quote(str(done.built.path))}")
-
-
-def layers_in_words(layers: dict[str, Any]) -> str:
-    if layers["source"] == "unknown":
-        return "precision not known: TensorRT chose it, and its inspector does not tell where sizes are open"
-    shares = ", ".join(
-        f"{count} {name} ({count / max(layers['total'], 1):.0%})"
-        for name, count in layers["by_precision"].items()
-        if count
-    )
-    said = {"inspector": "as TensorRT's inspector says", "network": "by the types of the network"}[
-        layers["source"]
-    ]
-    return f"{shares} of {layers['total']}, {said}"
-
-
-def verified_in_words(verified: dict[str, Any]) -> str:
-    if verified.get("disagrees"):
-        return f"the engine is wrong and is not run: {verified['why']}"
-    if not verified["done"]:
-        return f"no ({verified['why']})"
-    batches = ", ".join(map(str, verified["batches"]))
-    return f"{verified['pixel_agreement']:.4%} of the pixels equal to {verified['with']}, at batch {batches}"

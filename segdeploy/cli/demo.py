@@ -22,7 +22,7 @@ def execute(arguments: argparse.Namespace) -> int:
         f"""The bundled SegFormer-B0 is now {demo.exported.path}.
 It was compared with PyTorch: {demo.exported.agreement}.
 Its INT8 form is {demo.int8.path}.
-{demo.int8.words}.
+{demo.int8.record.verdict}.
 On {demo.images} made scenes it never saw it scores {demo.miou:.1%} mIoU, {demo.pixel_accuracy:.1%} of the pixels.
 It knows made scenes only: for a real street take a real checkpoint.
 Its DeepStream configuration is {demo.configuration}.

@@ -82,12 +82,14 @@ def execute(arguments: argparse.Namespace) -> int:
     if record is None:
         print(f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known")
         return 0
-    print(f"{'made from':>10}  {record.source['checkpoint']} ({record.source['licence']})")
-    print(f"{'nodes':>10}  {record.cost['nodes']}, opset {record.opset}, {record.precision}")
+    print(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
+    print(
+        f"{'nodes':>10}  {record.cost.get('nodes', 'not counted')}, opset {record.opset}, {record.precision}"
+    )
     if record.islands:
         print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     for step in record.ledger:
-        print(f"{step['step']:>10}  {step_in_words(step)}")
+        print(f"{step.name:>10}  {step_in_words(step)}")
     judged = probes_in_words(record.calibration)
     if judged:
         print(f"{'judged':>10}  {judged}")

@@ -11,7 +11,9 @@ from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
 if TYPE_CHECKING:
-    from segdeploy.convert.int8.search import Sensitivity
+    from collections.abc import Sequence
+
+    from segdeploy.model.record import Sensitivity
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -101,32 +103,30 @@ def execute(arguments: argparse.Namespace) -> int:
             sensitivity=arguments.sensitivity,
         )
         done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
-    show(done.sensitivities)
-    keep = done.record.calibration["keep"]
-    seen = done.record.calibration["pixels_seen"]
+    show(done.calibration.sensitivities)
+    calibration = done.calibration
+    seen = calibration.pixels_seen
     if seen:
         shown = sorted(seen.items(), key=lambda one: -one[1])
         counts = ", ".join(f"{name} {pixels:,}" for name, pixels in shown if pixels)
         unseen = [name for name, pixels in shown if not pixels]
-        print(f"pixels seen in {done.record.calibration['images']} images: {counts}")
+        print(f"pixels seen in {calibration.images} images: {counts}")
         print(f"not seen: {', '.join(unseen) or 'no class'}")
-    print(f"{done.path}: {done.words}")
+    print(f"{done.path}: {done.record.verdict}")
     if arguments.cache_for:
         print(
             f"calibration cache for TensorRT {arguments.cache_for}: every INT8 layer has scales for what it reads and"
             " what it makes; which layers that TensorRT computes in INT8 was not seen on a device"
         )
-    print(f"kept out of INT8: {', '.join(keep) or 'nothing'}")
-    wider = done.record.calibration["widened"]
-    if wider:
-        print(f"with thresholds of least squared error: {', '.join(wider)}")
-    dead = done.record.calibration["dead"]
-    if dead:
-        print(f"out of INT8 because what they read was zero on every image: {', '.join(dead)}")
+    print(f"kept out of INT8: {', '.join(calibration.keep) or 'nothing'}")
+    if calibration.widened:
+        print(f"with thresholds of least squared error: {', '.join(calibration.widened)}")
+    if calibration.dead:
+        print(f"out of INT8 because what they read was zero on every image: {', '.join(calibration.dead)}")
     return 0
 
 
-def show(sensitivities: list[Sensitivity]) -> None:
+def show(sensitivities: Sequence[Sensitivity]) -> None:
     if not sensitivities:
         return
     print(f"{'alone in INT8':32}  {'changed labels':>14}  {'lost':>7}  {'KL':>9}  {'MMACs':>8}")

@@ -3,7 +3,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.model.engine import EngineProof
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -14,16 +17,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.prove.verify import verify
 
-    verify(arguments.engine, lambda verified: show(arguments, verified))
+    verify(arguments.engine, lambda proof: show(arguments, proof))
     return 0
 
 
-def show(arguments: argparse.Namespace, verified: dict[str, Any]) -> None:
+def show(arguments: argparse.Namespace, proof: EngineProof) -> None:
     if arguments.json:
-        print(json.dumps({"engine": str(arguments.engine)} | verified, indent=1))
+        print(json.dumps({"engine": str(arguments.engine)} | vars(proof), indent=1))
         return
-    batches = ", ".join(map(str, verified["batches"]))
+    batches = ", ".join(map(str, proof.batches))
     print(
-        f"{arguments.engine}: {verified['pixel_agreement']:.4%} of the pixels as {verified['with']} labels them"
-        f" (worst slot {verified['worst_slot']:.4%}; batches of {batches} on {verified['device']})"
+        f"{arguments.engine}: {proof.pixel_agreement:.4%} of the pixels as {proof.compared_with} labels them"
+        f" (worst slot {proof.worst_slot:.4%}; batches of {batches} on {proof.device})"
     )

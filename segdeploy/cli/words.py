@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segdeploy.model.engine import LayerCounts, Verified
+    from segdeploy.model.record import Calibration, LedgerStep
 
 
-def probes_in_words(calibration: dict[str, Any] | None) -> str:
+def probes_in_words(calibration: Calibration | None) -> str:
     from segdeploy.prove.ledger import judged_on
 
-    if not calibration or "held_out" not in calibration:
+    if calibration is None:
         return ""
-    where = judged_on(calibration["probes"], calibration["held_out"])
+    where = judged_on(calibration.probes, calibration.held_out)
     return f"{where}; a mIoU here is over the classes that their labels show, in evaluate also over those predicted"
 
 
-def step_in_words(step: dict[str, Any]) -> str:
-    words = "not compared with a network"
-    if step["compared_with"]:
-        words = f"{step['pixel_agreement']:.4%} of the pixels equal to {step['compared_with']}"
-    if step.get("logits_error") is not None:
-        words += f", largest logits error {step['logits_error']:.1e} of their range"
-    if step.get("miou") is not None:
-        words += f", mIoU {100 * step['miou']:.2f}, pixel accuracy {100 * step['pixel_accuracy']:.2f}"
-    if step.get("worst_class"):
-        worst = step["worst_class"]
-        words += f", worst {worst['name']} {worst['delta_points']:+.1f}"
-    if "macs" in step:
-        shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step["macs"].items()]
+def step_in_words(step: LedgerStep) -> str:
+    words = step.agreement_in_words
+    if step.logits_error is not None:
+        words += f", largest logits error {step.logits_error:.1e} of their range"
+    if step.miou is not None and step.pixel_accuracy is not None:
+        words += f", mIoU {100 * step.miou:.2f}, pixel accuracy {100 * step.pixel_accuracy:.2f}"
+    if step.worst_class is not None:
+        words += f", worst {step.worst_class.name} {step.worst_class.delta_points:+.1f}"
+    if step.macs:
+        shares = [f"{share:.0%} in {precision.upper()}" for precision, share in step.macs.items()]
         words += f", multiplications {' and '.join(shares)}"
     return words
+
+
+def layers_in_words(layers: LayerCounts) -> str:
+    if layers.source == "unknown":
+        return "precision not known: TensorRT chose it, and its inspector does not tell where sizes are open"
+    shares = ", ".join(
+        f"{count} {name} ({count / max(layers.total, 1):.0%})"
+        for name, count in layers.by_precision.items()
+        if count
+    )
+    said = {"inspector": "as TensorRT's inspector says", "network": "by the types of the network"}
+    return f"{shares} of {layers.total}, {said[layers.source]}"
+
+
+def verified_in_words(verified: Verified) -> str:
+    if verified.disagrees:
+        return f"the engine is wrong and is not run: {verified.why}"
+    if verified.proof is None:
+        return f"no ({verified.why})"
+    proof = verified.proof
+    batches = ", ".join(map(str, proof.batches))
+    return f"{proof.pixel_agreement:.4%} of the pixels equal to {proof.compared_with}, at batch {batches}"

@@ -11,7 +11,7 @@ from segdeploy.convert.engine.build import Built, build_locked
 from segdeploy.convert.engine.calibrator import demand_calibrator
 from segdeploy.convert.engine.job import Job, job_of
 from segdeploy.convert.engine.progress import Progress
-from segdeploy.convert.engine.request import Calibration, EngineRequest
+from segdeploy.convert.engine.request import CalibratorSource, EngineRequest
 from segdeploy.convert.engine.settings import demand_possible
 from segdeploy.convert.int8.quantize import Request as Quantisation
 from segdeploy.convert.int8.quantize import quantize
@@ -91,7 +91,7 @@ def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
     return flavour.can_be_typed and not request.calibrator and request.engine.dla is None
 
 
-def calibration_of(request: DeployRequest) -> Calibration | None:
+def calibration_of(request: DeployRequest) -> CalibratorSource | None:
     if not request.calibrator:
         return None
     given = request.quantisation
@@ -100,10 +100,10 @@ def calibration_of(request: DeployRequest) -> Calibration | None:
             "--calibrator tensorrt needs images to calibrate on: --images DIR; or a cache: --scales FILE"
         )
     if given.scales is not None:
-        return Calibration(cache=given.scales)
+        return CalibratorSource(cache=given.scales)
     found = images_of(given)
     count = min(given.count or MOST_IMAGES, len(found))
-    return Calibration(images=tuple(found[place * len(found) // count] for place in range(count)))
+    return CalibratorSource(images=tuple(found[place * len(found) // count] for place in range(count)))
 
 
 def images_of(quantisation: Quantisation) -> list[Path]:

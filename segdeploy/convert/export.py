@@ -6,11 +6,9 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import ModelProto
@@ -31,12 +29,13 @@ from segdeploy.graph.precision import PRECISION
 from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import tidy
 from segdeploy.model.card import ModelCard
-from segdeploy.model.record import ArtifactRecord, record_path
+from segdeploy.model.record import ArtifactRecord, ArtifactSource, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import Checkpoint, read_checkpoint
 from segdeploy.networks.interface import WithInterface, card_of, signature_of
 from segdeploy.prove.against_pytorch import Probe, demand, make_probe, prove
 from segdeploy.prove.agreement import Agreement
+from segdeploy.prove.ledger import exported_step, node_counts
 from segdeploy.prove.ranges import first_not_finite, measure_ranges
 from segdeploy.size import Size
 from segdeploy.version import __version__
@@ -95,30 +94,34 @@ def export_onnx(
         probe = make_probe(pair.plain, model_card, signature)
         seen = prove(model, part, probe, signature)
         demand(seen, model_card)
-        ledger = [step("fp32", seen, model)]
+        ledger = [exported_step("fp32", seen, compared_with(model), shares_of(model))]
         if fp16:
             progress("writing FP16, and comparing it with PyTorch")
             model, seen = in_fp16(model, part, probe, model_card, signature)
-            ledger.append(step("fp16", seen, model))
+            ledger.append(exported_step("fp16", seen, compared_with(model), shares_of(model)))
         record = ArtifactRecord(
-            path.name,
-            files.digest_of(part),
-            agreement=seen.as_json() | {"with": compared_with(model)},
-            ledger=ledger,
-            **facts_of(model, signature, model_card, checkpoint, fp16, command),
+            artifact=path.name,
+            digest=files.digest_of(part),
+            card=model_card.name,
+            interface=interface,
+            size=str(size),
+            batch=batch,
+            precision="fp16" if fp16 else "fp32",
+            opset=model.opset_import[0].version,
+            normalisation=Normalisation(model_card.mean, signature.scale, model_card.std),
+            resize=model_card.resize,
+            classes=model_card.labels.names,
+            source=ArtifactSource(
+                checkpoint.source, model_card.licence, checkpoint.layout, checkpoint.digest
+            ),
+            cost=node_counts(model),
+            ledger=tuple(ledger),
+            versions={"torch": torch.__version__, "onnx": onnx.__version__},
+            command=command,
+            islands=tuple(fp32_nodes(model)) if fp16 else (),
         )
         beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
-
-
-def step(name: str, seen: Agreement, model: ModelProto) -> dict[str, Any]:
-    return {
-        "step": name,
-        "compared_with": compared_with(model),
-        "logits_error": seen.logits_error,
-        "pixel_agreement": seen.pixel_agreement,
-        "macs": shares_of(model),
-    }
 
 
 def compared_with(model: ModelProto) -> str:
@@ -184,36 +187,6 @@ def describe(model: ModelProto, signature: Signature, checkpoint: Checkpoint) ->
     }
     onnx.helper.set_model_props(model, facts)
     model.producer_name, model.producer_version = "segdeploy", __version__
-
-
-def facts_of(
-    model: ModelProto, signature: Signature, card: ModelCard, checkpoint: Checkpoint, fp16: bool, command: str
-) -> dict[str, Any]:
-    return {
-        "card": card.name,
-        "interface": signature.interface,
-        "size": str(signature.size),
-        "batch": signature.batch,
-        "precision": "fp16" if fp16 else "fp32",
-        "islands": fp32_nodes(model) if fp16 else [],
-        "opset": model.opset_import[0].version,
-        "normalisation": {
-            "mean": list(card.mean),
-            "std": list(card.std),
-            "input_scale": list(signature.scale),
-        },
-        "resize": card.resize,
-        "classes": list(card.labels.names),
-        "source": {
-            "checkpoint": checkpoint.source,
-            "layout": checkpoint.layout,
-            "weights": checkpoint.digest,
-            "licence": card.licence,
-        },
-        "cost": {"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)},
-        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
-        "command": command,
-    }
 
 
 def save(model: ModelProto, path: Path) -> None:

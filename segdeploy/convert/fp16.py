@@ -6,17 +6,15 @@ in FP32, so what is judged is a graph in which every rounding is spelled out, as
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto
 
 from segdeploy import files, scenes
 from segdeploy.errors import ExportDisagrees, GraphError
-from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
+from segdeploy.graph.fp16 import rounding, to_fp16
 from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
 from segdeploy.graph.layers import name_nodes
 from segdeploy.graph.load import Graph, as_graph, graph_in
@@ -25,15 +23,14 @@ from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.card import ModelCard, known_cards, read_card
-from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
+from segdeploy.model.record import ArtifactRecord, record_of_graph, record_path
 from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Frame, read_frame
 from segdeploy.prove.agreement import MAX_LOGITS_RMS_FP16
 from segdeploy.prove.judge import Judge, Probe, Verdict
-from segdeploy.prove.ledger import step
+from segdeploy.prove.ledger import record_from_graph, step_of
 from segdeploy.prove.material import images_in, spread
 from segdeploy.prove.ranges import first_not_finite, measure_ranges
-from segdeploy.version import __version__
 
 PROBES = 8
 
@@ -90,16 +87,14 @@ def write_half(
     if open_batch:
         del half.graph.value_info[:]
         set_batch(half, None)
-    precision = str(read_precision(half))
-    write_facts(half, signature, precision)
+    write_facts(half, signature, str(read_precision(half)))
     target = output / f"{path.name.removesuffix('.onnx')}.fp16.onnx"
     parent = record_of_graph(path, graph.digest)
     with files.replacing_together(record_path(target), target) as (beside, part):
         data = half.SerializeToString()
         part.write_bytes(data)
         written = graph_in(data, target)
-        record = record_of(parent, signature, half, precision, judge, verdict, written.digest, target.name)
-        record = replace(record, command=command)
+        record = replace(record_of(parent, written, judge, verdict), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
     return Halved(written, record)
 
@@ -126,31 +121,14 @@ def demand(verdict: Verdict, name: str, card: ModelCard | None, *, int8: bool) -
     )
 
 
-def record_of(
-    parent: ArtifactRecord | None, signature: Signature, half: ModelProto, precision: str, judge: Judge,
-    verdict: Verdict, digest: str, name: str,
-) -> ArtifactRecord:  # fmt: skip
-    opset = next(item.version for item in half.opset_import if item.domain == "")
-    facts = parent or first_record(name, digest, signature, precision, opset)
+def record_of(parent: ArtifactRecord | None, graph: Graph, judge: Judge, verdict: Verdict) -> ArtifactRecord:
+    facts = record_from_graph(parent, graph, str(graph.precision))
+    pixels = sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in judge.probes)
+    this = step_of(facts.precision, judge.own, verdict, None, shares_of(graph.model), pixels)
     compared_with = f"the {(parent.precision if parent else 'fp32').upper()} graph"
-    this = step(precision, judge.own, verdict, None, shares_of(half)) | {"compared_with": compared_with}
     return replace(
         facts,
-        artifact=name,
-        digest=digest,
-        precision=precision,
-        opset=opset,
-        segdeploy=__version__,
-        islands=fp32_nodes(half),
-        cost={"nodes": len(half.graph.node), **Counter(node.op_type for node in half.graph.node)},
-        agreement={
-            "with": compared_with,
-            "pixel_agreement": verdict.pixel_agreement,
-            "logits_error": verdict.logits_error,
-            "logits_rms": verdict.logits_rms,
-            "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in judge.probes),
-        },
-        ledger=[*facts.ledger, this],
+        ledger=(*facts.ledger, replace(this, compared_with=compared_with)),
         verdict="; ".join(filter(None, [facts.verdict, changed(verdict)])),
     )
 

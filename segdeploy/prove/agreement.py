@@ -39,7 +39,7 @@ class Agreement:
             words += f" ({self.logits_rms:.1e} root mean square)"
         return words
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float | None]:
         return {
             "samples": self.samples,
             "pixels": self.pixels,

@@ -24,6 +24,7 @@ from segdeploy.errors import EngineError
 from segdeploy.graph.fp16 import HALF, Typed, rounding
 from segdeploy.graph.load import Graph
 from segdeploy.graph.plugins import without_plugins
+from segdeploy.model.engine import GoldenFrame
 from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Geometry, fit, read_frame, unfit_logits
 from segdeploy.prove.material import spread
@@ -35,7 +36,7 @@ PIXELS = 1 << 14  # of a frame before it is enlarged
 SEED = 990_000_000
 
 
-def make(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> list[dict[str, Any]]:
+def make(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> tuple[GoldenFrame, ...]:
     """Takes frames of the user's own `images`, as far as there are any, and made scenes, and labels them by `graph`."""
     from segdeploy.run.ort import run_exactly  # not where an engine is proven: there may be no ONNX Runtime
 
@@ -52,21 +53,19 @@ def make(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> list[
         slots = [(start + slot) % count for slot in range(batch)]
         answer = run_exactly(model, to_input(signature, frames[slots]), signature.output.name)
         labels.extend(labels_of(signature, answer))
-    return [
-        {"of": name, "enlarged": times, "frame": as_text(small), "labels": as_text(known)}
-        for name, (small, times), known in zip(
-            names, made, labels, strict=False
-        )  # the last batch may be filled up
-    ]
+    filled = zip(names, made, labels, strict=False)  # the last batch may be filled up
+    return tuple(
+        GoldenFrame(times, as_text(small), as_text(known), name) for name, (small, times), known in filled
+    )
 
 
-def read(record: list[dict[str, Any]], size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Frames N×H×W×3 and their labels N×H×W."""
     try:
-        frames = [enlarged(from_text(one["frame"]), one["enlarged"], size) for one in record]
-        labels = [from_text(one["labels"])[..., 0] for one in record]
+        frames = [enlarged(from_text(one.frame), one.enlarged, size) for one in record]
+        labels = [from_text(one.labels)[..., 0] for one in record]
         return np.stack(frames), np.stack(labels)
-    except (KeyError, ValueError, TypeError, IndexError, cv2.error) as error:
+    except (ValueError, cv2.error) as error:
         raise EngineError(
             f"the record holds no frames to compare the engine with ({error}); build the engine again"
         ) from error
@@ -93,9 +92,10 @@ def times_smaller(size: Size) -> int:
 
 
 def enlarged(small: NDArray[np.uint8], times: int, size: Size) -> NDArray[np.uint8]:
+    height, width = small.shape[0] * times, small.shape[1] * times
+    if not (size.height <= height < size.height + times and size.width <= width < size.width + times):
+        raise ValueError(f"a frame of {height}x{width} does not just cover {size}")
     whole = small.repeat(times, axis=0).repeat(times, axis=1)
-    if whole.shape[0] < size.height or whole.shape[1] < size.width:
-        raise ValueError(f"a frame of {whole.shape[0]}x{whole.shape[1]}, smaller than {size}")
     return whole[: size.height, : size.width]
 
 
@@ -125,7 +125,8 @@ def as_text(image: NDArray[np.uint8]) -> str:
 
 def from_text(text: str) -> NDArray[np.uint8]:
     """H×W×3; a grey image three times."""
-    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR)
+    data = base64.b64decode(text)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if decoded is None:
         raise ValueError("not a PNG")
     return np.asarray(decoded, np.uint8)

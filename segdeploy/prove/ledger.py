@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segdeploy.graph.fp16 import fp32_nodes
+from segdeploy.graph.load import Graph
 from segdeploy.model.labels import Labels
+from segdeploy.model.record import ArtifactRecord, LedgerStep, WorstClass, first_record
+from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.judge import Verdict
+from segdeploy.version import __version__
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 HALF = 0.5
 
@@ -56,39 +66,62 @@ def judged_on(probes: int, held_out: bool | None) -> str:
     return f"on {probes} image{'' if probes == 1 else 's'}{seen}"
 
 
-def step(
-    name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float]
-) -> dict[str, Any]:
-    """`verdict` against the FP32 graph's `own`; `macs`: the share of the multiplications in each precision."""
+def step_of(
+    name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float], pixels: int
+) -> LedgerStep:
+    """Set `verdict` against the FP32 graph's `own`; `macs`: the share of the multiplications in each precision."""
     worst = worst_class(own, verdict, labels) if verdict is not own else None
-    return {
-        "step": name,
-        "compared_with": "the FP32 graph",
-        "logits_error": verdict.logits_error,
-        "pixel_agreement": verdict.pixel_agreement,
-        "kl": verdict.kl,
-        **scores_of(verdict),
-        "worst_class": None if worst is None else {"name": worst[0], "delta_points": worst[1]},
-        "macs": dict(macs),
-    }
+    return scored(
+        LedgerStep(
+            name,
+            "the FP32 graph",
+            verdict.pixel_agreement,
+            pixels,
+            verdict.logits_error,
+            verdict.logits_rms,
+            verdict.kl,
+            worst_class=worst and WorstClass(*worst),
+            macs=dict(macs),
+        ),
+        verdict,
+    )
 
 
-def first_step(own: Verdict, exported: Mapping[str, Any] | None, macs: Mapping[str, float]) -> dict[str, Any]:
-    """The FP32 graph: as it was compared with PyTorch when it was exported, and scored where the others are."""
-    seen = exported or {}
-    return {
-        "step": "fp32",
-        "compared_with": seen.get("with"),
-        "logits_error": seen.get("logits_error"),
-        "pixel_agreement": seen.get("pixel_agreement"),
-        **scores_of(own),
-        "macs": dict(macs),
-    }
+def exported_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[str, float]) -> LedgerStep:
+    return LedgerStep(
+        name,
+        compared_with,
+        seen.pixel_agreement,
+        seen.pixels,
+        seen.logits_error,
+        seen.logits_rms,
+        macs=dict(macs),
+    )
 
 
-def scores_of(verdict: Verdict) -> dict[str, float | None]:
-    scored = verdict.confusion
-    return {
-        "miou": verdict.miou,
-        "pixel_accuracy": None if scored is None else scored.pixel_accuracy,
-    }
+def first_step(own: Verdict, exported: LedgerStep | None, macs: Mapping[str, float]) -> LedgerStep:
+    """Make the step of the FP32 graph: compared when it was exported, and scored where the others are."""
+    return scored(replace(exported or LedgerStep("fp32"), name="fp32", macs=dict(macs)), own)
+
+
+def scored(step: LedgerStep, verdict: Verdict) -> LedgerStep:
+    accuracy = None if verdict.confusion is None else verdict.confusion.pixel_accuracy
+    return replace(step, miou=verdict.miou, pixel_accuracy=accuracy)
+
+
+def node_counts(model: ModelProto) -> dict[str, int]:
+    return {"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)}
+
+
+def record_from_graph(parent: ArtifactRecord | None, graph: Graph, precision: str) -> ArtifactRecord:
+    """Make the record of `graph`, made from one whose record is `parent`; what it cost is still to be said."""
+    return replace(
+        parent or first_record(graph.name, graph.digest, graph.signature, precision, graph.opset),
+        artifact=graph.name,
+        digest=graph.digest,
+        precision=precision,
+        opset=graph.opset,
+        cost=node_counts(graph.model),
+        islands=tuple(fp32_nodes(graph.model)) if "fp16" in precision else (),
+        segdeploy=__version__,
+    )

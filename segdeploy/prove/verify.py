@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,8 @@ from segdeploy.errors import EngineDisagrees, OutputError
 from segdeploy.flavour import TENSORRT, Flavour, Version
 from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
 from segdeploy.model.card import ModelCard, known_cards, read_card
-from segdeploy.model.record import ArtifactRecord
+from segdeploy.model.engine import GRIDSAMPLE, EngineProof, Verified
+from segdeploy.model.record import ArtifactRecord, LedgerStep
 from segdeploy.prove import agreement, golden
 from segdeploy.prove.agreement import Agreement, compare_labels
 from segdeploy.run import cuda
@@ -67,26 +67,25 @@ def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str]
     )
 
 
-def prove(path: Path, record: ArtifactRecord) -> dict[str, Any]:
-    """What was seen, for the record; an engine below the bound raises."""
+def prove(path: Path, record: ArtifactRecord) -> EngineProof:
+    """Compare the engine with the frames in its record; one below the bound raises."""
     with TensorrtSession(path, record=record) as session:
-        frames, labels = golden.read(record.engine["golden"], session.signature.size)
-        profile = record.engine["profile"]
-        batches = sorted({profile["min"], profile["opt"], profile["max"]})
+        frames, labels = golden.read(record.engine_facts.golden, session.signature.size)
+        profile = record.engine_facts.profile
+        batches = sorted({profile.min, profile.opt, profile.max})
         seen = [one for batch in batches for one in compare(session, batch, frames, labels)]
     demand(seen, record)
-    return {
-        "done": True,
-        "with": "ONNX Runtime",
-        "pixel_agreement": agreement.total(one.agreement for one in seen).pixel_agreement,
-        "worst_slot": min(one.agreement.pixel_agreement for one in seen),
-        "batches": batches,
-        "frames": len(frames),
-        "device": cuda.open_device().name,
-    }
+    return EngineProof(
+        compared_with="ONNX Runtime",
+        pixel_agreement=agreement.total(one.agreement for one in seen).pixel_agreement,
+        worst_slot=min(one.agreement.pixel_agreement for one in seen),
+        batches=tuple(batches),
+        frames=len(frames),
+        device=cuda.open_device().name,
+    )
 
 
-def verify(path: Path, tell: Callable[[dict[str, Any]], None] = lambda verified: None) -> ArtifactRecord:
+def verify(path: Path, tell: Callable[[EngineProof], None] = lambda proof: None) -> ArtifactRecord:
     """Prove the engine that was built where it could not run; its record then says what was seen.
 
     `tell` gets the result before it is written: a folder that cannot be written does not lose it.
@@ -96,18 +95,18 @@ def verify(path: Path, tell: Callable[[dict[str, Any]], None] = lambda verified:
     with files.locked(path) if can_be_written else nullcontext():
         record = read_engine_record(path)
         try:
-            verified = prove(path, record)
+            proof = prove(path, record)
         except EngineDisagrees as error:
             raise EngineDisagrees(f"{error}. {marked(path, record, str(error))}") from error
-        tell(verified)
-        return written(path, with_proof(record, verified))
+        tell(proof)
+        return written(path, with_proof(record, proof))
 
 
 def marked(path: Path, record: ArtifactRecord, why: str) -> str:
     """Note in the record that the engine is wrong; what that means for whoever wants to run it."""
-    wrong = {"done": False, "disagrees": True, "why": why}
+    wrong = replace(record.engine_facts, verified=Verified(why=why, disagrees=True))
     try:
-        written(path, replace(record, engine=record.engine | {"verified": wrong}))
+        written(path, replace(record, engine=wrong))
     except OutputError as error:
         return f"Do not run it; its record could not be marked ({error}). Rebuild it: {rebuild(record)}"
     return f"Its record is marked, and segdeploy will not run it. Rebuild it: {rebuild(record)}"
@@ -119,15 +118,12 @@ def written(path: Path, record: ArtifactRecord) -> ArtifactRecord:
     return known
 
 
-def with_proof(record: ArtifactRecord, verified: dict[str, Any]) -> ArtifactRecord:
+def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
     """The record with what the comparison has shown, in the ledger too: once, however often it was made."""
-    step = {
-        "step": "engine",
-        "compared_with": f"the graph in {verified['with']}",
-        "pixel_agreement": verified["pixel_agreement"],
-    }
-    before = [one for one in record.ledger if one["step"] != "engine"]
-    return replace(record, engine=record.engine | {"verified": verified}, ledger=[*before, step])
+    step = LedgerStep("engine", f"the graph in {proof.compared_with}", proof.pixel_agreement)
+    before = (one for one in record.ledger if one.name != "engine")
+    proven = replace(record.engine_facts, verified=Verified(proof))
+    return replace(record, engine=proven, ledger=(*before, step))
 
 
 def compare(
@@ -161,7 +157,7 @@ def demand(seen: list[Seen], record: ArtifactRecord) -> None:
         return
     worst = min(below, key=lambda one: one.agreement.pixel_agreement)
     raise EngineDisagrees(
-        f"{record.artifact} disagrees with {record.engine['graph']['name']}: in slot {worst.slot} of batch"
+        f"{record.artifact} disagrees with {record.engine_facts.graph.name}: in slot {worst.slot} of batch"
         f" {worst.batch} {worst.agreement.pixel_agreement:.2%} of the pixels are as ONNX Runtime labels them, and"
         f" {bound:.2%} are demanded ({len(below)} of {len(seen)} slots are below). {advice(below, seen, record)}"
     )
@@ -185,12 +181,13 @@ def set_by(card: ModelCard | None, name: str) -> float | None:
 
 def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
-    name, version = record.engine["flavour"], Version.parse(record.engine["version"])
+    facts = record.engine_facts
+    name, version = facts.flavour, Version.parse(facts.version)
     alone = [one for one in seen if one.batch == 1]
     known = bug_of_sampling(version, samples_in(record), record.opset)
     if known is not None and name == TENSORRT:
         report, remedy = known
-        if record.engine.get("options", {}).get("msda") == "gridsample":
+        if facts.options.msda == GRIDSAMPLE:
             remedy = "build it without --msda gridsample"
         return f"This fits {report}: {remedy}"
     if alone and not any(one.batch == 1 for one in below):
@@ -215,12 +212,12 @@ def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
 
 def samples_in(record: ArtifactRecord) -> int:
     """GridSample nodes that were built as they are."""
-    if "sampling" not in record.engine:  # built by an earlier version
+    built = record.engine_facts.sampling
+    if built is None:  # there is none, or an earlier version built it
         return record.cost.get("GridSample", 0)
-    built = record.engine["sampling"]
-    return built["nodes"] if built and built["as"] == "gridsample" else 0
+    return built.nodes if built.form == GRIDSAMPLE else 0
 
 
 def has_own_batch(record: ArtifactRecord) -> bool:
     """Whether the graph is of one batch, and not only the profile."""
-    return all(binding["shape"][0] is not None for binding in record.engine.get("bindings", []))
+    return all(binding.shape[:1] != (None,) for binding in record.engine_facts.bindings)

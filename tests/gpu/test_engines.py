@@ -1,6 +1,7 @@
 """Engines of the tiny network, built, proven and run by each TensorRT that is installed."""
 
 import threading
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from segdeploy import flavour
 from segdeploy.cli import main
 from segdeploy.convert.engine.build import build
-from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.model.engine import Profile
 from segdeploy.prove import verify
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.session import open_session
@@ -35,9 +37,9 @@ def built(here, gpu, graphs, tmp_path_factory):
             request = EngineRequest(profile=Profile(*batches))
             done = build(graphs("frames", None), request, tmp_path_factory.mktemp("engines"), flavour=here)
             made[batches] = done
-        verified = made[batches].record.engine["verified"]
-        if not verified["done"]:
-            pytest.xfail(f"{here} on {gpu.name}: {verified['why']}")
+        verified = made[batches].record.engine.verified
+        if verified.proof is None:
+            pytest.xfail(f"{here} on {gpu.name}: {verified.why}")
         return made[batches].path
 
     return make
@@ -61,20 +63,20 @@ def test_what_rtx_says_of_this_gpu(gpu, graphs, tmp_path, seen):
     reasons = invalid_here(rtx, done.path.read_bytes())
     seen["tensorrt-rtx"] = {
         "version": str(rtx.version),
-        "targets": list(done.record.engine["targets"]),
+        "targets": list(done.record.engine.targets),
         "invalid_here": reasons,
         "why_not": verify.why_not(rtx, done.path),
-        "verified": done.record.engine["verified"],
+        "verified": asdict(done.record.engine.verified),
     }
-    assert bool(reasons) == (not done.record.engine["verified"]["done"])
+    assert bool(reasons) == (not done.record.engine.verified.proof)
 
 
 @pytest.mark.parametrize("batches", [(1, 1, 1), (1, 2, 4)])
 def test_built_and_proven(batches, here, built, seen):
     path = built(*batches)
-    facts = open_record(path).engine["verified"]
-    seen[f"{here} {batches}"] = facts
-    assert facts["batches"] == sorted(set(batches))
+    proof = open_record(path).engine.verified.proof
+    seen[f"{here} {batches}"] = asdict(proof)
+    assert proof.batches == tuple(sorted(set(batches)))
     assert main(["verify", str(path)]) == 0
 
 

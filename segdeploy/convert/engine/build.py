@@ -18,7 +18,7 @@ from typing import Any
 from segdeploy import files
 from segdeploy.convert.engine.calibrator import Feed, calibrator_of
 from segdeploy.convert.engine.job import Job, job_of
-from segdeploy.convert.engine.known_bugs import graph_to_build
+from segdeploy.convert.engine.known_bugs import graph_to_build, note_on
 from segdeploy.convert.engine.layers import Inside, Report, demand_precision, look_into
 from segdeploy.convert.engine.messages import advice
 from segdeploy.convert.engine.network import (
@@ -37,7 +37,17 @@ from segdeploy.flavour import Flavour
 from segdeploy.graph.load import Graph, as_graph
 from segdeploy.graph.precision import digest_of_scales
 from segdeploy.model.card import read_card
-from segdeploy.model.record import ArtifactRecord, first_record, in_order, record_of_graph, record_path
+from segdeploy.model.engine import (
+    Binding,
+    BuiltFrom,
+    DlaLayers,
+    EngineFacts,
+    EngineGpu,
+    EngineMemory,
+    GoldenFrame,
+    Verified,
+)
+from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
 from segdeploy.prove import golden, verify
 from segdeploy.run import cuda
 from segdeploy.run.tensorrt.compatibility import compiled_path
@@ -60,9 +70,9 @@ class Made:
     seconds: float
     report: Report
     inside: Inside | None
-    bindings: list[dict[str, Any]]
+    bindings: tuple[Binding, ...]
     timing: bytes | None
-    dla: dict[str, int] | None
+    dla: DlaLayers | None
     calibration: str | None  # digest of the cache that TensorRT's own calibrator has used or written
 
 
@@ -98,7 +108,7 @@ def build_locked(job: Job, path: Path) -> Built:
             record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
         compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
-        notes = [note for note in (job.sampling.note, *advice(heard.warnings)) if note]
+        notes = [note for note in (note_on(job.sampling), *advice(heard.warnings)) if note]
         if made.timing is not None and request.timing_cache is not None:
             try:
                 files.write_bytes(request.timing_cache, made.timing)
@@ -149,7 +159,7 @@ def feed_of(job: Job, stop: Event) -> Any:
     if calibration is None:
         return nullcontext(None)
     device = None if calibration.cache else cuda.open_device()
-    return closing(Feed(calibration, job.graph.signature, job.profile.usual, device, stop))
+    return closing(Feed(calibration, job.graph.signature, job.profile.opt, device, stop))
 
 
 def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None, stop: Event) -> bytes:
@@ -171,41 +181,36 @@ def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed 
     return bytes(memoryview(plan))
 
 
-def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> ArtifactRecord:
+def record_of(job: Job, made: Made, name: str, frames: tuple[GoldenFrame, ...]) -> ArtifactRecord:
     graph, signature = job.graph, job.graph.signature
     parent = record_of_graph(graph.path, graph.digest)
     digest = hashlib.sha256(made.plan).hexdigest()
     facts = parent or first_record(name, digest, signature, job.precision, graph.opset)
-    commands = in_order([*(parent.commands if parent else []), job.command])
     scales = made.calibration or (digest_of_scales(graph.model) if graph.precision.int8 else None)
-    engine = {
-        "flavour": job.flavour.name,
-        "version": str(job.flavour.version),
-        "graph": {"name": graph.name, "digest": graph.digest},
-        "device": None if job.flavour.has_targets else device_here(),
-        "targets": list(job.request.targets),
-        "profile": job.profile.as_json(),
-        "bindings": made.bindings,
-        "metadata": signature.metadata(),
-        "layers": made.report.as_json(),
-        "memory": {
-            "engine_bytes": len(made.plan),
-            "device_bytes": made.inside.device_bytes if made.inside else None,
-        },
-        "options": job.request.as_json(),
-        "dla": made.dla,
-        "calibration_digest": scales,
-        "sampling": job.sampling.as_json(),
-        "commands": commands,
-        "build_seconds": round(made.seconds, 3),
-        "verified": {"done": False, "why": "not compared yet"},
-        "golden": frames,
-    }
+    engine = EngineFacts(
+        flavour=job.flavour.name,
+        version=str(job.flavour.version),
+        graph=BuiltFrom(graph.name, graph.digest),
+        device=None if job.flavour.has_targets else device_here(),
+        targets=job.request.targets,
+        profile=job.profile,
+        bindings=made.bindings,
+        metadata=signature.metadata(),
+        layers=made.report.counts,
+        memory=EngineMemory(len(made.plan), made.inside.device_bytes if made.inside else None),
+        options=job.request.options,
+        dla=made.dla,
+        calibration_digest=scales,
+        build_seconds=round(made.seconds, 3),
+        verified=Verified(why="not compared yet"),
+        golden=frames,
+        sampling=job.sampling if job.sampling.nodes else None,
+    )
     return replace(
         facts,
         artifact=name,
         digest=digest,
-        batch=job.profile.most if job.profile.is_fixed else None,
+        batch=job.profile.max if job.profile.is_fixed else None,
         precision=job.precision,
         command=job.command,
         segdeploy=__version__,
@@ -213,16 +218,16 @@ def record_of(job: Job, made: Made, name: str, frames: list[dict[str, Any]]) -> 
     )
 
 
-def device_here() -> dict[str, str]:
+def device_here() -> EngineGpu:
     device = cuda.open_device()
-    return {"name": device.name, "compute_capability": device.compute_capability}
+    return EngineGpu(device.name, device.compute_capability)
 
 
 def proven(record: ArtifactRecord, part: Path, flavour: Flavour, progress: Progress) -> ArtifactRecord:
     """The record with what the comparison has shown; an engine that disagrees raises, and is never seen again."""
-    reason = verify.why_not(flavour, part, record.engine["targets"])
+    reason = verify.why_not(flavour, part, record.engine_facts.targets)
     if reason is not None:
-        return replace(record, engine=record.engine | {"verified": {"done": False, "why": reason}})
+        return replace(record, engine=replace(record.engine_facts, verified=Verified(why=reason)))
     progress("comparing the engine with ONNX Runtime")
     return verify.with_proof(record, verify.prove(part, record))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.convert.engine.request import Calibration
+from segdeploy.convert.engine.request import CalibratorSource
 from segdeploy.convert.int8.cache import CalibrationCache, demand_version, read_cache
 from segdeploy.errors import CalibrationError, EngineError
 from segdeploy.flavour import Flavour
@@ -30,7 +30,7 @@ class Feed:
     """Batches for TensorRT, in one piece of device memory, and the cache that comes out."""
 
     def __init__(
-        self, calibration: Calibration, signature: Signature, batch: int, device: Any, stop: Event
+        self, calibration: CalibratorSource, signature: Signature, batch: int, device: Any, stop: Event
     ) -> None:
         self.batch = batch
         self.written: bytes | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segdeploy.convert.engine.known_bugs import Sampling, demand_plugins, sampling_of
+from segdeploy.convert.engine.known_bugs import demand_plugins, sampling_of
 from segdeploy.convert.engine.network import open_builder, profile_of
 from segdeploy.convert.engine.progress import Progress
-from segdeploy.convert.engine.request import EngineRequest, Profile
+from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.engine.settings import demand_core, demand_possible
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.load import Graph
+from segdeploy.model.engine import Profile, Sampling
 from segdeploy.prove import verify
 from segdeploy.run.tensorrt.log import listening
 
@@ -90,9 +91,9 @@ def job_of(
             f"{graph.name} is {graph.precision}; TensorRT's calibrator takes the FP32 graph it came from"
         )
     profile = profile_of(graph, request.profile)
-    if calibration is not None and calibration.cache is None and len(calibration.images) < profile.usual:
+    if calibration is not None and calibration.cache is None and len(calibration.images) < profile.opt:
         raise RequestError(
-            f"{len(calibration.images)} images are fewer than one batch of {profile.usual}; give more, or --batch 1"
+            f"{len(calibration.images)} images are fewer than one batch of {profile.opt}; give more, or --batch 1"
         )
     if request.dla is not None:
         with listening(flavour) as heard:

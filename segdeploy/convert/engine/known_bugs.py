@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from segdeploy.convert.engine.request import EngineRequest
@@ -19,32 +19,7 @@ from segdeploy.graph.gathers import sampling_as_gathers
 from segdeploy.graph.known_bugs import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling
 from segdeploy.graph.load import Graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of
-
-AS_IT_IS = "gridsample"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How an engine samples, where its graph has GridSample, and why so."""
-
-    nodes: int = 0
-    gathers: bool = False
-    why: str = ""
-
-    def as_json(self) -> dict[str, object] | None:
-        form = "gather" if self.gathers else "gridsample"
-        return {"nodes": self.nodes, "as": form, "why": self.why} if self.nodes else None
-
-    @property
-    def note(self) -> str:
-        if self.gathers:
-            return (
-                f"{self.nodes} GridSample nodes were built as gathers: {self.why}. Of a Mask2Former,"
-                " segdeploy export --msda gather makes the same with fewer layers"
-            )
-        if self.nodes:
-            return self.why and f"{self.nodes} GridSample nodes were built as they are: {self.why}"
-        return self.why
+from segdeploy.model.engine import GATHER, GRIDSAMPLE, Sampling
 
 
 def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampling:
@@ -55,8 +30,8 @@ def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampl
         )
     bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, graph.opset)
     wrong = f"{flavour} is reported to compute them wrongly without a word: {bug[0]}" if bug else ""
-    if request.msda == AS_IT_IS:
-        return Sampling(nodes, why=wrong and f"{wrong}; --msda {AS_IT_IS} asked for it")
+    if request.msda == GRIDSAMPLE:
+        return Sampling(nodes, why=wrong and f"{wrong}; --msda {GRIDSAMPLE} asked for it")
     if request.msda is None and bug is None:
         return Sampling(nodes, why=doubt_of(flavour))
     try:
@@ -64,12 +39,26 @@ def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampl
     except GraphError as error:
         reason = wrong or "--msda gather asked for gathers"
         remedy = (
-            f"Instead {bug[1]}; or build it as it is: --msda {AS_IT_IS}" if bug else "Leave out --msda gather"
+            f"Instead {bug[1]}; or build it as it is: --msda {GRIDSAMPLE}"
+            if bug
+            else "Leave out --msda gather"
         )
         raise EngineError(
             f"{name} has {nodes} GridSample nodes (opset {graph.opset}); {reason}, and {error}. {remedy}"
         ) from error
-    return Sampling(nodes, True, wrong or "--msda gather")
+    return Sampling(nodes, GATHER, wrong or "--msda gather")
+
+
+def note_on(sampling: Sampling) -> str:
+    """Say what the user did not ask for, or may doubt."""
+    if sampling.form == GATHER:
+        return (
+            f"{sampling.nodes} GridSample nodes were built as gathers: {sampling.why}. Of a Mask2Former,"
+            " segdeploy export --msda gather makes the same with fewer layers"
+        )
+    if sampling.nodes:
+        return sampling.why and f"{sampling.nodes} GridSample nodes were built as they are: {sampling.why}"
+    return sampling.why
 
 
 def doubt_of(flavour: Flavour) -> str:
@@ -84,7 +73,7 @@ def doubt_of(flavour: Flavour) -> str:
 @contextmanager
 def graph_to_build(graph: Graph, sampling: Sampling) -> Iterator[Graph]:
     """Gives the graph whose file the builder reads: `graph`, or one of the same name in which sampling is gathers."""
-    if not sampling.gathers:
+    if sampling.form != GATHER:
         yield graph
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.layers import group_of
+from segdeploy.model.engine import LayerCounts
 from segdeploy.run import cuda
 from segdeploy.run.tensorrt.log import Heard, logger_of
 
@@ -66,14 +67,11 @@ class Report:
             return None
         return sum(bool(ATTENTION.search(f"{layer.name} {layer.tactic}".lower())) for layer in self.layers)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "total": len(self.layers),
-            "by_precision": self.by_precision,
-            "groups": self.groups,
-            "fused_attention": self.fused_attention,
-        }
+    @property
+    def counts(self) -> LayerCounts:
+        return LayerCounts(
+            self.source, len(self.layers), self.by_precision, self.groups, self.fused_attention
+        )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from segdeploy.convert.engine.request import Profile
 from segdeploy.flavour import Flavour
+from segdeploy.model.engine import Profile
 from segdeploy.size import Size
 
 SHOWN = 3  # messages in TensorRT's own words
@@ -196,11 +196,11 @@ def room(tried: Tried) -> str:
     """What takes less memory than what was tried."""
     profile, size = tried.profile, tried.size
     ways = [f"--workspace {tried.workspace_gib / 2:g}" if tried.workspace_gib else "--workspace 2"]
-    if profile.most > 1 and tried.fixed:
-        ways.append(f"a graph of a smaller batch, as in --batch {profile.most // 2} at export")
-    elif profile.most > 1:
-        most = max(profile.most // 2, 1)
-        smaller = Profile(min(profile.least, most), min(profile.usual, most), most)
+    if profile.max > 1 and tried.fixed:
+        ways.append(f"a graph of a smaller batch, as in --batch {profile.max // 2} at export")
+    elif profile.max > 1:
+        most = max(profile.max // 2, 1)
+        smaller = Profile(min(profile.min, most), min(profile.opt, most), most)
         ways.append(f"--batch {smaller} instead of {profile}")
     half = f"{max(size.height // 2, 64)}x{max(size.width // 2, 64)}"
     ways.append(f"a graph smaller than {size}, as in --size {half} at export")

@@ -8,11 +8,11 @@ from typing import Any
 
 from segdeploy.convert.engine.layers import WITH_INT8, LayerFacts, Report
 from segdeploy.convert.engine.messages import Tried, in_words
-from segdeploy.convert.engine.request import Profile
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.layers import group_of
 from segdeploy.graph.load import Graph
+from segdeploy.model.engine import Binding, Profile
 from segdeploy.model.signature import Signature
 from segdeploy.run.tensorrt.log import Heard, logger_of
 
@@ -146,7 +146,7 @@ def add_profile(
     rows = 0 if signature.channels_last else 1
     for place, side in ((rows, signature.size.height), (rows + 1, signature.size.width)):
         inner[place] = inner[place] or side
-    shapes = [(batch, *inner) for batch in (profile.least, profile.usual, profile.most)]
+    shapes = [(batch, *inner) for batch in (profile.min, profile.opt, profile.max)]
     ours = network.builder.create_optimization_profile()
     ours.set_shape(given.name, *shapes)
     if config.add_optimization_profile(ours) < 0:
@@ -158,7 +158,7 @@ def add_profile(
 # ---- what is in it ---------------------------------------------------------------------------------------------
 
 
-def bindings_of(network: Network) -> list[dict[str, Any]]:
+def bindings_of(network: Network) -> tuple[Binding, ...]:
     found = []
     definition = network.definition
     ends = [("input", definition.num_inputs, definition.get_input)]
@@ -167,15 +167,9 @@ def bindings_of(network: Network) -> list[dict[str, Any]]:
         for index in range(count):
             tensor = get(index)
             kind = str(tensor.dtype).rpartition(".")[2]
-            shape = [side if side >= 0 else None for side in tensor.shape]
-            facts = {
-                "name": tensor.name,
-                "mode": mode,
-                "dtype": DTYPES.get(kind, kind.lower()),
-                "shape": shape,
-            }
-            found.append(facts)
-    return found
+            shape = tuple(side if side >= 0 else None for side in tensor.shape)
+            found.append(Binding(tensor.name, mode, DTYPES.get(kind, kind.lower()), shape))
+    return tuple(found)
 
 
 def layers_of(network: Network) -> Iterator[Any]:

@@ -6,58 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segdeploy.errors import RequestError
+from segdeploy.model.engine import GATHER, GRIDSAMPLE, EngineOptions, Profile
 
-LARGEST_BATCH = 1024
 LEVELS = range(6)  # of optimisation
-FORMS = ("gridsample", "gather")  # of deformable attention
+FORMS = (GRIDSAMPLE, GATHER)  # of deformable attention
 
 
 @dataclass(frozen=True)
-class Profile:
-    """The batches an engine takes: the smallest, the one it is tuned for, the largest."""
-
-    least: int
-    usual: int
-    most: int
-
-    @classmethod
-    def parse(cls, text: str) -> Profile:
-        """`1:4:8`, or `4` for that batch alone."""
-        parts = text.split(":")
-        if not all(part.isdecimal() for part in parts) or len(parts) not in (1, 3):
-            raise RequestError(
-                f"--batch {text!r} is not a batch; expected MIN:OPT:MAX, as in 1:4:8, or one number"
-            )
-        profile = cls(*map(int, parts * 3 if len(parts) == 1 else parts))
-        if not 1 <= profile.least <= profile.usual <= profile.most <= LARGEST_BATCH:
-            raise RequestError(
-                f"--batch {text} does not hold: expected 1 ≤ MIN ≤ OPT ≤ MAX ≤ {LARGEST_BATCH}, as in 1:4:8"
-            )
-        return profile
-
-    def __str__(self) -> str:
-        return f"{self.least}:{self.usual}:{self.most}"
-
-    @property
-    def is_fixed(self) -> bool:
-        return self.least == self.most
-
-    @property
-    def label(self) -> str:
-        """What it adds to a file name: nothing for one image at a time."""
-        if self.most == 1:
-            return ""
-        return f".b{self.most}" if self.is_fixed else f".b{self.least}-{self.usual}-{self.most}"
-
-    def as_json(self) -> dict[str, int]:
-        return {"min": self.least, "opt": self.usual, "max": self.most}
-
-
-@dataclass(frozen=True)
-class Calibration:
+class CalibratorSource:
     """What TensorRT's own calibrator is fed with: images, or scales that are there already."""
 
     images: tuple[Path, ...] = ()
@@ -76,7 +34,7 @@ class EngineRequest:
     version_compatible: bool = False
     dla: int | None = None
     optimization_level: int | None = None
-    calibration: Calibration | None = None
+    calibration: CalibratorSource | None = None
     card: str | None = None
     msda: str | None = None  # one of FORMS; None: as this TensorRT computes it rightly
 
@@ -97,27 +55,22 @@ class EngineRequest:
                 "a DLA computes in FP16 and INT8 only: add --fp16, or --int8 with its calibrator"
             )
 
-    def as_json(self) -> dict[str, Any]:
-        """What was asked for beyond the defaults."""
-        asked = {
-            "fp16": self.fp16,
-            "int8": self.int8,
-            "batch": str(self.profile) if self.profile else None,
-            "targets": list(self.targets),
-            "workspace_gib": self.workspace_gib,
-            "timing_cache": self.timing_cache.name if self.timing_cache else None,
-            "hardware_compatible": self.hardware_compatible,
-            "version_compatible": self.version_compatible,
-            "dla": self.dla,
-            "msda": self.msda,
-            "optimization_level": self.optimization_level,
-            "calibrator": None if self.calibration is None else "tensorrt",
-        }
-        return {
-            name: value
-            for name, value in asked.items()
-            if value is not None and value is not False and value != []
-        }
+    @property
+    def options(self) -> EngineOptions:
+        return EngineOptions(
+            fp16=self.fp16,
+            int8=self.int8,
+            batch=str(self.profile) if self.profile else None,
+            targets=self.targets,
+            workspace_gib=self.workspace_gib,
+            timing_cache=self.timing_cache.name if self.timing_cache else None,
+            hardware_compatible=self.hardware_compatible,
+            version_compatible=self.version_compatible,
+            dla=self.dla,
+            msda=self.msda,
+            optimization_level=self.optimization_level,
+            calibrator="tensorrt" if self.calibration else None,
+        )
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.fp16 import Typed, counting_nodes
+from segdeploy.model.engine import DlaLayers
 from segdeploy.run.tensorrt.compatibility import rtx_targets
 
 GIB = 1 << 30
@@ -133,10 +134,9 @@ def demand_core(builder: Any, core: int) -> None:
         )
 
 
-def on_dla(network: Network, config: Any) -> dict[str, int]:
-    """How many of the layers the DLA takes; the others fall back to the GPU."""
+def on_dla(network: Network, config: Any) -> DlaLayers:
     layers = list(layers_of(network))
-    return {"layers": len(layers), "on_dla": sum(bool(config.can_run_on_DLA(layer)) for layer in layers)}
+    return DlaLayers(len(layers), sum(bool(config.can_run_on_DLA(layer)) for layer in layers))
 
 
 def use_timing_cache(flavour: Flavour, config: Any, path: Path) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from segdeploy.convert.int8.job import ACCURACY_SHARE, Calibrated, Job, scales_of
 from segdeploy.convert.int8.recipe import Recipe
-from segdeploy.convert.int8.search import Found, Judged, Sensitivity, measure, search
+from segdeploy.convert.int8.search import Found, Judged, measure, search
 from segdeploy.errors import CalibrationError
+from segdeploy.model.record import Sensitivity
 from segdeploy.prove.judge import Judge, Verdict
 
 RANKED_ON = 8  # of the probes, the sensitivity of each group

@@ -17,7 +17,6 @@ from segdeploy.convert.int8.job import Job, Progress, Request, scales_of
 from segdeploy.convert.int8.layer_choice import refusal, replayed, searched, widened_by
 from segdeploy.convert.int8.options import EQUALISE
 from segdeploy.convert.int8.scales import calibrate
-from segdeploy.convert.int8.search import Sensitivity
 from segdeploy.convert.int8.thresholds import demand_method
 from segdeploy.convert.int8.write import Quantised, write
 from segdeploy.datasets.reading import read_pair, read_truth
@@ -27,6 +26,7 @@ from segdeploy.graph.layers import layers_of, name_nodes
 from segdeploy.graph.load import Graph, as_graph
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
+from segdeploy.model.record import Sensitivity
 from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge
 from segdeploy.prove.material import Material, Source, Wanted, labelled, unlabelled

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from segdeploy.graph.layers import Layer
+from segdeploy.model.record import Sensitivity
 from segdeploy.prove.judge import Verdict
 from segdeploy.prove.ledger import drop_of
 
@@ -23,17 +24,6 @@ class Found:
     keep: tuple[str, ...]
     verdict: Verdict
     met: bool
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What a group costs that is alone in INT8."""
-
-    group: str
-    kl: float
-    pixel_agreement: float
-    drop: float  # points of mIoU with truth, per cent of the labels without
-    macs: int
 
 
 def groups_of(layers: Sequence[Layer]) -> dict[str, int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from segdeploy.convert.int8.histogram import BINS
 from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.layer_choice import recipe_of, refusal
 from segdeploy.convert.int8.scales import RANGES_ON
-from segdeploy.convert.int8.search import Found, Sensitivity
+from segdeploy.convert.int8.search import Found
 from segdeploy.errors import QuantisationCosts
-from segdeploy.graph.fp16 import fp32_nodes, rounding
+from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of
 from segdeploy.graph.load import Graph, graph_in
@@ -30,19 +29,17 @@ from segdeploy.graph.precision import write_facts
 from segdeploy.graph.precision_map import shares_of
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
-from segdeploy.model.record import ArtifactRecord, first_record, record_of_graph, record_path
+from segdeploy.model.record import ArtifactRecord, Calibration, Sensitivity, record_of_graph, record_path
 from segdeploy.prove.judge import Verdict
-from segdeploy.prove.ledger import first_step, in_words, judged_on, step
+from segdeploy.prove.ledger import first_step, in_words, judged_on, record_from_graph, step_of
 from segdeploy.prove.ranges import first_not_finite
-from segdeploy.version import __version__
 
 
 @dataclass(frozen=True)
 class Quantised:
     graph: Graph
     record: ArtifactRecord
-    words: str
-    sensitivities: list[Sensitivity]
+    calibration: Calibration
 
     @property
     def path(self) -> Path:
@@ -73,7 +70,12 @@ def write(
         verdict = judged(job, written)
         if job.spent(verdict) > 1:
             raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
-        record = record_of(job, calibrated, found, verdict, sensitivities, model, precision, written)
+        calibration = recorded_calibration(job, calibrated, found, sensitivities)
+        parent = record_of_graph(job.source.path, job.source.digest)
+        facts = record_from_graph(parent, written, precision)
+        record = replace(
+            with_ledger(facts, job, calibrated, verdict, model, calibration), command=job.command
+        )
         parts["record"].write_text(record.as_text(), encoding="utf-8")
         parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
         if "recipe" in parts:
@@ -82,7 +84,7 @@ def write(
             scales = named_for_tensorrt(calibrated, found.keep)
             cache = CalibrationCache(job.request.cache_for, "EntropyCalibration2", scales)
             parts["cache"].write_text(cache_text(cache), encoding="utf-8")
-    return Quantised(written, record, record.verdict, sensitivities)
+    return Quantised(written, record, calibration)
 
 
 def judged(job: Job, written: Graph) -> Verdict:
@@ -101,63 +103,46 @@ def judged(job: Job, written: Graph) -> Verdict:
     return job.judge.verdict(model)
 
 
-def record_of(
-    job: Job, calibrated: Calibrated, found: Found, verdict: Verdict, sensitivities: list[Sensitivity],
-    model: ModelProto, precision: str, written: Graph,
-) -> ArtifactRecord:  # fmt: skip
-    signature, labels = job.signature, job.material.labels
-    parent = record_of_graph(job.source.path, job.source.digest)
-    name, digest, covered = written.name, written.digest, calibrated.share(found.keep)
-    own, shares = job.judge.own, shares_of(model)
-    held_out = None if job.request.scales else job.material.held_out  # what a cache saw is not known
-    ledger = [first_step(own, parent.agreement if parent else None, shares_of(job.model))]
+def recorded_calibration(
+    job: Job, calibrated: Calibrated, found: Found, sensitivities: list[Sensitivity]
+) -> Calibration:
+    collected = job.request.scales is None  # else what the scales were collected on is not known
+    return Calibration(
+        method=job.method,
+        images=len(job.material.images) if collected else None,
+        probes=len(job.material.probes),
+        int8_share=calibrated.share(found.keep),
+        keep=tuple(found.keep),
+        widened=calibrated.widened_inside(found.keep),
+        dead=tuple(calibrated.dead),
+        held_out=job.material.held_out if collected else None,
+        sensitivities=tuple(sensitivities),
+        key=None if calibrated.key is None else dict(calibrated.key),
+        pixels_seen=job.material.seen if collected else None,
+    )
+
+
+def with_ledger(
+    facts: ArtifactRecord,
+    job: Job,
+    calibrated: Calibrated,
+    verdict: Verdict,
+    model: ModelProto,
+    said: Calibration,
+) -> ArtifactRecord:
+    """Say in the record what each step cost: FP32, FP16 where that is asked for too, and the graph that was written."""
+    own, labels, shares = job.judge.own, job.material.labels, shares_of(model)
+    pixels = sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes)
+    ledger = [first_step(own, facts.agreement, shares_of(job.model))]
     if job.request.fp16:
         job.progress("judging FP16 alone")
         none = list(calibrated.macs)
         half = calibrated.verdict(job.judge, none)
-        ledger.append(step("fp16", own, half, labels, shares_of(calibrated.graph(none))))
-    ledger.append(step(precision, own, verdict, labels, shares))
-    opset = next(item.version for item in model.opset_import if item.domain == "")
-    facts = parent or first_record(name, digest, signature, precision, opset)
-    return replace(
-        facts,
-        artifact=name,
-        digest=digest,
-        precision=precision,
-        opset=opset,
-        cost={"nodes": len(model.graph.node), **Counter(node.op_type for node in model.graph.node)},
-        islands=fp32_nodes(model) if job.request.fp16 else [],
-        command=job.command,
-        segdeploy=__version__,
-        agreement={
-            "with": "the FP32 graph",
-            "pixel_agreement": verdict.pixel_agreement,
-            "logits_error": verdict.logits_error,
-            "pixels": sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes),
-        },
-        ledger=ledger,
-        verdict=in_words(
-            covered,
-            shares.get("int8", 0),
-            own,
-            verdict,
-            labels,
-            judged_on(len(job.material.probes), held_out),
-        ),
-        calibration={
-            "method": job.method,
-            "images": None if job.request.scales else len(job.material.images),
-            "probes": len(job.material.probes),
-            "held_out": held_out,
-            "keep": list(found.keep),
-            "widened": list(calibrated.widened_inside(found.keep)),
-            "dead": calibrated.dead,
-            "int8_share": covered,
-            "sensitivities": [asdict(one) for one in sensitivities],
-            "key": calibrated.key,
-            "pixels_seen": None if job.request.scales else job.material.seen,
-        },
-    )
+        ledger.append(step_of("fp16", own, half, labels, shares_of(calibrated.graph(none)), pixels))
+    ledger.append(step_of(facts.precision, own, verdict, labels, shares, pixels))
+    judged = judged_on(said.probes, said.held_out)
+    words = in_words(said.int8_share, shares.get("int8", 0), own, verdict, labels, judged)
+    return replace(facts, ledger=tuple(ledger), verdict=words, calibration=said)
 
 
 def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:

@@ -38,10 +38,10 @@ class Opened:
     session: Session
     runtime: str  # in words, with its version
     digest: str  # of the file, or of a checkpoint's weights
-    record: dict[str, Any] | None  # card, precision and source; None where there is none beside it
+    record: ArtifactRecord | None = None  # the one beside it
 
     def as_json(self) -> dict[str, Any]:
-        signature = self.session.signature
+        signature, record = self.session.signature, self.record
         return {
             "name": self.name,
             "runtime": self.runtime,
@@ -51,7 +51,8 @@ class Opened:
             "size": str(signature.size),
             "classes": signature.classes,
             "batch": signature.batch,
-            "record": self.record,
+            "record": record
+            and {"precision": record.precision, "source": vars(record.source), "verdict": record.verdict},
         }
 
 
@@ -100,11 +101,8 @@ def open_file(path: Path, opening: Opening) -> Opened:
     else:
         session = open_session(path, threads=opening.threads, provider=opening.provider)
     record = read_record(path)
-    known = None
-    if record is not None:
-        known = {"precision": record.precision, "source": record.source, "verdict": record.verdict}
     runtime = runtime_in_words(runtime_of(path, opening), record)
-    return Opened(path.name, session, runtime, digest_of(path), known)
+    return Opened(path.name, session, runtime, digest_of(path), record)
 
 
 def runtime_of(model: str | Path, opening: Opening) -> Runtime:
@@ -114,7 +112,7 @@ def runtime_of(model: str | Path, opening: Opening) -> Runtime:
 
 def runtime_in_words(runtime: Runtime, record: ArtifactRecord | None) -> str:
     if record is not None and record.engine:
-        return f"{record.engine['flavour']} {record.engine['version']}"
+        return f"{record.engine.flavour} {record.engine.version}"
     versions = (version_of(package) for package in runtime.packages)
     return f"{runtime.title} {next(filter(None, versions), '')} {runtime.where}"
 
@@ -141,4 +139,4 @@ def open_checkpoint(source: str, opening: Opening) -> Opened:
     )
     precision = "FP16" if opening.fp16 else "FP32"
     runtime = f"PyTorch {version_of('torch')} eager, {device}, {network} network, {precision}"
-    return Opened(Path(source).name, session, runtime, session.digest, None)
+    return Opened(Path(source).name, session, runtime, session.digest)

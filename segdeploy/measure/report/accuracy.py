@@ -21,6 +21,7 @@ from segdeploy.measure.report.markup import (
     table,
 )
 from segdeploy.measure.report.pictures import embedded, panels_of
+from segdeploy.model.record import LedgerStep
 
 MOST_FRAMES = 6  # of a model, so that the page can be mailed
 
@@ -29,11 +30,14 @@ def ledger(findings: Findings) -> Sequence[str]:
     if not findings.records:
         return [missing("No record lies here: segdeploy export and quantize write one beside each graph.")]
     parts = []
-    for record in (found.facts for found in findings.records):
-        parts.append(heading(f"{record['artifact']}, {record['precision']}"))
-        parts.append(paragraph(record.get("verdict") or agreement_of(record)))
-        steps = record.get("ledger") or []
-        if steps:
+    for record in findings.records.values():
+        parts.append(heading(f"{record.artifact}, {record.precision}"))
+        parts.append(
+            paragraph(
+                record.verdict or f"{record.agreement_in_words[:1].upper()}{record.agreement_in_words[1:]}."
+            )
+        )
+        if record.ledger:
             headings = (
                 "step",
                 "compared with",
@@ -43,27 +47,20 @@ def ledger(findings: Findings) -> Sequence[str]:
                 "worst class",
                 "in INT8, %",
             )
-            parts.append(table("What each step cost", headings, [row_of(step) for step in steps]))
+            parts.append(table("What each step cost", headings, [row_of(step) for step in record.ledger]))
     return parts
 
 
-def agreement_of(record: Mapping[str, Any]) -> str:
-    seen = record["agreement"]
-    if "pixel_agreement" not in seen:
-        return "How well it agrees with the step before was not recorded."
-    return f"{percent(seen['pixel_agreement'], 4)} % of {seen['pixels']:,} pixels equal to {seen['with']}."
-
-
-def row_of(step: Mapping[str, Any]) -> list[str]:
-    worst = step.get("worst_class")
+def row_of(step: LedgerStep) -> list[str]:
+    worst = step.worst_class
     return [
-        str(step["step"]),
-        str(step.get("compared_with") or "–"),
-        percent(step.get("pixel_agreement"), 4),
-        percent(step.get("miou")),
-        percent(step.get("pixel_accuracy")),
-        f"{worst['name']} {worst['delta_points']:+.1f}" if worst else "–",
-        percent(step.get("int8_share"), 0),
+        step.name,
+        step.compared_with or "–",
+        percent(step.pixel_agreement, 4),
+        percent(step.miou),
+        percent(step.pixel_accuracy),
+        f"{worst.name} {worst.delta_points:+.1f}" if worst else "–",
+        percent(step.macs.get("int8", 0.0) if step.macs else None, 0),
     ]
 
 
@@ -158,7 +155,7 @@ def slider(findings: Findings) -> Sequence[str]:
 
 
 def precisions_by_name(findings: Findings) -> dict[str, str]:
-    return {record.facts["artifact"]: str(record.facts["precision"]).upper() for record in findings.records}
+    return {record.artifact: record.precision.upper() for record in findings.records.values()}
 
 
 def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:

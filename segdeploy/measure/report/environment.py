@@ -10,18 +10,20 @@ from segdeploy.measure.report.markup import code, heading, table
 
 def tables(findings: Findings) -> Sequence[str]:
     parts = []
-    for found in findings.records:
-        record = found.facts
-        source = record["source"]
+    for record in findings.records.values():
         rows = [
-            ["digest", record["digest"]],
-            ["card", record["card"]],
-            ["interface", f"{record['interface']}, {record['size']}, opset {record['opset']}"],
-            ["made from", f"{source['checkpoint']} ({source.get('licence', 'licence not known')})"],
-            ["segdeploy", record["segdeploy"]],
-            *record.get("versions", {}).items(),
+            ["digest", record.digest],
+            ["card", record.card],
+            ["interface", f"{record.interface}, {record.size}, opset {record.opset}"],
+            ["made from", f"{record.source.checkpoint} ({record.source.licence})"],
+            ["segdeploy", record.segdeploy],
+            *map(list, record.versions.items()),
         ]
-        parts += [heading(record["artifact"]), table("What it is", ("fact", "value"), rows), *command(record)]
+        parts += [
+            heading(record.artifact),
+            table("What it is", ("fact", "value"), rows),
+            *command(record.command),
+        ]
     for found in findings.evaluations:
         facts = found.facts
         dataset = facts["dataset"]
@@ -29,7 +31,7 @@ def tables(findings: Findings) -> Sequence[str]:
             ["data set", f"{dataset['name']} {dataset['split'] or ''}".strip()],
             ["digest of the data set", dataset["digest"]],
             ["segdeploy", facts["segdeploy"]],
-            *((f"mode of {model['model']}", str(model.get("mode", "–"))) for model in facts["models"]),
+            *([f"mode of {model['model']}", str(model.get("mode", "–"))] for model in facts["models"]),
         ]
         parts += [heading(found.path.name), table("How it was scored", ("fact", "value"), rows)]
     for found in findings.benches:
@@ -39,10 +41,10 @@ def tables(findings: Findings) -> Sequence[str]:
         parts += [
             heading(found.path.name),
             table("Where it was measured", ("fact", "value"), shown),
-            *command(facts),
+            *command(str(facts.get("command", ""))),
         ]
     return parts
 
 
-def command(facts: dict[str, str]) -> list[str]:
-    return [code(facts["command"])] if facts.get("command") else []
+def command(words: str) -> list[str]:
+    return [code(words)] if words else []

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segdeploy.errors import RequestError
 from segdeploy.measure.bench.results import SCHEMA as BENCH_SCHEMA
 from segdeploy.measure.evaluate.report import SCHEMA as EVALUATION_SCHEMA
-from segdeploy.model.record import SCHEMA as RECORD_SCHEMA
+from segdeploy.model.record import ArtifactRecord, read_record_file
 
-SCHEMAS = {"record": RECORD_SCHEMA, "evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
+SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
 MARKS = {"record": ("artifact", "digest", "interface"), "evaluation": ("dataset", "models", "options")}
 WORST = "worst-*.png"
 
@@ -27,40 +27,43 @@ class Found:
 @dataclass(frozen=True)
 class Findings:
     folder: Path
-    records: tuple[Found, ...] = ()
+    records: dict[Path, ArtifactRecord] = field(default_factory=dict)
     evaluations: tuple[Found, ...] = ()
     benches: tuple[Found, ...] = ()
 
     @property
     def graphs(self) -> list[Path]:
-        """Those that a record is of, and that lie beside it."""
-        named = (found.path.with_name(found.facts["artifact"]) for found in self.records)
-        return [path for path in named if path.suffix == ".onnx" and path.is_file()]
+        """The graphs that have a record here, as far as they lie beside it."""
+        artifacts = (path.with_suffix("") for path in self.records)
+        return [path for path in artifacts if path.suffix == ".onnx" and path.is_file()]
 
 
 def look_into(folder: Path) -> Findings:
     if not folder.is_dir():
         raise RequestError(f"{folder} is not a folder; name one that segdeploy wrote into")
+    records: dict[Path, ArtifactRecord] = {}
     found: dict[str, list[Found]] = {kind: [] for kind in SCHEMAS}
     for path in sorted(folder.rglob("*.json")):
         facts = read(path)
         kind = kind_of(facts)
-        if kind is not None:
+        if kind == "record":
+            records[path] = read_record_file(path)
+        elif kind is not None:
             demand_schema(path, kind, facts)
             found[kind].append(Found(path, facts))
-    if not any(found.values()):
+    if not records and not any(found.values()):
         raise RequestError(
             f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
             f" segdeploy export -o {folder}, evaluate -o {folder} or bench --json {folder / 'bench.json'}"
         )
-    return Findings(folder, *(tuple(found[kind]) for kind in ("record", "evaluation", "bench")))
+    return Findings(folder, records, tuple(found["evaluation"]), tuple(found["bench"]))
 
 
 def read(path: Path) -> dict[str, Any]:
     """Nothing for what is no JSON object: other programs' files may lie here too."""
     try:
         facts = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

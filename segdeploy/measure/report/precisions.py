@@ -18,10 +18,10 @@ def maps(findings: Findings) -> Sequence[str]:
     parts = []
     for graph in findings.graphs:
         parts += map_of(graph)
-    for record in (found.facts for found in findings.records):
-        kept = [*record.get("islands", []), *record.get("calibration", {}).get("keep", [])]
+    for record in findings.records.values():
+        kept = [*record.islands, *(record.calibration.keep if record.calibration else ())]
         if kept:
-            parts.append(paragraph(f"{record['artifact']} keeps out of lower precision: {', '.join(kept)}."))
+            parts.append(paragraph(f"{record.artifact} keeps out of lower precision: {', '.join(kept)}."))
     return parts or [missing("No graph with a record lies here, so its layers are not known.")]
 
 

@@ -56,7 +56,7 @@ class Engine:
         module, logger = self.flavour.module, logger_of(self.flavour.module)
         module.init_libnvinfer_plugins(logger, "")
         self._runtime = module.Runtime(logger)
-        if self._record.engine["options"].get("version_compatible"):
+        if self._record.engine_facts.options.version_compatible:
             # Such an engine brings its own runtime along as code for the processor.
             self._runtime.engine_host_code_allowed = True
         data = self._path.read_bytes()

@@ -79,7 +79,7 @@ class TensorrtSession:
             raise
 
     def _open(self, card: ModelCard | None) -> None:
-        engine, metadata = self._engine, self._record.engine["metadata"]
+        engine, metadata = self._engine, self._record.engine_facts.metadata
         self.profile = engine.profile
         self.signature = read_signature(metadata, engine.inputs, engine.outputs, engine.name, card)
         self.batches = self.profile[0][0], self.profile[1][0]

@@ -191,8 +191,7 @@ def trtexec(plan: Plan) -> str:
 def agreement(plan: Plan) -> str:
     if plan.record is None:
         return "There is no record beside the graph: how well it agrees with its checkpoint is not known."
-    seen = plan.record.agreement
-    return f"The graph's record: {seen['pixel_agreement']:.4%} of {seen['pixels']:,} pixels equal to {seen['with']}."
+    return f"The graph's record: {plan.record.agreement_in_words}."
 
 
 def precision_words(plan: Plan) -> str:

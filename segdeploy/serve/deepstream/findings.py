@@ -12,6 +12,12 @@ from segdeploy.serve.deepstream.config import NvinferConfig
 SDK_ROOT = "/opt/nvidia/"  # what lies there is the box's own, and cannot be looked at here
 
 
+REFUTED_REMEDY = (
+    "remove it and its record, and build it again as its record says (segdeploy inspect),"
+    " or let nvinfer build it"
+)
+
+
 class Finding(NamedTuple):
     code: str
     line: int

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.model.record import refutation_of
 from segdeploy.serve.deepstream.config import demand_sound, read_config
-from segdeploy.serve.deepstream.proof import demand_not_refuted
+from segdeploy.serve.deepstream.findings import REFUTED_REMEDY
 
 APP = "ds-tao-segmentation"
 SDK_FOLDERS = Path("/opt/nvidia/deepstream")
@@ -40,7 +41,12 @@ def find_app() -> Path:
 def command(app: Path, config_path: Path, uris: Sequence[str]) -> list[str]:
     config = read_config(config_path)
     demand_sound(config)
-    demand_not_refuted(config)
+    why = refutation_of(config.file("model-engine-file"))
+    if why is not None:
+        raise DeepStreamError(
+            f"{config.get('model-engine-file')} was compared with its graph, and is wrong: {why}. Instead"
+            f" {REFUTED_REMEDY}"
+        )
     dims = config.get("infer-dims")
     size = ["-w", str(dims[2]), "-e", str(dims[1])] if dims else []
     sources = [word for uri in uris for word in ("-i", as_uri(uri))]

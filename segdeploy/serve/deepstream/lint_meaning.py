@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segdeploy.model.record import refutation_of
 from segdeploy.releases import first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig
 from segdeploy.serve.deepstream.document import Entry
-from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, is_outside, label_lines
+from segdeploy.serve.deepstream.findings import (
+    REFUTED_REMEDY,
+    SDK_ROOT,
+    Case,
+    Finding,
+    is_outside,
+    label_lines,
+)
 from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY
 from segdeploy.serve.deepstream.plan import TAO_PARSER
-from segdeploy.serve.deepstream.proof import REMEDY, why_refuted
 
 INT8_MODES = (1, 3)
 NEAREST = (0, 6)
@@ -101,12 +108,12 @@ def precision(case: Case) -> Iterator[Finding]:
 
 
 def engine(config: NvinferConfig) -> Iterator[Finding]:
-    why = why_refuted(config)
+    why = refutation_of(config.file("model-engine-file"))
     if why is not None:
         yield Finding(
             "engine-refuted", config.line("model-engine-file"),
             f"model-engine-file is {config.get('model-engine-file')}, which was compared with its graph, and is wrong:"
-            f" {why}", REMEDY,
+            f" {why}", REFUTED_REMEDY,
         )  # fmt: skip
     named, own = config.get("model-engine-file"), config.engine_name
     if not own or named == own:

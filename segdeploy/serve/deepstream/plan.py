@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy.errors import DeepStreamError
-from segdeploy.files import digest_of
 from segdeploy.graph.load import Graph, read_graph
-from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.model.record import ArtifactRecord, matching_record
 from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.releases import USUAL, DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
@@ -94,16 +93,8 @@ def make_plan(request: Request) -> Plan:
         )
     mode, strongly_typed, cache = precision_of(request, facts)
     parser = choose_parser(request, release, facts) if request.network_type == 2 else None
-    return Plan(request, release, facts, record_of(request.model), parser, mode, strongly_typed, cache)
-
-
-def record_of(model: Path) -> ArtifactRecord | None:
-    record = read_record(model)
-    if record and record.digest != digest_of(model):
-        raise DeepStreamError(
-            f"the record beside {model.name} is of another file, so what is known of it does not hold; export it again"
-        )
-    return record
+    record = matching_record(request.model, facts.digest)
+    return Plan(request, release, facts, record, parser, mode, strongly_typed, cache)
 
 
 def choose_parser(request: Request, release: DeepStream, facts: Graph) -> str:
