@@ -96,7 +96,7 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
                     "int8_share": round(done.calibration.int8_share, 4),
                     "keep": list(done.calibration.keep),
                     "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
-                    "verdict_on_training_images": done.words,
+                    "verdict_on_training_images": done.record.verdict,
                 }
                 | against(own, score(done.path, val, fp16=fp16))
             )

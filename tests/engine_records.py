@@ -1,6 +1,8 @@
 """Records of engines that nothing has built: whole ones, of which a test says only what it is about."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from segdeploy.files import digest_of
 from segdeploy.model.engine import (
@@ -15,9 +17,12 @@ from segdeploy.model.engine import (
     Verified,
 )
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, Normalisation
+from segdeploy.model.signature import Signature
 
 
-def facts_of_engine(path, signature, profile=(1, 1, 1), **changes):
+def facts_of_engine(
+    path: Path, signature: Signature, profile: tuple[int, int, int] = (1, 1, 1), **changes: Any
+) -> EngineFacts:
     ends = (("input", signature.input), ("output", signature.output))
     facts = EngineFacts(
         flavour="tensorrt",
@@ -40,7 +45,7 @@ def facts_of_engine(path, signature, profile=(1, 1, 1), **changes):
     return replace(facts, **changes)
 
 
-def record_of_engine(path, signature, engine, **changes):
+def record_of_engine(path: Path, signature: Signature, engine: EngineFacts, **changes: Any) -> ArtifactRecord:
     record = ArtifactRecord(
         path.name,
         digest_of(path),
