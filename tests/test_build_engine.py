@@ -161,7 +161,7 @@ def test_a_quantised_graph_needs_no_images(graphs, refused, images, tmp_path):
 def test_files_that_are_no_graph(tmp_path, refused, graphs):
     assert "there is no file" in refused("build-engine", tmp_path / "none.onnx", *ON_RTX)
     (tmp_path / "x.onnx").write_bytes(b"no onnx at all")
-    assert "is not an ONNX graph that can be read" in refused("build-engine", tmp_path / "x.onnx", *ON_RTX)
+    assert "cannot be read as an ONNX graph" in refused("build-engine", tmp_path / "x.onnx", *ON_RTX)
     (tmp_path / "x.engine").write_bytes(b"")
     assert "an engine is built from an .onnx" in refused("build-engine", tmp_path / "x.engine", *ON_RTX)
 
