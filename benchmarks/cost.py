@@ -19,16 +19,18 @@ from setting import RESULTS, setting, write_results
 from segdeploy.devices import read_devices
 from segdeploy.graph.cost import cost_of
 from segdeploy.measure.bench.roofline import floor_of, predicted
-from segdeploy.networks.segformer.network import DeployedSegformer, Segformer, SegformerConfig
+from segdeploy.networks.backbones.mit import MitConfig
+from segdeploy.networks.segformer.deployed import DeployedSegformer
+from segdeploy.networks.segformer.plain import Segformer, SegformerConfig
 from segdeploy.size import Size
 
 CLASSES, OPSET = 19, 18
-WIDE: dict[str, Any] = {"hidden_sizes": (64, 128, 320, 512), "head_size": 768}
+WIDE = (64, 128, 320, 512)
 NETWORKS = {
-    "b0": SegformerConfig(CLASSES, (32, 64, 160, 256), (2, 2, 2, 2)),
-    "b1": SegformerConfig(CLASSES, (64, 128, 320, 512), (2, 2, 2, 2)),
-    "b2": SegformerConfig(CLASSES, depths=(3, 4, 6, 3), **WIDE),
-    "b5": SegformerConfig(CLASSES, depths=(3, 6, 40, 3), **WIDE),
+    "b0": SegformerConfig(CLASSES, MitConfig((32, 64, 160, 256), (2, 2, 2, 2))),
+    "b1": SegformerConfig(CLASSES, MitConfig(WIDE, (2, 2, 2, 2))),
+    "b2": SegformerConfig(CLASSES, MitConfig(WIDE, (3, 4, 6, 3)), 768),
+    "b5": SegformerConfig(CLASSES, MitConfig(WIDE, (3, 6, 40, 3)), 768),
 }
 SIZES = ("512x1024", "1024x1024")
 

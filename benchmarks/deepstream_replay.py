@@ -92,7 +92,7 @@ def changed(config: Path, values: dict[str, str]) -> Path:
 def unfold(folded: Path, target: Path, checkpoint: Path) -> None:
     """The graph as a plain exporter writes it: its first convolution wants (rgb − mean) / std."""
     read = read_checkpoint(str(checkpoint), None)
-    card = card_for_checkpoint(read.source, read.config, read.preprocessor)
+    card = card_for_checkpoint(read.source, read.family.name, read.config, read.preprocessor)
     factors = 1 / np.array(card.std, np.float32) / np.float32(ONE_SCALE)
     model = onnx.load(folded)
     first = next(node for node in model.graph.node if "input" in node.input)

@@ -74,7 +74,7 @@ def write_checkpoint(
 ) -> Path:
     from safetensors.torch import save_file
 
-    from segdeploy.networks.segformer.network import Segformer, SegformerConfig
+    from segdeploy.networks.segformer.plain import Segformer, SegformerConfig
 
     folder.mkdir(parents=True)
     config = {**config, "id2label": {str(i): name for i, name in enumerate(classes)}}

@@ -49,7 +49,6 @@ def test_the_shipped_cards():
 def test_a_shipped_card_agrees_with_its_name(name):
     card = read_card(name)
     assert (card.name, card.family, card.mean, card.std) == (name, name.partition("-")[0], MEAN, STD)
-    assert card.reduce_labels == (card.labels.name == "ade20k")
     assert (card.published_miou is None) == (card.miou_source == "")
     if card.family == "mask2former":
         size, data = name.removeprefix("mask2former-swin-").rsplit("-", 1)
@@ -94,7 +93,6 @@ def test_one_card_in_full():
         MEAN,
         STD,
         read_labels("ade20k"),
-        True,
         "pillow",
         "NVIDIA Source Code License for SegFormer (non-commercial, research or evaluation only)",
         46.5,
@@ -123,13 +121,11 @@ def test_an_unknown_card_is_named(name):
 # ---- the user's own --------------------------------------------------------------------------------------------
 
 OWN = {
-    "family": "segformer",
     "checkpoint": "harbour",
     "size": "512x1024",
     "mean": list(MEAN),
     "std": list(STD),
     "labels": "cityscapes",
-    "reduce_labels": False,
     "resize": "linear",
     "licence": "Apache-2.0",
 }
@@ -152,6 +148,15 @@ def test_a_card_of_the_users_own(tmp_path, suffix):
     assert (card.name, card.size, card.labels.name) == ("my-harbour", Size(512, 1024), "cityscapes")
     assert (card.published_miou, card.miou_source, card.keep_fp32) == (71, "Häfen 2024", ("head",))
     assert (card.max_logits_error, card.min_pixel_agreement) == (0.01, 0.9999)
+
+
+def test_an_old_card_that_says_what_is_so_anyway_is_read(tmp_path):
+    assert read_card(written(tmp_path / "own.yaml", OWN | {"reduce_labels": False})).name == "own"
+
+
+def test_a_card_without_a_family_is_for_a_graph_from_elsewhere(tmp_path):
+    assert read_card(written(tmp_path / "own.yaml", OWN)).family == ""
+    assert read_card(written(tmp_path / "own.yaml", OWN | {"family": "segformer"})).family == "segformer"
 
 
 def test_a_card_of_the_users_own_may_bring_its_labels(tmp_path):
@@ -189,7 +194,7 @@ def test_a_missing_key_is_named(tmp_path, key):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("licenses", "MIT", "'licenses' is not a key of a card; known: family, checkpoint, size, "),
+        ("licenses", "MIT", "'licenses' is not a key of a card; known: checkpoint, size, mean, "),
         (1, 2, "1 is not a key of a card"),
         ("family", "", "family is ''; expected text"),
         ("checkpoint", 5, "checkpoint is 5; expected text"),
@@ -209,8 +214,13 @@ def test_a_missing_key_is_named(tmp_path, key):
         ("std", [0.229, 0.224, 0.225], "for pixels of 0 to 255 (0.225 of 0 to 1 is 57.375)"),
         ("labels", "kitti", "no labels are called 'kitti'; known: ade20k, camvid, cityscapes"),
         ("labels", "absent.yaml", "absent.yaml cannot be read"),
-        ("reduce_labels", "no", "reduce_labels is 'no'; expected true or false"),
-        ("reduce_labels", 1, "reduce_labels is 1; expected true or false"),
+        (
+            "reduce_labels",
+            True,
+            "reduce_labels is True, which a card no longer says: the ids of its labels say which value of a label file"
+            " is which class; delete the line",
+        ),
+        ("reduce_labels", 0, "reduce_labels is 0, which a card no longer says"),
         ("resize", "nearest", "resize is 'nearest'; known: linear, pillow"),
         ("published_miou", "76", "published_miou is '76'; expected a number"),
         ("published_miou", True, "published_miou is True; expected a number"),
@@ -268,13 +278,13 @@ def test_a_file_that_is_no_card_is_refused(tmp_path, content, message):
 def test_a_public_checkpoint_has_its_shipped_card(name, where):
     card = read_card(name)
     source = where.format(checkpoint=card.checkpoint, last=card.checkpoint.rpartition("/")[2])
-    assert card_for_checkpoint(source, config_of(card.labels.names), PIXELS) == card
+    assert card_for_checkpoint(source, card.family, config_of(card.labels.names), PIXELS) == card
 
 
 @pytest.mark.parametrize("names", [CITYSCAPES, [f"LABEL_{index}" for index in range(19)]])
 def test_a_file_without_preprocessor_or_names_has_its_shipped_card_too(names):
     source = f"{B0_CITYSCAPES.rpartition('/')[2]}.pth"
-    assert card_for_checkpoint(source, config_of(names), None).name == "segformer-b0-cityscapes"
+    assert card_for_checkpoint(source, "segformer", config_of(names), None).name == "segformer-b0-cityscapes"
 
 
 def test_a_normalisation_in_float32_is_the_same():
@@ -284,19 +294,24 @@ def test_a_normalisation_in_float32_is_the_same():
         "size": {"height": 384, "width": 384},
     }
     source = "facebook/mask2former-swin-large-cityscapes-semantic"
-    card = card_for_checkpoint(source, config_of(CITYSCAPES), single)
+    card = card_for_checkpoint(source, "mask2former", config_of(CITYSCAPES), single)
     assert (card.name, card.size) == ("mask2former-swin-large-cityscapes", Size(1024, 2048))
 
 
 def test_the_names_of_ade20k_are_compared_without_their_stray_blank():
     names = [{"bed": "bed "}.get(name, name) for name in ADE20K]
-    card = card_for_checkpoint("nvidia/segformer-b3-finetuned-ade-512-512", config_of(names), sized(512, 512))
+    card = card_for_checkpoint(
+        "nvidia/segformer-b3-finetuned-ade-512-512", "segformer", config_of(names), sized(512, 512)
+    )
     assert card == read_card("segformer-b3-ade")
 
 
 def test_the_id_that_config_json_notes_is_enough():
     config = config_of(CITYSCAPES, _name_or_path=B0_CITYSCAPES)
-    assert card_for_checkpoint("/data/copy", config, sized(1024, 1024)).name == "segformer-b0-cityscapes"
+    assert (
+        card_for_checkpoint("/data/copy", "segformer", config, sized(1024, 1024)).name
+        == "segformer-b0-cityscapes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,12 +324,14 @@ def test_the_id_that_config_json_notes_is_enough():
 )
 def test_what_was_fine_tuned_from_a_public_checkpoint_has_its_own_card(names, preprocessor):
     config = config_of(names, _name_or_path=B0_CITYSCAPES)
-    card = card_for_checkpoint("/data/mine", config, preprocessor)
+    card = card_for_checkpoint("/data/mine", "segformer", config, preprocessor)
     assert (card.name, card.labels.names, card.published_miou) == ("mine", tuple(names), None)
 
 
 def test_a_public_name_on_other_classes_has_its_own_card():
-    card = card_for_checkpoint(f"/data/{B0_CITYSCAPES}", config_of(("road", "kerb", "sky")), PIXELS)
+    card = card_for_checkpoint(
+        f"/data/{B0_CITYSCAPES}", "segformer", config_of(("road", "kerb", "sky")), PIXELS
+    )
     assert (card.name, card.labels.names) == (
         "segformer-b0-finetuned-cityscapes-1024-1024",
         ("road", "kerb", "sky"),
@@ -326,15 +343,17 @@ def test_the_demo_checkpoint_has_the_demo_card():
     config, preprocessor = (
         json.loads((where / file).read_text()) for file in ("config.json", "preprocessor_config.json")
     )
-    assert card_for_checkpoint(str(where), config, preprocessor) == read_card("segformer-b0-demo")
+    assert card_for_checkpoint(str(where), "segformer", config, preprocessor) == read_card(
+        "segformer-b0-demo"
+    )
 
 
 def test_a_made_card_in_full():
-    card = card_from_config("me/Harbour_B1", config_of(("quay", "water")), sized(480, 640))
+    card = card_from_config("me/Harbour_B1", "segformer", config_of(("quay", "water")), sized(480, 640))
     assert (card.name, card.family, card.checkpoint) == ("harbour_b1", "segformer", "me/Harbour_B1")
     assert (card.size, card.mean, card.std) == (Size(480, 640), MEAN, STD)
     assert (card.labels.name, card.labels.names, card.labels.ids) == ("harbour_b1", ("quay", "water"), None)
-    assert (card.reduce_labels, card.resize, card.licence) == (False, "pillow", "as its checkpoint's")
+    assert (card.resize, card.licence) == ("pillow", "as its checkpoint's")
 
 
 @pytest.mark.parametrize(
@@ -349,14 +368,14 @@ def test_a_made_card_in_full():
     ],
 )
 def test_a_made_card_is_named_after_its_source(source, name):
-    assert card_from_config(source, config_of(("a", "b")), None).name == name
+    assert card_from_config(source, "segformer", config_of(("a", "b")), None).name == name
 
 
 @pytest.mark.parametrize("source", [".", "sub/..", ""])
 def test_a_made_card_of_this_folder_is_named_after_it(tmp_path, monkeypatch, source):
     (tmp_path / "harbour" / "sub").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "harbour")
-    assert card_from_config(source, config_of(("a", "b")), None).name == "harbour"
+    assert card_from_config(source, "segformer", config_of(("a", "b")), None).name == "harbour"
 
 
 @pytest.mark.parametrize(
@@ -369,7 +388,7 @@ def test_a_made_card_of_this_folder_is_named_after_it(tmp_path, monkeypatch, sou
     ],
 )
 def test_the_size_of_a_made_card(facts, size):
-    assert card_from_config("x", config_of(("a", "b")), facts).size == size
+    assert card_from_config("x", "segformer", config_of(("a", "b")), facts).size == size
 
 
 @pytest.mark.parametrize(
@@ -384,21 +403,8 @@ def test_the_size_of_a_made_card(facts, size):
     ],
 )
 def test_the_normalisation_of_a_made_card(facts, mean, std):
-    card = card_from_config("x", config_of(("a", "b")), facts)
+    card = card_from_config("x", "segformer", config_of(("a", "b")), facts)
     assert (card.mean, card.std) == (mean, std)
-
-
-@pytest.mark.parametrize(
-    ("facts", "reduced"),
-    [
-        ({"do_reduce_labels": True}, True),
-        ({"reduce_labels": True}, True),
-        ({"do_reduce_labels": False, "reduce_labels": True}, False),
-        ({}, False),
-    ],
-)
-def test_reduced_labels_of_a_made_card(facts, reduced):
-    assert card_from_config("x", config_of(("a", "b")), facts).reduce_labels is reduced
 
 
 @pytest.mark.parametrize(
@@ -425,7 +431,7 @@ def test_reduced_labels_of_a_made_card(facts, reduced):
 )
 def test_a_preprocessor_that_makes_no_sense_is_refused(facts, message):
     with pytest.raises(CardError) as refused:
-        card_from_config("me/x", config_of(("a", "b")), facts)
+        card_from_config("me/x", "segformer", config_of(("a", "b")), facts)
     text = str(refused.value)
     assert text.startswith(f"the preprocessor_config.json of me/x cannot be used: {message}")
     assert text.endswith(". Correct it, or give a card: --card NAME")

@@ -27,14 +27,10 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.checkpoints import (
-    check_weights,
-    expected_shapes,
-    infer_config,
-    read_checkpoint,
-    size_name,
-)
-from segdeploy.networks.segformer.key_names import EPS
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.segformer import build
+from segdeploy.networks.segformer.key_names import EPS, infer_segformer
+from segdeploy.networks.weight_names import check_weights
 
 TINY = {**conftest.TINY, "layer_norm_eps": 1e-6, "decoder_hidden_size": 12, "num_labels": 5}
 B0 = {
@@ -47,6 +43,13 @@ B0 = {
 }
 COUNTER = "decode_head.batch_norm.num_batches_tracked"
 CLASSES = ("road", "kerb", "sky", "car", "bus")
+
+
+def expected_shapes(config):
+    labels = dict.fromkeys(range(config["num_labels"]))
+    with torch.device("meta"):
+        weights = build({**config, "id2label": labels}, {}).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in weights.items() if name != COUNTER}
 
 
 def random_weights(config=TINY, seed=0):
@@ -229,7 +232,7 @@ def test_hub_folder_keeps_every_tensor_and_reads_the_preprocessor(tmp_path):
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
     checkpoint = read_checkpoint(folder)
     assert_same(checkpoint.weights, weights)
-    assert (checkpoint.layout, checkpoint.family, checkpoint.source) == ("hub", "segformer", str(folder))
+    assert (checkpoint.layout, checkpoint.family.name, checkpoint.source) == ("hub", "segformer", str(folder))
     assert checkpoint.preprocessor == {"image_mean": [0.5, 0.5, 0.5]}
     assert checkpoint.config["id2label"] == {str(i): name for i, name in enumerate(CLASSES)}
     assert checkpoint.config["eps"] == {"patch_embed": 1e-5, "block": 1e-5, "sr": 1e-5, "stage": 1e-5}
@@ -460,18 +463,8 @@ def test_a_config_beside_one_safetensors_file_is_used(tmp_path):
 
 
 def test_config_is_told_from_shapes():
-    assert infer_config(random_weights()) == TINY
-    assert infer_config(random_weights(B0)) == B0
-    assert (size_name(B0), size_name(TINY)) == ("b0", None)
-    wide = {**B0, "hidden_sizes": [64, 128, 320, 512]}
-    depths = {
-        "b1": [2, 2, 2, 2],
-        "b2": [3, 4, 6, 3],
-        "b3": [3, 4, 18, 3],
-        "b4": [3, 8, 27, 3],
-        "b5": [3, 6, 40, 3],
-    }
-    assert {size_name({**wide, "depths": d}): d for d in depths.values()} == depths
+    assert infer_segformer(random_weights()) == TINY
+    assert infer_segformer(random_weights(B0)) == B0
 
 
 def test_heads_that_no_shape_tells_are_asked_for(tmp_path):
@@ -526,13 +519,16 @@ def test_configs_that_do_not_fit(tmp_path):
         "says model_type 'bert', which is not supported; expected 'segformer' or 'mask2former'"
     )
     assert with_config('{"model_type": "mask2former"}').endswith(
-        "says model_type 'mask2former', but its weights are those of a segformer; expected both from one model"
+        "says model_type 'mask2former', but its weights are those of a SegFormer; expected both from one model"
     )
     assert "has depths [1, 1]; expected 4 numbers, one per stage" in with_config(
         json.dumps({**TINY, "depths": [1, 1]})
     )
-    assert "has num_channels None; expected a number" in with_config(
-        json.dumps({**TINY, "num_channels": None})
+    assert "has decoder_hidden_size None; expected a whole number above 0" in with_config(
+        json.dumps({**TINY, "decoder_hidden_size": None})
+    )
+    assert "has depths [1, 2.5, 1, 1]; expected a list of whole numbers above 0" in with_config(
+        json.dumps({**TINY, "depths": [1, 2.5, 1, 1]})
     )
     labels = {**TINY, "id2label": {str(i): f"c{i}" for i in range(4)}}
     assert "has a 5-class head, but config.json names 4 classes; expected one label per class" in with_config(
@@ -649,22 +645,28 @@ def test_contents_that_are_no_state_dict(tmp_path):
     [
         (
             ["backbone.bottom_up.stem.conv1.weight", "roi_heads.box_head.fc1.weight"],
-            "its keys start with backbone.bottom_up, roi_heads: that's a detector",
+            "is a detector: its keys start with backbone.bottom_up, roi_heads; expected a SegFormer or a Mask2Former"
+            " that was trained for segmentation",
         ),
         (
             ["backbone.conv1.weight", "bbox_head.cls.weight"],
-            "its keys start with bbox_head: that's a detector",
+            "is a detector: its keys start with bbox_head; expected",
         ),
-        (["conv1.weight", "fc.weight"], "its keys start with fc.weight: that's an image classifier"),
+        (["conv1.weight", "fc.weight"], "is an image classifier: its keys start with fc.weight; expected"),
         (
             ["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"],
-            "its keys start with backbone.layer1, decode_head.conv_seg; expected segformer.encoder or model",
+            "is not a SegFormer or a Mask2Former: its keys start with backbone.layer1, decode_head.conv_seg; expected"
+            " the names of a SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2)",
+        ),
+        (  # TAO's head is no decode_head: what is wrong is not that a head is missing
+            ["backbone.patch_embed1.proj.weight", "decoder.linear_c1.proj.weight"],
+            "is not a SegFormer or a Mask2Former: its keys start with backbone.patch_embed1, decoder.linear_c1;",
         ),
     ],
 )
 def test_other_networks_are_told_by_their_keys(tmp_path, names, says):
     path = saved(tmp_path / "x.pth", {name: torch.zeros(1) for name in names})
-    assert f"{path} is not a SegFormer or Mask2Former: {says}" in refusal(path)
+    assert f"{path} {says}" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -679,9 +681,7 @@ def test_other_networks_are_told_by_their_keys(tmp_path, names, says):
 )
 def test_a_backbone_alone_is_refused(tmp_path, names):
     path = saved(tmp_path / "mit_b0.pth", {name: torch.zeros(1) for name in names})
-    assert "holds only a MiT backbone, as pretrained on ImageNet, and no decode_head; expected" in refusal(
-        path
-    )
+    assert "is only a MiT backbone, as pretrained on ImageNet, and no decode_head: its keys" in refusal(path)
 
 
 # ---- the Hub -----------------------------------------------------------------------------------------------
@@ -827,7 +827,7 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
     assert down == "the Hub answered 418 for org/down; try again later"
     assert (
         bare
-        == "org/bare on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
+        == "org/bare on the Hub has no config.json; expected a SegFormer or a Mask2Former of transformers"
     )
     assert "says model_type 'oneformer', which is another network than Mask2Former" in other
     fetched = [line for line in FakeHub.asked if line.startswith("GET") and "/resolve/" in line]

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,12 @@ def test_models(capsys):
     said = capsys.readouterr().out
     assert all(name in said for name in known_cards())
     assert "nvidia/segformer-b0-finetuned-cityscapes-1024-1024" in said
+    sources = dict(re.findall(r"^\[(\d+)\] (.*)$", said, re.MULTILINE))
+    for row in rows:
+        cells = re.search(rf"^{re.escape(row['card'])} .*? ([\d.]+) \[(\d+)\] ", said, re.MULTILINE)
+        assert (cells is None) == (row["published_miou"] is None) == (row["miou_source"] == "")
+        if cells:
+            assert (float(cells[1]), sources[cells[2]]) == (row["published_miou"], row["miou_source"])
 
 
 def test_help_and_version(capsys):

@@ -35,8 +35,8 @@ def card(tmp_path_factory) -> Path:
     classes = [{"name": name, "colour": colour} for name, colour in zip(CLASSES, colours, strict=True)]
     (folder / "five.yaml").write_text(json.dumps({"classes": classes}))
     facts = {
-        "family": "segformer", "checkpoint": "somewhere/else", "size": "96x160", "labels": "five.yaml",
-        "mean": [123.675, 116.28, 103.53], "std": [1 / ONE_SCALE] * 3, "reduce_labels": False, "resize": "pillow",
+        "checkpoint": "somewhere/else", "size": "96x160", "labels": "five.yaml",
+        "mean": [123.675, 116.28, 103.53], "std": [1 / ONE_SCALE] * 3, "resize": "pillow",
         "licence": "none",
     }  # fmt: skip
     path = folder / "theirs.yaml"

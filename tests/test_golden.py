@@ -90,7 +90,7 @@ def test_logits_become_labels_after_upsampling(graphs):
         fitted, geometry = image.fit(frame, session.signature.size)
     assert np.array_equal(fitted, frame)
     assert labels.dtype == np.uint8
-    assert np.array_equal(labels[0], image.unfit_logits(answer[0], Size(96, 160), geometry))
+    assert np.array_equal(labels[0], image.unfit_logits(answer[0], Size(96, 160), geometry, False))
 
 
 @pytest.mark.parametrize(

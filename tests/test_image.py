@@ -7,7 +7,7 @@ from PIL import Image
 
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.picture import image
-from segdeploy.picture.image import fit, normalise, read_frame, resize, unfit, unfit_logits
+from segdeploy.picture.image import fit, normalise, raised, read_frame, resize, unfit, unfit_logits
 from segdeploy.size import Size
 
 RNG = np.random.default_rng(0)
@@ -55,22 +55,44 @@ def test_unfit_samples_at_pixel_centres() -> None:
     assert unfit(np.array([[0, 1, 2, 3, 4, 5]], np.uint8), geometry).tolist() == [[1, 4]]
 
 
-def test_unfit_logits_is_bilinear_then_argmax() -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_unfit_logits_is_bilinear_then_argmax(aligned: bool) -> None:
     torch = pytest.importorskip("torch")
     logits = RNG.normal(size=(7, 16, 24)).astype(np.float32)
     geometry = image.Geometry(Size(90, 140), Size(64, 96), 0, 0)
-    raised = torch.nn.functional.interpolate(
-        torch.from_numpy(logits)[None], (90, 140), mode="bilinear", align_corners=False
+    whole = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None], (90, 140), mode="bilinear", align_corners=aligned
     )
-    agreement = (unfit_logits(logits, Size(64, 96), geometry) == raised.argmax(1)[0].numpy()).mean()
-    assert agreement > 0.9995  # ties within float rounding
+    before = logits.copy()
+    labels = unfit_logits(logits, Size(64, 96), geometry, aligned)
+    assert (labels == whole.argmax(1)[0].numpy()).mean() > 0.9995  # ties within float rounding
+    assert np.array_equal(logits, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (16, 24), (90, 140), (91, 3)])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_raised_is_pytorchs_bilinear(shape: tuple[int, int], aligned: bool) -> None:
+    torch = pytest.importorskip("torch")
+    plane = RNG.normal(size=shape).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(plane)[None, None], (90, 140), mode="bilinear", align_corners=aligned
+    )
+    np.testing.assert_allclose(raised(plane, Size(90, 140), aligned), expected[0, 0].numpy(), atol=2e-5)
+
+
+def test_logits_of_the_frames_own_size_stay_as_they_are() -> None:
+    logits = RNG.normal(size=(3, 90, 140)).astype(np.float32)
+    before, size = logits.copy(), Size(90, 140)
+    labels = unfit_logits(logits, size, image.Geometry(size, size, 0, 0), True)
+    assert np.array_equal(labels, before.argmax(0))
+    assert np.array_equal(logits, before)
 
 
 def test_unfit_logits_takes_the_padding_away() -> None:
     logits = np.zeros((2, 16, 16), np.float32)
     logits[1, 4:12] = 1  # the content of a 32×64 frame letterboxed into 64×64 is the middle half
     geometry = image.Geometry(Size(32, 64), Size(32, 64), 16, 0)
-    assert unfit_logits(logits, Size(64, 64), geometry).mean() > 0.9
+    assert unfit_logits(logits, Size(64, 64), geometry, False).mean() > 0.9
 
 
 def test_normalise_is_scale_times_rgb_minus_mean() -> None:

@@ -51,7 +51,7 @@ def card(tmp_path_factory):
     facts = {
         "family": "mask2former", "checkpoint": "none", "size": "96x160", "mean": [123.675, 116.28, 103.53],
         "std": [58.395, 57.12, 57.375],
-        "labels": "labels.yaml", "reduce_labels": False, "resize": "pillow", "licence": "none",
+        "labels": "labels.yaml", "resize": "pillow", "licence": "none",
         "min_pixel_agreement_fp16": 0.985,
     }  # fmt: skip
     (folder / "noisy.yaml").write_text(json.dumps(facts))

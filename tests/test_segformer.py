@@ -7,23 +7,22 @@ from conftest import TINY, randomise
 from torch import nn
 
 from segdeploy import networks
-from segdeploy.networks.checkpoints import read_checkpoint
-from segdeploy.networks.segformer.network import (
-    AllMlpHead,
-    Attention,
-    Block,
-    DeployedAttention,
-    DeployedBlock,
-    DeployedFFN,
-    DeployedHead,
-    DeployedSegformer,
-    DeployedStage,
-    Encoder,
+from segdeploy.networks.backbones.mit import (
+    DeployedMitAttention,
+    DeployedMitBlock,
+    DeployedMitStage,
+    DeployedMixFFN,
+    Mit,
+    MitAttention,
+    MitBlock,
+    MitConfig,
     MixFFN,
-    Segformer,
-    SegformerConfig,
-    bare,
 )
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.folding import bare
+from segdeploy.networks.heads.all_mlp import AllMlpHead, DeployedAllMlpHead
+from segdeploy.networks.segformer.deployed import DeployedSegformer
+from segdeploy.networks.segformer.plain import Segformer, SegformerConfig
 
 # hidden sizes, depths, decoder size, and a size that is no multiple of 32
 PUBLIC = {
@@ -75,15 +74,15 @@ def test_networks_answer_as_transformers_does(variant, tmp_path):
 
 @pytest.mark.parametrize(("heads", "sr_ratio"), [(1, 4), (4, 2), (2, 1)])
 def test_attention_takes_in_norm_scale_and_biases(heads, sr_ratio):
-    norm, attention = randomise(nn.LayerNorm(16)), randomise(Attention(16, heads, sr_ratio, 1e-5))
+    norm, attention = randomise(nn.LayerNorm(16)), randomise(MitAttention(16, heads, sr_ratio, 1e-5))
     tokens = torch.randn(2, 8, 12, 16)
     expected = attention(norm(tokens))
-    answer = DeployedAttention(norm, attention)(bare(norm)(tokens).flatten(1, 2), 8, 12)
+    answer = DeployedMitAttention(norm, attention)(bare(norm)(tokens).flatten(1, 2), 8, 12)
     torch.testing.assert_close(answer, expected.flatten(1, 2), **EXACT)
 
 
 def test_attention_has_no_key_bias():
-    deployed = DeployedAttention(nn.LayerNorm(16), Attention(16, 2, 1, 1e-5))
+    deployed = DeployedMitAttention(nn.LayerNorm(16), MitAttention(16, 2, 1, 1e-5))
     assert deployed.key.bias is None
     assert deployed.value.bias is None
 
@@ -91,7 +90,7 @@ def test_attention_has_no_key_bias():
 def test_ffn_takes_in_its_norm():
     norm, mlp = randomise(nn.LayerNorm(16)), randomise(MixFFN(16, 64))
     tokens = torch.randn(2, 7, 9, 16)
-    answer = DeployedFFN(norm, mlp)(bare(norm)(tokens).flatten(1, 2), 7, 9)
+    answer = DeployedMixFFN(norm, mlp)(bare(norm)(tokens).flatten(1, 2), 7, 9)
     torch.testing.assert_close(answer, mlp(norm(tokens)).flatten(1, 2), **EXACT)
 
 
@@ -100,26 +99,26 @@ def tiny_config(**changes):
 
 
 def test_block_and_stage():
-    config = tiny_config(depths=[2, 1, 1, 1])
-    block = randomise(Block(config, 0))
+    config = MitConfig.from_hub({**TINY, "depths": [2, 1, 1, 1]})
+    block = randomise(MitBlock(config, 0))
     tokens = torch.randn(3, 8, 16, 8)
-    answer = DeployedBlock(block)(tokens.flatten(1, 2), 8, 16)
+    answer = DeployedMitBlock(block)(tokens.flatten(1, 2), 8, 16)
     torch.testing.assert_close(answer, block(tokens).flatten(1, 2), **EXACT)
-    encoder = randomise(Encoder(config))
+    encoder = randomise(Mit(config))
     maps = torch.randn(3, 3, 70, 66)
-    stage = DeployedStage(encoder.patch_embeddings[0], encoder.block[0], encoder.layer_norm[0])
+    stage = DeployedMitStage(encoder.patch_embeddings[0], encoder.block[0], encoder.layer_norm[0])
     torch.testing.assert_close(stage(maps), encoder(maps)[0], **EXACT)
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
 def test_head_is_one_matrix_per_stage(activation):
-    config = tiny_config(head_activation=activation)
-    head = randomise(AllMlpHead(config)).eval()
+    channels = TINY["hidden_sizes"]
+    head = randomise(AllMlpHead(channels, 16, 5, activation == "relu")).eval()
     stages = [
         torch.randn(2, size, *side)
-        for size, side in zip(config.hidden_sizes, [(17, 23), (9, 12), (5, 6), (3, 3)], strict=True)
+        for size, side in zip(channels, [(17, 23), (9, 12), (5, 6), (3, 3)], strict=True)
     ]
-    deployed = DeployedHead(head)
+    deployed = DeployedAllMlpHead(head)
     torch.testing.assert_close(deployed(stages), head(stages), **EXACT)
     matrices = [parts for parts in deployed.modules() if isinstance(parts, nn.Conv2d)]
     assert len(matrices) == (9 if activation == "relu" else 5)
@@ -127,10 +126,11 @@ def test_head_is_one_matrix_per_stage(activation):
 
 def test_the_head_keeps_the_eps_of_its_batch_norm():
     """A channel that hardly varied in training: without eps its gain would be 8 times what it is."""
-    head = randomise(AllMlpHead(tiny_config())).eval()
+    channels = TINY["hidden_sizes"]
+    head = randomise(AllMlpHead(channels, 16, 5, False)).eval()
     head.batch_norm.running_var.fill_(head.batch_norm.eps / 63)
-    stages = [torch.randn(1, size, 3, 5) for size in tiny_config().hidden_sizes]
-    torch.testing.assert_close(DeployedHead(head)(stages), head(stages), rtol=1e-4, atol=1e-2)
+    stages = [torch.randn(1, size, 3, 5) for size in channels]
+    torch.testing.assert_close(DeployedAllMlpHead(head)(stages), head(stages), rtol=1e-4, atol=1e-2)
 
 
 def test_scaling_the_input_leaves_the_plain_network_alone():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import randomise
 
-from segdeploy.networks.backbones.swin import DeployedSwin, Swin, SwinConfig, merging_order, window_order
+from segdeploy.networks.backbones.swin import DeployedSwin, Swin, SwinConfig
+from segdeploy.networks.backbones.windows import merging_order, window_order
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SMALL = {"embed_dim": 8, "depths": [2, 2, 3, 1], "num_heads": [1, 2, 4, 8], "window_size": 7}

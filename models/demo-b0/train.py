@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from segdeploy.networks.segformer.network import AllMlpHead, Segformer, SegformerConfig
+from segdeploy.networks.heads.all_mlp import AllMlpHead
+from segdeploy.networks.segformer.plain import Segformer, SegformerConfig
 from segdeploy.scenes import make_scene
 
 HERE = Path(__file__).parent

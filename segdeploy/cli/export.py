@@ -4,6 +4,10 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+from segdeploy.networks import FAMILIES
+from segdeploy.networks.family import Option
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -25,21 +29,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", metavar="N", default="1", help="batch size, or `dynamic` (default: 1)")
     parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
-    parser.add_argument(
-        "--msda",
-        metavar="FORM",
-        help="how a Mask2Former's deformable attention is written: gridsample (default); gather, for the TensorRT "
-        "versions that sample wrongly; plugin, for full TensorRT only",
-    )
-    parser.add_argument(
-        "--any-task",
-        action="store_true",
-        help="take a checkpoint for panoptic or instance segmentation too, for its semantic map",
-    )
+    for option in options():
+        kind: dict[str, Any] = {"metavar": option.metavar} if option.choices else {"action": "store_true"}
+        parser.add_argument(option.flag, default=None, help=option.help, **kind)
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
     )
+
+
+def options() -> list[Option]:
+    """Those of all families, each name once."""
+    return list({option.name: option for family in FAMILIES for option in family.options}.values())
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -51,6 +52,9 @@ def execute(arguments: argparse.Namespace) -> int:
     batch = None if arguments.batch == "dynamic" else arguments.batch
     if batch is not None and not batch.isdecimal():
         raise RequestError(f"--batch {arguments.batch!r} is neither a number nor `dynamic`")
+    given = {
+        option.name: value for option in options() if (value := getattr(arguments, option.name)) is not None
+    }
     with steps() as progress:
         progress("loading PyTorch")
         from segdeploy.convert.export import export_onnx
@@ -62,12 +66,11 @@ def execute(arguments: argparse.Namespace) -> int:
             interface=arguments.interface,
             batch=None if batch is None else int(batch),
             fp16=arguments.fp16,
-            msda=arguments.msda,
-            any_task=arguments.any_task,
             revision=arguments.revision,
             output=arguments.output,
             command=shlex.join(["segdeploy", *sys.argv[1:]]),
             progress=progress,
+            **given,
         )
     print(f"{exported.path}: {exported.agreement}")
     print(f"next: segdeploy run {shlex.quote(str(exported.path))} IMAGE -o out")

@@ -20,18 +20,25 @@ def execute(arguments: argparse.Namespace) -> int:
                 "size": str(card.size),
                 "classes": len(card.labels.names),
                 "published_miou": card.published_miou,
+                "miou_source": card.miou_source,
                 "licence": card.licence,
             }
             for card in cards
         ]
         print(json.dumps(facts, indent=1))
         return 0
+    sources = list(dict.fromkeys(card.miou_source for card in cards if card.miou_source))
     rows = [("card", "size", "classes", "mIoU, published", "checkpoint")]
     for card in cards:
         miou = "" if card.published_miou is None else f"{card.published_miou:.1f}"
+        if card.miou_source:
+            miou += f" [{sources.index(card.miou_source) + 1}]"
         rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nmIoU as published in:")
+    for number, source in enumerate(sources, start=1):
+        print(f"[{number}] {source}")
     print("\nnext: segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
     return 0

@@ -31,7 +31,8 @@ from segdeploy.graph.tidy import tidy
 from segdeploy.model.card import ModelCard
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, Signature
-from segdeploy.networks.checkpoints import Checkpoint, read_checkpoint
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.family import Checkpoint, DeployedNetwork
 from segdeploy.networks.interface import WithInterface, card_of, signature_of
 from segdeploy.prove.against_pytorch import Probe, demand, make_probe, prove
 from segdeploy.prove.agreement import Agreement
@@ -60,32 +61,32 @@ def export_onnx(
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
-    msda: str | None = None,
     revision: str | None = None,
-    any_task: bool = False,
     output: Path = Path(),
     command: str = "",
     progress: Progress = lambda step: None,
+    **options: str | bool,
 ) -> Exported:
     """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
 
-    `msda` is how deformable attention is written, `any_task` takes checkpoints for panoptic or instance segmentation.
+    `options` are those that the checkpoint's family declares (`msda`, `any_task` of a Mask2Former); another family's
+    are refused.
     """
     if interface not in INTERFACES:
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
         raise RequestError(f"a batch of {batch} was asked for; it is 1 to 1024, or dynamic")
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision, any_task)
+    checkpoint = read_checkpoint(source, revision, options)
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
     size = size or model_card.size
-    signature = signature_of(model_card, interface, size, batch)
+    signature = signature_of(model_card, interface, size, batch, pair.deployed.output)
     name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     progress("tracing the network")
-    pair.deployed.fit(size, msda)
+    pair.deployed.fit(size, checkpoint.options)
     model = trace(pair.deployed, model_card, signature)
     describe(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
@@ -160,7 +161,7 @@ def in_fp16(
     return half, seen
 
 
-def trace(deployed: networks.Deployed, card: ModelCard, signature: Signature) -> ModelProto:
+def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> ModelProto:
     deployed.scale_input(torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale))
     whole = WithInterface(deployed, card, signature).eval()
     shape = tuple(side or 1 for side in (1, *signature.input.shape[1:]))

@@ -21,13 +21,12 @@ KERNELS = ("linear", "pillow")  # those of segdeploy.image
 @dataclass(frozen=True)
 class ModelCard:
     name: str
-    family: str
+    family: str  # of its checkpoint's network; empty for a graph from elsewhere
     checkpoint: str
     size: Size
     mean: Triple
     std: Triple
     labels: Labels
-    reduce_labels: bool
     resize: str
     licence: str
     published_miou: float | None = None
@@ -41,15 +40,18 @@ class ModelCard:
 
 
 REQUIRED = {
-    "family": str, "checkpoint": str, "size": str, "mean": list, "std": list, "labels": str,
-    "reduce_labels": bool, "resize": str, "licence": str,
+    "checkpoint": str, "size": str, "mean": list, "std": list, "labels": str, "resize": str, "licence": str,
 }  # fmt: skip
 OPTIONAL = {
-    "published_miou": float, "miou_source": str, "min_pixel_agreement": float, "max_logits_error": float,
+    "family": str, "published_miou": float, "miou_source": str, "min_pixel_agreement": float, "max_logits_error": float,
     "min_pixel_agreement_fp16": float, "keep_fp32": list,
     "window_stride": str, "window_frame": str,
 }  # fmt: skip
-PARSED = ("keep_fp32", "window_stride", "window_frame")
+# A key that cards had, the value that says nothing new, and where the fact stands.
+RETIRED = {
+    "reduce_labels": (False, "the ids of its labels say which value of a label file is which class"),
+}
+PARSED = ("family", "keep_fp32", "window_stride", "window_frame")
 KINDS = {
     str: "text",
     bool: "true or false",
@@ -81,6 +83,9 @@ def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
     if not isinstance(facts, dict):
         raise CardError(f"{path.name} holds no keys; a card starts with family, checkpoint, size, …")
     for key, value in facts.items():
+        if key in RETIRED:
+            demand_retired(key, value, path)
+            continue
         kind = (REQUIRED | OPTIONAL).get(key)
         if kind is None:
             raise CardError(
@@ -94,13 +99,12 @@ def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
     try:
         card = ModelCard(
             name,
-            facts["family"],
+            facts.get("family", ""),
             facts["checkpoint"],
             Size.parse(facts["size"]),
             triple(facts["mean"], "mean"),
             triple(facts["std"], "std"),
             read_labels(facts["labels"], path.parent),
-            facts["reduce_labels"],
             facts["resize"],
             facts["licence"],
             keep_fp32=tuple(facts.get("keep_fp32", ())),
@@ -112,6 +116,14 @@ def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
     except (CardError, RequestError) as error:
         raise CardError(f"{path.name}: {error}") from error
     return card
+
+
+def demand_retired(key: str, value: object, path: Path) -> None:
+    nothing, instead = RETIRED[key]
+    if value is not nothing:
+        raise CardError(
+            f"{path.name}: {key} is {value!r}, which a card no longer says: {instead}; delete the line"
+        )
 
 
 def demand_sense(card: ModelCard) -> None:
@@ -148,7 +160,7 @@ def is_number(value: object) -> bool:
 
 
 def card_for_checkpoint(
-    source: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
+    source: str, family: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
 ) -> ModelCard:
     """The shipped card of this checkpoint, or a card made from the checkpoint's own files.
 
@@ -156,10 +168,10 @@ def card_for_checkpoint(
     the id that transformers noted in config.json) and its files say the same classes and the same normalisation. Of
     what was fine-tuned from a public checkpoint config.json notes that id too, so the input size has to agree then.
     """
-    made = card_from_config(source, config, preprocessor)
+    made = card_from_config(source, family, config, preprocessor)
     for name in known_cards():
         card = read_card(name)
-        same = (card.labels.names, pixels_of(card)) == (made.labels.names, pixels_of(made))
+        same = facts_of_files(card) == facts_of_files(made)
         called = source == card.checkpoint or bare_name(source) == bare_name(card.checkpoint)
         noted = config.get("_name_or_path") == card.checkpoint and made.size == card.size
         if same and (called or noted):
@@ -167,13 +179,13 @@ def card_for_checkpoint(
     return made
 
 
-def pixels_of(card: ModelCard) -> list[float]:
-    """The normalisation, less what float32 adds to it: Mask2Former's files have 0.48500001430511475 for 0.485."""
-    return [round(value, 3) for value in (*card.mean, *card.std)]
+def facts_of_files(card: ModelCard) -> tuple[object, ...]:
+    """The family, the classes and the normalisation; of that not what float32 adds: files have 0.48500001430511475."""
+    return card.family, card.labels.names, [round(value, 3) for value in (*card.mean, *card.std)]
 
 
 def card_from_config(
-    source: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
+    source: str, family: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
 ) -> ModelCard:
     """What config.json and preprocessor_config.json say, in a card named after `source`."""
     facts = preprocessor or {}
@@ -183,13 +195,12 @@ def card_from_config(
         mean, std = normalisation_of(facts)
         return ModelCard(
             name,
-            str(config["model_type"]),
+            family,
             source,
             size_of(facts),
             mean,
             std,
             labels_of(names, name),
-            bool(facts.get("do_reduce_labels", facts.get("reduce_labels", False))),
             "pillow",
             "as its checkpoint's",
         )

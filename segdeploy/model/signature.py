@@ -53,6 +53,7 @@ class Signature:
     resize: str  # the kernel of the checkpoint's own pre-processing: linear | pillow
     card: str
     foreign: bool = False  # not exported by segdeploy
+    align_corners: bool = False  # of the bilinear step from the network's logits to the input's size
 
     @property
     def classes(self) -> int:
@@ -89,6 +90,8 @@ class Signature:
             "colours": json.dumps(self.labels.colours),
             "labels": self.labels.name,
         }
+        if self.align_corners:
+            facts["align_corners"] = json.dumps(True)
         if self.foreign:
             facts |= {"tensors": json.dumps((self.input.name, self.output.name)), "size": str(self.size)}
         return {PREFIX + key: value for key, value in facts.items()}
@@ -158,6 +161,7 @@ def from_metadata(
             facts["resize"],
             facts["card"],
             foreign,
+            bool(json.loads(facts.get("align_corners", "false"))),
         )
     except (KeyError, StopIteration, ValueError, TypeError, RequestError) as error:
         raise GraphError(

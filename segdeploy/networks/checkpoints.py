@@ -1,7 +1,7 @@
 """Read a checkpoint from a Hub id, a folder or a file, whatever network and layout it was saved in.
 
-The result speaks one language: a Hub-style config and weights in the Hub's names, checked against each other
-name by name and shape by shape, so that whoever builds the network has nothing left to guess.
+The names of its weights say which network it is: the family that knows them reads the rest. The weights are held
+against the network that the configuration describes, name by name and shape by shape, so that nothing is left to guess.
 """
 
 from __future__ import annotations
@@ -9,79 +9,112 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import torch
-from huggingface_hub import errors as hub_errors
+from segdeploy.errors import CheckpointError, MissingExtra, RequestError
 
-from segdeploy.errors import CheckpointError
-from segdeploy.networks.mask2former import key_names
-from segdeploy.networks.segformer.key_names import (
-    EPS,
-    Weights,
-    check_weights,
-    complete_config,
-    expected_shapes,
-    find_layout,
-    infer_config,
-    listed,
-    size_name,
-    strip_wrappers,
-    to_hub_names,
-)
+try:
+    import huggingface_hub
+    import torch
+    from huggingface_hub import errors as hub_errors
+except ImportError as error:
+    raise MissingExtra(error.name or "torch", "export", "reading a checkpoint") from error
+
+from segdeploy.networks import FAMILIES
+from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
 from segdeploy.networks.weight_files import SUFFIXES, first_line, read_tensors
+from segdeploy.networks.weight_names import check_weights, listed
 
-__all__ = ["Checkpoint", "check_weights", "expected_shapes", "infer_config", "read_checkpoint", "size_name"]
+__all__ = ["read_checkpoint"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CARD_FILES = ["config.json", "preprocessor_config.json"]
-_FAMILIES = ("segformer", "mask2former")
-_FAMILY_WORDS = "'segformer' or 'mask2former'"
-_RELATIVES = {
-    "maskformer": "the first version, which is another network",
-    "oneformer": "which is another network than Mask2Former, one that reads its task as text",
-}
+_TYPES = " or ".join(repr(name) for family in FAMILIES for name in family.types)
+_TITLES = " or ".join(family.title for family in FAMILIES)
+_OTHER_TYPES = {name: words for family in FAMILIES for name, words in family.other_types.items()}
+# What no family is near; asked after what the families say of their own relatives.
+_STRANGERS = (
+    Marks(
+        "a detector",
+        (
+            r"(backbone\.bottom_up|roi_heads?|rpn_head|proposal_generator|bbox_head|class_labels_classifier)\b",
+        ),
+    ),
+    Marks("an image classifier", (r"(fc|heads?|classifier)\.(\w+\.)?(weight|bias)$",)),
+)
+# Never used: BatchNorm's step counter, mmengine's EMA counter, mmcv's shadow of every parameter (its EMAHook swaps the
+# averages into the plain names before it saves), heads that only help training.
+_LEFTOVERS = re.compile(r".*num_batches_tracked$|steps$|ema_|auxiliary_head\.|backbone\.head\.")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class _Files:
+    """The content of a checkpoint's files, nothing of it understood yet."""
+
     source: str
-    layout: str  # hub, mmseg, nvlabs or detectron2
-    family: str  # segformer or mask2former
-    config: dict[
-        str, Any
-    ]  # as the Hub's config.json; a SegFormer's has "eps" and for mmseg "head_activation" too
-    weights: dict[str, torch.Tensor]  # in the Hub's names
-    preprocessor: dict[str, Any] | None  # preprocessor_config.json
-    digest: str  # sha256 of the weights: names, dtypes, shapes, bytes
+    weights: Mapping[str, torch.Tensor]
+    meta: Mapping[str, Any]
+    config: dict[str, Any] | None
+    preprocessor: dict[str, Any] | None
 
 
-def read_checkpoint(source: str | Path, revision: str | None = None, any_task: bool = False) -> Checkpoint:
+def read_checkpoint(
+    source: str | Path, revision: str | None = None, options: Options | None = None
+) -> Checkpoint:
     """Read `source`: a Hub id ("nvidia/segformer-…"), a folder in the Hub's layout, or one file.
 
-    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id. `any_task` takes what was
-    trained for panoptic or instance segmentation too.
+    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id. `options` are those that
+    the checkpoint's family declares.
     """
-    checkpoint = _read(source, revision)
-    if checkpoint.family == "mask2former" and not any_task:
-        _demand_semantic(checkpoint)
-    return checkpoint
-
-
-def _demand_semantic(checkpoint: Checkpoint) -> None:
-    task = key_names.task_of(checkpoint.source, checkpoint.config)
-    if task != "semantic":
+    options = options or {}
+    demand_known(options)
+    files = _read(source, revision)
+    bare = strip_wrappers(files.weights)
+    family, layout = _recognised(bare, files.source)
+    # A config.json beside a file of another project would belong to something else: those projects write none.
+    stated = files.config if layout == HUB else None
+    if stated is not None and stated["model_type"] not in family.types:
         raise CheckpointError(
-            f"{checkpoint.source} was trained for {task} segmentation; as a semantic model it is worse than the "
-            "checkpoint that was trained for that. Name that one, or take this one all the same: --any-task"
+            f"the config.json of {files.source} says model_type {stated['model_type']!r}, but its weights are those of"
+            f" {family.title}; expected both from one model"
         )
+    settled = _settled(family, options, files.source)
+    read = family.read(RawCheckpoint(files.source, layout, bare, files.meta, stated, settled))
+    _settle_classes(read.config, read.classes, files.meta, files.source)
+    with torch.device("meta"):
+        expected = family.build(read.config, settled).state_dict()
+    check_weights({name: tuple(t.shape) for name, t in expected.items()}, read.weights, files.source)
+    preprocessor = read.preprocessor or files.preprocessor
+    digest = _digest(read.weights)
+    return Checkpoint(files.source, layout, family, read.config, read.weights, preprocessor, digest, settled)
 
 
-def _read(source: str | Path, revision: str | None) -> Checkpoint:
+def demand_known(options: Options) -> None:
+    """Refuse a name that is no family's option, before anything is read."""
+    known = {option.name for family in FAMILIES for option in family.options}
+    for name in options:
+        if name not in known:
+            raise RequestError(f"{name!r} is no option of an export; known: {', '.join(sorted(known))}")
+
+
+def _settled(family: Family, options: Options, source: str) -> Options:
+    """A value for every option of the family; refused are other families' options, and values that are no choice."""
+    own = {option.name: option for option in family.options}
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if name not in own:
+            titles = " and ".join(f.title for f in FAMILIES if name in (option.name for option in f.options))
+            raise RequestError(f"{flag} is for {titles}, and {source} is {family.title}; leave it out")
+        choices = own[name].choices or (True, False)
+        if value not in choices:
+            raise RequestError(f"{flag} is {value!r}; expected one of {', '.join(map(str, choices))}")
+    return {name: options.get(name, option.default) for name, option in own.items()}
+
+
+def _read(source: str | Path, revision: str | None) -> _Files:
     name, path = str(source), Path(source).expanduser()
     if not path.exists() and isinstance(source, str) and _is_hub_id(name):
         return _read_folder(_download(name, revision), name)
@@ -106,7 +139,7 @@ def _is_hub_id(name: str) -> bool:
 # ---- folders, files, the Hub -------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path, source: str) -> Checkpoint:
+def _read_folder(folder: Path, source: str) -> _Files:
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         raise CheckpointError(
@@ -126,10 +159,10 @@ def _read_folder(folder: Path, source: str) -> Checkpoint:
     weights: dict[str, torch.Tensor] = {}
     for file in files:
         weights.update(read_tensors(file, source if len(files) == 1 else f"{source}/{file.name}")[0])
-    return _assemble(source, weights, {}, config, _read_json(folder / "preprocessor_config.json"))
+    return _Files(source, weights, {}, config, _read_json(folder / "preprocessor_config.json"))
 
 
-def _read_file(path: Path, source: str) -> Checkpoint:
+def _read_file(path: Path, source: str) -> _Files:
     if path.suffix.lower() not in SUFFIXES:
         raise CheckpointError(
             f"{source} ends in {path.suffix or 'nothing'}; expected one of {', '.join(SUFFIXES)}"
@@ -137,7 +170,7 @@ def _read_file(path: Path, source: str) -> Checkpoint:
     weights, meta = read_tensors(path, source)
     beside = path.parent / "config.json"
     config = _read_config(path.parent, source) if beside.is_file() else None
-    return _assemble(source, weights, meta, config, _read_json(path.parent / "preprocessor_config.json"))
+    return _Files(source, weights, meta, config, _read_json(path.parent / "preprocessor_config.json"))
 
 
 def _weight_files(folder: Path, source: str) -> list[Path]:
@@ -162,9 +195,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
     """The small files first, so that a wrong model_type is refused before its gigabytes come down."""
     folder = _snapshot(hub_id, revision, _CARD_FILES)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{hub_id} on the Hub has no config.json; expected a transformers SegFormer or Mask2Former model"
-        )
+        raise CheckpointError(f"{hub_id} on the Hub has no config.json; expected {_TITLES} of transformers")
     _read_config(folder, hub_id)
     for weights in (
         ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"],
@@ -234,11 +265,11 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
     config = _read_json(folder / "config.json") or {}
     model_type = config.get("model_type")
     if model_type is None:
-        raise CheckpointError(f"the config.json of {source} has no model_type; expected {_FAMILY_WORDS}")
-    if model_type not in _FAMILIES:
-        relative = _RELATIVES.get(model_type, "which is not supported")
+        raise CheckpointError(f"the config.json of {source} has no model_type; expected {_TYPES}")
+    if not any(model_type in family.types for family in FAMILIES):
+        relative = _OTHER_TYPES.get(str(model_type), "which is not supported")
         raise CheckpointError(
-            f"the config.json of {source} says model_type {model_type!r}, {relative}; expected {_FAMILY_WORDS}"
+            f"the config.json of {source} says model_type {model_type!r}, {relative}; expected {_TYPES}"
         )
     return config
 
@@ -246,64 +277,32 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
 # ---- tensors to a checkpoint -------------------------------------------------------------------------------
 
 
-def _assemble(
-    source: str,
-    weights: Mapping[str, torch.Tensor],
-    meta: Mapping[str, Any],
-    stated: dict[str, Any] | None,
-    preprocessor: dict[str, Any] | None,
-) -> Checkpoint:
-    bare = strip_wrappers(weights)
-    layout = key_names.find_layout(bare, source)
-    family = "segformer" if layout is None else "mask2former"
-    if layout is None:
-        layout = find_layout(bare, source)
-    # A config.json beside a file of another project would belong to something else: those projects write none.
-    own = stated if layout == "hub" else None
-    if own is not None and own["model_type"] != family:
-        raise CheckpointError(
-            f"the config.json of {source} says model_type {own['model_type']!r}, but its weights are those of a "
-            f"{family}; expected both from one model"
-        )
-    if family == "segformer":
-        config, named = _as_segformer(bare, layout, own, meta, source)
-    else:
-        config, named = _as_mask2former(bare, layout, own, meta, source)
-    return Checkpoint(source, layout, family, config, named, preprocessor, _digest(named))
+def strip_wrappers(weights: Mapping[str, torch.Tensor]) -> Weights:
+    """Drop leftovers, then the prefix that DataParallel, Lightning or torch.compile put before every name."""
+    kept = {name: tensor for name, tensor in weights.items() if not _LEFTOVERS.match(name)}
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if kept and all(name.startswith(prefix) for name in kept):
+            return strip_wrappers({name[len(prefix) :]: tensor for name, tensor in kept.items()})
+    return kept
 
 
-def _as_segformer(
-    bare: Weights, layout: str, own: dict[str, Any] | None, meta: Mapping[str, Any], source: str
-) -> tuple[dict[str, Any], Weights]:
-    named = to_hub_names(bare, layout, source)
-    config = infer_config(named, source) if own is None else complete_config(own, source)
-    config.setdefault("eps", dict(EPS[layout]))
-    if layout == "mmseg":
-        config.update(head="mmseg", head_activation="relu")
-    classifier = named.get("decode_head.classifier.weight")
-    if classifier is None:
-        raise CheckpointError(
-            f"{source} lacks decode_head.classifier.weight; expected a whole SegFormer decode_head"
-        )
-    _settle_classes(config, classifier.shape[0], meta, source)
-    check_weights(expected_shapes(config), named, source)
-    # some files have BatchNorm's training counter and some do not; torch's BatchNorm2d wants one to load
-    named["decode_head.batch_norm.num_batches_tracked"] = torch.tensor(0)
-    return config, named
-
-
-def _as_mask2former(
-    bare: Weights, layout: str, own: dict[str, Any] | None, meta: Mapping[str, Any], source: str
-) -> tuple[dict[str, Any], Weights]:
-    named = key_names.to_hub_names(bare, layout)
-    stated = key_names.infer_config(named, source) if own is None else own
-    config = key_names.complete_config(stated, source)
-    classifier = named.get(key_names.CLASSIFIER)
-    if classifier is None:
-        raise CheckpointError(f"{source} lacks {key_names.CLASSIFIER}; expected a whole Mask2Former")
-    _settle_classes(config, classifier.shape[0] - 1, meta, source)  # the last row is for no object
-    check_weights(key_names.expected_shapes(config), named, source)
-    return config, named
+def _recognised(names: Collection[str], source: str) -> tuple[Family, str]:
+    """The family and the layout of weights with these names; refused is what no family takes, with what it is."""
+    for family in FAMILIES:
+        if layout := family.recognises(names):
+            return family, layout
+    for other in (*(marks for family in FAMILIES for marks in family.relatives), *_STRANGERS):
+        if found := other.found(names):
+            raise CheckpointError(
+                f"{source} is {other.what}: its keys start with {listed(found, 3)}; expected {_TITLES} that was trained"
+                " for segmentation"
+            )
+    starts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    layouts = (f"{family.title} ({', '.join(marks.what for marks in family.layouts)})" for family in FAMILIES)
+    raise CheckpointError(
+        f"{source} is not {_TITLES}: its keys start with {listed(starts, 3)}; expected the names of"
+        f" {' or '.join(layouts)}"
+    )
 
 
 def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], source: str) -> None:

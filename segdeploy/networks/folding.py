@@ -1,12 +1,15 @@
-"""The pieces that networks rewritten for devices are made of: layers with given weights, tokens and maps."""
+"""Makes layers with given weights, folds norms into their neighbours, and turns tokens into maps and back."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from segdeploy.size import Size
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,6 +33,42 @@ def pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone())
     return layer
+
+
+def affine_of(
+    weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, eps: float
+) -> tuple[Tensor, Tensor]:
+    """A batch norm's gain and shift per channel, in float64."""
+    gain = weight.double() / (variance.double() + eps).sqrt()
+    return gain, bias.double() - gain * mean.double()
+
+
+def gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101
+    return affine_of(norm.weight, norm.bias, norm.running_mean, norm.running_var, eps=norm.eps)
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution for a convolution and the batch norm behind it, computed in float64."""
+    gain, bias = gain_and_shift(norm)
+    made = copy.deepcopy(conv)
+    made.weight = nn.Parameter(
+        (conv.weight.double() * gain[:, None, None, None]).detach().to(conv.weight.dtype)
+    )
+    if conv.bias is not None:
+        bias = bias + gain * conv.bias.double()
+    made.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
+    return made
+
+
+def size_after(conv: nn.Conv2d, size: Size) -> Size:
+    """The size of the maps that a convolution makes of an input of `size`."""
+
+    def side(length: int, axis: int) -> int:
+        padding, kernel, stride = int(conv.padding[axis]), conv.kernel_size[axis], conv.stride[axis]
+        return (length + 2 * padding - conv.dilation[axis] * (kernel - 1) - 1) // stride + 1
+
+    return Size(side(size.height, 0), side(size.width, 1))
 
 
 def reading_bare(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A network of either kind behind the input and the output that an interface promises."""
+"""A network, plain or deployed, behind the input and the output that an interface promises."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy import networks
 from segdeploy.errors import CardError
 from segdeploy.model.card import ModelCard, card_for_checkpoint, read_card
 from segdeploy.model.signature import ONE_SCALE, TENSOR_NAMES, Signature, TensorFacts
-from segdeploy.networks.checkpoints import Checkpoint
+from segdeploy.networks.family import Checkpoint, DeployedNetwork, Output
 from segdeploy.size import Size
 
 
-def upsampled(logits: Tensor, size: torch.Size) -> Tensor:
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+def upsampled(logits: Tensor, size: torch.Size, align_corners: bool) -> Tensor:
+    """Logits at the input's size: as they are where they have it already."""
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
 def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
     """The card that was asked for, the shipped one this checkpoint belongs to, or one made from its own files."""
     if name is None:
-        return card_for_checkpoint(checkpoint.source, checkpoint.config, checkpoint.preprocessor)
+        return card_for_checkpoint(
+            checkpoint.source, checkpoint.family.name, checkpoint.config, checkpoint.preprocessor
+        )
     card = read_card(name)
+    if card.family not in ("", checkpoint.family.name):
+        raise CardError(
+            f"the card {card.name!r} says family {card.family!r}, and {checkpoint.source} is {checkpoint.family.title}"
+            f" ({checkpoint.family.name}); correct the card, or leave out --card to take the checkpoint's own facts"
+        )
     classes = len(checkpoint.config["id2label"])
     if classes != len(card.labels.names):
         raise CardError(
@@ -32,7 +41,10 @@ def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
     return card
 
 
-def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None) -> Signature:
+def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None, output: Output) -> Signature:
+    """The signature of a graph to be made; refused is a size that the network cannot take."""
+    output.demand(size)
+    logits = output.logits_size(size)
     height, width = size.height, size.width
     input_name, output_name = TENSOR_NAMES[interface]
     if interface == "frames":
@@ -43,22 +55,32 @@ def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None)
         "nvinfer": TensorFacts(output_name, "int64", (batch, 1, height, width)),
         "frames": TensorFacts(output_name, "uint8", (batch, height, width)),
         "logits": TensorFacts(
-            output_name, "float32", (batch, len(card.labels.names), -(-height // 4), -(-width // 4))
+            output_name, "float32", (batch, len(card.labels.names), logits.height, logits.width)
         ),
     }[interface]
     scale = 1.0 if interface == "frames" else ONE_SCALE
     return Signature(
-        interface, eaten, answered, size, batch, card.mean, (scale,) * 3, card.labels, card.resize, card.name
+        interface,
+        eaten,
+        answered,
+        size,
+        batch,
+        card.mean,
+        (scale,) * 3,
+        card.labels,
+        card.resize,
+        card.name,
+        align_corners=output.align_corners,
     )
 
 
 class WithInterface(nn.Module):
     """The network between the input and the output that an interface promises."""
 
-    def __init__(self, network: networks.Deployed, card: ModelCard, signature: Signature) -> None:
+    def __init__(self, network: DeployedNetwork, card: ModelCard, signature: Signature) -> None:
         super().__init__()
         self.network = network
-        self.interface = signature.interface
+        self.interface, self.align_corners = signature.interface, signature.align_corners
         self.mean = nn.Buffer(torch.tensor(card.mean).reshape(1, 3, 1, 1))
 
     def forward(self, given: Tensor) -> Tensor:
@@ -66,6 +88,7 @@ class WithInterface(nn.Module):
             logits = self.network(given)
             if self.interface == "logits":
                 return logits
-            return upsampled(logits, given.shape[-2:]).argmax(1, keepdim=True)
+            return upsampled(logits, given.shape[-2:], self.align_corners).argmax(1, keepdim=True)
         pixels = given.float().permute(0, 3, 1, 2) - self.mean  # TensorRT computes with uint8 only to cast it
-        return upsampled(self.network(pixels), pixels.shape[-2:]).argmax(1).to(torch.uint8)
+        logits = upsampled(self.network(pixels), pixels.shape[-2:], self.align_corners)
+        return logits.argmax(1).to(torch.uint8)

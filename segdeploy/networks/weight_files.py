@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.segformer.key_names import listed
+from segdeploy.networks.weight_names import listed
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
 

@@ -100,19 +100,40 @@ def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:
     return inner[rows].take(columns, axis=1)
 
 
-def unfit_logits(logits: NDArray[np.float32], size: Size, geometry: Geometry) -> LabelMap:
+def unfit_logits(
+    logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
+) -> LabelMap:
     """Labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, arg-max after."""
     if geometry.content != size:
-        whole = np.stack([cv2.resize(plane, (size.width, size.height)) for plane in logits])
+        whole = np.stack([raised(plane, size, align_corners) for plane in logits])
         logits = whole[(slice(None), *_inside(geometry))]
-    target = (geometry.frame.width, geometry.frame.height)
-    best = cv2.resize(logits[0], target)
+    best = raised(logits[0], geometry.frame, align_corners).copy()
     labels = np.zeros(best.shape, np.uint8)
     for index, plane in enumerate(logits[1:], start=1):  # one plane at a time: never C×H×W floats
-        raised = cv2.resize(plane, target)
-        labels[raised > best] = index
-        np.maximum(best, raised, out=best)
+        values = raised(plane, geometry.frame, align_corners)
+        labels[values > best] = index
+        np.maximum(best, values, out=best)
     return labels
+
+
+def raised(plane: NDArray[np.float32], size: Size, align_corners: bool) -> NDArray[np.float32]:
+    """One plane of logits h×w bilinearly at `size`; `align_corners` as PyTorch means it, for some networks do."""
+    if plane.shape == (size.height, size.width):
+        return plane
+    if not align_corners:
+        return np.asarray(cv2.resize(plane, (size.width, size.height)), np.float32)
+    row, below = _corner_to_corner(plane.shape[0], size.height)
+    column, right = _corner_to_corner(plane.shape[1], size.width)
+    lines = plane[row] * (1 - below[:, None]) + plane[np.minimum(row + 1, len(plane) - 1)] * below[:, None]
+    beyond = lines[:, np.minimum(column + 1, plane.shape[1] - 1)]
+    return np.asarray(lines[:, column] * (1 - right) + beyond * right, np.float32)
+
+
+def _corner_to_corner(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The line before each new line, and how far beyond it that lies; the outermost lines fall on each other."""
+    places = np.arange(target, dtype=np.float32) * np.float32((source - 1) / max(target - 1, 1))
+    first = places.astype(np.intp)
+    return first, places - first.astype(np.float32)
 
 
 def normalise(

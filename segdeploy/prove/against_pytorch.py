@@ -100,11 +100,12 @@ def reference_logits(plain: nn.Module, frame: NDArray[np.uint8], card: ModelCard
 
 def compare(reference: Tensor, answer: NDArray[Any], signature: Signature) -> Agreement:
     size = torch.Size((signature.size.height, signature.size.width))
-    expected = upsampled(reference, size).argmax(1).numpy()
+    aligned = signature.align_corners
+    expected = upsampled(reference, size, aligned).argmax(1).numpy()
     errors: tuple[float | None, float | None] = None, None
     if signature.interface == "logits":
         errors = errors_of(reference, answer[None])
-        answer = upsampled(torch.from_numpy(answer[None]), size).argmax(1).numpy()
+        answer = upsampled(torch.from_numpy(answer[None]), size, aligned).argmax(1).numpy()
     labels = answer.reshape(expected.shape)
     return Agreement(1, expected.size, int(np.count_nonzero(expected == labels)), *errors)
 

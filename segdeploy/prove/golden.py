@@ -105,7 +105,8 @@ def labels_of(signature: Signature, answers: NDArray[Any]) -> NDArray[np.uint8]:
     if signature.interface != "logits":
         return given
     whole = Geometry(signature.size, signature.size, 0, 0)
-    return np.stack([unfit_logits(logits, signature.size, whole) for logits in given])
+    aligned = signature.align_corners
+    return np.stack([unfit_logits(logits, signature.size, whole, aligned) for logits in given])
 
 
 def as_rounded(model: ModelProto) -> ModelProto:

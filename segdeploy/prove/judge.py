@@ -100,7 +100,7 @@ class Judge:
     def labels_of(self, logits: NDArray[np.float32], answer: NDArray[Any], place: int) -> LabelMap:
         size, geometry = self.signature.size, self.fitted[place][1]
         if self.signature.interface == "logits":
-            return image.unfit_logits(logits, size, geometry)
+            return image.unfit_logits(logits, size, geometry, self.signature.align_corners)
         flat = answer.reshape(size.height, size.width)
         return image.unfit(flat.astype(np.uint8), geometry)  # a copy: the array is written again
 

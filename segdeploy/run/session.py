@@ -134,5 +134,6 @@ def fit_batch(
 def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:
     """One slot of what `from_output` gives, at its frame's size."""
     if signature.interface == "logits":
-        return Segmentation(image.unfit_logits(answer, signature.size, geometry), signature.labels)
+        labels = image.unfit_logits(answer, signature.size, geometry, signature.align_corners)
+        return Segmentation(labels, signature.labels)
     return Segmentation(image.unfit(answer, geometry), signature.labels)

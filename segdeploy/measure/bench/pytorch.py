@@ -75,11 +75,12 @@ def open_eager(
 def assemble(source: str, network: str, interface: str, size: Size | None, fp16: bool) -> Eager:
     checkpoint = read_checkpoint(source)
     card = card_of(checkpoint, None)
-    signature = signature_of(card, interface, size or card.size, None)
     pair = networks.build(checkpoint)
+    signature = signature_of(card, interface, size or card.size, None, pair.deployed.output)
     factors = torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale)
     if network == "deployed":
         pair.deployed.scale_input(factors)
+        pair.deployed.fit(signature.size, checkpoint.options)
     chosen = pair.deployed if network == "deployed" else pair.plain
     inner: Any = Inner(chosen, None if network == "deployed" else factors, fp16)
     return Eager(WithInterface(inner, card, signature).eval(), signature, checkpoint.digest)

@@ -3,8 +3,8 @@
 The rules, as mmsegmentation 0.x and 1.x agree on them:
 
 * windows stand at multiples of the stride, the last one of a row or column is moved back inside;
-* the logits of a window are raised to the window's size (bilinear, align_corners=False), added, and divided by how
-  many windows saw the pixel; the mean is raised to the frame's own size, then arg-maxed;
+* the logits of a window are raised to the window's size (bilinear, with the network's own align_corners), added, and
+  divided by how many windows saw the pixel; the mean is raised to the frame's own size, then arg-maxed;
 * over scales and flips it is the softmax of those logits, at the frame's own size, that is averaged, not the logits.
 
 One rule differs, since the graph has one input size: mmsegmentation runs a frame smaller than a window as it is. Here
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +49,9 @@ def sliding_window(
     def predict(frame: Frame) -> LabelMap:
         own = Size(*frame.shape[:2])
         scaled, geometry = image.fit(frame, scaled_size(own, frame_scale), kernel=kernel)
-        return image.unfit_logits(window_logits(session, scaled, stride), geometry.content, geometry)
+        logits = window_logits(session, scaled, stride)
+        aligned = session.signature.align_corners
+        return image.unfit_logits(logits, geometry.content, geometry, aligned)
 
     return predict
 
@@ -72,6 +73,7 @@ def multi_scale(
         raise RequestError("no scales are given; expected at least one, as in 0.5,0.75,1,1.25,1.5,1.75")
     for scale in (frame_scale, *scales):
         demand_scale(scale)
+    aligned = session.signature.align_corners
 
     def predict(frame: Frame) -> LabelMap:
         own = Size(*frame.shape[:2])
@@ -80,9 +82,9 @@ def multi_scale(
             scaled, _ = image.fit(frame, scaled_size(own, frame_scale, scale), kernel=kernel)
             for mirrored in (False, True) if flip else (False,):
                 seen = np.ascontiguousarray(scaled[:, ::-1]) if mirrored else scaled
-                shares = softmax(resize(window_logits(session, seen, stride), own))
+                shares = softmax(resize(window_logits(session, seen, stride), own, aligned))
                 total += shares[..., ::-1] if mirrored else shares
-        return image.unfit_logits(total, own, Geometry(own, own, 0, 0))
+        return image.unfit_logits(total, own, Geometry(own, own, 0, 0), aligned)
 
     return predict
 
@@ -109,7 +111,7 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
         answers = from_output(signature, session.run(inputs))
         for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
             for plane, low in zip(total, logits, strict=True):  # one plane at a time: never C×H×W floats more
-                raised = cv2.resize(low, (window.width, window.height))
+                raised = image.raised(low, window, signature.align_corners)
                 plane[top : top + rows, left : left + columns] += raised[:rows, :columns]
     total /= np.outer(visits(tops, rows, height), visits(lefts, columns, width))
     return total
@@ -144,12 +146,12 @@ def scaled_size(own: Size, frame_scale: float | Size, factor: float = 1.0) -> Si
     return Size(max(1, int(own.height * factor + 0.5)), max(1, int(own.width * factor + 0.5)))
 
 
-def resize(logits: Logits, size: Size) -> Logits:
+def resize(logits: Logits, size: Size, align_corners: bool) -> Logits:
     if logits.shape[1:] == (size.height, size.width):
         return logits
     raised = np.empty((len(logits), size.height, size.width), np.float32)
     for plane, low in zip(raised, logits, strict=True):
-        cv2.resize(low, (size.width, size.height), dst=plane)
+        plane[:] = image.raised(low, size, align_corners)
     return raised
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.networks.folding import module_list
+from segdeploy.networks.folding import folded, module_list
 
 REDUCTION = 4  # of a bottleneck's inner channels
 
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
         return (deep + shortcut).relu()
 
 
-class Stage(nn.Module):
+class ResnetStage(nn.Module):
     def __init__(self, config: ResnetConfig, stage: int) -> None:
         super().__init__()
         inputs = (config.stem, *config.sizes)[stage]
@@ -80,16 +80,16 @@ class Stage(nn.Module):
         )
 
 
-class Stem(nn.Module):
+class ResnetStem(nn.Module):
     def __init__(self, config: ResnetConfig) -> None:
         super().__init__()
         self.embedder = NormedConvolution(3, config.stem, 7, 2)
 
 
-class Encoder(nn.Module):
+class ResnetEncoder(nn.Module):
     def __init__(self, config: ResnetConfig) -> None:
         super().__init__()
-        self.stages = module_list(Stage(config, stage) for stage in range(len(config.depths)))
+        self.stages = module_list(ResnetStage(config, stage) for stage in range(len(config.depths)))
 
 
 class Resnet(nn.Module):
@@ -97,8 +97,8 @@ class Resnet(nn.Module):
         super().__init__()
         self.config = config
         self.channels = config.sizes
-        self.embedder = Stem(config)
-        self.encoder = Encoder(config)
+        self.embedder = ResnetStem(config)
+        self.encoder = ResnetEncoder(config)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:  # N×3×H×W -> four N×C×h×w
         maps = F.max_pool2d(self.embedder.embedder(pixels).relu(), 3, 2, 1)
@@ -113,25 +113,16 @@ class Resnet(nn.Module):
 # ---- the deployed network --------------------------------------------------------------------------------------
 
 
-def folded(layer: NormedConvolution) -> nn.Conv2d:
-    conv, norm = layer.convolution, layer.normalization
-    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101
-    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-    made = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, int(padding))
-    weight = conv.weight.double() * gain[:, None, None, None]
-    made.weight = nn.Parameter(weight.detach().to(conv.weight.dtype))
-    bias = norm.bias.double() - gain * norm.running_mean.double()
-    made.bias = nn.Parameter(bias.detach().to(conv.weight.dtype))
-    return made
+def without_norm(layer: NormedConvolution) -> nn.Conv2d:
+    return folded(layer.convolution, layer.normalization)
 
 
 class DeployedBottleneck(nn.Module):
     def __init__(self, plain: Bottleneck) -> None:
         super().__init__()
-        self.reduce, self.mix, self.expand = (folded(layer) for layer in plain.layer)
+        self.reduce, self.mix, self.expand = map(without_norm, plain.layer)
         shortcut = plain.shortcut
-        self.shortcut = folded(shortcut) if isinstance(shortcut, NormedConvolution) else None
+        self.shortcut = without_norm(shortcut) if isinstance(shortcut, NormedConvolution) else None
 
     def forward(self, maps: Tensor) -> Tensor:
         deep = self.expand(self.mix(self.reduce(maps).relu()).relu())
@@ -139,8 +130,8 @@ class DeployedBottleneck(nn.Module):
         return summed.relu()
 
 
-class DeployedStage(nn.Module):
-    def __init__(self, stage: Stage) -> None:
+class DeployedResnetStage(nn.Module):
+    def __init__(self, stage: ResnetStage) -> None:
         super().__init__()
         self.blocks = module_list(DeployedBottleneck(block) for block in stage.layers)
 
@@ -153,8 +144,8 @@ class DeployedStage(nn.Module):
 class DeployedResnet(nn.Module):
     def __init__(self, plain: Resnet) -> None:
         super().__init__()
-        self.embed = folded(plain.embedder.embedder)
-        self.stages = module_list(DeployedStage(stage) for stage in plain.encoder.stages)
+        self.embed = without_norm(plain.embedder.embedder)
+        self.stages = module_list(DeployedResnetStage(stage) for stage in plain.encoder.stages)
 
     def scale_input(self, factors: Tensor) -> None:
         """Fold factors per colour channel into the first convolution; zero padding stays zero, so it is exact."""

@@ -23,9 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segdeploy.networks.backbones.windows import Regrouping, Windows, forbidden_pairs, merging_order
 from segdeploy.networks.folding import gelu, linear, module_list, to_maps, to_tokens
-
-FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins but the image does not
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,16 @@ class SwinConfig:
 # ---- the plain network: attribute names are the Hub's parameter names ------------------------------------------
 
 
-class PatchProjection(nn.Module):
+class SwinProjection(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         self.projection = nn.Conv2d(3, config.size, config.patch, config.patch)
 
 
-class Embeddings(nn.Module):
+class SwinEmbeddings(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
-        self.patch_embeddings = PatchProjection(config)
+        self.patch_embeddings = SwinProjection(config)
         self.norm = nn.LayerNorm(config.size)
 
     def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> N×h×w×C
@@ -119,36 +118,36 @@ class WindowSelfAttention(nn.Module):
         return self.relative_position_bias_table[index.reshape(length, length)].permute(2, 0, 1)
 
 
-class AttentionOutput(nn.Module):
+class SwinOutput(nn.Module):
     def __init__(self, size: int, inner: int) -> None:
         super().__init__()
         self.dense = nn.Linear(inner, size)
 
 
-class Attention(nn.Module):
+class SwinAttention(nn.Module):
     def __init__(self, size: int, heads: int, window: int, biased: bool) -> None:
         super().__init__()
         self.self = WindowSelfAttention(size, heads, window, biased)
-        self.output = AttentionOutput(size, size)
+        self.output = SwinOutput(size, size)
 
 
-class Expansion(nn.Module):
+class SwinExpansion(nn.Module):
     def __init__(self, size: int, inner: int) -> None:
         super().__init__()
         self.dense = nn.Linear(size, inner)
 
 
-class Block(nn.Module):
+class SwinBlock(nn.Module):
     def __init__(self, config: SwinConfig, stage: int, place: int) -> None:
         super().__init__()
         size, inner = config.sizes[stage], int(config.sizes[stage] * config.mlp_ratio)
         self.window = config.window
         self.shift = config.window // 2 if place % 2 else 0
         self.layernorm_before = nn.LayerNorm(size, config.eps)
-        self.attention = Attention(size, config.heads[stage], config.window, config.biased)
+        self.attention = SwinAttention(size, config.heads[stage], config.window, config.biased)
         self.layernorm_after = nn.LayerNorm(size, config.eps)
-        self.intermediate = Expansion(size, inner)
-        self.output = AttentionOutput(size, inner)
+        self.intermediate = SwinExpansion(size, inner)
+        self.output = SwinOutput(size, inner)
 
     def forward(self, tokens: Tensor) -> Tensor:  # N×h×w×C
         tokens = tokens + self.attend(self.layernorm_before(tokens))
@@ -176,21 +175,6 @@ class Block(nn.Module):
         return cropped
 
 
-def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | None:
-    """windows×1×L×L of 0 and FORBIDDEN: a shift by `shift` brings both ends of the image into the last windows."""
-    if not shift:
-        return None
-
-    def parts(windows: int) -> Tensor:  # along one axis: windows×side
-        place = torch.arange(windows * side)
-        end = windows * side
-        return ((place >= end - side).int() + (place >= end - shift).int()).reshape(windows, side)
-
-    part = parts(rows)[:, None, :, None] * 3 + parts(columns)[None, :, None, :]  # rows×columns×side×side
-    part = part.reshape(rows * columns, 1, side * side)
-    return (part[:, :, :, None] != part[:, :, None, :]).float() * FORBIDDEN
-
-
 class PatchMerging(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -204,17 +188,17 @@ class PatchMerging(nn.Module):
         return merged
 
 
-class Stage(nn.Module):
+class SwinStage(nn.Module):
     def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
-        self.blocks = module_list(Block(config, stage, place) for place in range(config.depths[stage]))
+        self.blocks = module_list(SwinBlock(config, stage, place) for place in range(config.depths[stage]))
         self.downsample = PatchMerging(config.sizes[stage]) if stage + 1 < len(config.depths) else None
 
 
-class Encoder(nn.Module):
+class SwinEncoder(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
-        self.layers = module_list(Stage(config, stage) for stage in range(len(config.depths)))
+        self.layers = module_list(SwinStage(config, stage) for stage in range(len(config.depths)))
 
 
 class Swin(nn.Module):
@@ -222,8 +206,8 @@ class Swin(nn.Module):
         super().__init__()
         self.config = config
         self.channels = config.sizes
-        self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.embeddings = SwinEmbeddings(config)
+        self.encoder = SwinEncoder(config)
         self.hidden_states_norms = nn.ModuleDict(
             {f"stage{stage + 1}": nn.LayerNorm(size) for stage, size in enumerate(config.sizes)}
         )
@@ -243,54 +227,8 @@ class Swin(nn.Module):
 # ---- the deployed network: the same function in fewer steps ----------------------------------------------------
 
 
-class Regrouping(nn.Module):
-    """Tokens in another order, zeros where the order says -1: N×L×C -> N×len(order)×C."""
-
-    def __init__(self, order: Tensor) -> None:
-        super().__init__()
-        self.order = nn.Buffer(order.clamp(min=0))
-        self.present = nn.Buffer((order >= 0).float()[None, :, None]) if (order < 0).any() else None
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        regrouped = tokens.index_select(1, self.order)
-        return regrouped if self.present is None else regrouped * self.present
-
-
-def window_order(height: int, width: int, side: int, shift: int) -> Tensor:
-    """For each place in each window the token that is there, -1 for padding."""
-    places = padded_places(height, width, side).roll((-shift, -shift), (0, 1))
-    rows, columns = places.shape[0] // side, places.shape[1] // side
-    return places.reshape(rows, side, columns, side).transpose(1, 2).flatten()
-
-
-def merging_order(height: int, width: int) -> Tensor:
-    """Four neighbours one after the other, column by column, as patch merging concatenates them."""
-    places = padded_places(height, width, 2)
-    rows, columns = places.shape[0] // 2, places.shape[1] // 2
-    return places.reshape(rows, 2, columns, 2).permute(0, 2, 3, 1).flatten()
-
-
-def padded_places(height: int, width: int, multiple: int) -> Tensor:
-    places = torch.arange(height * width).reshape(height, width)
-    return F.pad(places, (0, -width % multiple, 0, -height % multiple), value=-1)
-
-
-class Windows(nn.Module):
-    """How the tokens of one size go into windows and back, and who sees whom there; shared by a stage's blocks."""
-
-    def __init__(self, height: int, width: int, side: int, shift: int) -> None:
-        super().__init__()
-        order = window_order(height, width, side, shift)
-        self.length = side * side
-        self.count = len(order) // self.length
-        self.cut = Regrouping(order)
-        self.join = Regrouping(order.argsort(stable=True)[-height * width :])
-        forbidden = forbidden_pairs(-(-height // side), -(-width // side), side, shift)
-        self.forbidden = None if forbidden is None else nn.Buffer(forbidden[None])
-
-
 class DeployedWindowAttention(nn.Module):
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: SwinAttention) -> None:
         super().__init__()
         plain, dense = attention.self, attention.output.dense
         size, self.heads = plain.query.in_features, plain.heads
@@ -319,8 +257,8 @@ class DeployedWindowAttention(nn.Module):
         return projected
 
 
-class DeployedBlock(nn.Module):
-    def __init__(self, block: Block) -> None:
+class DeployedSwinBlock(nn.Module):
+    def __init__(self, block: SwinBlock) -> None:
         super().__init__()
         self.shift = block.shift
         self.norm1, self.norm2 = block.layernorm_before, block.layernorm_after
@@ -333,14 +271,14 @@ class DeployedBlock(nn.Module):
         return mixed
 
 
-class DeployedStage(nn.Module):
+class DeployedSwinStage(nn.Module):
     """The blocks of one stage, behind the step that makes its tokens from the stage before."""
 
-    def __init__(self, merging: PatchMerging | None, stage: Stage, norm: nn.LayerNorm) -> None:
+    def __init__(self, merging: PatchMerging | None, stage: SwinStage, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.merge_norm = None if merging is None else merging.norm
         self.reduce = None if merging is None else merging.reduction
-        self.blocks = module_list(DeployedBlock(block) for block in stage.blocks)
+        self.blocks = module_list(DeployedSwinBlock(block) for block in stage.blocks)
         self.norm = norm
         self.side = stage.blocks[0].window
 
@@ -371,7 +309,7 @@ class DeployedSwin(nn.Module):
         stages = plain.encoder.layers
         mergings = [None, *(stage.downsample for stage in stages[:-1])]
         self.stages = module_list(
-            DeployedStage(merging, stage, cast("nn.LayerNorm", norm))
+            DeployedSwinStage(merging, stage, cast("nn.LayerNorm", norm))
             for merging, stage, norm in zip(mergings, stages, plain.hidden_states_norms.values(), strict=True)
         )
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from segdeploy.networks.folding import linear
 
 LEVELS, POINTS = 3, 4
-FORMS = ("gridsample", "gather", "plugin")
 PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
 PLUGIN_DOMAIN = (
     "trt.plugins"  # TensorRT looks at the name alone; ONNX Runtime's TensorRT provider wants this domain
@@ -256,7 +255,7 @@ class Plugin(nn.Module):
 
 
 def sampled_as_plugin(values: Tensor, places: Tensor, shares: Tensor, sides: Sides) -> Tensor:
-    """What the plugin computes, in PyTorch: N×S×heads×d."""
+    """Computes in PyTorch what the plugin does: N×S×heads×d."""
     batch, count, heads, width = values.shape
     levels = values.split_with_sizes([height * width for height, width in sides], dim=1)
     mixed = values.new_zeros(batch * heads, width, count)

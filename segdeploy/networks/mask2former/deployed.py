@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.errors import RequestError
 from segdeploy.networks.backbones.resnet import DeployedResnet, Resnet
 from segdeploy.networks.backbones.swin import DeployedSwin
+from segdeploy.networks.family import Options, Output, reduced
 from segdeploy.networks.folding import linear, module_list, to_maps, to_tokens
-from segdeploy.networks.mask2former.deformable import FORMS, LEVELS, DeployedDeformableAttention, Sides
+from segdeploy.networks.mask2former.deformable import LEVELS, DeployedDeformableAttention, Sides
 from segdeploy.networks.mask2former.plain import (
     Decoder,
     DecoderLayer,
@@ -275,17 +275,16 @@ class DeployedMask2former(nn.Module):
         self.decoder = DeployedDecoder(
             plain.model.transformer_module, level.decoder.mask_projection, plain.class_predictor
         )
+        self.output = Output(reduced(4))
         self.requires_grad_(False)
 
     def scale_input(self, factors: Tensor) -> None:
         self.backbone.scale_input(factors)
 
-    def fit(self, size: Size, msda: str | None = None) -> None:
-        """Make the constants of one input size, with deformable attention in the form `msda`, one of FORMS."""
-        if msda is not None and msda not in FORMS:
-            raise RequestError(f"{msda!r} is no form of deformable attention; known: {', '.join(FORMS)}")
+    def fit(self, size: Size, options: Options) -> None:
+        """Make the constants of one input size, with deformable attention in the form `options["msda"]`."""
         sides = self.backbone.fit(size.height, size.width)[:0:-1]
-        self.pixels.fit(sides, msda or FORMS[0])
+        self.pixels.fit(sides, str(options["msda"]))
         self.decoder.fit(sides)
 
     def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉

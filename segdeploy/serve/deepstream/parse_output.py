@@ -73,7 +73,8 @@ def as_tensor(signature: Signature) -> Parse:
 
     def parse(answer: NDArray[Any]) -> Parsed:
         if signature.interface == "logits":
-            return Parsed(unfit_logits(answer, size, whole).astype(np.int32))
+            labels = unfit_logits(answer, size, whole, signature.align_corners)
+            return Parsed(labels.astype(np.int32))
         return Parsed(answer.reshape(size.height, size.width).astype(np.int32))
 
     return parse

@@ -107,6 +107,11 @@ def choose_parser(request: Request, release: DeepStream, facts: Graph) -> str:
             f"NVIDIA's parser takes one output 'output' int64, {request.model.name} has"
             f" {describe(facts.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
         )
+    if parser == "segdeploy" and not takes_output and facts.signature.align_corners:
+        raise DeepStreamError(
+            f"{request.model.name} raises its logits with align_corners, and the parser of segdeploy raises them"
+            " without; export the checkpoint with --interface nvinfer, whose graph does it itself"
+        )
     if parser == "tao" and not release.has_tao_parser:
         raise DeepStreamError(
             f"NVIDIA's parser came with DeepStream {first_with_tao_parser()}; for {request.deepstream} use --parser"

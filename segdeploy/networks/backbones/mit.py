@@ -1,20 +1,15 @@
-"""SegFormer twice: `Segformer` as the paper and the Hub's files have it, `DeployedSegformer` as devices like it.
+"""The Mix Transformer (MiT) as a backbone, twice: `Mit` as the Hub's SegFormers have it, and its stages for devices.
 
-The plain network is the reference that every exported graph is compared with. The deployed one computes the same
-function with exact rewrites, each of which a test compares with the plain network on random weights:
+The deployed stages compute the same function:
 
-* the head's per-stage projection, its slice of the fusing convolution and the batch norm become one matrix per
-  stage, applied at that stage's own resolution: a bilinear resize is linear and its weights sum to one, so it
-  commutes with them (B0 -39 %, B2 -53 % multiply-adds at 1024x1024);
 * LayerNorm's affine goes into the projections that read it, the attention scale into the query projection;
-* the key bias is dropped (softmax does not see a constant per query), the value bias goes through the
-  attention's rows, which sum to one, into the output projection's bias;
+* the key bias is dropped (softmax does not see a constant per query), the value bias goes through the attention's
+  rows, which sum to one, into the output projection's bias;
 * the Mix-FFN runs channels-first between two transposes of C channels instead of two of 4C.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.errors import RequestError
 from segdeploy.networks.folding import (
     bare,
     gelu,
@@ -34,7 +28,6 @@ from segdeploy.networks.folding import (
     to_maps,
     to_tokens,
 )
-from segdeploy.size import Size
 
 
 @dataclass(frozen=True)
@@ -48,34 +41,28 @@ class NormEpsilons:
 
 
 @dataclass(frozen=True)
-class SegformerConfig:
-    """The facts of one network, under short names; `from_hub` reads them from a Hub config.json."""
+class MitConfig:
+    """The facts of one backbone, under short names."""
 
-    classes: int
-    hidden_sizes: tuple[int, ...]
+    sizes: tuple[int, ...]
     depths: tuple[int, ...]
     heads: tuple[int, ...] = (1, 2, 5, 8)
     sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
     patch_sizes: tuple[int, ...] = (7, 3, 3, 3)
     strides: tuple[int, ...] = (4, 2, 2, 2)
-    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
-    head_size: int = 256
-    projection_relu: bool = False  # mmsegmentation's head has a ReLU after each stage's projection
+    mlp_ratios: tuple[float, ...] = (4, 4, 4, 4)
     eps: NormEpsilons = NormEpsilons()
 
     @classmethod
-    def from_hub(cls, config: Mapping[str, Any]) -> SegformerConfig:
+    def from_hub(cls, config: Mapping[str, Any]) -> MitConfig:
         return cls(
-            classes=len(config["id2label"]),
-            hidden_sizes=tuple(config["hidden_sizes"]),
+            sizes=tuple(config["hidden_sizes"]),
             depths=tuple(config["depths"]),
             heads=tuple(config["num_attention_heads"]),
             sr_ratios=tuple(config["sr_ratios"]),
             patch_sizes=tuple(config["patch_sizes"]),
             strides=tuple(config["strides"]),
             mlp_ratios=tuple(config["mlp_ratios"]),
-            head_size=config["decoder_hidden_size"],
-            projection_relu=config.get("head_activation") == "relu",
             eps=NormEpsilons(**config.get("eps", {})),
         )
 
@@ -83,7 +70,7 @@ class SegformerConfig:
 # ---- the plain network: attribute names are the Hub's parameter names ------------------------------------------
 
 
-class PatchEmbedding(nn.Module):
+class MitEmbedding(nn.Module):
     def __init__(self, channels: int, size: int, kernel: int, stride: int, eps: float) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, size, kernel, stride, padding=kernel // 2)
@@ -94,7 +81,7 @@ class PatchEmbedding(nn.Module):
         return tokens
 
 
-class SelfAttention(nn.Module):
+class MitSelfAttention(nn.Module):
     def __init__(self, size: int, heads: int, sr_ratio: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
@@ -122,24 +109,24 @@ class SelfAttention(nn.Module):
         return tokens.reshape(batch, -1, self.heads, size // self.heads).transpose(1, 2)
 
 
-class AttentionOutput(nn.Module):
+class MitAttentionOutput(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.dense = nn.Linear(size, size)
 
 
-class Attention(nn.Module):
+class MitAttention(nn.Module):
     def __init__(self, size: int, heads: int, sr_ratio: int, eps: float) -> None:
         super().__init__()
-        self.self = SelfAttention(size, heads, sr_ratio, eps)
-        self.output = AttentionOutput(size)
+        self.self = MitSelfAttention(size, heads, sr_ratio, eps)
+        self.output = MitAttentionOutput(size)
 
     def forward(self, tokens: Tensor) -> Tensor:
         mixed: Tensor = self.output.dense(self.self(tokens))
         return mixed
 
 
-class Depthwise(nn.Module):
+class MitDepthwise(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(size, size, 3, padding=1, groups=size)
@@ -149,7 +136,7 @@ class MixFFN(nn.Module):
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
         self.dense1 = nn.Linear(size, hidden)
-        self.dwconv = Depthwise(hidden)
+        self.dwconv = MitDepthwise(hidden)
         self.dense2 = nn.Linear(hidden, size)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -158,14 +145,14 @@ class MixFFN(nn.Module):
         return mixed
 
 
-class Block(nn.Module):
-    def __init__(self, config: SegformerConfig, stage: int) -> None:
+class MitBlock(nn.Module):
+    def __init__(self, config: MitConfig, stage: int) -> None:
         super().__init__()
-        size = config.hidden_sizes[stage]
+        size = config.sizes[stage]
         self.layer_norm_1 = nn.LayerNorm(size, eps=config.eps.block)
-        self.attention = Attention(size, config.heads[stage], config.sr_ratios[stage], config.eps.sr)
+        self.attention = MitAttention(size, config.heads[stage], config.sr_ratios[stage], config.eps.sr)
         self.layer_norm_2 = nn.LayerNorm(size, eps=config.eps.block)
-        self.mlp = MixFFN(size, size * config.mlp_ratios[stage])
+        self.mlp = MixFFN(size, int(size * config.mlp_ratios[stage]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attention(self.layer_norm_1(tokens))
@@ -173,19 +160,19 @@ class Block(nn.Module):
         return mixed
 
 
-class Encoder(nn.Module):
-    def __init__(self, config: SegformerConfig) -> None:
+class Mit(nn.Module):
+    def __init__(self, config: MitConfig) -> None:
         super().__init__()
-        sizes = (3, *config.hidden_sizes)
+        sizes = (3, *config.sizes)
         stages = range(len(config.depths))
         self.patch_embeddings = module_list(
-            PatchEmbedding(
+            MitEmbedding(
                 sizes[i], sizes[i + 1], config.patch_sizes[i], config.strides[i], config.eps.patch_embed
             )
             for i in stages
         )
         self.block = module_list(
-            nn.ModuleList(Block(config, i) for _ in range(config.depths[i])) for i in stages
+            nn.ModuleList(MitBlock(config, i) for _ in range(config.depths[i])) for i in stages
         )
         self.layer_norm = module_list(nn.LayerNorm(sizes[i + 1], eps=config.eps.stage) for i in stages)
 
@@ -200,60 +187,13 @@ class Encoder(nn.Module):
         return stages
 
 
-class Projection(nn.Module):
-    def __init__(self, size: int, head_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(size, head_size)
-
-
-class AllMlpHead(nn.Module):
-    def __init__(self, config: SegformerConfig) -> None:
-        super().__init__()
-        size = config.head_size
-        self.linear_c = module_list(Projection(hidden, size) for hidden in config.hidden_sizes)
-        self.linear_fuse = nn.Conv2d(size * len(config.hidden_sizes), size, 1, bias=False)
-        self.batch_norm = nn.BatchNorm2d(size)
-        self.classifier = nn.Conv2d(size, config.classes, 1)
-        self.projection_relu = config.projection_relu
-
-    def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        size = stages[0].shape[-2:]
-        raised = []
-        for maps, linear_c in zip(stages, self.linear_c, strict=True):
-            projected = linear_c.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            if self.projection_relu:
-                projected = projected.relu()
-            raised.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))
-        fused = self.linear_fuse(torch.cat(raised[::-1], dim=1))
-        logits: Tensor = self.classifier(self.batch_norm(fused).relu())
-        return logits
-
-
-class Backbone(nn.Module):
-    def __init__(self, config: SegformerConfig) -> None:
-        super().__init__()
-        self.encoder = Encoder(config)
-
-
-class Segformer(nn.Module):
-    def __init__(self, config: SegformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.segformer = Backbone(config)
-        self.decode_head = AllMlpHead(config)
-
-    def forward(self, pixels: Tensor) -> Tensor:  # normalised N×3×H×W -> logits N×C×⌈H/4⌉×⌈W/4⌉
-        logits: Tensor = self.decode_head(self.segformer.encoder(pixels))
-        return logits
-
-
 # ---- the deployed network: the same function in fewer steps ----------------------------------------------------
 
 
-class DeployedAttention(nn.Module):
+class DeployedMitAttention(nn.Module):
     """Reads tokens that were normed without an affine."""
 
-    def __init__(self, norm: nn.LayerNorm, attention: Attention) -> None:
+    def __init__(self, norm: nn.LayerNorm, attention: MitAttention) -> None:
         super().__init__()
         plain = attention.self
         size, self.heads = plain.query.in_features, plain.heads
@@ -302,7 +242,7 @@ class DeployedAttention(nn.Module):
         return tokens.reshape(batch, length, self.heads, size // self.heads).transpose(1, 2)
 
 
-class DeployedFFN(nn.Module):
+class DeployedMixFFN(nn.Module):
     """Reads tokens that were normed without an affine; works channels-first."""
 
     def __init__(self, norm: nn.LayerNorm, mlp: MixFFN) -> None:
@@ -316,13 +256,13 @@ class DeployedFFN(nn.Module):
         return to_tokens(self.shrink(gelu(hidden)))
 
 
-class DeployedBlock(nn.Module):
-    def __init__(self, block: Block) -> None:
+class DeployedMitBlock(nn.Module):
+    def __init__(self, block: MitBlock) -> None:
         super().__init__()
         self.norm1 = bare(block.layer_norm_1)
-        self.attention = DeployedAttention(block.layer_norm_1, block.attention)
+        self.attention = DeployedMitAttention(block.layer_norm_1, block.attention)
         self.norm2 = bare(block.layer_norm_2)
-        self.ffn = DeployedFFN(block.layer_norm_2, block.mlp)
+        self.ffn = DeployedMixFFN(block.layer_norm_2, block.mlp)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         tokens = tokens + self.attention(self.norm1(tokens), height, width)
@@ -330,12 +270,12 @@ class DeployedBlock(nn.Module):
         return mixed
 
 
-class DeployedStage(nn.Module):
-    def __init__(self, embed: PatchEmbedding, blocks: Iterable[Block], norm: nn.LayerNorm) -> None:
+class DeployedMitStage(nn.Module):
+    def __init__(self, embed: MitEmbedding, blocks: Iterable[MitBlock], norm: nn.LayerNorm) -> None:
         super().__init__()
         self.embed = embed.proj
         self.embed_norm = embed.layer_norm
-        self.blocks = module_list(DeployedBlock(block) for block in blocks)
+        self.blocks = module_list(DeployedMitBlock(block) for block in blocks)
         self.norm = norm  # keeps its affine: the next stage's embedding pads with zeros after it
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -347,73 +287,9 @@ class DeployedStage(nn.Module):
         return to_maps(self.norm(tokens), height, width)
 
 
-class DeployedHead(nn.Module):
-    """relu(Σ upsampled(Aᵢ·xᵢ) + b), Aᵢ = batch norm · fusing slice · projection, computed in float64."""
-
-    def __init__(self, head: AllMlpHead) -> None:
-        super().__init__()
-        norm = head.batch_norm
-        assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101
-        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        bias = norm.bias.double() - gain * norm.running_mean.double()
-        fuse = gain[:, None] * head.linear_fuse.weight.double().flatten(1)
-        # The Hub's head concatenates the deepest stage first.
-        slices = fuse.chunk(len(head.linear_c), dim=1)[::-1]
-        inner: list[nn.Module] = []
-        weights: list[Tensor] = []
-        for fused, linear_c in zip(slices, head.linear_c, strict=True):
-            proj = linear_c.proj
-            if head.projection_relu:
-                inner.append(nn.Sequential(pointwise(proj.weight, proj.bias), nn.ReLU()))
-                weights.append(fused)
-            else:
-                inner.append(nn.Identity())
-                weights.append(fused @ proj.weight.double())
-                bias = bias + fused @ proj.bias.double()
-        # The bias is a constant that a resize passes through: it is added once, with the finest stage.
-        biases = [bias.float(), *[None] * (len(weights) - 1)]
-        self.project = module_list(
-            nn.Sequential(before, pointwise(weight.float(), shift))
-            for before, weight, shift in zip(inner, weights, biases, strict=True)
-        )
-        self.classifier = head.classifier
-
-    def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        finest, *coarser = (project(maps) for project, maps in zip(self.project, stages, strict=True))
-        size = finest.shape[-2:]
-        raised = [F.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in coarser]
-        # Added to the convolution's own output last, so that runtimes can fuse sum and ReLU into it.
-        logits: Tensor = self.classifier((finest + sum(raised[1:], raised[0])).relu())
-        return logits
-
-
-class DeployedSegformer(nn.Module):
-    def __init__(self, plain: Segformer) -> None:
-        super().__init__()
-        plain = copy.deepcopy(plain)  # nothing done to this network reaches the one it is compared with
-        encoder = plain.segformer.encoder
-        self.stages = module_list(
-            DeployedStage(embed, cast("Iterable[Block]", blocks), norm)
-            for embed, blocks, norm in zip(
-                encoder.patch_embeddings, encoder.block, encoder.layer_norm, strict=True
-            )
-        )
-        self.head = DeployedHead(plain.decode_head)
-        self.requires_grad_(False)
-
-    def scale_input(self, factors: Tensor) -> None:
-        """Fold factors per colour channel into the first convolution; zero padding stays zero, so it is exact."""
-        self.stages[0].embed.weight *= factors[:, None, None]
-
-    def fit(self, size: Size, msda: str | None = None) -> None:
-        """Nothing in this network depends on the input's size; there is no deformable attention to write."""
-        if msda is not None:
-            raise RequestError(f"a SegFormer has no deformable attention to write as {msda!r}; leave it out")
-
-    def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> logits N×C×⌈H/4⌉×⌈W/4⌉
-        stages = []
-        for stage in self.stages:
-            pixels = stage(pixels)
-            stages.append(pixels)
-        logits: Tensor = self.head(stages)
-        return logits
+def deployed_stages(plain: Mit) -> Sequence[DeployedMitStage]:
+    """The stages of `plain` for devices; each takes the map of the one before."""
+    return module_list(
+        DeployedMitStage(embed, cast("Iterable[MitBlock]", blocks), norm)
+        for embed, blocks, norm in zip(plain.patch_embeddings, plain.block, plain.layer_norm, strict=True)
+    )

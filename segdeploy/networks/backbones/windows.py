@@ -1,0 +1,73 @@
+"""Tokens in windows that may be shifted: in which order they go there and back, and which of them see each other.
+
+All of it is a constant of the input's size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins but the image does not
+
+
+def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | None:
+    """windows×1×L×L of 0 and FORBIDDEN: a shift by `shift` brings both ends of the image into the last windows."""
+    if not shift:
+        return None
+
+    def parts(windows: int) -> Tensor:  # along one axis: windows×side
+        place = torch.arange(windows * side)
+        end = windows * side
+        return ((place >= end - side).int() + (place >= end - shift).int()).reshape(windows, side)
+
+    part = parts(rows)[:, None, :, None] * 3 + parts(columns)[None, :, None, :]  # rows×columns×side×side
+    part = part.reshape(rows * columns, 1, side * side)
+    return (part[:, :, :, None] != part[:, :, None, :]).float() * FORBIDDEN
+
+
+class Regrouping(nn.Module):
+    """Tokens in another order, zeros where the order says -1: N×L×C -> N×len(order)×C."""
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.order = nn.Buffer(order.clamp(min=0))
+        self.present = nn.Buffer((order >= 0).float()[None, :, None]) if (order < 0).any() else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        regrouped = tokens.index_select(1, self.order)
+        return regrouped if self.present is None else regrouped * self.present
+
+
+def window_order(height: int, width: int, side: int, shift: int) -> Tensor:
+    """For each place in each window the token that is there, -1 for padding."""
+    places = padded_places(height, width, side).roll((-shift, -shift), (0, 1))
+    rows, columns = places.shape[0] // side, places.shape[1] // side
+    return places.reshape(rows, side, columns, side).transpose(1, 2).flatten()
+
+
+def merging_order(height: int, width: int) -> Tensor:
+    """Four neighbours one after the other, column by column, as patch merging concatenates them."""
+    places = padded_places(height, width, 2)
+    rows, columns = places.shape[0] // 2, places.shape[1] // 2
+    return places.reshape(rows, 2, columns, 2).permute(0, 2, 3, 1).flatten()
+
+
+def padded_places(height: int, width: int, multiple: int) -> Tensor:
+    places = torch.arange(height * width).reshape(height, width)
+    return F.pad(places, (0, -width % multiple, 0, -height % multiple), value=-1)
+
+
+class Windows(nn.Module):
+    """Takes the tokens of one size into windows and back, and says who sees whom there; a stage's blocks share it."""
+
+    def __init__(self, height: int, width: int, side: int, shift: int) -> None:
+        super().__init__()
+        order = window_order(height, width, side, shift)
+        self.length = side * side
+        self.count = len(order) // self.length
+        self.cut = Regrouping(order)
+        self.join = Regrouping(order.argsort(stable=True)[-height * width :])
+        forbidden = forbidden_pairs(-(-height // side), -(-width // side), side, shift)
+        self.forbidden = None if forbidden is None else nn.Buffer(forbidden[None])

@@ -1,0 +1,72 @@
+"""A config.json held against the keys of the network that it describes.
+
+The reference implementation builds its network of its configuration's keys. Each is in one of three tables: read, built
+for one value only, or of no say in what the network computes. A test walks the reference's own class, so that a key it
+gains later has to be put into one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segdeploy.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ConfigKeys:
+    read: Mapping[str, Any]  # with what the reference takes where config.json leaves a key out
+    fixed: Mapping[str, Any]  # with the only value that is built
+    unread: tuple[str, ...]  # training, initialisation, what else to return: nothing of the function
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names that the reference takes for a key
+
+    def complete(self, stated: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """`stated` with a value for every key that is read; refused where the network would be another."""
+        stated = self.without_aliases(stated, source)
+        for key, wanted in self.fixed.items():
+            found = stated.get(key, wanted)
+            if as_list(found) != wanted:
+                raise CheckpointError(
+                    f"the config.json of {source} has {key} {found!r}; only {wanted!r} is supported"
+                )
+        config = {**self.read, **self.fixed, **stated}
+        for key, default in self.read.items():
+            config[key] = as_list(config[key])
+            if wrong := mismatch(config[key], default):
+                raise CheckpointError(
+                    f"the config.json of {source} has {key} {config[key]!r}; expected {wrong}"
+                )
+        return config
+
+    def without_aliases(self, stated: Mapping[str, Any], source: str) -> dict[str, Any]:
+        found = dict(stated)
+        for alias, key in self.aliases.items():
+            if alias in stated and found.setdefault(key, stated[alias]) != stated[alias]:
+                raise CheckpointError(
+                    f"the config.json of {source} has {key} {found[key]!r} and {alias} {stated[alias]!r}, which are"
+                    " two names of one thing; expected the same value"
+                )
+        return found
+
+
+def as_list(value: object) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def mismatch(value: object, default: object) -> str:
+    """Says what was expected instead of `value`, something of the kind of `default`; empty where it is that."""
+    if isinstance(default, list):
+        fits = isinstance(value, list) and value and not any(mismatch(item, default[0]) for item in value)
+        return (
+            ""
+            if fits
+            else f"a list of {mismatch(None, default[0]).partition(' ')[2].replace('number', 'numbers')}"
+        )
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    kinds, words = (
+        (int, "a whole number above 0") if isinstance(default, int) else (int | float, "a number above 0")
+    )
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+    return "" if fits else words

@@ -1,0 +1,85 @@
+"""SegFormer's all-MLP head, twice: one linear layer per stage, raised to the finest stage, fused and classified.
+
+In the deployed head the per-stage projection, its slice of the fusing convolution and the batch norm are one matrix per
+stage, applied at that stage's own resolution: a bilinear resize is linear and its weights sum to one, so it commutes
+with them (SegFormer-B0 -39 %, B2 -53 % multiply-adds at 1024x1024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdeploy.networks.folding import gain_and_shift, module_list, pointwise
+
+
+class Projection(nn.Module):
+    def __init__(self, size: int, head_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(size, head_size)
+
+
+class AllMlpHead(nn.Module):
+    """`projection_relu`: mmsegmentation's head has a ReLU after each stage's projection."""
+
+    def __init__(
+        self, channels: Sequence[int], size: int, classes: int, projection_relu: bool = False
+    ) -> None:
+        super().__init__()
+        self.linear_c = module_list(Projection(channel, size) for channel in channels)
+        self.linear_fuse = nn.Conv2d(size * len(channels), size, 1, bias=False)
+        self.batch_norm = nn.BatchNorm2d(size)
+        self.classifier = nn.Conv2d(size, classes, 1)
+        self.projection_relu = projection_relu
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        size = stages[0].shape[-2:]
+        raised = []
+        for maps, linear_c in zip(stages, self.linear_c, strict=True):
+            projected = linear_c.proj(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            if self.projection_relu:
+                projected = projected.relu()
+            raised.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))
+        fused = self.linear_fuse(torch.cat(raised[::-1], dim=1))
+        logits: Tensor = self.classifier(self.batch_norm(fused).relu())
+        return logits
+
+
+class DeployedAllMlpHead(nn.Module):
+    """relu(Σ upsampled(Aᵢ·xᵢ) + b), Aᵢ = batch norm · fusing slice · projection, computed in float64."""
+
+    def __init__(self, head: AllMlpHead) -> None:
+        super().__init__()
+        gain, bias = gain_and_shift(head.batch_norm)
+        fuse = gain[:, None] * head.linear_fuse.weight.double().flatten(1)
+        # The Hub's head concatenates the deepest stage first.
+        slices = fuse.chunk(len(head.linear_c), dim=1)[::-1]
+        inner: list[nn.Module] = []
+        weights: list[Tensor] = []
+        for fused, linear_c in zip(slices, head.linear_c, strict=True):
+            proj = linear_c.proj
+            if head.projection_relu:
+                inner.append(nn.Sequential(pointwise(proj.weight, proj.bias), nn.ReLU()))
+                weights.append(fused)
+            else:
+                inner.append(nn.Identity())
+                weights.append(fused @ proj.weight.double())
+                bias = bias + fused @ proj.bias.double()
+        # The bias is a constant that a resize passes through: it is added once, with the finest stage.
+        biases = [bias.float(), *[None] * (len(weights) - 1)]
+        self.project = module_list(
+            nn.Sequential(before, pointwise(weight.float(), shift))
+            for before, weight, shift in zip(inner, weights, biases, strict=True)
+        )
+        self.classifier = head.classifier
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        finest, *coarser = (project(maps) for project, maps in zip(self.project, stages, strict=True))
+        size = finest.shape[-2:]
+        raised = [F.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in coarser]
+        # Added to the convolution's own output last, so that runtimes can fuse sum and ReLU into it.
+        logits: Tensor = self.classifier((finest + sum(raised[1:], raised[0])).relu())
+        return logits

@@ -1,0 +1,144 @@
+"""Weights from one spelling of their names to another by a table, and what their shapes say.
+
+A table has a line for each kind of name: how it is written, and what it becomes.
+
+    "backbone.block{s+1}.{b}.attn.kv.*": ("…block.{s}.{b}.attention.self.key.*", "…value.*")
+
+`{s}`, `{b}` and `{i}` are numbers (`{s+1}` is written as one more than s), `{at}` is any beginning and `*` any end.
+Where one name becomes several, its rows are shared out equally; where it becomes none, it is dropped. A name that no
+line knows stays as it is, for `check_weights` to refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from segdeploy.errors import CheckpointError
+from segdeploy.networks.family import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Table = Mapping[str, "str | tuple[str, ...]"]
+
+_FIELD = re.compile(r"\{(\w+)([+-]\d+)?\}|\*")
+
+
+def under(old: str, new: str, table: Table) -> dict[str, str | tuple[str, ...]]:
+    """The lines of `table` with a beginning of their own on each side."""
+
+    def begun(name: str) -> str:
+        return f"{new}.{name}"
+
+    return {
+        f"{old}.{name}": begun(to) if isinstance(to, str) else tuple(map(begun, to))
+        for name, to in table.items()
+    }
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """`a, b, c, d, e and 7 more`."""
+    all_names = list(names)
+    rest = len(all_names) - most
+    return ", ".join(all_names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class _Rule:
+    """One line of a table."""
+
+    def __init__(self, old: str, new: str | tuple[str, ...]) -> None:
+        self.more = {name: int(more) for name, more in _FIELD.findall(old) if more}
+        ends = [0, *(place for match in _FIELD.finditer(old) for place in match.span()), len(old)]
+        pieces = [old[start:end] for start, end in pairwise(ends)]
+        self.pattern = re.compile("".join(map(_as_regex, pieces)))
+        self.targets = tuple(
+            name.replace("*", "{rest}") for name in ((new,) if isinstance(new, str) else new)
+        )
+
+    def renamed(self, name: str) -> list[str] | None:
+        """The names that this one becomes; None where this line is not about it."""
+        match = self.pattern.fullmatch(name)
+        if match is None:
+            return None
+        parts = {
+            field: str(int(value) - self.more[field]) if field in self.more else value
+            for field, value in match.groupdict().items()
+        }
+        return [target.format(**parts) for target in self.targets]
+
+
+def _as_regex(piece: str) -> str:
+    if piece == "*":
+        return "(?P<rest>.+)"
+    field = _FIELD.fullmatch(piece)
+    if field is None:
+        return re.escape(piece)
+    return f"(?P<{field[1]}>{'.*' if field[1] == 'at' else '[0-9]+'})"
+
+
+def renamed(weights: Weights, table: Table, source: str) -> Weights:
+    rules = [_Rule(old, new) for old, new in table.items()]
+    made: Weights = {}
+    for name, tensor in weights.items():
+        for new, part in _parts(name, tensor, rules):
+            if new in made:
+                raise CheckpointError(
+                    f"{source} holds {name} and another weight that stands for {new} too; expected one of them"
+                )
+            made[new] = part
+    return made
+
+
+def _parts(name: str, tensor: Tensor, rules: list[_Rule]) -> Iterator[tuple[str, Tensor]]:
+    names = next((new for rule in rules if (new := rule.renamed(name)) is not None), [name])
+    if len(names) < 2:
+        yield from ((new, tensor) for new in names)
+    elif tensor.ndim == 0 or tensor.shape[0] % len(names):
+        yield name, tensor
+    else:
+        # copies, or the parts of one tensor would share storage, which safetensors will not save
+        yield from ((new, part.clone()) for new, part in zip(names, tensor.chunk(len(names)), strict=True))
+
+
+class Shapes:
+    """The shapes of a checkpoint's weights, which say what nobody wrote down."""
+
+    def __init__(self, weights: Weights, source: str, title: str) -> None:
+        self.weights, self.source, self.title = weights, source, title
+
+    def of(self, name: str, axes: int) -> tuple[int, ...]:
+        """The lengths of so many axes."""
+        if name not in self.weights:
+            raise CheckpointError(f"{self.source} lacks {name}; expected every weight of {self.title}")
+        shape = tuple(self.weights[name].shape)
+        if len(shape) != axes:
+            raise CheckpointError(f"{self.source} has {name} of shape {list(shape)}; expected {axes} axes")
+        return shape
+
+    def count(self, prefix: str) -> int:
+        """Counts the different parts of names that follow `prefix`."""
+        return len({name[len(prefix) :].split(".")[0] for name in self.weights if name.startswith(prefix)})
+
+
+def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Weights, source: str) -> None:
+    """Refuse `weights` unless names and shapes are exactly those `expected`, BatchNorm's counters aside."""
+    wanted = {name: shape for name, shape in expected.items() if not name.endswith("num_batches_tracked")}
+    given = {name: tuple(t.shape) for name, t in weights.items() if not name.endswith("num_batches_tracked")}
+    differences = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "misshapen": [
+            f"{name} {list(given[name])} instead of {list(shape)}"
+            for name, shape in wanted.items()
+            if given.get(name, shape) != shape
+        ],
+    }
+    found = [f"{what}: {listed(names)}" for what, names in differences.items() if names]
+    if found:
+        raise CheckpointError(
+            f"{source} does not hold the {len(wanted)} weights that its config asks for; {'; '.join(found)}. "
+            "Check that config and weights belong to the same model"
+        )
