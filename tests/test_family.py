@@ -72,7 +72,7 @@ def test_all_its_facts_come_out_of_its_own_file(strided, made):
     assert checkpoint.options == {"slope": "cut"}
     assert list(checkpoint.config["id2label"].values()) == list(CLASSES)
     record = made["frames"].record
-    assert (record.size, record.classes) == ("96x160", list(CLASSES))
+    assert (record.size, record.classes) == ("96x160", CLASSES)
     assert (record.normalisation["mean"], record.normalisation["std"]) == (list(MEAN), list(STD))
 
 
