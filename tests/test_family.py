@@ -73,7 +73,7 @@ def test_all_its_facts_come_out_of_its_own_file(strided, made):
     assert list(checkpoint.config["id2label"].values()) == list(CLASSES)
     record = made["frames"].record
     assert (record.size, record.classes) == ("96x160", CLASSES)
-    assert (record.normalisation["mean"], record.normalisation["std"]) == (list(MEAN), list(STD))
+    assert (record.normalisation.mean, record.normalisation.std) == (MEAN, STD)
 
 
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
