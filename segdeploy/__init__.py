@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from segdeploy.model.card import ModelCard, read_card
     from segdeploy.picture.image import read_frame
     from segdeploy.picture.segmentation import Segmentation
-    from segdeploy.run.session import Session, open_session, segment, segment_many
+    from segdeploy.run.device_array import DeviceArray
+    from segdeploy.run.session import DeviceSession, Session, open_session, segment, segment_many
     from segdeploy.size import Size
 
 _HOME = {
+    "DeviceArray": "run.device_array",
+    "DeviceSession": "run.session",
     "ModelCard": "model.card",
     "Segmentation": "picture.segmentation",
     "SegdeployError": "errors",
@@ -33,6 +36,8 @@ _HOME = {
 }
 
 __all__ = [
+    "DeviceArray",
+    "DeviceSession",
     "ModelCard",
     "SegdeployError",
     "Segmentation",

@@ -129,11 +129,11 @@ def open_flavour(name: str | None = None) -> Flavour:
     if name is None:
         name = next((one for one in NAMES if is_installed(one)), None)
         if name is None:
-            raise missing(None)
+            raise missing_tensorrt(None)
     if name not in NAMES:
         raise RequestError(f"no runtime is called {name!r}; known: {', '.join(NAMES)}")
     if not is_installed(name):
-        raise missing(name)
+        raise missing_tensorrt(name)
     try:
         module = importlib.import_module(MODULES[name])
     except (ImportError, OSError, RuntimeError) as error:
@@ -151,7 +151,7 @@ def is_installed(name: str) -> bool:
         return True
 
 
-def missing(name: str | None) -> MissingExtra:
+def missing_tensorrt(name: str | None) -> MissingExtra:
     if name is None:
         return MissingExtra("TensorRT or TensorRT-RTX", "tensorrt", "an engine", how_to_install(None))
     return MissingExtra(WORDS[name], EXTRAS[name], "this engine", how_to_install(name))

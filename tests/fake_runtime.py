@@ -203,7 +203,7 @@ class FakeGraph:
 
 PAIRS = (
     (cuda.Device, FakeDevice), (cuda.DeviceMemory, FakeMemory), (cuda.PinnedMemory, FakePinned),
-    (cuda.Event, FakeEvent), (cuda.Stream, FakeStream), (cuda.CudaGraph, FakeGraph),
+    (cuda.Event, FakeEvent), (cuda.CudaStream, FakeStream), (cuda.CudaGraph, FakeGraph),
 )  # fmt: skip
 
 

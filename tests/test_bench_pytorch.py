@@ -9,8 +9,9 @@ import torch
 from segdeploy import scenes
 from segdeploy.errors import RequestError
 from segdeploy.measure.bench.pytorch import open_eager, ran
-from segdeploy.measure.bench.timing_pytorch import CudaLane, start_of_time
+from segdeploy.measure.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.prove.agreement import compare_logits
+from segdeploy.run.device_lane import start_of_time
 from segdeploy.run.io import to_input
 from segdeploy.run.session import open_session, segment
 from segdeploy.run.timing import Modes
@@ -45,6 +46,9 @@ def test_a_checkpoint_answers_as_its_graph_does(tiny, graphs, interface, network
 
 def test_any_batch_and_size(tiny):
     with open_eager(str(tiny), interface="frames", size=Size(64, 128), threads=1) as eager:
+        assert repr(eager) == (
+            f"<EagerSession of {tiny.name} on cpu: 'frames' uint8 ?×64×128×3 to 'labels' uint8 ?×64×128>"
+        )
         assert eager.run(np.zeros((3, 64, 128, 3), np.uint8)).shape == (3, 64, 128)
         assert segment(eager, scenes.make_scene(0, 90, 140).image).labels.shape == (90, 140)
         with pytest.raises(RequestError, match="this graph takes 'frames' uint8 "):
@@ -150,14 +154,16 @@ def lane_of(cuda, modes):
         return Tensor(cuda, "answer")
 
     tensors = [Tensor(cuda, name) for name in ("given", "host input", "host answer")]
-    lane = CudaLane(cuda, forward, *tensors, modes, start_of_time(cuda))
+    work = TorchWork(cuda, forward, *tensors, cuda_graph=modes.cuda_graph)
+    make_event, stream = event_maker(cuda), cuda.Stream()  # whose clock stands at 0
+    start = start_of_time(make_event, TorchStream(stream))
     cuda.said.clear()
-    return lane
+    return work, torch_lane(cuda, work, modes, start)
 
 
 def test_a_query_with_transfers():
     cuda = Cuda()
-    lane = lane_of(cuda, Modes(transfers=True, cuda_graph=False, spin=False))
+    _, lane = lane_of(cuda, Modes(transfers=True, cuda_graph=False, spin=False))
     lane.start()
     lane.start()
     first, second = lane.finish(), lane.finish()
@@ -168,30 +174,30 @@ def test_a_query_with_transfers():
     # The stream computed for 5 ms before time was taken, to warm up; the second query is copied meanwhile.
     assert (first.start_h2d, first.start_compute, first.start_d2h) == (0, 5, 10)
     assert (second.start_h2d, second.start_compute, second.start_d2h) == (1, 10, 15)
-    assert all(event.blocking for event in lane._free[0])
+    assert all(event.event.blocking for event in lane._idle[0])
 
 
 def test_a_query_without_transfers_replays_its_graph():
     cuda = Cuda()
-    lane = lane_of(cuda, Modes(transfers=False, cuda_graph=True, spin=True))
-    assert lane.without_graph == ""
+    work, lane = lane_of(cuda, Modes(transfers=False, cuda_graph=True, spin=True))
+    assert work.without_graph == ""
     lane.start()
     query = lane.finish()
     assert cuda.said == ["replay", "wait"]
     assert query.compute_ms == 3
     assert query.start_h2d == query.end_h2d == query.start_compute
     assert query.start_d2h == query.end_d2h == query.end_compute
-    assert not any(event.blocking for event in lane._free[0])
+    assert not any(event.event.blocking for event in lane._idle[0])
 
 
 def test_a_network_that_a_graph_cannot_hold_runs_without_and_says_so():
     cuda = Cuda(refuses_graphs=True)
     modes = Modes(cuda_graph=True)
-    lane = lane_of(cuda, modes)
+    work, lane = lane_of(cuda, modes)
     lane.start()
     assert lane.finish().compute_ms == 5
     assert cuda.said == ["forward", "wait"]
-    assert ran(modes, lane.without_graph) == {
+    assert ran(modes, work.without_graph) == {
         "clock": "device",
         "transfers": "excluded",
         "cuda_graph": "off: operation not permitted when stream is capturing",
@@ -202,7 +208,7 @@ def test_a_network_that_a_graph_cannot_hold_runs_without_and_says_so():
 
 def test_a_lane_can_be_filled_again_and_again():
     cuda = Cuda()
-    lane = lane_of(cuda, Modes(transfers=True, cuda_graph=True))
+    _, lane = lane_of(cuda, Modes(transfers=True, cuda_graph=True))
     for _ in range(5):
         lane.start()
         lane.start()

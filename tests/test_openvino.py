@@ -37,6 +37,14 @@ def test_it_answers_as_onnx_runtime_does(interface, batch, graphs, openvino):
     assert again is not answer
 
 
+def test_it_says_what_it_is(graphs, openvino):
+    path = graphs("frames")
+    with open_session(path, provider="openvino") as session:
+        assert repr(session) == (
+            f"<OpenvinoSession of {path.name} on cpu: 'frames' uint8 1×96×160×3 to 'labels' uint8 1×96×160>"
+        )
+
+
 def test_it_computes_in_the_graphs_own_types(graphs, openvino):
     with open_session(graphs("logits"), provider="openvino") as session:
         compiled = session._request.get_compiled_model()

@@ -11,7 +11,8 @@ from segdeploy.cli import main
 from segdeploy.errors import EngineError, MissingExtra, RequestError
 from segdeploy.run import device_array, ort
 from segdeploy.run.device_array import DeviceArray
-from segdeploy.run.session import open_session
+from segdeploy.run.ort_gpu import OrtDeviceSession
+from segdeploy.run.session import DeviceSession, open_session
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -28,7 +29,7 @@ def packages(monkeypatch, **versions):
 def test_the_cpu_is_the_default(graphs):
     for options in ({}, {"provider": "cpu"}, {"provider": None}):
         with open_session(graphs("frames"), **options) as session:
-            assert session.provider == "cpu"
+            assert session.device == "cpu"
             assert session._session.get_providers() == ["CPUExecutionProvider"]
 
 
@@ -136,7 +137,7 @@ class Binding:
 def on_cuda(graphs, monkeypatch):
     """A session that takes itself to be on the GPU."""
     monkeypatch.setattr(device_array, "CUDA", 1)
-    session = ort.OrtSession(graphs("frames"))
+    session = OrtDeviceSession(graphs("frames"))
     real, binding = session._session, Binding()
 
     def run_with_iobinding(bound):
@@ -147,7 +148,6 @@ def on_cuda(graphs, monkeypatch):
         else:
             bound.out[:] = answer
 
-    session.provider = "cuda"
     session._opened = SimpleNamespace(
         io_binding=lambda: binding, run_with_iobinding=run_with_iobinding, run=real.run
     )
@@ -160,6 +160,7 @@ def array_on(array):
 
 def test_from_the_gpu_to_the_gpu(on_cuda):
     session, binding = on_cuda
+    assert isinstance(session, DeviceSession)
     frames = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
     answer = np.from_dlpack(session.run_device(array_on(frames)))
     assert np.array_equal(answer, session.run(frames))
@@ -182,8 +183,14 @@ def test_the_answer_in_memory_of_the_callers(on_cuda):
 
 
 def test_arrays_on_the_gpu_are_not_for_the_cpu(graphs):
-    with (
-        open_session(graphs("frames")) as session,
-        pytest.raises(RequestError, match="this session is on the CPU"),
-    ):
-        session.run_device(object())
+    with open_session(graphs("frames")) as session:
+        assert not isinstance(session, DeviceSession)
+
+
+def test_a_session_says_what_it_is(graphs, on_cuda):
+    path = graphs("logits", None)
+    with open_session(path) as session:
+        assert repr(session) == (
+            f"<OrtSession of {path.name} on cpu: 'input' float32 ?×3×96×160 to 'logits' float32 ?×5×24×40>"
+        )
+    assert repr(on_cuda[0]).startswith("<OrtDeviceSession of tiny.frames.1.onnx on ")

@@ -13,7 +13,7 @@ from segdeploy.cli import arguments, main, parser
 from segdeploy.doctor import diagnose
 from segdeploy.errors import GraphError, MissingExtra, RequestError
 from segdeploy.measure.bench import models, pytorch, results
-from segdeploy.measure.bench.models import Opening, on_gpu, open_model
+from segdeploy.measure.bench.models import ModelOptions, on_gpu, open_model
 from segdeploy.model.signature import INTERFACES
 from segdeploy.picture import image
 from segdeploy.run import runtimes
@@ -83,14 +83,14 @@ def test_a_further_runtime_is_offered(abacus, name, capsys):
 
 
 def test_a_further_runtime_is_measured(abacus, graphs, monkeypatch):
-    path, opening = graphs("frames"), Opening(provider="abacus")
+    path, opening = graphs("frames"), ModelOptions(provider="abacus")
     for module in (models, results):
         monkeypatch.setattr(module, "version_of", {"abacus-gpu": "2.5", "numpy": "2.0"}.get)
     opened = open_model(str(path), opening)
     opened.session.close()
     assert opened.runtime == "Abacus 2.5 on beads"
     assert on_gpu([str(path)], opening)
-    assert not on_gpu([str(path)], Opening())
+    assert not on_gpu([str(path)], ModelOptions())
     versions = results.setting(None, None)["versions"]
     assert {name: versions.get(name) for name in ("numpy", "abacus-gpu", "abacus-cpu")} == {
         "numpy": "2.0", "abacus-gpu": "2.5", "abacus-cpu": None,

@@ -20,7 +20,7 @@ from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run import cuda
 from segdeploy.run.device_array import DeviceArray
-from segdeploy.run.session import open_session, segment_many
+from segdeploy.run.session import DeviceSession, open_session, segment_many
 from segdeploy.run.tensorrt import compatibility
 from segdeploy.run.tensorrt.engine import why_invalid
 from segdeploy.run.tensorrt.log import logger_of
@@ -339,6 +339,14 @@ def on_gpu(device, array):
 class OnlyInterface:
     def __init__(self, array, **change):
         self.__cuda_array_interface__ = array.__cuda_array_interface__ | change
+
+
+def test_a_session_says_what_it_is(machine):
+    with open_session(machine.engine(profile=(1, 2, 4))) as session:
+        assert isinstance(session, DeviceSession)
+        assert repr(session) == (
+            "<TensorrtSession of x.engine on Test GPU: 'frames' uint8 ?×64×96×3 to 'labels' uint8 ?×64×96>"
+        )
 
 
 def test_from_the_gpu_to_the_gpu(machine):

@@ -11,7 +11,7 @@ from segdeploy.cli.arguments import INTERFACE_CHOICES, NETWORK_CHOICES, add_prov
 if TYPE_CHECKING:
     from segdeploy.measure.bench.measure import Measurement
     from segdeploy.measure.bench.meter import Sensors
-    from segdeploy.measure.bench.models import Opened, Opening
+    from segdeploy.measure.bench.models import ModelOptions, Opened
     from segdeploy.measure.bench.modes import Plan
 
 STOPPED = 130
@@ -127,10 +127,10 @@ def execute(arguments: argparse.Namespace) -> int:
     return STOPPED if bench.stopped else 0
 
 
-def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | None]:
+def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int] | None]:
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
-    from segdeploy.measure.bench.models import Opening, demand_used
+    from segdeploy.measure.bench.models import ModelOptions, demand_used
     from segdeploy.measure.bench.modes import make_plan
     from segdeploy.size import Size
 
@@ -160,7 +160,7 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, Opening, list[int] | No
         warm_up_ms=arguments.warmup,
         duration_s=arguments.duration,
     )
-    opening = Opening(
+    opening = ModelOptions(
         arguments.threads,
         arguments.provider,
         plan.modes.cuda_graph,
@@ -194,7 +194,7 @@ def export(measurements: list[Measurement], plan: Plan, path: Path) -> None:
 class Bench:
     """Measures what was asked for and shows each result as soon as all of its kind are there."""
 
-    def __init__(self, plan: Plan, opening: Opening, sensors: Sensors | None, quiet: bool) -> None:
+    def __init__(self, plan: Plan, opening: ModelOptions, sensors: Sensors | None, quiet: bool) -> None:
         self.plan, self.opening, self.sensors, self.quiet = plan, opening, sensors, quiet
         self.models: list[Opened] = []
         self.stopped = False

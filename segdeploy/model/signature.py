@@ -19,9 +19,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from numpy.typing import NDArray
+import numpy as np
 
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard, Triple
@@ -32,6 +32,16 @@ INTERFACES = ("nvinfer", "frames", "logits")
 TENSOR_NAMES = {"nvinfer": ("input", "output"), "frames": ("frames", "labels"), "logits": ("input", "logits")}
 PREFIX = "segdeploy."
 NO_CARD = "unknown"
+
+
+class ArrayLike(Protocol):
+    """An array of numpy's, or one that lies on a GPU."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
 
 class TensorFacts(NamedTuple):
@@ -70,7 +80,7 @@ class Signature:
         shape = self.output.shape
         return self.interface == "logits" and shape[3] == self.classes and shape[1] != self.classes
 
-    def demand_input(self, inputs: NDArray[Any]) -> None:
+    def demand_input(self, inputs: ArrayLike) -> None:
         """Refuse an array that is not a batch of this graph's input."""
         fits = len(inputs.shape) == len(self.input.shape) and all(
             side in (None, given) for side, given in zip(self.input.shape, inputs.shape, strict=True)

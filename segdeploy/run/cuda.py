@@ -182,8 +182,8 @@ class Device:
         """Make one that can be recorded again and again; to wait for a `blocking` one costs no processor."""
         return Event(self, self.calls.event(blocking))
 
-    def stream(self) -> Stream:
-        return Stream(self.calls)
+    def stream(self) -> CudaStream:
+        return CudaStream(self.calls)
 
 
 class DeviceMemory:
@@ -244,7 +244,7 @@ class Event:
             self._event = None  # here, while the device is active: PyCUDA's frees itself
 
 
-class Stream:
+class CudaStream:
     def __init__(self, calls: CudaCalls) -> None:
         self._calls = calls
         self._stream = calls.stream()
@@ -296,7 +296,7 @@ class CudaGraph:
         self._calls = calls
         self._graph = graph
 
-    def launch(self, stream: Stream) -> None:
+    def launch(self, stream: CudaStream) -> None:
         self._calls.launch(self._graph, stream.handle)
 
     def free(self) -> None:

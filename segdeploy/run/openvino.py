@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, read_signature
 from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 
 
@@ -27,10 +27,11 @@ def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
     return OpenvinoSession(path, options.threads, options.card)
 
 
-class OpenvinoSession:
-    provider = "openvino"
+class OpenvinoSession(OpenModel):
+    device = "cpu"
 
     def __init__(self, path: Path, threads: int | None = None, card: ModelCard | None = None) -> None:
+        self.name = path.name
         copy = shortened(path, fuse=False)
         if copy is None:
             raise GraphError(
@@ -51,25 +52,16 @@ class OpenvinoSession:
             said = str(error).strip().splitlines()[-1]
             raise GraphError(f"{path} cannot be loaded by OpenVINO: {said}") from error
         self._labels, self.ran = copy.labels, copy.ran
-        self._name = path.name
         self._lock = threading.Lock()  # a request is one answer at a time
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
         with self._lock:
             if self._request is None:
-                raise RequestError(f"the session of {self._name} is closed")
+                raise RequestError(f"the session of {self.name} is closed")
             self._request.infer([np.ascontiguousarray(inputs)], share_inputs=True)
             answer = self._request.get_output_tensor(0).data  # OpenVINO's own memory, written by the next run
             return self._labels.of(answer) if self._labels else np.array(answer, self.signature.output.dtype)
 
     def close(self) -> None:
         self._request = None
-
-    def __enter__(self) -> OpenvinoSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

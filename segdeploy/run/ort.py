@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
 from segdeploy.run.cpu_graph import GraphCopy, shortened
-from segdeploy.run.device_array import DeviceArray, lent
+from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 
 try:
@@ -31,9 +30,6 @@ except ImportError as error:
     raise MissingExtra("onnxruntime", "cpu", "running an .onnx") from error
 
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
-
-
-DEFAULT_STREAM = 1  # DLPack's number for the one that ONNX Runtime waits for
 CPU = "CPUExecutionProvider"
 PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -43,7 +39,7 @@ def open_on_cpu(path: Path, options: SessionOptions) -> OrtSession:
     return OrtSession(path, options.threads, None, options.card, copy, options.shares_cores)
 
 
-class OrtSession:
+class OrtSession(OpenModel):
     def __init__(
         self,
         path: Path,
@@ -58,14 +54,14 @@ class OrtSession:
         Threads that wait for work spin by themselves, which is quickest alone (by a tenth at 256×512) and takes the
         processor from whoever `shares_cores`.
         """
-        self.provider = provider or "cpu"
-        said = demand_provider(self.provider)
+        self.name, self.device = path.name, provider or "cpu"
+        said = demand_provider(self.device)
         options = quiet_options()
         if threads is not None:
             options.intra_op_num_threads = threads
         if shares_cores:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = PROVIDERS[self.provider]
+        wanted = PROVIDERS[self.device]
         try:
             self._opened: ort.InferenceSession | None = ort.InferenceSession(
                 copy.model if copy else str(path), options, providers=fallbacks_of(wanted)
@@ -76,15 +72,16 @@ class OrtSession:
         found = self._session.get_providers()
         if found[0] != wanted:
             raise EngineError(
-                f"the provider {self.provider} did not start, and ONNX Runtime would go on with {found[0]}"
+                f"the provider {self.device} did not start, and ONNX Runtime would go on with {found[0]}"
                 f"{': ' + said if said else ''}. It needs the CUDA and cuDNN it was built for: see segdeploy doctor"
             )
         own = self._session.get_modelmeta().custom_metadata_map
-        inputs = [facts(argument) for argument in self._session.get_inputs()]
-        outputs = copy.outputs if copy else [facts(argument) for argument in self._session.get_outputs()]
+        inputs = [argument_facts(argument) for argument in self._session.get_inputs()]
+        outputs = (
+            copy.outputs if copy else [argument_facts(argument) for argument in self._session.get_outputs()]
+        )
         self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
         self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
-        self._name = path.name
         self._labels = copy.labels if copy else None
         self._answer = self._session.get_outputs()[0].name if self._labels else self.signature.output.name
         self.ran = copy.ran if copy else {}
@@ -94,50 +91,14 @@ class OrtSession:
         answer = np.asarray(self._session.run([self._answer], {self.signature.input.name: inputs})[0])
         return self._labels.of(answer) if self._labels else answer
 
-    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
-        """As `run`, from and to the GPU, with the provider cuda or tensorrt; finished when it returns.
-
-        The answer is written into `out`, an array on the GPU too, or into memory of ONNX Runtime's.
-        """
-        if self.provider == "cpu":
-            raise RequestError(
-                "arrays on the GPU are for the providers cuda and tensorrt; this session is on the CPU"
-            )
-        given = lent(inputs, DEFAULT_STREAM)
-        self.signature.demand_input(given)  # type: ignore[arg-type] # shape and dtype are all it looks at
-        binding = self._session.io_binding()
-        signature = self.signature
-        binding.bind_input(signature.input.name, "cuda", 0, given.dtype, given.shape, given.address)
-        dtype, expected = np.dtype(signature.output.dtype), (given.shape[0], *signature.output.shape[1:])
-        place = None if out is None else lent(out, DEFAULT_STREAM)
-        if place is None:
-            binding.bind_output(signature.output.name, "cuda")
-        elif (place.dtype, place.shape) != (dtype, expected):
-            raise RequestError(f"the answer is {dtype} {expected}, and `out` is {place.dtype} {place.shape}")
-        else:
-            binding.bind_output(signature.output.name, "cuda", 0, place.dtype, place.shape, place.address)
-        binding.synchronize_inputs()  # with the whole GPU, so with whoever writes the input
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        value = binding.get_outputs()[0]
-        return DeviceArray(value.data_ptr(), tuple(value.shape()), dtype, (value, place))
-
     @property
     def _session(self) -> ort.InferenceSession:
         if self._opened is None:
-            raise RequestError(f"the session of {self._name} is closed")
+            raise RequestError(f"the session of {self.name} is closed")
         return self._opened
 
     def close(self) -> None:
         self._opened = None
-
-    def __enter__(self) -> OrtSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def demand_provider(provider: str) -> str:
@@ -211,7 +172,7 @@ def quiet_options() -> ort.SessionOptions:
     return options
 
 
-def facts(argument: Any) -> TensorFacts:
+def argument_facts(argument: Any) -> TensorFacts:
     name = argument.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(side if isinstance(side, int) else None for side in argument.shape)
     return TensorFacts(argument.name, _DTYPES.get(name, name), shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry
 from segdeploy.picture.segmentation import Segmentation
+from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.io import from_output, to_input
 from segdeploy.run.runtimes import SessionOptions, runtime_for
 
@@ -48,6 +49,21 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session on the GPU that also takes what lies there: an engine's, and those of the providers cuda and tensorrt.
+
+    A frame that a decoder has put on the GPU need not go over the host, nor its labels that are drawn or counted there.
+    """
+
+    def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
+        """Do as `run`, for an array with DLPack or `__cuda_array_interface__`; finished when it returns.
+
+        The answer has both too, and goes to `torch.from_dlpack` or `cupy.asarray` as it is. It is written into `out`,
+        an array on the GPU too, or into memory of its own.
+        """
 
 
 def open_session(

@@ -19,7 +19,7 @@ FILES = (".onnx", ".engine")
 
 
 @dataclass(frozen=True)
-class Opening:
+class ModelOptions:
     """How to open models. None or False means the default of what opens them."""
 
     threads: int | None = None
@@ -60,7 +60,7 @@ def is_checkpoint(model: str) -> bool:
     return Path(model).suffix not in FILES
 
 
-def on_gpu(models: Sequence[str], opening: Opening) -> bool:
+def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
     """Whether any of them computes on a GPU, whose power and memory are then of interest."""
     return any(
         opening.provider == "cuda" if is_checkpoint(model) else runtime_of(model, opening).on_gpu
@@ -68,11 +68,11 @@ def on_gpu(models: Sequence[str], opening: Opening) -> bool:
     )
 
 
-def open_model(model: str, opening: Opening) -> Opened:
+def open_model(model: str, opening: ModelOptions) -> Opened:
     return open_checkpoint(model, opening) if is_checkpoint(model) else open_file(Path(model), opening)
 
 
-def demand_used(models: Sequence[str], opening: Opening) -> None:
+def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
     """Refuse what none of the models would heed."""
     kinds = {"checkpoint" if is_checkpoint(model) else Path(model).suffix for model in models}
     for flag, (value, heeding) in {
@@ -93,7 +93,7 @@ def demand_used(models: Sequence[str], opening: Opening) -> None:
 HEEDING = {".onnx": "graphs", "checkpoint": "checkpoints in PyTorch"}
 
 
-def open_file(path: Path, opening: Opening) -> Opened:
+def open_file(path: Path, opening: ModelOptions) -> Opened:
     if path.suffix == ".engine":
         from segdeploy.run.tensorrt.session import TensorrtSession
 
@@ -105,7 +105,7 @@ def open_file(path: Path, opening: Opening) -> Opened:
     return Opened(path.name, session, runtime, digest_of(path), record)
 
 
-def runtime_of(model: str | Path, opening: Opening) -> Runtime:
+def runtime_of(model: str | Path, opening: ModelOptions) -> Runtime:
     """Return what computes a file. An engine has no choice of it, and --provider may be for another model beside it."""
     return runtime_for(model, opening.provider if Path(model).suffix == ".onnx" else None)
 
@@ -124,7 +124,7 @@ def version_of(package: str) -> str:
         return ""
 
 
-def open_checkpoint(source: str, opening: Opening) -> Opened:
+def open_checkpoint(source: str, opening: ModelOptions) -> Opened:
     from segdeploy.measure.bench.pytorch import open_eager  # PyTorch takes seconds to load
 
     network, device = opening.network or "plain", opening.provider or "cpu"

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import MissingExtra, RequestError
@@ -23,10 +24,12 @@ except ImportError as error:
     raise MissingExtra("torch", "export", "running a checkpoint") from error
 
 from segdeploy import networks
-from segdeploy.measure.bench.timing_pytorch import CudaLane, start_of_time
+from segdeploy.measure.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import WithInterface, card_of, signature_of
+from segdeploy.run.device_lane import start_of_time, timed_once
+from segdeploy.run.open_model import OpenModel
 from segdeploy.run.timing import Lanes, Modes, Query
 from segdeploy.size import Size
 
@@ -38,6 +41,7 @@ DEVICES = ("cpu", "cuda")
 class Eager:
     """What a session runs."""
 
+    name: str
     network: nn.Module
     signature: Signature
     digest: str  # of the weights
@@ -83,7 +87,9 @@ def assemble(source: str, network: str, interface: str, size: Size | None, fp16:
         pair.deployed.fit(signature.size, checkpoint.options)
     chosen = pair.deployed if network == "deployed" else pair.plain
     inner: Any = Inner(chosen, None if network == "deployed" else factors, fp16)
-    return Eager(WithInterface(inner, card, signature).eval(), signature, checkpoint.digest)
+    return Eager(
+        Path(source).name, WithInterface(inner, card, signature).eval(), signature, checkpoint.digest
+    )
 
 
 class Inner(nn.Module):
@@ -102,11 +108,13 @@ class Inner(nn.Module):
         return logits.float()
 
 
-class EagerSession:
+class EagerSession(OpenModel):
     """On the CPU. Threads may share it."""
 
+    device = "cpu"
+
     def __init__(self, eager: Eager) -> None:
-        self.signature = eager.signature
+        self.name, self.signature = eager.name, eager.signature
         self.digest = eager.digest
         self.batches = (self.signature.batch or 1,) * 2
         self._network = eager.network
@@ -119,17 +127,11 @@ class EagerSession:
     def close(self) -> None:
         del self._network
 
-    def __enter__(self) -> EagerSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class CudaSession(EagerSession):
     """On the GPU, and able to say what each part of a query took there."""
+
+    device = "cuda"
 
     def __init__(self, eager: Eager) -> None:
         super().__init__(eager)
@@ -148,37 +150,47 @@ class CudaSession(EagerSession):
             host_input = torch.from_numpy(inputs).pin_memory()
             given = host_input.cuda()
             host_answer = self._network(given).cpu().pin_memory()
-            start = start_of_time(torch.cuda)
-            lanes = [
-                CudaLane(
+            works = [
+                TorchWork(
                     torch.cuda,
                     self._network,
                     given.clone(),
                     host_input,
                     torch.empty_like(host_answer),
-                    modes,
-                    start,
+                    cuda_graph=modes.cuda_graph,
                 )
                 for _ in range(modes.streams)
             ]
-            yield Lanes(lanes, ran(modes, lanes[0].without_graph))
+            start = start_of_time(event_maker(torch.cuda), works[0].compute)
+            lanes = [torch_lane(torch.cuda, work, modes, start) for work in works]
+            yield Lanes(lanes, ran(modes, works[0].without_graph))
             torch.cuda.synchronize()
 
     def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
         self.signature.demand_input(inputs)
-        start = start_of_time(torch.cuda)
+        once = Once(self._network, inputs)
         with torch.inference_mode():
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-            marks[0].record()
-            given = torch.from_numpy(inputs).cuda()
-            marks[1].record()
-            answer = self._network(given)
-            marks[2].record()
-            host_answer = as_array(answer.cpu())
-            marks[3].record()
-        marks[3].synchronize()
-        to, compute, back, end = (float(start.event.elapsed_time(mark)) for mark in marks)
-        return host_answer, Query(compute, compute, to, compute, compute, back, back, end)
+            query = timed_once(once, TorchStream(torch.cuda.current_stream()), event_maker(torch.cuda))
+        return once.host_answer, query
+
+
+class Once:
+    """One query on PyTorch's own stream, from memory as it comes and back."""
+
+    def __init__(self, network: Any, inputs: NDArray[Any]) -> None:
+        self._network, self._inputs = network, inputs
+        self._given: Any = None
+        self._answer: Any = None
+        self.host_answer: NDArray[Any] = np.empty(0)
+
+    def upload(self, _: TorchStream) -> None:
+        self._given = torch.from_numpy(self._inputs).cuda()
+
+    def infer(self) -> None:
+        self._answer = self._network(self._given)
+
+    def download(self, _: TorchStream) -> None:
+        self.host_answer = as_array(self._answer.cpu())
 
 
 def ran(modes: Modes, without_graph: str) -> dict[str, Any]:

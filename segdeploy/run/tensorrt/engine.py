@@ -73,8 +73,8 @@ class Engine:
                 f"{self.name} cannot be loaded by {self.flavour}: {self.said()}."
                 f" Rebuild it: {rebuild(self._record)}"
             )
-        inputs, self.outputs = bindings_of(self._engine, module)
-        self.profile = profile_of(self._engine, inputs[0])
+        inputs, self.outputs = read_bindings(self._engine, module)
+        self.profile = read_profile(self._engine, inputs[0])
         self.inputs = with_batch_of(self.profile, inputs)
         if self.flavour.is_rtx:
             self._config = self._rtx_config(graphs)
@@ -147,7 +147,7 @@ def with_batch_of(profile: list[tuple[int, ...]], inputs: list[TensorFacts]) -> 
     return [inputs[0]._replace(shape=(*batches, *inputs[0].shape[1:])), *inputs[1:]]
 
 
-def bindings_of(engine: Any, module: Any) -> tuple[list[TensorFacts], list[TensorFacts]]:
+def read_bindings(engine: Any, module: Any) -> tuple[list[TensorFacts], list[TensorFacts]]:
     inputs: list[TensorFacts] = []
     outputs: list[TensorFacts] = []
     for index in range(engine.num_io_tensors):
@@ -163,7 +163,7 @@ def bindings_of(engine: Any, module: Any) -> tuple[list[TensorFacts], list[Tenso
     return inputs, outputs
 
 
-def profile_of(engine: Any, given: TensorFacts) -> list[tuple[int, ...]]:
+def read_profile(engine: Any, given: TensorFacts) -> list[tuple[int, ...]]:
     """The smallest, the best and the largest shape of the input `given`; an engine of ours has one profile."""
     fixed = tuple(side for side in given.shape if side is not None)
     if len(fixed) == len(given.shape):

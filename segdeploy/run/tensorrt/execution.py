@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, RequestError, SegdeployError
 from segdeploy.model.signature import Signature, TensorFacts
-from segdeploy.run.cuda import CudaGraph, Device, DeviceMemory, Stream
+from segdeploy.run.cuda import CudaGraph, CudaStream, Device, DeviceMemory
 from segdeploy.run.device_array import Lent
 
 Shape = tuple[int, ...]
@@ -74,12 +74,12 @@ class Slot:
             self.stream = device.stream()
             self._made.callback(self.stream.free)
             self._choose_profile()
-            self._input = device.allocate(bytes_of(largest, self._input_dtype))
+            self._input = device.allocate(array_bytes(largest, self._input_dtype))
             self._made.callback(self._input.free)
             self._point(self._input_name, self._input)
             self._set_shape(largest)
             for output in outputs:  # TensorRT wants an address for each, also for those that nobody reads
-                size = bytes_of(self._shape_of(output.name), np.dtype(output.dtype))
+                size = array_bytes(self._shape_of(output.name), np.dtype(output.dtype))
                 self._outputs[output.name] = memory = device.allocate(size)
                 self._made.callback(memory.free)
                 self._point(output.name, memory)
@@ -124,7 +124,7 @@ class Slot:
         self._set_shape(inputs.shape)
         self.stream.copy(self._input.address, inputs.address, inputs.nbytes)
         self._infer()
-        size = bytes_of(self._shape_of(self._output_name), self._output_dtype)
+        size = array_bytes(self._shape_of(self._output_name), self._output_dtype)
         self.stream.copy(target, self._outputs[self._output_name].address, size)
         self.stream.synchronise()
         self.taken = False
@@ -144,13 +144,13 @@ class Slot:
             self.infer()
         self.stream.synchronise()
 
-    def upload(self, stream: Stream) -> None:
+    def upload(self, stream: CudaStream) -> None:
         stream.upload(self._input, self._waiting())
 
     def infer(self) -> None:
         self._infer()
 
-    def download(self, stream: Stream) -> None:
+    def download(self, stream: CudaStream) -> None:
         stream.download(self._answer(), self._outputs[self._output_name])
 
     def answer(self) -> NDArray[Any]:
@@ -243,5 +243,5 @@ class Slot:
             self._context = None
 
 
-def bytes_of(shape: Shape, dtype: np.dtype[Any]) -> int:
+def array_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
     return int(np.prod(shape)) * dtype.itemsize

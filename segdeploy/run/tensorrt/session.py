@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from segdeploy.model.signature import read_signature
 from segdeploy.run import cuda
 from segdeploy.run.cuda import Owned
 from segdeploy.run.device_array import DeviceArray, Lent, lent
+from segdeploy.run.device_lane import DeviceLane, start_of_time, timed_once
+from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 from segdeploy.run.tensorrt.compatibility import (
     demand_engine,
@@ -33,7 +34,6 @@ from segdeploy.run.tensorrt.compatibility import (
 )
 from segdeploy.run.tensorrt.engine import Engine
 from segdeploy.run.tensorrt.execution import Slot, Ticket
-from segdeploy.run.tensorrt.timing import EngineLane, start_of_time, timed_once
 from segdeploy.run.timing import Lanes, Modes, Query
 
 SLOTS = 2
@@ -43,7 +43,7 @@ def open_engine(path: Path, options: SessionOptions) -> TensorrtSession:
     return TensorrtSession(path, options.card)
 
 
-class TensorrtSession:
+class TensorrtSession(OpenModel):
     """An engine and its record (the one beside it), ready to run.
 
     An engine that was seen to be wrong runs only for whoever hands its record over, to compare it again.
@@ -64,14 +64,15 @@ class TensorrtSession:
         self._record = record
         demand_engine(path, record)
         flavour = flavour_for(record)
-        self._device = cuda.open_device()
+        self._gpu = cuda.open_device()
+        self.name, self.device = path.name, self._gpu.name
         self._graphs = graphs
         self._lock = Lock()
         self._slots: list[Slot] = []
         self._turn = 0
         self._closed = False
-        with self._device.active():
-            self._engine = Engine(path, record, flavour, self._device, graphs=graphs)
+        with self._gpu.active():
+            self._engine = Engine(path, record, flavour, self._gpu, graphs=graphs)
         try:
             self._open(card)
         except BaseException:
@@ -86,7 +87,7 @@ class TensorrtSession:
         # TensorRT 8.6 lets only one execution context use a profile.
         self._alone = not engine.flavour.can_be_typed and self.signature.batch is None
         self._most_slots = 1 if self._alone else SLOTS
-        with self._device.active():
+        with self._gpu.active():
             self._slots.append(self._new_slot())
 
     # ---- running ---------------------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class TensorrtSession:
         """The answer to a batch, once: its ticket does not keep it."""
         slot = ticket.slot
         if slot is not None:
-            with slot.lock, self._device.active():
+            with slot.lock, self._gpu.active():
                 if ticket.slot is slot:
                     slot.collect()
         return ticket.take()
@@ -137,8 +138,8 @@ class TensorrtSession:
         shape, dtype = slot.answers(given.shape), np.dtype(self.signature.output.dtype)
         size = int(np.prod(shape)) * dtype.itemsize
         if out is None:
-            memory = self._device.allocate(size)
-            answer = DeviceArray(memory.address, shape, dtype, Owned(self._device, memory))
+            memory = self._gpu.allocate(size)
+            answer = DeviceArray(memory.address, shape, dtype, Owned(self._gpu, memory))
         else:
             place = lent(out, slot.stream.handle)
             if (place.shape, place.dtype) != (shape, dtype):
@@ -156,22 +157,25 @@ class TensorrtSession:
         """Whether a CUDA graph is replayed was decided when the session was opened, with `graphs`."""
         self._demand(inputs)
         with ExitStack() as held:
-            held.enter_context(self._device.active())
+            held.enter_context(self._gpu.active())
             slots = [held.enter_context(self._held(place)) for place in range(modes.streams)]
             for slot in slots:
                 slot.load(inputs)
                 slot.warm()
-            start = start_of_time(self._device, slots[0])
-            lanes = [EngineLane(self._device, slot, modes, start) for slot in slots]
-            for lane in lanes:
-                held.callback(lane.free)
+            gpu = self._gpu
+            start = start_of_time(gpu.event, slots[0].stream)
+            lanes = []
+            for slot in slots:
+                streams = gpu.stream(), slot.stream, gpu.stream()
+                lanes.append(DeviceLane(slot, streams, gpu.event, modes, start))
+                held.callback(lanes[-1].free)
             yield Lanes(lanes, self._ran(modes))
 
     def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
         self._demand(inputs)
-        with self._device.active(), self._held(0) as slot:
+        with self._gpu.active(), self._held(0) as slot:
             slot.load(inputs)
-            query = timed_once(self._device, slot)
+            query = timed_once(slot, slot.stream, self._gpu.event)
             return slot.answer(), query
 
     @contextmanager
@@ -208,7 +212,7 @@ class TensorrtSession:
 
     def _in_a_slot(self, work: Callable[[Slot], None]) -> None:
         slot = self._take_slot()
-        with slot.lock, self._device.active():
+        with slot.lock, self._gpu.active():
             self._demand_open()
             slot.collect()
             try:
@@ -235,7 +239,7 @@ class TensorrtSession:
             raise RequestError(f"the session of {self._engine.name} is closed")
 
     def _demand(self, inputs: NDArray[Any] | Lent) -> None:
-        self.signature.demand_input(inputs)  # type: ignore[arg-type] # shape and dtype are all it looks at
+        self.signature.demand_input(inputs)
         self.demand_batch(inputs.shape[0])
 
     def demand_batch(self, batch: int) -> None:
@@ -252,7 +256,7 @@ class TensorrtSession:
     def _further_slot(self) -> Slot | None:
         """None where there is no memory for it: then batches follow one another, as on a small Jetson."""
         try:
-            with self._device.active():
+            with self._gpu.active():
                 slot = self._new_slot()
         except EngineError:
             self._most_slots = len(self._slots)
@@ -264,7 +268,7 @@ class TensorrtSession:
         engine = self._engine
         captures = self._graphs and not engine.captures_by_itself
         return Slot(
-            self._device,
+            self._gpu,
             engine.context(),
             self.signature,
             self.profile[2],
@@ -279,7 +283,7 @@ class TensorrtSession:
                 return
             self._closed = True
             slots = list(self._slots)
-        with self._device.active():
+        with self._gpu.active():
             try:
                 for slot in slots:
                     with slot.lock:
@@ -295,11 +299,3 @@ class TensorrtSession:
     def _free(self, slot: Slot) -> None:
         with slot.lock:
             slot.free()
-
-    def __enter__(self) -> TensorrtSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,0 +1,31 @@
+"""What the sessions of all runtimes share, beyond the protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segdeploy.model.signature import Signature, describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class OpenModel:
+    """A model that closes with its `with` block, and says what it is."""
+
+    name: str  # of the file, or whatever the model was opened as
+    device: str  # cpu, a provider of ONNX Runtime's, or the GPU's name
+    signature: Signature
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        takes, gives = describe(self.signature.input), describe(self.signature.output)
+        return f"<{type(self).__name__} of {self.name} on {self.device}: {takes} to {gives}>"
