@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from random import Random
 
 import pytest
 from fake_cuda import COMPILER, compile_driver
@@ -352,6 +353,25 @@ def test_an_orin_as_it_should_be():
     assert (problems(diagnosis), works(diagnosis)) == ([], {"run", "quantize", "deepstream"} | ON_A_GPU)
     assert "10.3.0 (apt), bindings and libraries match" in said(diagnosis, "TensorRT")
     assert said(diagnosis, "power") == "ok: mode MAXN_SUPER, clocks locked; ; "
+
+
+@pytest.mark.parametrize(
+    ("clock", "limits", "told"),
+    [
+        ("17000000.gpu", ("306000000", "1020000000"), "not locked"),
+        ("17000000.ga10b", ("1020000000", "1020000000"), "locked"),  # Orin on JetPack 5
+        ("17000000.gv11b", ("114750000", "1377000000"), "not locked"),  # Xavier
+        ("17000000.gpu", (None, None), "unknown"),
+        ("17000000.gpu", ("306000000", None), "unknown"),
+        ("13e10000.host1x", ("1", "1"), "unknown"),  # a discrete GPU has no clock there
+    ],
+)
+def test_clocks_of_a_jetson(clock, limits, told):
+    files = {path: text for path, text in JETSON_FILES.items() if "devfreq" not in path}
+    names = ("min_freq", "max_freq")
+    files |= {f"/sys/class/devfreq/{clock}/{name}": text for name, text in zip(names, limits, strict=True)}
+    diagnosis = diagnose(replace(ORIN_IN_VENV, files=files))
+    assert said(diagnosis, "power").startswith(f"note: mode 25W, clocks {told}; before measuring, ")
 
 
 @pytest.mark.parametrize(
@@ -769,3 +789,63 @@ def test_whatever_is_broken_is_said_and_not_raised(broken):
             "torn in two" in one.found or one.level == "problem" for one in diagnosis.findings
         )
         assert len(diagnosis.abilities) == len(ABILITIES)
+
+
+# ---- any machine -------------------------------------------------------------------------------------------------
+
+MACHINES = (LAPTOP, WORKSTATION, SERVER, ORIN_IN_VENV, THOR)
+NONSENSE = ("", "\n", "R", "12", "0 0 0", "NV Power Mode:", "MemTotal: x kB", "N/A, [N/A], , , , ")
+
+
+def facts_of(machine):
+    """Where each single thing stands that is known of a machine."""
+    for kind in ("packages", "files", "outputs", "variables", "probes"):
+        for name, value in getattr(machine, kind).items():
+            yield kind, name, None
+            yield from ((kind, name, inner) for inner in (value if kind == "probes" else ()))
+
+
+def spoil(machine, fact, instead):
+    """`machine` without that fact; or, of a file or an output, with `instead` in its place."""
+    kind, name, inner = fact
+    known = dict(getattr(machine, kind))
+    if inner is not None:
+        known[name] = {field: value for field, value in known[name].items() if field != inner}
+    elif kind == "probes" and name == "gpu":
+        known[name] = {}
+    elif instead is None or kind not in ("files", "outputs"):
+        del known[name]
+    else:
+        known[name] = instead
+    return replace(machine, **{kind: known})
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=("laptop", "workstation", "server", "orin", "thor"))
+@pytest.mark.parametrize("instead", [None, *NONSENSE])
+def test_a_fact_that_is_missing_is_not_a_crash(machine, instead):
+    for fact in facts_of(machine):
+        assert len(diagnose(spoil(machine, fact, instead)).abilities) == len(ABILITIES), fact
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_machine_is_a_crash(seed):
+    random = Random(seed)
+    machine = random.choice(MACHINES)
+    for _ in range(30):
+        fact = random.choice([("probes", "gpu", None), *facts_of(machine)])  # there is always one left
+        machine = spoil(machine, fact, random.choice((None, None, *NONSENSE)))
+        assert len(diagnose(machine).abilities) == len(ABILITIES), fact
+
+
+def test_an_answer_that_lacks_what_it_was_asked_for_is_an_error():
+    diagnosis = diagnose(changed(WORKSTATION, probes={"tensorrt": {"path": "/x"}}))
+    assert "its version is unknown" in said(diagnosis, "TensorRT")
+    diagnosis = diagnose(changed(WORKSTATION, probes={"gpu": {"gpus": gpu(RTX_4090, [])["gpus"]}}))
+    assert said(diagnosis, "driver") == "note: 570.124.06, CUDA up to an unknown version; ; "
+
+
+@pytest.mark.parametrize("answer", ["3", "[1]", '"x"', "null", "{", ""])
+def test_a_process_that_prints_no_answer(answer, tmp_path, monkeypatch):
+    (tmp_path / "probes.py").write_text(f"print({answer!r})")
+    monkeypatch.setattr("segdeploy.doctor.machine.__file__", str(tmp_path / "machine.py"))
+    assert ThisMachine().probe("cv2") == {"error": "the process ended with status 0"}

@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 
 from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, cuda
 from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.machine import Machine
 from segdeploy.doctor.survey import Survey, dotted, numbers
+from segdeploy.measure.bench.jetson import CLOCKS
 from segdeploy.releases import Numbers
 
 GIB = 2**30
@@ -103,10 +105,12 @@ def about_driver(seen: Survey) -> Iterator[Finding]:
 
 
 def about_age_of_driver(seen: Survey) -> Iterator[Finding]:
-    version = f"{seen.driver or 'of the board'}, CUDA up to {dotted(seen.driver_cuda)}"
+    version = (
+        f"{seen.driver or 'of the board'}, CUDA up to {dotted(seen.driver_cuda) or 'an unknown version'}"
+    )
     wanted = max([OLDEST_CUDA, *(major for _, major in built_for(seen))]) if not seen.jetson else 0
-    if seen.driver_cuda[0] >= wanted:
-        yield Finding(OK, "driver", version)
+    if not seen.driver_cuda or seen.driver_cuda[0] >= wanted:
+        yield Finding(OK if seen.driver_cuda else NOTE, "driver", version)
         return
     least, own = cuda(wanted), seen.driver_cuda[0]
     users = sorted({name for name, major in built_for(seen) if major > own})
@@ -138,10 +142,8 @@ def about_cuda(seen: Survey) -> Iterator[Finding]:
 def about_power(seen: Survey) -> Iterator[Finding]:
     mode = seen.outputs.get("nvpmodel", "").replace("NV Power Mode:", "").split()
     if mode:
-        least = next(iter(seen.machine.paths("/sys/class/devfreq/*gpu*/min_freq")), "")
-        most = str(PurePosixPath(least).with_name("max_freq"))
-        locked = bool(least) and seen.machine.read(least) == seen.machine.read(most)
-        found = f"mode {mode[0]}, clocks {'locked' if locked else 'not locked'}"
+        locked = is_clock_locked(seen.machine)
+        found = f"mode {mode[0]}, clocks {LOCKED[locked]}"
         if locked and mode[0].startswith("MAXN"):
             yield Finding(OK, "power", found)
         else:
@@ -156,6 +158,22 @@ def about_power(seen: Survey) -> Iterator[Finding]:
         if gpu.highest_clock_mhz:
             found = f"{gpu.name} at {gpu.clock_mhz} of {gpu.highest_clock_mhz} MHz"
             yield Finding(OK, "clocks", found)
+
+
+LOCKED = {True: "locked", False: "not locked", None: "unknown"}
+
+
+def is_clock_locked(machine: Machine) -> bool | None:
+    """Tells whether the least and the most that the GPU's clock may be are the same; None where they are not told.
+
+    With a discrete GPU, and in a container, the kernel shows no clock of a GPU.
+    """
+    places = (path for name in CLOCKS for path in machine.paths(f"/sys/class/devfreq/*{name}*/min_freq"))
+    least = next(places, None)
+    if least is None:
+        return None
+    limits = machine.read(least), machine.read(str(PurePosixPath(least).with_name("max_freq")))
+    return limits[0] == limits[1] if all(limits) else None
 
 
 def about_room(seen: Survey) -> Iterator[Finding]:

@@ -103,8 +103,10 @@ class ThisMachine:
         except OSError as error:
             return {"error": str(error)}
         try:
-            found: dict[str, Any] = json.loads(done.stdout.decode(errors="replace").rpartition("\n")[2])
+            found = json.loads(done.stdout.decode(errors="replace").rpartition("\n")[2])
         except ValueError:
+            found = None
+        if not isinstance(found, dict):
             return {"error": f"the process ended with status {done.returncode}"}
         return found
 

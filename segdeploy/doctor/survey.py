@@ -25,7 +25,10 @@ PACKAGES = (  # and those of the runtimes
     "cuda-bindings", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT, "nvidia-cuda-runtime",
     "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
-PROBED = ("tensorrt", "tensorrt_rtx", "onnxruntime", "cv2", "pycuda", "cuda.bindings")
+PROBED = {  # modules, and what each has to answer
+    "tensorrt": ("version",), "tensorrt_rtx": ("version",), "onnxruntime": ("version", "providers"),
+    "cv2": ("version",), "pycuda": ("version",), "cuda.bindings": ("version",),
+}  # fmt: skip
 SMI_FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
 COMMANDS = (
     ("ffmpeg", "-version"),
@@ -214,10 +217,17 @@ def survey(machine: Machine) -> Survey:
     versions = {name: machine.version(name) for name in (*PACKAGES, *packages_of_runtimes())}
     asked = ["gpu", *(name for name in PROBED if machine.module(name) is not None)]
     with ThreadPoolExecutor() as pool:
-        probes = dict(zip(asked, pool.map(machine.probe, asked), strict=True))
+        answered = zip(asked, pool.map(machine.probe, asked), strict=True)
+        probes = {name: check_answer(name, answer) for name, answer in answered}
         outputs = zip(COMMANDS, pool.map(lambda command: machine.output(*command), COMMANDS), strict=True)
         answers = {command[0]: answer for command, answer in outputs if answer}
     return Survey(machine, {name: found for name, found in versions.items() if found}, probes, answers)
+
+
+def check_answer(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Returns the answer where it holds what the module has to tell, and else the error that it does not."""
+    missing = [field for field in PROBED.get(name, ()) if field not in answer]
+    return {"error": f"its {missing[0]} is unknown"} if missing and "error" not in answer else answer
 
 
 def numbers(text: str) -> Numbers:

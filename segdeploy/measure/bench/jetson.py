@@ -13,11 +13,11 @@ from segdeploy.measure.bench.meter import Reading, text_of
 
 WHOLE = "VDD_IN"
 UNCONNECTED = "NC"
-GPUS = (
+CLOCKS = (
     "gpu",
     "ga10b",
     "gv11b",
-)  # in the name of its clock: since JetPack 6; Orin's and Xavier's on JetPack 5
+)  # what a GPU's clock is called: since JetPack 6; on JetPack 5 Orin's and Xavier's
 
 
 class JetsonBoard:
@@ -33,7 +33,7 @@ class JetsonBoard:
         named = WHOLE if WHOLE in rails else "the sum of " + ", ".join(rails)
         self.source = f"the module's power monitor, {named}" if rails else "no power monitor found"
         clocks = sorted((root / "sys/class/devfreq").glob("*"))
-        self._gpu = next((path for path in clocks if any(name in path.name for name in GPUS)), None)
+        self._gpu = next((path for path in clocks if any(name in path.name for name in CLOCKS)), None)
         self._events = self._event_counts()
 
     def name(self) -> str:
