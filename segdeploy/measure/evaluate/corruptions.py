@@ -4,12 +4,11 @@ The definitions and the numbers are those of ImageNet-C (Hendrycks and Dietteric
 size of the frame, as Cityscapes-C has them; the code is ours, on numpy and OpenCV. So figures are comparable with
 published ones in kind, not to the decimal. What differs by more than its random numbers:
 
-* frost: the benchmark blends photographs of frosted glass in; ours is grown (needles over fractal noise);
-* fog: fractal noise summed over octaves rather than diamond-square, with the same decay from octave to octave;
+* frost: the benchmark lays photographs of frosted panes over the frame; ours are drawn (`textures.py`);
 * glass_blur: a row of pixels is displaced at once, the rows in turn;
-* motion_blur, snow: the half Gaussian along the path is laid into a kernel with sub-pixel weights;
-* spatter, water (severities 1 to 3): drops are lit by the slope of the liquid rather than by edges found in it.
+* motion_blur, snow: the half Gaussian along the path is laid into a kernel with sub-pixel weights.
 
+`benchmarks/corruptions.py` holds all sixteen against the benchmark's own code: what a network keeps of its labels.
 Severity is not a ladder everywhere: `saturate` drains colour at 1 and 2 and overdoes it from 3.
 """
 
@@ -23,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError, RequestError
+from segdeploy.measure.evaluate.textures import Floats, cloud, frosted_pane
 from segdeploy.picture.image import Frame
 from segdeploy.size import SMALLEST
 
-Floats = NDArray[np.float32]  # H×W or H×W×3, 0 to 1
-Corrupt = Callable[[Frame, int, np.random.Generator], Frame]  # the severity counts from 0 here
+Corrupt = Callable[..., Frame]  # of a frame, a generator and the strengths at one severity
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -37,6 +36,40 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "weather": ("snow", "spatter", "fog", "frost"),
 }
 CORRUPTIONS: tuple[str, ...] = tuple(name for names in CATEGORIES.values() for name in names)
+
+
+# What each function below takes at severity 1 to 5: c in imagenet_c/corruptions.py (hendrycks/robustness), and in
+# imagecorruptions (bethgelab), from which Cityscapes-C is made.
+STRENGTHS: dict[str, tuple[tuple[float, ...], ...]] = {
+    "motion_blur": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    "defocus_blur": ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    "glass_blur": ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    "gaussian_blur": ((1,), (2,), (3,), (4,), (6,)),
+    "gaussian_noise": ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
+    "impulse_noise": ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,)),
+    "shot_noise": ((60,), (25,), (12,), (5,), (3,)),
+    "speckle_noise": ((0.15,), (0.2,), (0.35,), (0.45,), (0.6,)),
+    "brightness": ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
+    "contrast": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    "jpeg_compression": ((25,), (18,), (15,), (10,), (7,)),
+    "snow": (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    ),
+    "spatter": (
+        (0.65, 0.3, 4, 0.69, 0.6, 0),
+        (0.65, 0.3, 3, 0.68, 0.6, 0),
+        (0.65, 0.3, 2, 0.68, 0.5, 0),
+        (0.65, 0.3, 1, 0.65, 1.5, 1),
+        (0.67, 0.4, 1, 0.65, 1.5, 1),
+    ),
+    "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    "frost": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+}
 
 
 def corrupt(frame: Frame, name: str, severity: int, seed: int) -> Frame:
@@ -49,7 +82,7 @@ def corrupt(frame: Frame, name: str, severity: int, seed: int) -> Frame:
             f"a frame of {frame.shape[0]}x{frame.shape[1]} is too small; expected {SMALLEST} pixels a side"
         )
     random = np.random.default_rng([*name.encode(), severity, seed])
-    return _HOW[name](frame, severity - 1, random)
+    return _HOW[name](frame, random, *STRENGTHS[name][severity - 1])
 
 
 def robustness_table(
@@ -103,13 +136,11 @@ def pixels(values: Floats) -> Frame:
 # ---- blur ------------------------------------------------------------------------------------------------------
 
 
-def motion_blur(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    radius, sigma = [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)][severity]
+def motion_blur(frame: Frame, random: np.random.Generator, radius: int, sigma: float) -> Frame:
     return pixels(smear(shares(frame), radius, sigma, random.uniform(-45, 45)))
 
 
-def defocus_blur(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    radius, softness = [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)][severity]
+def defocus_blur(frame: Frame, random: np.random.Generator, radius: int, softness: float) -> Frame:
     edge = 3 if radius <= 8 else 5
     reach = radius + edge // 2  # room for the soft edge, so that the kernel sums to one
     rows, columns = np.ogrid[-reach : reach + 1, -reach : reach + 1]
@@ -118,8 +149,7 @@ def defocus_blur(frame: Frame, severity: int, random: np.random.Generator) -> Fr
     return pixels(np.asarray(cv2.filter2D(shares(frame), -1, kernel), np.float32))
 
 
-def glass_blur(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    sigma, reach, times = [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)][severity]
+def glass_blur(frame: Frame, random: np.random.Generator, sigma: float, reach: int, times: int) -> Frame:
     seen = gaussian(frame, sigma)
     height, width = seen.shape[:2]
     columns = np.arange(width)
@@ -132,8 +162,8 @@ def glass_blur(frame: Frame, severity: int, random: np.random.Generator) -> Fram
     return np.asarray(gaussian(seen, sigma), np.uint8)
 
 
-def gaussian_blur(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    return np.asarray(gaussian(frame, (1, 2, 3, 4, 6)[severity]), np.uint8)
+def gaussian_blur(frame: Frame, random: np.random.Generator, sigma: float) -> Frame:
+    return np.asarray(gaussian(frame, sigma), np.uint8)
 
 
 def gaussian(values: NDArray[Any], sigma: float) -> NDArray[Any]:
@@ -160,15 +190,14 @@ def smear(values: Floats, radius: int, sigma: float, degrees: float) -> Floats:
 # ---- noise -----------------------------------------------------------------------------------------------------
 
 
-def gaussian_noise(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
+def gaussian_noise(frame: Frame, random: np.random.Generator, deviation: float) -> Frame:
     noise = random.standard_normal(frame.shape, np.float32)
-    noise *= (0.08, 0.12, 0.18, 0.26, 0.38)[severity]
+    noise *= np.float32(deviation)
     noise += shares(frame)
     return pixels(noise)
 
 
-def impulse_noise(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity]
+def impulse_noise(frame: Frame, random: np.random.Generator, share: float) -> Frame:
     drawn = random.random(frame.shape, np.float32)  # each colour on its own
     noisy = frame.copy()
     noisy[drawn < share / 2] = 0
@@ -176,15 +205,14 @@ def impulse_noise(frame: Frame, severity: int, random: np.random.Generator) -> F
     return noisy
 
 
-def shot_noise(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    photons = (60, 25, 12, 5, 3)[severity]
+def shot_noise(frame: Frame, random: np.random.Generator, photons: float) -> Frame:
     expected = (np.arange(256) * (photons / 255))[frame]
     return pixels((random.poisson(expected) / photons).astype(np.float32))
 
 
-def speckle_noise(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
+def speckle_noise(frame: Frame, random: np.random.Generator, deviation: float) -> Frame:
     noise = random.standard_normal(frame.shape, np.float32)
-    noise *= (0.15, 0.2, 0.35, 0.45, 0.6)[severity]
+    noise *= np.float32(deviation)
     noise += 1
     noise *= shares(frame)
     return pixels(noise)
@@ -193,28 +221,25 @@ def speckle_noise(frame: Frame, severity: int, random: np.random.Generator) -> F
 # ---- digital ---------------------------------------------------------------------------------------------------
 
 
-def brightness(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
+def brightness(frame: Frame, random: np.random.Generator, added: float) -> Frame:
     colours = cv2.cvtColor(shares(frame), cv2.COLOR_RGB2HSV)
-    colours[..., 2] = np.minimum(colours[..., 2] + (0.1, 0.2, 0.3, 0.4, 0.5)[severity], 1)
+    colours[..., 2] = np.minimum(colours[..., 2] + added, 1)
     return pixels(np.asarray(cv2.cvtColor(colours, cv2.COLOR_HSV2RGB), np.float32))
 
 
-def contrast(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    kept = (0.4, 0.3, 0.2, 0.1, 0.05)[severity]
+def contrast(frame: Frame, random: np.random.Generator, kept: float) -> Frame:
     middle = frame.mean(axis=(0, 1))  # per channel
     table = (np.arange(256)[:, None] - middle) * kept + middle
     return np.asarray(cv2.LUT(frame, np.rint(table).astype(np.uint8)[None]), np.uint8)
 
 
-def saturate(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    factor, offset = [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)][severity]
+def saturate(frame: Frame, random: np.random.Generator, factor: float, offset: float) -> Frame:
     colours = cv2.cvtColor(shares(frame), cv2.COLOR_RGB2HSV)
     colours[..., 1] = np.clip(colours[..., 1] * factor + offset, 0, 1)
     return pixels(np.asarray(cv2.cvtColor(colours, cv2.COLOR_HSV2RGB), np.float32))
 
 
-def jpeg_compression(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    quality = (25, 18, 15, 10, 7)[severity]
+def jpeg_compression(frame: Frame, random: np.random.Generator, quality: int) -> Frame:
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
@@ -225,19 +250,22 @@ def jpeg_compression(frame: Frame, severity: int, random: np.random.Generator) -
 # ---- weather ---------------------------------------------------------------------------------------------------
 
 
-def snow(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    centre, spread, zoom, threshold, radius, sigma, kept = [
-        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
-    ][severity]
+def snow(
+    frame: Frame,
+    random: np.random.Generator,
+    centre: float,
+    spread: float,
+    zoom: float,
+    threshold: float,
+    radius: int,
+    sigma: float,
+    kept: float,
+) -> Frame:
     height, width = frame.shape[:2]
     small = (int(np.ceil(height / zoom)), int(np.ceil(width / zoom)))
     flakes = cv2.resize(random.normal(centre, spread, small).astype(np.float32), (width, height))
     flakes[flakes < threshold] = 0
-    flakes = smear(np.clip(flakes, 0, 1), int(radius), sigma, random.uniform(-135, -45))
+    flakes = smear(np.clip(flakes, 0, 1), radius, sigma, random.uniform(-135, -45))
     seen = shares(frame)
     paler = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY)[..., None] * 1.5 + 0.5
     snowy = kept * seen + (1 - kept) * np.maximum(seen, paler)
@@ -247,77 +275,55 @@ def snow(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
 
 WATER = np.array((175, 238, 238), np.float32) / 255
 MUD = np.array((63, 42, 20), np.float32) / 255
-LIGHT = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)  # from the upper left
-ICE = np.array((0.88, 0.95, 1), np.float32)
+LIGHT = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)  # from the upper left
 
 
-def spatter(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    centre, spread, size, threshold, strength = [
-        (0.65, 0.3, 4, 0.69, 0.6),
-        (0.65, 0.3, 3, 0.68, 0.6),
-        (0.65, 0.3, 2, 0.68, 0.5),
-        (0.65, 0.3, 1, 0.65, 1.5),
-        (0.67, 0.4, 1, 0.65, 1.5),
-    ][severity]
+def spatter(
+    frame: Frame,
+    random: np.random.Generator,
+    centre: float,
+    spread: float,
+    size: float,
+    threshold: float,
+    strength: float,
+    muddy: int,
+) -> Frame:
     noise = random.standard_normal(frame.shape[:2], np.float32) * np.float32(spread) + np.float32(centre)
     liquid = gaussian(noise, size)
-    wet = (liquid > threshold).astype(np.float32)
     seen = shares(frame)
-    if severity >= 3:  # mud
-        cover = gaussian(wet, strength)
-        cover[cover < 0.8] = 0
-        return pixels(seen * (1 - cover[..., None]) + cover[..., None] * MUD)
-    slope = cv2.filter2D(liquid, -1, LIGHT)
-    light = cv2.blur(wet * (0.5 + slope / (2 * np.abs(slope).max() + 1e-6)), (3, 3))
-    light *= strength / max(float(light.max()), 1e-6)
-    return pixels(seen + light[..., None] * WATER)
+    if not muddy:
+        liquid[liquid < threshold] = 0
+        seen += glare(liquid, strength)[..., None] * WATER
+        return pixels(seen)
+    cover = gaussian((liquid > threshold).astype(np.float32), strength)[..., None]
+    cover[cover < 0.8] = 0
+    return pixels(np.asarray(seen * (1 - cover) + cover * MUD, np.float32))
 
 
-def fog(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    thickness, decay = [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)][severity]
+def glare(depth: Floats, strength: float) -> Floats:
+    """Lights water of this depth, which stands the higher the further a pixel is from its edge, up to 20 pixels."""
+    water = (depth * 255).astype(np.uint8)
+    inland = cv2.distanceTransform(255 - cv2.Canny(water, 50, 150), cv2.DIST_L2, 5)
+    height = cv2.equalizeHist(cv2.blur(np.minimum(inland, 20), (3, 3)).astype(np.uint8))
+    light = cv2.blur(cv2.filter2D(height, cv2.CV_8U, LIGHT), (3, 3)).astype(np.float32) * water
+    return np.asarray(light * (strength / max(float(light.max()), 1e-6)), np.float32)
+
+
+def fog(frame: Frame, random: np.random.Generator, thickness: float, decay: float) -> Frame:
+    height, width = frame.shape[:2]
     seen = shares(frame)
     brightest = float(seen.max())
-    seen += thickness * fractal(frame.shape[0], frame.shape[1], decay**2, random)[..., None]
+    seen += thickness * cloud(height, width, decay**2, random)[..., None]
     seen *= brightest / (brightest + thickness)
     return pixels(seen)
 
 
-def frost(frame: Frame, severity: int, random: np.random.Generator) -> Frame:
-    kept, laid = [(1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)][severity]
+def frost(frame: Frame, random: np.random.Generator, kept: float, laid: float) -> Frame:
+    height, width = frame.shape[:2]
     seen = shares(frame)
     seen *= kept
-    seen += laid * frosted_glass(frame.shape[0], frame.shape[1], random)
+    seen += laid * frosted_pane(height, width, random)
     return pixels(seen)
-
-
-def frosted_glass(height: int, width: int, random: np.random.Generator) -> Floats:  # H×W×3
-    """Clear in places, white in others, and streaked by needles of ice that grow in a few directions."""
-    cover = fractal(height, width, 2.2, random)
-    ice = np.zeros((height, width), np.float32)
-    for _ in range(6):
-        seeds = (random.random((height, width), np.float32) < 0.012).astype(np.float32)
-        ice += smear(seeds, 14, 12, random.uniform(0, 360))
-    ice /= max(float(np.quantile(ice, 0.99)), 1e-6)
-    veins = 1 - np.abs(
-        2 * fractal(height, width, 1.5, random) - 1
-    )  # ridges where the noise crosses its middle
-    white = np.clip(cover * 1.6 - 0.35, 0, 1) * (0.35 + 0.4 * np.minimum(ice, 1.5) + 0.35 * veins**4)
-    return np.asarray(np.clip(white, 0, 1)[..., None] * ICE, np.float32)
-
-
-def fractal(height: int, width: int, decay: float, random: np.random.Generator) -> Floats:
-    """Noise of 0 to 1 whose amplitude falls by `decay` with every halving of its grain, from the frame's size on."""
-    side = 1 << (max(height, width) - 1).bit_length()
-    total = np.zeros((height, width), np.float32)
-    grain, amplitude = side // 2, 1.0
-    while grain >= 1:
-        rows, columns = -(-height // grain) + 1, -(-width // grain) + 1
-        grid = random.uniform(-amplitude, amplitude, (rows, columns)).astype(np.float32)
-        total += cv2.resize(grid, (columns * grain, rows * grain))[:height, :width]
-        grain, amplitude = grain // 2, amplitude / decay
-    total -= total.min()
-    total /= max(float(total.max()), 1e-6)
-    return total
 
 
 _HOW: dict[str, Corrupt] = {
