@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 
-from segdeploy.graph.fp16 import Typed
+from segdeploy.graph.view import View
 
 TABLE = Path(__file__).parent / "data" / "tensorrt_symbols.tsv"
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1", "11.4.0")
@@ -274,7 +274,7 @@ def classes(module: Fake, version: str) -> tuple[type, ...]:
     def read(network: INetworkDefinition, model: onnx.ModelProto) -> None:
         values = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
         values |= {value.name: value for value in [*model.graph.input, *model.graph.output]}
-        types = Typed(model).types
+        types = View(model).types
 
         def tensor(name: str) -> ITensor:
             kind = TYPES.get(types.get(name, 1), "FLOAT")

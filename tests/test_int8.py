@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
+from segdeploy.graph.fp16 import rest_in_fp16
 from segdeploy.graph.int8 import quantise_weight, quantised
 from segdeploy.graph.layers import (  # fmt: skip
     all_macs,
@@ -16,9 +16,9 @@ from segdeploy.graph.layers import (  # fmt: skip
     layers_of,
     logits_of,
     pixel_tensors,
-    shapes_of,
 )
-from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.precision import shares_of
+from segdeploy.graph.view import View
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_groups_gather_the_blocks_of_a_stage():
 def test_the_logits_are_found_in_every_interface(interface, graphs):
     model = onnx.load(graphs(interface))
     name = logits_of(model)
-    assert shapes_of(model)[name] == (1, 5, 24, 40)
+    assert View(model).shapes[name] == (1, 5, 24, 40)
 
 
 @pytest.mark.parametrize("interface", ["logits", "frames"])
@@ -145,7 +145,7 @@ def test_equalising_is_exact(model):
     norms = norms_to_equalise(model)
     assert len(norms) == 2 * 5 + 4 + 4  # two a block, one a reduction, one a stage: only weights read them
     rng = np.random.default_rng(2)
-    shapes = shapes_of(model)
+    shapes = View(model).shapes
     peaks = {name: np.exp(2 * rng.standard_normal(shapes[name][-1])).astype(np.float32) for name in norms}
     even = equalised(model, peaks)
     onnx.checker.check_model(even, full_check=True)

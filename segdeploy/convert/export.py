@@ -25,8 +25,7 @@ from segdeploy import files, networks
 from segdeploy.errors import ExportDisagrees, OutputError, RequestError
 from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.plugins import plugins_of
-from segdeploy.graph.precision import PRECISION
-from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.precision import PRECISION, shares_of
 from segdeploy.graph.tidy import tidy
 from segdeploy.model.card import ModelCard
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, Normalisation, record_path

@@ -14,12 +14,10 @@ import numpy as np
 
 from segdeploy import files, scenes
 from segdeploy.errors import ExportDisagrees, GraphError
-from segdeploy.graph.fp16 import rounding, to_fp16
-from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
+from segdeploy.graph.fp16 import rest_in_fp16, rounding, to_fp16
 from segdeploy.graph.layers import name_nodes
 from segdeploy.graph.load import Graph, as_graph, graph_in
-from segdeploy.graph.precision import read_precision, write_facts
-from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.precision import read_precision, shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.card import ModelCard, known_cards, read_card

@@ -31,11 +31,9 @@ from segdeploy.graph.layers import (
     WITH_WEIGHTS,
     elements,
     group_of,
-    images_of,
-    inferred_shapes,
     macs_of,
-    types_of,
 )
+from segdeploy.graph.view import STANDARD, View
 
 PRECISIONS = ("fp32", "fp16", "fp8", "int8")
 IN_PRODUCTS = {"fp32": 4, "fp16": 2, "fp8": 1, "int8": 1}  # bytes of what layers with weights read
@@ -44,7 +42,6 @@ UNCOUNTED = (
     "Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger", "QLinearConv",
     "QLinearMatMul", "RNN", "Scan",
 )  # fmt: skip
-STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,13 @@ class Cost:
 
 
 def cost_of(model: ModelProto, precision: str | None = None) -> Cost:
-    """Of one image; in `precision` the floats inside count as a runtime has them at that precision."""
+    """Counts what one image costs; in `precision` the floats inside count as a runtime has them at that precision."""
     demand_countable(model)
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    counted = Counting(graph, inferred_shapes(graph), types_of(graph), images_of(model), precision)
-    for node in graph.node:
+    view = View(model)
+    counted = Counting(view, precision)
+    for node in view.nodes:
         counted.take(node)
-    for value in graph.output:
+    for value in model.graph.output:
         counted.give(value.name)
     return Cost(tuple(counted.kernels()), precision)
 
@@ -145,23 +142,15 @@ class Origin:
 
 
 class Counting:
-    def __init__(
-        self,
-        graph: onnx.GraphProto,
-        shapes: dict[str, tuple[int, ...]],
-        types: dict[str, int],
-        images: int,
-        precision: str | None,
-    ) -> None:
-        self.shapes, self.types, self.images, self.precision = shapes, types, images, precision
-        self.constants = {item.name: item for item in graph.initializer} | constants_of(graph)
-        self.fixed = {value.name for value in [*graph.input, *graph.output]}  # their types are the interface
+    def __init__(self, view: View, precision: str | None) -> None:
+        self.view, self.precision = view, precision
+        self.shapes, self.types, self.images = view.shapes, view.types, view.images
+        self.fixed = {value.name for value in view.inputs} | view.ends  # their types are the interface
         self.parts: list[Part] = []
         self.maker: dict[str, int] = {}  # made tensor → its part; the graph's inputs have none
-        self.origins = {name: Origin(weights=frozenset([name])) for name in self.constants}
-        for value in graph.input:
-            if value.name not in self.constants:
-                self.origins[value.name] = Origin({value.name: self.width(value.name)})
+        self.origins = {name: Origin(weights=frozenset([name])) for name in view.constants}
+        for value in view.inputs:
+            self.origins[value.name] = Origin({value.name: self.width(value.name)})
 
     def take(self, node: NodeProto) -> None:
         if node.op_type == "Constant":
@@ -179,7 +168,7 @@ class Counting:
 
     def product(self, node: NodeProto, origins: list[Origin]) -> Origin:
         self.demand_shape(node)
-        macs = macs_of(node, self.shapes) // self.images
+        macs = macs_of(node, self.view) // self.images
         with_weights = not all(origin.widths for origin in origins[:2])
         part = None if with_weights else self.scores_behind(origins)
         if part is None:
@@ -204,7 +193,7 @@ class Counting:
     def passed_through(self, node: NodeProto, origins: list[Origin]) -> Origin:
         """What is computed of one tensor stays a view of it; of several, it belongs to one of their kernels."""
         together = Origin(
-            narrowest(origin.widths for origin in origins),
+            widest(origin.widths for origin in origins),
             frozenset().union(*(origin.weights for origin in origins)),
             frozenset([node.op_type]).union(*(origin.passed for origin in origins)),
         )
@@ -297,7 +286,7 @@ class Counting:
         return widths[self.precision] if self.precision and is_float and tensor not in self.fixed else width
 
     def bytes_of(self, weight: str) -> int:
-        item = self.constants[weight]
+        item = self.view.constants[weight]
         width = itemsize(item.data_type)
         if self.precision and item.data_type in FLOATS:
             width = (IN_PRODUCTS if len(item.dims) > 1 else ELSEWHERE)[self.precision]
@@ -316,18 +305,8 @@ class Counting:
             )
 
 
-def constants_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:
-    """Some exporters hold tensors in nodes."""
-    return {
-        node.output[0]: item.t
-        for node in graph.node
-        for item in node.attribute
-        if node.op_type == "Constant" and item.name == "value"
-    }
-
-
-def narrowest(widths: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Read along several ways, a tensor must be there in the widest of their types."""
+def widest(widths: Iterable[dict[str, int]]) -> dict[str, int]:
+    """If a tensor is read through several paths, counts the widest type among them."""
     found: dict[str, int] = {}
     for one in widths:
         for name, width in one.items():

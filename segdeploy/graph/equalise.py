@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from segdeploy.graph.int8 import drop_unused
-from segdeploy.graph.layers import VIEWS, attribute, shapes_of
+from segdeploy.graph.layers import VIEWS, attribute
+from segdeploy.graph.view import View, copy_of, drop_unused
 
 
 def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
@@ -21,48 +21,35 @@ def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
 
     Such a weight is changed in place, so nothing else may read it, such as the product behind another LayerNorm.
     """
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in model.graph.output}
-    weights = {item.name for item in model.graph.initializer} - outputs
-    shapes = shapes_of(model)
+    view = View(model)
     found = {}
-    for node in model.graph.node:
-        if node.op_type == "LayerNormalization" and node.output[0] != model.graph.output[0].name:
-            reading = weights_behind(
-                node.output[0], len(shapes[node.output[0]]) - 1, readers, weights, shapes
-            )
-            if reading and all(theirs(name, reading, readers) for name, _ in reading):
-                found[node.output[0]] = reading
+    for node in view.nodes:
+        tensor = node.output[0]
+        if node.op_type == "LayerNormalization" and tensor not in view.ends:
+            reading = weights_behind(tensor, len(view.shapes[tensor]) - 1, view)
+            if reading and all(theirs(name, reading, view) for name, _ in reading):
+                found[tensor] = reading
     return found
 
 
-def theirs(
-    weight: str, reading: Sequence[tuple[str, int]], readers: Mapping[str, Sequence[NodeProto]]
-) -> bool:
-    """Whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
+def theirs(weight: str, reading: Sequence[tuple[str, int]], view: View) -> bool:
+    """Tells whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
     axes = [axis for name, axis in reading if name == weight]
-    return len(readers[weight]) == len(axes) and len(set(axes)) == 1
+    alone = len(view.readers[weight]) == len(axes) and weight not in view.ends
+    return alone and len(set(axes)) == 1
 
 
-def weights_behind(
-    tensor: str,
-    axis: int,
-    readers: Mapping[str, Sequence[NodeProto]],
-    weights: set[str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> list[tuple[str, int]]:
+def weights_behind(tensor: str, axis: int, view: View) -> list[tuple[str, int]]:
     """Every weight that reads `tensor`, whose channels are on `axis`; nothing if anything else does."""
     found: list[tuple[str, int]] = []
-    for node in readers.get(tensor, ()):
+    for node in view.readers.get(tensor, ()):
+        weighted = len(node.input) > 1 and node.input[1] in view.weights
         if node.op_type in VIEWS:
-            moved = axis_behind(node, axis, shapes)
-            inner = weights_behind(node.output[0], moved, readers, weights, shapes) if moved else []
-        elif node.op_type == "MatMul" and node.input[1] in weights and axis == len(shapes[tensor]) - 1:
+            moved = axis_behind(node, axis, view.shapes)
+            inner = weights_behind(node.output[0], moved, view) if moved else []
+        elif node.op_type == "MatMul" and weighted and axis == len(view.shapes[tensor]) - 1:
             inner = [(node.input[1], 0)]
-        elif node.op_type == "Conv" and axis == 1 and attribute(node, "group") in (0, 1):
+        elif node.op_type == "Conv" and weighted and axis == 1 and attribute(node, "group") in (0, 1):
             inner = [(node.input[1], 1)]
         else:
             inner = []
@@ -89,15 +76,13 @@ def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]
 
 def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> ModelProto:
     """A copy with the LayerNorms in `largest` (output → largest |x| per channel) balanced against their readers."""
-    copied = ModelProto()
-    copied.CopyFrom(model)
-    graph = copied.graph
-    stored = {item.name: item for item in graph.initializer}
+    copied = copy_of(model)
+    graph, view = copied.graph, View(copied)
     norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
     for tensor, reading in norms_to_equalise(model).items():
         if tensor not in largest:
             continue
-        arrays = {name: numpy_helper.to_array(stored[name]) for name, _ in reading}
+        arrays = {name: view.array(name) for name, _ in reading}
         rows = [
             np.abs(arrays[name]).max(axis=tuple(side for side in range(arrays[name].ndim) if side != axis))
             for name, axis in reading
@@ -105,13 +90,15 @@ def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> 
         factors = balance(largest[tensor], np.max(rows, axis=0))
         node = norms[tensor]
         for place in range(1, len(node.input)):
-            values = numpy_helper.to_array(stored[node.input[place]]) / factors
+            values = view.array(node.input[place]) / factors
             name = f"{tensor}.{'scale' if place == 1 else 'bias'}.equalised"
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
             node.input[place] = name
         for name, axis in reading:
             spread = factors.reshape([-1 if side == axis else 1 for side in range(arrays[name].ndim)])
-            stored[name].CopyFrom(numpy_helper.from_array((arrays[name] * spread).astype(np.float32), name))
+            view.weights[name].CopyFrom(
+                numpy_helper.from_array((arrays[name] * spread).astype(np.float32), name)
+            )
     drop_unused(graph)
     return copied
 

@@ -9,9 +9,7 @@ changes more than one pixel in 5000 of a street scene, either way, so none of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 
 import numpy as np
 import onnx
@@ -19,6 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CardError, GraphError
+from segdeploy.graph.tidy import AXES_BY_ATTRIBUTE
+from segdeploy.graph.view import View, copy_of, opset_entry, opset_of, replace_nodes
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 WHOLE = {TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8}
@@ -33,84 +33,33 @@ PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"}
 MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Identity"}
 TYPED_BY_ATTRIBUTE = {"Constant", "ConstantOfShape", "EyeLike"}
 HOLD_GRAPHS = {"If", "Loop", "Scan"}
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A graph with the type of every tensor in it."""
-
-    model: ModelProto
-
-    @cached_property
-    def nodes(self) -> list[NodeProto]:
-        return list(self.model.graph.node)
-
-    @cached_property
-    def types(self) -> dict[str, int]:
-        graph = onnx.shape_inference.infer_shapes(self.model).graph
-        values = [*graph.input, *graph.output, *graph.value_info]
-        found = {value.name: value.type.tensor_type.elem_type for value in values}
-        return found | {item.name: item.data_type for item in graph.initializer}
-
-    @cached_property
-    def constants(self) -> dict[str, NDArray[np.float32]]:
-        """Those in FP32."""
-        items = self.model.graph.initializer
-        return {item.name: numpy_helper.to_array(item) for item in items if item.data_type == FLOAT}
-
-    @cached_property
-    def neighbours(self) -> list[set[int]]:
-        """For each node the nodes that it exchanges FP32 tensors with."""
-        made_by = {name: index for index, node in enumerate(self.nodes) for name in node.output}
-        near: list[set[int]] = [set() for _ in self.nodes]
-        for index, node in enumerate(self.nodes):
-            for name in node.input:
-                if name in made_by and self.types.get(name) == FLOAT:
-                    near[index].add(made_by[name])
-                    near[made_by[name]].add(index)
-        return near
-
-    def halvable(self, node: NodeProto, side: str) -> list[tuple[int, str]]:
-        """The FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
-        if node.op_type in TYPED_BY_ATTRIBUTE:
-            return []
-        versions = {item.domain: item.version for item in self.model.opset_import}
-        known = onnx.defs.has(node.op_type, node.domain)
-        if not known or node.op_type in HOLD_GRAPHS:
-            raise GraphError(
-                f"the node {node.name!r} is a {node.op_type}; FP16 is written into graphs of plain ONNX operators only"
-            )
-        schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
-        formal, names = (schema.inputs, node.input) if side == "input" else (schema.outputs, node.output)
-        return [
-            (slot, name)
-            for slot, name in enumerate(names)
-            if self.types.get(name) == FLOAT and "tensor(float16)" in formal[min(slot, len(formal) - 1)].types
-        ]
+OPSET_OF_FP16_SCALES = 19  # from here on pairs may have FP16 scales, and need no casts around them
+SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
+    "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
+)  # fmt: skip
 
 
 def to_fp16(
     model: ModelProto, keep_fp32: Sequence[str] = (), largest: Mapping[str, float] | None = None
 ) -> ModelProto:
     """`model` in FP16. `keep_fp32`: patterns of node names; `largest`: the largest |x| seen in each tensor."""
-    made = ModelProto()
-    made.CopyFrom(model)
-    typed = Typed(made)
-    kept = islands_of(typed, keep_fp32, largest or {})
+    made = copy_of(model)
+    view = View(made)
+    kept = islands_of(view, keep_fp32, largest or {})
     half_slots = {  # (node, input slot)
         (index, slot)
-        for index, node in enumerate(typed.nodes)
+        for index, node in enumerate(view.nodes)
         if index not in kept
-        for slot, _ in typed.halvable(node, "input")
+        for slot, _ in halvable(view, node, "input")
     }
     half_made = {
         name
-        for index, node in enumerate(typed.nodes)
+        for index, node in enumerate(view.nodes)
         if index not in kept
-        for _, name in typed.halvable(node, "output")
+        for _, name in halvable(view, node, "output")
     }
-    retype_constants(typed, half_slots)
-    retype_tensors(typed, half_slots, half_made)
+    retype_constants(view, half_slots)
+    retype_tensors(view, half_slots, half_made)
     retype_outputs(made, half_made)
     onnx.checker.check_model(made, full_check=True)
     return made
@@ -118,7 +67,7 @@ def to_fp16(
 
 def fp32_nodes(model: ModelProto) -> list[str]:
     """The names of the nodes that compute in FP32, in graph order."""
-    types = Typed(model).types
+    types = View(model).types
     ends = (
         (node, types.get(node.input[0] if node.input else ""), types.get(node.output[0]))
         for node in model.graph.node
@@ -129,33 +78,65 @@ def fp32_nodes(model: ModelProto) -> list[str]:
 # ---- which nodes stay FP32 -------------------------------------------------------------------------------------
 
 
-def islands_of(typed: Typed, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> set[int]:
+def halvable(view: View, node: NodeProto, side: str) -> list[tuple[int, str]]:
+    """The FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
+    if node.op_type in TYPED_BY_ATTRIBUTE:
+        return []
+    if not onnx.defs.has(node.op_type, node.domain) or node.op_type in HOLD_GRAPHS:
+        raise GraphError(
+            f"the node {node.name!r} is a {node.op_type}; FP16 is written into graphs of plain ONNX operators only"
+        )
+    schema = onnx.defs.get_schema(node.op_type, opset_of(view.model, node.domain), node.domain)
+    formal, names = (schema.inputs, node.input) if side == "input" else (schema.outputs, node.output)
+    return [
+        (slot, name)
+        for slot, name in enumerate(names)
+        if view.types.get(name) == FLOAT and "tensor(float16)" in formal[min(slot, len(formal) - 1)].types
+    ]
+
+
+def fp32_weights(view: View) -> set[str]:
+    return {name for name, item in view.weights.items() if item.data_type == FLOAT}
+
+
+def fp32_neighbours(view: View) -> list[set[int]]:
+    """For each node the nodes that it exchanges FP32 tensors with."""
+    near: list[set[int]] = [set() for _ in view.nodes]
+    for index, node in enumerate(view.nodes):
+        for name in node.input:
+            if name in view.places and view.types.get(name) == FLOAT:
+                near[index].add(view.places[name])
+                near[view.places[name]].add(index)
+    return near
+
+
+def islands_of(view: View, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> set[int]:
     """Positions of the nodes that stay FP32."""
     for pattern in keep_fp32:
-        if not any(fnmatchcase(node.name, pattern) for node in typed.nodes):
+        if not any(fnmatchcase(node.name, pattern) for node in view.nodes):
             raise CardError(
                 f"keep_fp32 names {pattern!r}, and no node of this graph is called so; correct the card"
             )
-    lost = {name for name, values in typed.constants.items() if loss(values) > LOSS}
+    lost = {name for name in fp32_weights(view) if loss(view.array(name)) > LOSS}
     large = {name for name, value in largest.items() if not value <= LIMIT}
-    kept = pixel_nodes(typed) | counting_nodes(typed)
-    for index, node in enumerate(typed.nodes):
+    kept = pixel_nodes(view) | counting_nodes(view)
+    neighbours = fp32_neighbours(view)
+    for index, node in enumerate(view.nodes):
         if node.op_type == "Cast":
             continue
-        inputs = typed.halvable(node, "input")
+        inputs = halvable(view, node, "input")
         if (
-            not (inputs or typed.halvable(node, "output"))
+            not (inputs or halvable(view, node, "output"))
             or not large.isdisjoint([*node.input, *node.output])
             or not lost.isdisjoint(name for _, name in inputs)
             or any(fnmatchcase(node.name, pattern) for pattern in keep_fp32)
         ):
             kept.add(index)
-    kept |= enclosed(typed, kept)
-    outputs = {value.name for value in typed.model.graph.output}
-    # A Cast of the graph's own makes what one of its readers wants.
-    for index, node in enumerate(typed.nodes):
-        own = node.op_type == "Cast" and typed.types[node.output[0]] == FLOAT
-        if own and (node.output[0] in outputs or typed.neighbours[index] & kept):
+    kept |= enclosed(view, kept, neighbours)
+    # Keep the graph's own casts in FP32 if an FP32 node reads their result.
+    for index, node in enumerate(view.nodes):
+        own = node.op_type == "Cast" and view.types[node.output[0]] == FLOAT
+        if own and (node.output[0] in view.ends or neighbours[index] & kept):
             kept.add(index)
     return kept
 
@@ -168,17 +149,17 @@ def loss(values: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(halved - values)) / norm if norm else 0.0
 
 
-def pixel_nodes(typed: Typed) -> set[int]:
+def pixel_nodes(view: View) -> set[int]:
     """What is done to uint8 pixels before the first product: FP16 rounds them once, with the mean off.
 
     So `frames` rounds the same numbers as `nvinfer`. In FP16 the mean itself would be rounded, 103.53 to 103.5.
     """
-    inputs = typed.model.graph.input
+    inputs = view.model.graph.input
     exact = {value.name for value in inputs if value.type.tensor_type.elem_type == TensorProto.UINT8}
-    found = set()
-    for index, node in enumerate(typed.nodes):
-        moving = [name for name in node.input if typed.types.get(name) in (FLOAT, TensorProto.UINT8)]
-        moving = [name for name in moving if name not in typed.constants]
+    weights, found = fp32_weights(view), set()
+    for index, node in enumerate(view.nodes):
+        moving = [name for name in node.input if view.types.get(name) in (FLOAT, TensorProto.UINT8)]
+        moving = [name for name in moving if name not in weights]
         if moving and exact.issuperset(moving) and node.op_type not in PRODUCTS:
             exact.update(node.output)
             if node.op_type != "Cast":
@@ -186,41 +167,41 @@ def pixel_nodes(typed: Typed) -> set[int]:
     return found
 
 
-def counting_nodes(typed: Typed) -> set[int]:
+def counting_nodes(view: View) -> set[int]:
     """What becomes an integer, back to the last product: FP16 counts to 2048 only, and an index may be any number."""
-    made_by = {name: index for index, node in enumerate(typed.nodes) for name in node.output}
+    made_by = view.places
     edge = [
         made_by[node.input[0]]
-        for node in typed.nodes
-        if node.op_type == "Cast" and typed.types.get(node.output[0]) in WHOLE and node.input[0] in made_by
+        for node in view.nodes
+        if node.op_type == "Cast" and view.types.get(node.output[0]) in WHOLE and node.input[0] in made_by
     ]
     found: set[int] = set()
     while edge:
         index = edge.pop()
-        node = typed.nodes[index]
-        floats = [name for name in node.input if typed.types.get(name) == FLOAT and name in made_by]
-        if index in found or node.op_type in PRODUCTS or typed.types.get(node.output[0]) != FLOAT:
+        node = view.nodes[index]
+        floats = [name for name in node.input if view.types.get(name) == FLOAT and name in made_by]
+        if index in found or node.op_type in PRODUCTS or view.types.get(node.output[0]) != FLOAT:
             continue
         found.add(index)
         edge += [made_by[name] for name in floats]
     # Of two such numbers the difference may be small: it is taken before it is rounded.
-    differences = {index for index, node in enumerate(typed.nodes) if node.op_type == "Sub"}
+    differences = {index for index, node in enumerate(view.nodes) if node.op_type == "Sub"}
     return found | {
-        i for i in differences if {made_by.get(name, -1) for name in typed.nodes[i].input} <= found
+        i for i in differences if {made_by.get(name, -1) for name in view.nodes[i].input} <= found
     }
 
 
-def enclosed(typed: Typed, kept: set[int]) -> set[int]:
+def enclosed(view: View, kept: set[int], neighbours: list[set[int]]) -> set[int]:
     """Nodes without a product that have only kept nodes around them: in FP16 they would cost casts for nothing."""
-    casts = {index for index, node in enumerate(typed.nodes) if node.op_type == "Cast"}
-    products = {index for index, node in enumerate(typed.nodes) if node.op_type in PRODUCTS}
-    waiting = set(range(len(typed.nodes))) - kept - casts - products
+    casts = {index for index, node in enumerate(view.nodes) if node.op_type == "Cast"}
+    products = {index for index, node in enumerate(view.nodes) if node.op_type in PRODUCTS}
+    waiting = set(range(len(view.nodes))) - kept - casts - products
     found: set[int] = set()
     while waiting:
         edge = [waiting.pop()]
         group, border = set(edge), set()
         while edge:
-            near = typed.neighbours[edge.pop()] - casts - group
+            near = neighbours[edge.pop()] - casts - group
             edge += near & waiting
             group |= near & waiting
             border |= near - waiting
@@ -233,13 +214,14 @@ def enclosed(typed: Typed, kept: set[int]) -> set[int]:
 # ---- writing the types -----------------------------------------------------------------------------------------
 
 
-def retype_constants(typed: Typed, half_slots: set[tuple[int, int]]) -> None:
+def retype_constants(view: View, half_slots: set[tuple[int, int]]) -> None:
     """Each constant in the type its readers have, or in both."""
+    weights = fp32_weights(view)
     uses = [
         (name, (index, slot) in half_slots, index, slot)
-        for index, node in enumerate(typed.nodes)
+        for index, node in enumerate(view.nodes)
         for slot, name in enumerate(node.input)
-        if name in typed.constants
+        if name in weights
     ]
     in_full = {name for name, half, _, _ in uses if not half}
     written = set()
@@ -247,37 +229,37 @@ def retype_constants(typed: Typed, half_slots: set[tuple[int, int]]) -> None:
         if not half:
             continue
         renamed = f"{name}.fp16" if name in in_full else name
-        typed.nodes[index].input[slot] = renamed
+        view.nodes[index].input[slot] = renamed
         if renamed in written:
             continue
         written.add(renamed)
-        made = numpy_helper.from_array(typed.constants[name].astype(np.float16), renamed)
+        made = numpy_helper.from_array(view.array(name).astype(np.float16), renamed)
         if name in in_full:
-            typed.model.graph.initializer.append(made)
+            view.model.graph.initializer.append(made)
         else:
-            next(item for item in typed.model.graph.initializer if item.name == name).CopyFrom(made)
+            view.weights[name].CopyFrom(made)
 
 
-def retype_tensors(typed: Typed, half_slots: set[tuple[int, int]], half_made: set[str]) -> None:
+def retype_tensors(view: View, half_slots: set[tuple[int, int]], half_made: set[str]) -> None:
     """One Cast per tensor and direction where types change, ahead of its first reader."""
-    origins = {node.output[0]: node.input[0] for node in typed.nodes if node.op_type == "Cast"}
+    origins = {node.output[0]: node.input[0] for node in view.nodes if node.op_type == "Cast"}
     nodes, casts = [], set()
-    for index, node in enumerate(typed.nodes):
+    for index, node in enumerate(view.nodes):
         if node.op_type == "Cast":  # it reads either type
             if node.output[0] in half_made:
                 next(attribute for attribute in node.attribute if attribute.name == "to").i = HALF
         else:
             for slot, name in enumerate(node.input):
                 half = (index, slot) in half_slots
-                constant = name in typed.constants or name not in typed.types
-                if constant or typed.types[name] != FLOAT or half == (name in half_made):
+                constant = name in view.weights or name not in view.types
+                if constant or view.types[name] != FLOAT or half == (name in half_made):
                     continue
                 node.input[slot] = renamed = f"{name}.fp16" if half else f"{name}.fp32"
                 if renamed not in casts:
                     casts.add(renamed)
                     nodes.append(cast(origins.get(name, name), renamed, HALF if half else FLOAT))
         nodes.append(node)
-    replace_nodes(typed.model, nodes)
+    replace_nodes(view.model.graph, nodes)
 
 
 def retype_outputs(model: ModelProto, half_made: set[str]) -> None:
@@ -293,10 +275,44 @@ def cast(source: str, target: str, kind: int, name: str = "") -> NodeProto:
     return helper.make_node("Cast", [source], [target], name=name or target, to=kind)
 
 
-def replace_nodes(model: ModelProto, nodes: Sequence[NodeProto]) -> None:
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+# ---- beside INT8 -----------------------------------------------------------------------------------------------
+
+
+def rest_in_fp16(model: ModelProto, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> ModelProto:
+    """FP16 for what is not INT8, in a graph that has its pairs already; a copy, as `to_fp16` makes it."""
+    raised = copy_of(model)
+    opset = opset_entry(raised)
+    if opset is not None and opset.version < OPSET_OF_FP16_SCALES:
+        changed = sorted({node.op_type for node in model.graph.node if not same(node, opset.version)})
+        if changed:
+            raise GraphError(
+                f"the graph has opset {opset.version}, and {', '.join(changed)} mean something else in"
+                f" {OPSET_OF_FP16_SCALES}, which FP16 beside INT8 needs; export it with that opset, or leave out --fp16"
+            )
+        axes_as_inputs(raised)
+        opset.version = OPSET_OF_FP16_SCALES
+    raised.ir_version = max(raised.ir_version, 9)
+    return to_fp16(raised, keep_fp32, largest)
+
+
+def same(node: NodeProto, opset: int) -> bool:
+    if node.op_type in (*SAME_IN_19, *AXES_BY_ATTRIBUTE):
+        return True
+    if node.op_type == "Split" and len(node.input) == 2:  # 18 asks for more only where no sizes are given
+        return True
+    new, old = (onnx.defs.get_schema(node.op_type, version) for version in (OPSET_OF_FP16_SCALES, opset))
+    return bool(new.since_version == old.since_version)
+
+
+def axes_as_inputs(model: ModelProto) -> None:
+    """Reductions name their axes in an input from opset 18 on."""
+    for node in model.graph.node:
+        axes = [attribute for attribute in node.attribute if attribute.name == "axes"]
+        if node.op_type in AXES_BY_ATTRIBUTE and axes:
+            node.attribute.remove(axes[0])
+            name = f"{node.output[0]}.axes"
+            model.graph.initializer.append(numpy_helper.from_array(np.array(axes[0].ints, np.int64), name))
+            node.input.append(name)
 
 
 # ---- proving it ------------------------------------------------------------------------------------------------
@@ -308,9 +324,8 @@ def rounding(model: ModelProto) -> ModelProto:
     ONNX Runtime's CPU provider has FP16 kernels for few operators. The rest runs in FP32, with the casts between
     neighbours left out, so that an FP16 graph rounds and overflows there hardly anywhere and proves little of a GPU.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
-    types = Typed(made).types
+    made = copy_of(model)
+    types = View(model).types
     for item in made.graph.initializer:
         if item.data_type == HALF:
             item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float32), item.name))
@@ -329,6 +344,6 @@ def rounding(model: ModelProto) -> ModelProto:
                 node.output[slot] = exact
                 nodes.append(cast(exact, half, HALF))
             nodes.append(cast(half, name, FLOAT, called if slot == 0 else f"{called}.{slot}"))
-    replace_nodes(made, nodes)
+    replace_nodes(made.graph, nodes)
     onnx.checker.check_model(made, full_check=True)
     return made

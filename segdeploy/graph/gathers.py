@@ -12,13 +12,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.known_bugs import is_sampling, samples_of
-from segdeploy.graph.layers import inferred_shapes, types_of
+from segdeploy.graph.view import View, attributes_of, copy_of, replace_nodes
 
 MOST_PIXELS = 1 << 24  # FP32 tells all places apart up to here
 BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
@@ -26,21 +25,17 @@ BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
 
 def sampling_as_gathers(model: ModelProto) -> ModelProto:
     """A copy without GridSample; refuses what is not bilinear, has other padding than zeros, or has open sizes."""
-    made = ModelProto()
-    made.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes, types = inferred_shapes(inferred), types_of(inferred)
+    made, view = copy_of(model), View(model)
     nodes: list[NodeProto] = []
-    for node in made.graph.node:
+    for node in view.nodes:
         if is_sampling(node):
-            gathers = Gathers(node, sizes_of(node, shapes), types)
+            gathers = Gathers(node, sizes_of(node, view.shapes), view.types)
             gathers.write()
             nodes.extend(gathers.nodes)
             made.graph.initializer.extend(gathers.constants)
         else:
-            nodes.append(NodeProto.FromString(node.SerializeToString()))
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
+            nodes.append(node)
+    replace_nodes(made.graph, nodes)
     if samples_of(made):
         raise GraphError("a GridSample stands in a branch or a loop, where it is not written as gathers")
     return made
@@ -63,7 +58,7 @@ class Sizes:
 
 def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
     called = name_of(node)
-    asked = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    asked = attributes_of(node)
     mode, padding = asked.get("mode", BILINEAR[0]), asked.get("padding_mode", b"zeros")
     if mode not in BILINEAR or padding != b"zeros":
         raise GraphError(

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.layers import Layer, layers_of
+from segdeploy.graph.view import View, copy_of, drop_unused, replace_nodes
 
 LEVELS = 127
 
@@ -29,13 +30,11 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
     if unknown:
         raise CalibrationError(f"the graph has no layer with weights called {', '.join(unknown[:5])}")
     chosen = [layer for name, layer in every.items() if name in layers]
-    copied = ModelProto()
-    copied.CopyFrom(model)
-    graph = copied.graph
+    copied = copy_of(model)
+    graph, weights = copied.graph, View(copied).weights
     before: dict[str, list[NodeProto]] = {}
     pairs: dict[str, str] = {}
     stored: dict[tuple[str, int], str] = {}  # a weight, along one axis
-    weights = {item.name: item for item in graph.initializer}
     nodes = {node.name: node for node in graph.node}
     for layer in chosen:
         node = nodes[layer.name]
@@ -52,9 +51,7 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
                 store_weight(graph, weights[layer.weight], layer.axis, name)
             )
         node.input[1] = stored[weight]
-    ordered = [new for node in graph.node for new in (*before.get(node.name, ()), node)]
-    del graph.node[:]
-    graph.node.extend(ordered)
+    replace_nodes(graph, [new for node in graph.node for new in (*before.get(node.name, ()), node)])
     drop_unused(graph)
     return copied
 
@@ -95,12 +92,6 @@ def quantise_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.
     scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
     spread = scale.reshape([-1 if side == axis else 1 for side in range(weight.ndim)])
     return np.clip(np.rint(weight / spread), -LEVELS, LEVELS).astype(np.int8), scale
-
-
-def drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    for item in [item for item in graph.initializer if item.name not in used]:
-        graph.initializer.remove(item)
 
 
 def refuse_quantised(model: ModelProto) -> None:

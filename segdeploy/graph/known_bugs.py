@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto
 
 from segdeploy.flavour import Version
-from segdeploy.graph.layers import inner_graphs
+from segdeploy.graph.view import STANDARD, inner_graphs
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,4 @@ def samples_in(graph: GraphProto) -> int:
 
 
 def is_sampling(node: NodeProto) -> bool:
-    return node.op_type == "GridSample" and node.domain in ("", "ai.onnx")
-
-
-def opset_of(model: ModelProto) -> int:
-    return next((item.version for item in model.opset_import if item.domain == ""), 0)
+    return node.op_type == "GridSample" and node.domain in STANDARD

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
 from segdeploy.errors import GraphError
+from segdeploy.graph.view import View
 
 VIEWS = (
     "Transpose",
@@ -36,45 +36,36 @@ class Layer:
 
 
 def layers_of(model: ModelProto) -> list[Layer]:
-    known = shapes_of(model)
-    images = images_of(model)
-    weights = {item.name for item in model.graph.initializer}
-    made_by = {name: node for node in model.graph.node for name in node.output}
+    view = View(model)
     found = []
-    for node in model.graph.node:
-        if node.op_type not in WITH_WEIGHTS or node.input[1] not in weights:
+    for node in view.nodes:
+        if node.op_type not in WITH_WEIGHTS or node.input[1] not in view.weights:
             continue
         found.append(
             Layer(
                 node.name,
                 group_of(node.name),
                 node.input[0],
-                root_of(node.input[0], made_by),
+                root_of(node.input[0], view),
                 node.input[1],
-                output_axis(node, known[node.input[1]]),
-                macs_of(node, known) // images,
+                output_axis(node, view.shapes[node.input[1]]),
+                macs_of(node, view) // view.images,
             )
         )
     return found
 
 
 def results_of(model: ModelProto) -> dict[str, list[str]]:
-    """Of each layer's node the tensors that hold what it makes: its output and, behind an Add of a bias, that too."""
-    constants = {item.name for item in model.graph.initializer}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    """Gives for each layer's node the tensors that hold what it makes: its output and, behind an added bias, that."""
+    view = View(model)
     found = {}
-    for node in model.graph.node:
-        if node.op_type in WITH_WEIGHTS and node.input[1] in constants:
+    for node in view.nodes:
+        if node.op_type in WITH_WEIGHTS and node.input[1] in view.weights:
             output = node.output[0]
-            biased = [
-                reader.output[0]
-                for reader in readers.get(output, ())
-                if reader.op_type == "Add" and not constants.isdisjoint(reader.input)
-            ]
-            found[node.name] = [output, *biased] if len(readers.get(output, ())) == 1 else [output]
+            readers = view.readers.get(output, [])
+            biased = len(readers) == 1 and readers[0].op_type == "Add"
+            biased = biased and not view.weights.keys().isdisjoint(readers[0].input)
+            found[node.name] = [output, readers[0].output[0]] if biased else [output]
     return found
 
 
@@ -95,30 +86,21 @@ def name_nodes(model: ModelProto) -> None:
         taken.add(node.name)
 
 
-def inner_graphs(node: NodeProto) -> list[onnx.GraphProto]:
-    """The branches of an If, the body of a loop."""
-    return [
-        graph
-        for attribute in node.attribute
-        for graph in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
-
-
 def group_of(name: str) -> str:
     """`network.stages.1.blocks.0.ffn.expand/Conv` belongs with the other blocks': `stages.1.ffn.expand`."""
     scope = name.rpartition("/")[0] or name
     return re.sub(r"\.blocks\.\d+", "", scope).removeprefix("network.")
 
 
-def root_of(tensor: str, made_by: dict[str, NodeProto], through: Collection[str] = VIEWS) -> str:
-    while tensor in made_by and made_by[tensor].op_type in through:
-        tensor = made_by[tensor].input[0]
+def root_of(tensor: str, view: View, through: Collection[str] = VIEWS) -> str:
+    while tensor in view.makers and view.makers[tensor].op_type in through:
+        tensor = view.makers[tensor].input[0]
     return tensor
 
 
 def pixel_tensors(model: ModelProto) -> set[str]:
-    """What is still the image: the graph's input, moved, cast and scaled by constants only."""
-    constants = {item.name for item in model.graph.initializer}
+    """Finds what is still the image: the graph's input, moved, cast and scaled by constants only."""
+    constants = View(model).constants
     found = {value.name for value in model.graph.input}
     for node in model.graph.node:
         moving = [name for name in node.input if name and name not in constants]
@@ -127,8 +109,9 @@ def pixel_tensors(model: ModelProto) -> set[str]:
     return found
 
 
-def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
-    """Of the whole batch, because a Gemm's rows and a batched product's matrices may be the images' together."""
+def macs_of(node: NodeProto, view: View) -> int:
+    """Counts the whole batch's, because a Gemm's rows and a batched product's matrices may be the images' together."""
+    known = view.shapes
     for name in (node.input[0], node.input[1], node.output[0]):
         shape = known.get(name)
         if not shape or 0 in shape[1:]:
@@ -149,20 +132,13 @@ def macs_of(node: NodeProto, known: dict[str, tuple[int, ...]]) -> int:
 
 
 def all_macs(model: ModelProto) -> int:
-    """Of one image: those of the layers with weights, and of products of two activations."""
-    known = shapes_of(model)
-    macs = sum(macs_of(node, known) for node in model.graph.node if node.op_type in WITH_WEIGHTS)
-    return macs // images_of(model)
-
-
-def images_of(model: ModelProto) -> int:
-    """The batch the graph is written for; 1 where it is open."""
-    shape = model.graph.input[0].type.tensor_type.shape.dim
-    return max(shape[0].dim_value, 1) if shape else 1
+    """Counts those of one image: of the layers with weights, and of products of two activations."""
+    view = View(model)
+    return sum(macs_of(node, view) for node in view.nodes if node.op_type in WITH_WEIGHTS) // view.images
 
 
 def elements(shape: tuple[int, ...]) -> int:
-    """Of one image where the batch is open, which is a side of 0 here."""
+    """Counts those of one image where the batch is open, which is a side of 0 here."""
     return prod(max(side, 1) for side in shape)
 
 
@@ -179,28 +155,23 @@ LABEL_STEPS = (
 
 def logits_of(model: ModelProto) -> str:
     """The tensor of class scores: the output itself, or what is raised to the input's size before the arg-max."""
-    made_by = {name: node for node in model.graph.node for name in node.output}
+    view = View(model)
     tensor, scores = str(model.graph.output[0].name), ""
-    while tensor in made_by and not scores:
-        node = made_by[tensor]
+    while tensor in view.makers and not scores:
+        node = view.makers[tensor]
         if node.op_type == "ArgMax":
             scores = str(node.input[0])
         elif node.op_type not in LABEL_STEPS:
             break
         tensor = str(node.input[0])
-    while scores in made_by and made_by[scores].op_type in ("Softmax", "Identity", "Cast", "Resize"):
-        node = made_by[scores]
+    while scores in view.makers and view.makers[scores].op_type in ("Softmax", "Identity", "Cast", "Resize"):
+        node = view.makers[scores]
         scores = str(node.input[0])
         if node.op_type == "Resize":
             break
     scores = scores or str(model.graph.output[0].name)
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = {
-        value.name: value.type.tensor_type for value in [*graph.output, *graph.value_info, *graph.input]
-    }
-    kind = values.get(scores)
-    shape = [side.dim_value for side in kind.shape.dim] if kind else []
-    if kind is None or kind.elem_type not in FLOATS or len(shape) != 4 or shape[1] < 2:
+    shape = list(view.shapes.get(scores, ()))
+    if view.types.get(scores) not in FLOATS or len(shape) != 4 or shape[1] < 2:
         raise GraphError(
             f"no class scores were found in the graph: {scores} is {shape or 'of unknown shape'}; expected float"
             " N×C×h×w, before an arg-max over C"
@@ -215,24 +186,3 @@ def argmax_is_over_last(model: ModelProto) -> bool:
 
 def attribute(node: NodeProto, name: str) -> int:
     return next((item.i for item in node.attribute if item.name == name), 0)
-
-
-def shapes_of(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """0 where a side is open; it is the batch, which no use of these shapes counts."""
-    return inferred_shapes(onnx.shape_inference.infer_shapes(model).graph)
-
-
-def inferred_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    known = {item.name: tuple(item.dims) for item in graph.initializer}
-    for value in values_of(graph):
-        known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
-    return known
-
-
-def types_of(graph: onnx.GraphProto) -> dict[str, int]:
-    known = {item.name: item.data_type for item in graph.initializer}
-    return known | {value.name: value.type.tensor_type.elem_type for value in values_of(graph)}
-
-
-def values_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    return [*graph.input, *graph.output, *graph.value_info]

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 from onnx import ModelProto, external_data_helper
 
 from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.graph.fp16 import Typed, counting_nodes
-from segdeploy.graph.known_bugs import opset_of, samples_of
+from segdeploy.graph.fp16 import counting_nodes
+from segdeploy.graph.known_bugs import samples_of
 from segdeploy.graph.precision import Precision, read_precision
+from segdeploy.graph.view import View, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
 
@@ -51,8 +50,12 @@ class Graph:
         return self.digest_read or joined_digest(files.digest_of(self.path), beside)
 
     @cached_property
+    def view(self) -> View:
+        return View(self.model)
+
+    @property
     def opset(self) -> int:
-        return opset_of(self.model)
+        return self.view.opset
 
     @cached_property
     def outputs(self) -> tuple[TensorFacts, ...]:
@@ -67,7 +70,7 @@ class Graph:
     def counts(self) -> int:
         """Counts the nodes that count places, for which FP16 ends at 2048."""
         gathers = any(node.op_type == "GatherND" for node in self.model.graph.node)
-        return len(counting_nodes(Typed(self.model))) if gathers else 0  # looking closer takes a while
+        return len(counting_nodes(self.view)) if gathers else 0  # looking closer takes a while
 
 
 def as_graph(source: str | Path | Graph, card: ModelCard | None = None) -> Graph:
@@ -99,7 +102,7 @@ def graph_in(data: bytes, path: Path) -> Graph:
 def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     try:
         model = onnx.load_from_string(data)
-        inputs = [tensor_facts(value) for value in inputs_of(model)]
+        inputs = [tensor_facts(value) for value in View(model).inputs]
         outputs = [tensor_facts(value) for value in model.graph.output]
     except Exception as error:  # protobuf's own, which depends on its version
         raise GraphError(f"{path} cannot be read as an ONNX graph ({error}); {MADE_BY}") from error
@@ -125,12 +128,6 @@ def read_onnx(path: Path) -> bytes:
             f"{path} is a pointer of Git LFS and not the graph itself; fetch it with: git lfs pull"
         )
     return data
-
-
-def inputs_of(model: ModelProto) -> list[Any]:
-    """The inputs that are fed: older exporters list the weights among them."""
-    weights = {item.name for item in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in weights]
 
 
 def demand_opset(model: ModelProto, path: Path) -> None:
@@ -175,10 +172,3 @@ def joined_digest(digest: str, beside: Sequence[Path]) -> str:
     if not beside:
         return digest
     return hashlib.sha256("".join([digest, *map(files.digest_of, beside)]).encode()).hexdigest()
-
-
-def tensor_facts(value: Any) -> TensorFacts:
-    kind = value.type.tensor_type
-    sides = kind.shape.dim
-    shape = tuple(side.dim_value if side.HasField("dim_value") else None for side in sides)
-    return TensorFacts(value.name, str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))), shape)

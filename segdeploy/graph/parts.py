@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from segdeploy.graph.layers import inner_graphs
+from segdeploy.graph.view import View, names_read
 
 MOST_BYTES = (
     3 << 28
@@ -30,14 +30,14 @@ class Part:
 def parts_of(model: ModelProto, tensors: Collection[str], most_bytes: int = MOST_BYTES) -> list[Part]:
     """In the order to run them; one batch's `tensors` take at most `most_bytes` in each, if none does alone."""
     whole = [Part(model, list(tensors), [])]
-    known = known_values(model)
+    known = View(model).values
     sizes = {name: bytes_of(known[name]) for name in tensors if name in known}
     if sum(sizes.values()) <= most_bytes:
         return whole
     constants = [node for node in model.graph.node if node.op_type == "Constant"]
     fixed = {weight.name for weight in model.graph.initializer} | {node.output[0] for node in constants}
     runs = list(cut([node for node in model.graph.node if node.op_type != "Constant"], sizes, most_bytes))
-    read = [{name for node in run for name in reads(node)} - fixed for run in runs]
+    read = [{name for node in run for name in names_read(node)} - fixed for run in runs]
     made = [{name for node in run for name in node.output if name} for run in runs]
     if not all(name in known for one, own in zip(read, made, strict=True) for name in one - own):
         return whole  # a part cannot be opened without the types of its inputs
@@ -65,20 +65,8 @@ def cut(nodes: Sequence[NodeProto], sizes: dict[str, int], most_bytes: int) -> I
     yield run
 
 
-def reads(node: NodeProto) -> set[str]:
-    """Its inputs, and those of the graphs inside it (the branches of an If): a name too many does no harm."""
-    inner = {name for graph in inner_graphs(node) for name in outer_names(graph)}
-    return {name for name in node.input if name} | inner
-
-
-def outer_names(graph: GraphProto) -> set[str]:
-    own = {name for node in graph.node for name in node.output}
-    own |= {value.name for value in (*graph.input, *graph.initializer)}
-    return ({name for node in graph.node for name in reads(node)} | {out.name for out in graph.output}) - own
-
-
 def part_model(model: ModelProto, nodes: Sequence[NodeProto], inputs: Sequence[ValueInfoProto]) -> ModelProto:
-    read = {name for node in nodes for name in reads(node)}
+    read = {name for node in nodes for name in names_read(node)}
     made = ModelProto(ir_version=model.ir_version)
     made.opset_import.extend(model.opset_import)
     made.functions.extend(model.functions)
@@ -87,12 +75,6 @@ def part_model(model: ModelProto, nodes: Sequence[NodeProto], inputs: Sequence[V
     made.graph.initializer.extend(weight for weight in model.graph.initializer if weight.name in read)
     made.graph.input.extend(inputs)
     return made
-
-
-def known_values(model: ModelProto) -> dict[str, ValueInfoProto]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: value for value in values if value.type.tensor_type.elem_type}
 
 
 def bytes_of(value: ValueInfoProto) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from segdeploy.graph.layers import shapes_of
+from segdeploy.graph.view import View, copy_of, replace_nodes
 
 DEFORMABLE = "MultiscaleDeformableAttnPlugin_TRT"
 
@@ -42,21 +42,16 @@ def without_plugins(model: ModelProto) -> ModelProto:
     """A copy in which each plugin's answer is computed by GridSample; `model` itself where it has none."""
     if not plugins_of(model):
         return model
-    made = ModelProto()
-    made.CopyFrom(model)
-    graph, shapes = made.graph, shapes_of(model)
-    stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    made, view = copy_of(model), View(model)
     nodes: list[NodeProto] = []
-    for node in graph.node:
+    for node in view.nodes:
         if node.op_type == DEFORMABLE:
-            sides = stored[node.input[1]].tolist()
-            stand_in = StandIn(node, made, shapes[node.output[0]], shapes[node.input[3]])
-            nodes += stand_in.written(sides)
+            stand_in = StandIn(node, made, view.shapes[node.output[0]], view.shapes[node.input[3]])
+            nodes += stand_in.written(view.array(node.input[1]).tolist())
         else:
             nodes.append(node)
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(kept)
+    replace_nodes(made.graph, nodes)
+    del made.graph.value_info[:]
     for item in [item for item in made.opset_import if item.domain]:
         made.opset_import.remove(item)
     return made

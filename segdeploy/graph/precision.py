@@ -1,16 +1,23 @@
-"""Detects a graph's precision (its Q/DQ pairs, its FP16 tensors), and writes segdeploy's metadata into it."""
+"""Detects a graph's precision, as a whole and product by product, and writes segdeploy's metadata into it."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from segdeploy.graph.layers import attribute
+from segdeploy.graph.layers import VIEWS, WITH_WEIGHTS, attribute, group_of, macs_of, root_of
+from segdeploy.graph.view import View
 from segdeploy.model.signature import PREFIX, Signature
 
 PRECISION = f"{PREFIX}precision"
+NAMES: dict[int, str] = {TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16"}
+EIGHT_BITS: dict[int, str] = {
+    TensorProto.INT8: "INT8",
+    TensorProto.UINT8: "INT8",
+    TensorProto.FLOAT8E4M3FN: "FP8",
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,56 @@ def write_facts(model: ModelProto, signature: Signature, precision: str) -> None
 
 
 def digest_of_scales(model: ModelProto) -> str:
-    """Of every scale that a pair has, with the tensor it is for: two calibrations are the same or they are not."""
-    constants = {item.name: item.SerializeToString(deterministic=True) for item in model.graph.initializer}
+    """Hashes every pair's scale with the tensor that it is for: two calibrations are the same or they are not."""
+    weights = View(model).weights
     sha = hashlib.sha256()
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
-            sha.update(node.input[0].encode() + b"\0" + constants.get(node.input[1], b""))
+            scale = weights.get(node.input[1], TensorProto()).SerializeToString(deterministic=True)
+            sha.update(node.input[0].encode() + b"\0" + scale)
     return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Placed:
+    name: str
+    group: str
+    precision: str
+    macs: int  # of one image
+
+
+def precisions_of(model: ModelProto) -> list[Placed]:
+    """Lists the products in the order of the graph; one is in eight bits where both its operands come out of a pair."""
+    view = View(model)
+    return [
+        Placed(
+            node.name,
+            group_of(node.name),
+            precision_of_product(node, view),
+            macs_of(node, view) // view.images,
+        )
+        for node in view.nodes
+        if node.op_type in WITH_WEIGHTS
+    ]
+
+
+def shares_of(model: ModelProto) -> dict[str, float]:
+    """Gives the share of all multiplications that each precision has."""
+    counted: dict[str, int] = {}
+    for one in precisions_of(model):
+        kind = one.precision.lower()
+        counted[kind] = counted.get(kind, 0) + one.macs
+    total = sum(counted.values())
+    return {kind: macs / total for kind, macs in counted.items()}
+
+
+def precision_of_product(node: NodeProto, view: View) -> str:
+    stored = set()
+    for operand in node.input[:2]:
+        pair = view.makers.get(root_of(operand, view, (*VIEWS, "Cast")))
+        stored.add(
+            view.types.get(pair.input[0]) if pair is not None and pair.op_type == "DequantizeLinear" else None
+        )
+    if len(stored) == 1 and None not in stored:
+        return EIGHT_BITS.get(stored.pop() or 0, "8 bits")
+    return NAMES.get(view.types.get(node.input[0], TensorProto.FLOAT), "other")

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from segdeploy.errors import GraphError
+from segdeploy.graph.view import View, drop_unused, opset_entry
 
 LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 reads up to it
 _NUMBERED = re.compile(r"val_\d+")
@@ -40,30 +41,18 @@ def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None
     return model
 
 
-def shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    graph = model.graph
-    known = {item.name: tuple(item.dims) for item in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        known[value.name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
-    return known
-
-
-def constants(model: ModelProto) -> dict[str, np.ndarray]:
-    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-
-
 def reshape_constants(model: ModelProto) -> None:
     """The exporter folds no large constants: what it reshapes while running is stored in that shape."""
-    graph, values = model.graph, constants(model)
-    for node in [node for node in nodes_of(model, "Reshape") if node.input[0] in values]:
-        shaped = values[node.input[0]].reshape(values[node.input[1]])
+    graph, view = model.graph, View(model)
+    for node in [node for node in nodes_of(model, "Reshape") if node.input[0] in view.weights]:
+        shaped = view.array(node.input[0]).reshape(view.array(node.input[1]))
         graph.initializer.append(numpy_helper.from_array(shaped, node.output[0]))
         graph.node.remove(node)
 
 
 def resize_by_scales(model: ModelProto) -> None:
     """Resize to `sizes` names the batch; by `scales` it does not. The scale is the quotient that `sizes` implies."""
-    known = shapes(model)
+    known = View(model).shapes
     for node in nodes_of(model, "Resize"):
         before, after = known[node.input[0]], known[node.output[0]]
         scales = np.ones(len(before), np.float32)
@@ -99,10 +88,10 @@ def open_batch(model: ModelProto) -> None:
     Where heads join the batch or leave it again, the first side is left to the runtime (-1): all others are fixed,
     and the batch is the outermost of what the first side holds.
     """
-    known, values = shapes(model), constants(model)
+    view = View(model)
     opened: dict[tuple[str, int], str] = {}
     for node in nodes_of(model, "Reshape"):
-        source, target = known[node.input[0]], values[node.input[1]]
+        source, target = view.shapes[node.input[0]], view.array(node.input[1])
         first = 0 if source[0] == 1 and target[0] in (0, 1) else -1
         if first and not joins(source, target.tolist()):
             raise GraphError(f"{node.name} reshapes across the batch: {source} to {target.tolist()}")
@@ -114,9 +103,7 @@ def open_batch(model: ModelProto) -> None:
             model.graph.initializer.append(numpy_helper.from_array(copied, opened[key]))
         node.input[1] = opened[key]
         del node.attribute[:]  # allowzero=1 would read our 0 as an empty batch
-    used = {name for node in model.graph.node for name in node.input}
-    for item in [item for item in model.graph.initializer if item.name not in used]:
-        model.graph.initializer.remove(item)
+    drop_unused(model.graph)
 
 
 def joins(source: Sequence[int], target: Sequence[int]) -> bool:
@@ -156,7 +143,7 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
         node.name = name
         for slot, output in enumerate(node.output):
             renamed.setdefault(output, f"{name}:{slot}" if slot else name)
-    renamed |= names_of_constants(graph)
+    renamed |= names_of_constants(View(model))
     for item in graph.initializer:
         item.name = renamed.setdefault(item.name, item.name)
     for node in graph.node:
@@ -167,24 +154,21 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
     graph.input[0].name, graph.output[0].name = input_name, output_name
 
 
-def names_of_constants(graph: GraphProto) -> dict[str, str]:
+def names_of_constants(view: View) -> dict[str, str]:
     """The exporter numbers what it computed while tracing: a transposed weight is its layer's `weight` again."""
-    readers: dict[str, list[tuple[NodeProto, int]]] = {}
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            readers.setdefault(name, []).append((node, place))
-    taken = {item.name for item in graph.initializer}
+    taken = set(view.weights)
     renamed: dict[str, str] = {}
-    for item in graph.initializer:
-        if not _NUMBERED.fullmatch(item.name):
+    for name in view.weights:
+        if not _NUMBERED.fullmatch(name):
             continue
-        node, place = readers[item.name][0]
+        node = view.readers[name][0]
         own = f"{scope_of(node)}.weight"
-        if len(readers[item.name]) == 1 and node.op_type == "MatMul" and place == 1 and own not in taken:
-            renamed[item.name] = own
+        alone = len(view.readers[name]) == 1
+        if alone and node.op_type == "MatMul" and node.input[1] == name and own not in taken:
+            renamed[name] = own
         else:
-            renamed[item.name] = f"constant.{len(renamed)}"
-        taken.add(renamed[item.name])
+            renamed[name] = f"constant.{len(renamed)}"
+        taken.add(renamed[name])
     return renamed
 
 
@@ -198,13 +182,14 @@ def scope_of(node: NodeProto) -> str:
 
 def lower_opset(model: ModelProto) -> None:
     """Say opset 17 where no node needs more."""
-    opset = next(item for item in model.opset_import if item.domain == "")
+    opset = opset_entry(model)
+    assert opset is not None  # noqa: S101 - the exporter says it
     own = [node for node in model.graph.node if node.domain == ""]  # a plugin's node is of no opset
     if all(in_lowest_opset(node, opset.version) for node in own):
-        known = constants(model)
+        view = View(model)
         for node in own:
             if node.op_type in AXES_BY_ATTRIBUTE and len(node.input) > 1:
-                node.attribute.append(onnx.helper.make_attribute("axes", known[node.input[1]].tolist()))
+                node.attribute.append(onnx.helper.make_attribute("axes", view.array(node.input[1]).tolist()))
                 del node.input[1:]
         opset.version = LOWEST_OPSET
         model.ir_version = 8

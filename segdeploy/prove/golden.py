@@ -21,9 +21,10 @@ from onnx import ModelProto
 
 from segdeploy import scenes
 from segdeploy.errors import EngineError
-from segdeploy.graph.fp16 import HALF, Typed, rounding
+from segdeploy.graph.fp16 import HALF, rounding
 from segdeploy.graph.load import Graph
 from segdeploy.graph.plugins import without_plugins
+from segdeploy.graph.view import View
 from segdeploy.model.engine import GoldenFrame
 from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Geometry, fit, read_frame, unfit_logits
@@ -112,7 +113,7 @@ def labels_of(signature: Signature, answers: NDArray[Any]) -> NDArray[np.uint8]:
 def as_rounded(model: ModelProto) -> ModelProto:
     """An FP16 graph with its rounding written out; one whose input or output is FP16 too is left as it is."""
     ends = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
-    if HALF in ends or HALF not in Typed(model).types.values():
+    if HALF in ends or HALF not in View(model).types.values():
         return model
     return rounding(model)
 

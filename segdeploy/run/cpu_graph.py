@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
+from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.lazy_labels import FACTORS, MOST_CLASSES, LazyLabels
 
@@ -49,73 +49,33 @@ def shortened(path: Path, fuse: bool) -> GraphCopy | None:
         model = onnx.load(path, load_external_data=False)
         if any(uses_external_data(item) for item in model.graph.initializer) or model.ByteSize() > MOST_BYTES:
             return None
-        known = Known(model)
+        view = View(model)
+        inputs, outputs = (
+            [tensor_facts(value) for value in ends] for ends in (view.inputs, model.graph.output)
+        )
+        if not view.values:  # asked for here, of the graph before it is cut
+            return None
     except Exception:  # noqa: BLE001 # protobuf's own, which depends on its version
         return None
-    constants = {item.name for item in model.graph.initializer}  # older exporters list them as inputs
-    inputs = [facts(value) for value in model.graph.input if value.name not in constants]
-    outputs = [facts(value) for value in model.graph.output]
-    opset = next((item.version for item in model.opset_import if item.domain == ""), 0)
-    understood = opset >= OLDEST_OPSET
-    labels = cut_labels(model, known) if understood else None
-    fused = fuse_attention(model, known) if fuse and understood else 0
+    understood = view.opset >= OLDEST_OPSET
+    labels = cut_labels(view) if understood else None
+    fused = fuse_attention(view) if fuse and understood else 0
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
 
 
-class Known:
-    """What a graph's tensors are, who makes them and who reads them."""
-
-    def __init__(self, model: ModelProto) -> None:
-        graph = model.graph
-        self.makers = {name: node for node in graph.node for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = {value.name: [] for value in graph.output}
-        for node in graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.ends = {value.name for value in graph.output}
-        self.constants = {item.name: item for item in graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-        self.types = {
-            value.name: value.type.tensor_type
-            for value in [*inferred.input, *inferred.value_info, *inferred.output]
-        }
-
-    def maker(self, name: str, *kinds: str) -> NodeProto | None:
-        """The node of one of `kinds` that makes `name`, for one reader alone."""
-        node = self.makers.get(name)
-        alone = len(self.readers.get(name, ())) + (name in self.ends) == 1
-        return node if node is not None and alone and node.op_type in kinds and not node.domain else None
-
-    def reader(self, name: str, kind: str) -> NodeProto | None:
-        readers = self.readers.get(name, [])
-        alone = len(readers) == 1 and name not in self.ends
-        return readers[0] if alone and readers[0].op_type == kind else None
-
-    def shape(self, name: str) -> list[int | None] | None:
-        """Of a tensor of float32; None for a side that is open."""
-        kind = self.types.get(name)
-        if kind is None or kind.elem_type != TensorProto.FLOAT or not kind.HasField("shape"):
-            return None
-        return [side.dim_value if side.HasField("dim_value") else None for side in kind.shape.dim]
-
-    def value(self, name: str) -> list[Any] | None:
-        item = self.constants.get(name)
-        return None if item is None else numpy_helper.to_array(item).ravel().tolist()
-
-
-def cut_labels(model: ModelProto, known: Known) -> LazyLabels | None:
+def cut_labels(view: View) -> LazyLabels | None:
     """Resize (linear, by a power of two) → ArgMax over classes → Cast or nothing → the only output."""
-    graph = model.graph
+    graph = view.model.graph
     if len(graph.output) != 1:
         return None
     answer = graph.output[0]
-    cast = known.maker(answer.name, "Cast")
-    largest = known.maker(cast.input[0] if cast else answer.name, "ArgMax")
-    resize = known.maker(largest.input[0], "Resize") if largest else None
+    cast = view.only_maker(answer.name, "Cast")
+    largest = view.only_maker(cast.input[0] if cast else answer.name, "ArgMax")
+    resize = view.only_maker(largest.input[0], "Resize") if largest else None
     if largest is None or resize is None:
         return None
-    chooses, raises = attributes(largest), attributes(resize)
+    chooses, raises = attributes_of(largest), attributes_of(resize)
     if chooses.get("axis", 0) not in (1, -3) or chooses.get("select_last_index", 0):
         return None
     if (
@@ -129,30 +89,37 @@ def cut_labels(model: ModelProto, known: Known) -> LazyLabels | None:
         or raises.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
     ):
         return None
-    before, after = known.shape(resize.input[0]), known.shape(resize.output[0])
-    if before is None or after is None or len(before) != 4 or None in (*before[1:], *after[1:]):
+    before, after = sides_of(resize.input[0], view), sides_of(resize.output[0], view)
+    if len(before) != 4 or len(after) != 4 or 0 in (*before[1:], *after[1:]):
         return None
     (_, classes, height, width), (_, kept, tall, wide) = before, after
-    assert classes and height and width and tall and wide  # noqa: S101 # no side is open or empty
     factors = tall // height, wide // width
     exact = (tall, wide) == (height * factors[0], width * factors[1])
-    scales = known.value(resize.input[2]) if len(resize.input) > 2 and resize.input[2] else None
-    if scales is not None and scales != [1, 1, *factors]:
+    scales = resize.input[2] if len(resize.input) > 2 else ""
+    if scales in view.constants and view.array(scales).tolist() != [1, 1, *factors]:
         return None
     if classes != kept or classes > MOST_CLASSES or not exact or not all(item in FACTORS for item in factors):
         return None
-    dtype = facts(answer).dtype
+    dtype = tensor_facts(answer).dtype
     for node in (cast, largest, resize):
         if node is not None:
             graph.node.remove(node)
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(resize.input[0], TensorProto.FLOAT, before))
+    graph.output.append(
+        helper.make_tensor_value_info(resize.input[0], TensorProto.FLOAT, [side or None for side in before])
+    )
     return LazyLabels(factors, dtype, bool(chooses.get("keepdims", 1)))
 
 
-def fuse_attention(model: ModelProto, known: Known) -> int:
+def sides_of(name: str, view: View) -> tuple[int, ...]:
+    """Of a tensor of float32 that a node makes or the graph takes; 0 for an open side, () where none is known."""
+    return view.shapes[name] if view.types.get(name) == TensorProto.FLOAT and name not in view.weights else ()
+
+
+def fuse_attention(view: View) -> int:
     """softmax(q·kᵀ)·v as ONNX Runtime's MultiHeadAttention, which never holds all the scores at once."""
-    found = [parts for node in model.graph.node if (parts := attention_around(node, known)) is not None]
+    model = view.model
+    found = [parts for node in model.graph.node if (parts := attention_around(node, view)) is not None]
     if not found:
         return 0
     gone = {id(node) for _, nodes in found for node in nodes}
@@ -162,32 +129,34 @@ def fuse_attention(model: ModelProto, known: Known) -> int:
         for node in model.graph.node
         if id(node) in by_last or id(node) not in gone
     ]
-    copied = [NodeProto.FromString(node.SerializeToString()) for node in kept]  # deleting empties them
-    del model.graph.node[:]
-    model.graph.node.extend(copied)
-    if not any(item.domain == "com.microsoft" for item in model.opset_import):
+    replace_nodes(model.graph, kept)
+    if not opset_of(model, "com.microsoft"):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return len(found)
 
 
-def attention_around(softmax: NodeProto, known: Known) -> tuple[NodeProto, list[NodeProto]] | None:
+def attention_around(softmax: NodeProto, view: View) -> tuple[NodeProto, list[NodeProto]] | None:
     """The node that stands for all those around `softmax`, and these, the last one last."""
-    if softmax.op_type != "Softmax" or (scored := known.shape(softmax.output[0])) is None:
+    scored = sides_of(softmax.output[0], view) if softmax.op_type == "Softmax" else ()
+    if not scored:
         return None
-    if attributes(softmax).get("axis", -1) not in (-1, len(scored) - 1):
+    if attributes_of(softmax).get("axis", -1) not in (-1, len(scored) - 1):
         return None
-    scores, mixing = known.maker(softmax.input[0], "MatMul"), known.reader(softmax.output[0], "MatMul")
+    scores, mixing = (
+        view.only_maker(softmax.input[0], "MatMul"),
+        view.only_reader(softmax.output[0], "MatMul"),
+    )
     if scores is None or mixing is None or softmax.output[0] != mixing.input[0]:
         return None
     inner = [scores, softmax, mixing]
-    found = of_one_head(inner, known) if len(scored) == 3 else of_heads(inner, known)
+    found = of_one_head(inner, view) if len(scored) == 3 else of_heads(inner, view)
     if found is None:
         return None
     inputs, heads, nodes = found
-    shapes = [known.shape(name) for name in (*inputs, nodes[-1].output[0])]
-    if any(shape is None or len(shape) != 3 or None in shape[1:] for shape in shapes):
+    shapes = [sides_of(name, view) for name in (*inputs, nodes[-1].output[0])]
+    if any(len(shape) != 3 or 0 in shape[1:] for shape in shapes):
         return None
-    if len({(shape[0], shape[2]) for shape in shapes if shape is not None}) != 1 or shapes[0] != shapes[3]:
+    if len({(shape[0], shape[2]) for shape in shapes}) != 1 or shapes[0] != shapes[3]:
         return None
     fused = helper.make_node(
         "MultiHeadAttention",
@@ -204,55 +173,45 @@ def attention_around(softmax: NodeProto, known: Known) -> tuple[NodeProto, list[
 Around = tuple[list[str], int, list[NodeProto]]  # query, key and value, how many heads, all nodes
 
 
-def of_one_head(inner: list[NodeProto], known: Known) -> Around | None:
+def of_one_head(inner: list[NodeProto], view: View) -> Around | None:
     """q·Transpose(k)"""
     scores, _, mixing = inner
-    turned = known.maker(scores.input[1], "Transpose")
+    turned = view.only_maker(scores.input[1], "Transpose")
     if turned is None or turn_of(turned) != [0, 2, 1]:
         return None
     return [scores.input[0], turned.input[0], mixing.input[1]], 1, [turned, *inner]
 
 
-def of_heads(inner: list[NodeProto], known: Known) -> Around | None:
+def of_heads(inner: list[NodeProto], view: View) -> Around | None:
     """q, k, v each through Reshape to N×L×heads×d and Transpose to N×heads×L×d, or ×d×L for k; and the way back."""
     scores, _, mixing = inner
-    back = known.reader(mixing.output[0], "Transpose")
-    joined = known.reader(back.output[0], "Reshape") if back is not None else None
+    back = view.only_reader(mixing.output[0], "Transpose")
+    joined = view.only_reader(back.output[0], "Reshape") if back is not None else None
     if back is None or joined is None or turn_of(back) != [0, 2, 1, 3]:
         return None
     inputs, nodes = [], []
-    split_into: set[tuple[int | None, ...]] = set()
+    split_into: set[tuple[int, ...]] = set()
     turns = (
         (scores.input[0], [0, 2, 1, 3]),
         (scores.input[1], [0, 2, 3, 1]),
         (mixing.input[1], [0, 2, 1, 3]),
     )
     for name, turn in turns:
-        turned = known.maker(name, "Transpose")
-        split = known.maker(turned.input[0], "Reshape") if turned is not None else None
+        turned = view.only_maker(name, "Transpose")
+        split = view.only_maker(turned.input[0], "Reshape") if turned is not None else None
         if turned is None or split is None or turn_of(turned) != turn:
             return None
-        before, after = known.shape(split.input[0]), known.shape(split.output[0])
-        if before is None or after is None or len(after) != 4 or before[:2] != after[:2]:
+        before, after = sides_of(split.input[0], view), sides_of(split.output[0], view)
+        if len(after) != 4 or before[:2] != after[:2]:
             return None
         inputs.append(split.input[0])
         nodes += [split, turned]
-        split_into.add(tuple(after[2:]))
+        split_into.add(after[2:])
     heads = next(iter(split_into))[0]
-    if len(split_into) != 1 or heads is None:
+    if len(split_into) != 1 or not heads:
         return None
     return inputs, heads, [*nodes, *inner, back, joined]
 
 
 def turn_of(node: NodeProto) -> list[int]:
-    return list(attributes(node).get("perm", ()))
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
-def facts(value: Any) -> TensorFacts:
-    kind = value.type.tensor_type
-    shape = tuple(side.dim_value if side.HasField("dim_value") else None for side in kind.shape.dim)
-    return TensorFacts(value.name, str(np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))), shape)
+    return list(attributes_of(node).get("perm", ()))

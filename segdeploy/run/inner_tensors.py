@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import GraphError, MissingExtra
+from segdeploy.graph.view import View, copy_of
 from segdeploy.run.ort import quiet_options
 
 try:
@@ -26,11 +27,9 @@ class TapSession:
     """
 
     def __init__(self, model: ModelProto, tensors: Sequence[str], arena: bool = True) -> None:
-        opened = ModelProto()
-        opened.CopyFrom(model)
+        opened = copy_of(model)
         del opened.graph.output[:]
-        weights = {weight.name for weight in model.graph.initializer}
-        self.inputs = [value.name for value in model.graph.input if value.name not in weights]
+        self.inputs = [value.name for value in View(model).inputs]
         # An input itself is not asked for: a bound output that is an input is not written.
         self._inner = [name for name in tensors if name not in self.inputs]
         opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)

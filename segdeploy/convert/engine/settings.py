@@ -11,7 +11,7 @@ from segdeploy.convert.engine.network import Network, layers_of, name_of
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
-from segdeploy.graph.fp16 import Typed, counting_nodes
+from segdeploy.graph.fp16 import counting_nodes
 from segdeploy.model.engine import DlaLayers
 from segdeploy.run.tensorrt.compatibility import rtx_targets
 
@@ -101,8 +101,8 @@ def configure(network: Network, request: EngineRequest) -> Any:
 
 def count_in_fp32(network: Network, config: Any) -> None:
     """Where types are TensorRT's choice: what becomes a place in a map, because FP16 counts to 2048 only."""
-    typed = Typed(network.graph.model)
-    names = {typed.nodes[index].name for index in counting_nodes(typed)}
+    view = network.graph.view
+    names = {view.nodes[index].name for index in counting_nodes(view)}
     if not names:
         return
     module = network.flavour.module

@@ -16,8 +16,7 @@ from segdeploy.convert.int8.recipe import Recipe
 from segdeploy.convert.int8.search import groups_of, names_in
 from segdeploy.convert.int8.thresholds import int8_scales, thresholds
 from segdeploy.datasets.dataset import Dataset
-from segdeploy.graph.fp16 import rounding
-from segdeploy.graph.fp16_beside_int8 import rest_in_fp16
+from segdeploy.graph.fp16 import rest_in_fp16, rounding
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import Layer, pixel_tensors
 from segdeploy.graph.load import Graph

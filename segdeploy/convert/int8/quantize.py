@@ -74,8 +74,7 @@ def quantize(
 def calibratable(graph: Graph) -> ModelProto:
     """A copy with a name for every node and, where the batch is open, one image at a time: `write` opens it again."""
     model = copy_of(graph.model)
-    constants = {item.name for item in model.graph.initializer}
-    for value in [value for value in model.graph.input if value.name in constants]:
+    for value in [value for value in model.graph.input if value.name in graph.view.weights]:
         model.graph.input.remove(value)  # as older exporters list them
     refuse_quantised(model)
     if graph.precision.is_typed:

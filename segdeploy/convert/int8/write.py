@@ -25,8 +25,7 @@ from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of
 from segdeploy.graph.load import Graph, graph_in
-from segdeploy.graph.precision import write_facts
-from segdeploy.graph.precision_map import shares_of
+from segdeploy.graph.precision import shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.record import ArtifactRecord, Calibration, Sensitivity, record_of_graph, record_path

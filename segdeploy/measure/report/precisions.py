@@ -28,7 +28,7 @@ def maps(findings: Findings) -> Sequence[str]:
 def map_of(graph: Path) -> list[str]:
     import onnx
 
-    from segdeploy.graph.precision_map import precisions_of
+    from segdeploy.graph.precision import precisions_of
 
     placed = precisions_of(onnx.load(graph))
     total = sum(one.macs for one in placed) or 1

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from segdeploy.graph.int8 import quantised
 from segdeploy.graph.layers import all_macs, layers_of
-from segdeploy.graph.precision_map import precisions_of
+from segdeploy.graph.precision import precisions_of
 
 
 def product(kind, pair=None):
