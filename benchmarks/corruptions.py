@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from setting import RESULTS, ROOT, replace_block, setting, write_results
 
 from segdeploy.convert.export import export_onnx
@@ -28,23 +29,30 @@ PEER = ROOT / "benchmarks" / "peer_imagecorruptions.py"
 DRAWS = dict.fromkeys(CORRUPTIONS, 1) | dict.fromkeys((*CATEGORIES["weather"], "motion_blur"), 8)
 
 
+Frames = NDArray[np.uint8]
+Rows = dict[str, dict[int, float]]  # side to severity to the share of labels kept
+
+
 class Peer:
     """The other side: a process that corrupts all frames when it is asked."""
 
-    def __init__(self, python: Path, frames: np.ndarray, folder: Path) -> None:
+    def __init__(self, python: Path, frames: Frames, folder: Path) -> None:
         np.save(folder / "frames.npy", frames)
         command = [python, PEER, folder / "frames.npy"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._asks, self._answers = self._process.stdin, self._process.stdout
         self._shape = frames.shape
 
-    def corrupt(self, name: str, severity: int, seed: int) -> np.ndarray:
-        self._process.stdin.write(f"{name} {severity} {seed}\n".encode())
-        self._process.stdin.flush()
-        data = self._process.stdout.read(int(np.prod(self._shape)))
+    def corrupt(self, name: str, severity: int, seed: int) -> Frames:
+        self._asks.write(f"{name} {severity} {seed}\n".encode())
+        self._asks.flush()
+        data = self._answers.read(int(np.prod(self._shape)))
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def close(self) -> None:
-        self._process.stdin.close()
+        self._asks.close()
         self._process.wait()
 
 
@@ -82,31 +90,33 @@ def main() -> None:
         replace_block("corruptions", table(rows))
 
 
-def compare(session: Session, frames: np.ndarray, peer: Peer, name: str) -> dict:
+def compare(session: Session, frames: Frames, peer: Peer, name: str) -> Rows:
     clean = labels_of(session, frames)
-    kept = {"ours": {}, "benchmark": {}}
+    kept: Rows = {"ours": {}, "benchmark": {}}
     for severity in SEVERITIES:
-        shares = {side: [] for side in kept}
+        shares: dict[str, list[float]] = {side: [] for side in kept}
         for draw in range(DRAWS[name]):
-            made = [corrupt(frame, name, severity, 1000 * draw + place) for place, frame in enumerate(frames)]
+            made = np.stack(
+                [corrupt(frame, name, severity, 1000 * draw + place) for place, frame in enumerate(frames)]
+            )
             for side, corrupted in (("ours", made), ("benchmark", peer.corrupt(name, severity, draw))):
-                shares[side].append(np.mean(labels_of(session, corrupted) == clean))
+                shares[side].append(float(np.mean(labels_of(session, corrupted) == clean)))
         for side in kept:
             kept[side][severity] = round(float(np.mean(shares[side])), 4)
     return kept
 
 
-def labels_of(session: Session, frames: np.ndarray) -> np.ndarray:
+def labels_of(session: Session, frames: Frames) -> Frames:
     return np.stack([segment(session, frame).labels for frame in frames])
 
 
-def table(rows: dict) -> str:
+def table(rows: dict[str, Rows]) -> str:
     """Percent of the labels kept, ours / the benchmark's."""
     head = "| corruption | " + " | ".join(f"severity {one}" for one in SEVERITIES) + " |"
     return "\n".join([head, "|---|" + "--:|" * len(SEVERITIES), *(row_of(*row) for row in rows.items())])
 
 
-def row_of(name: str, row: dict) -> str:
+def row_of(name: str, row: Rows) -> str:
     cells = (f"{100 * row['ours'][one]:.1f} / {100 * row['benchmark'][one]:.1f}" for one in SEVERITIES)
     return f"| {name} | " + " | ".join(cells) + " |"
 

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
-from segdeploy.errors import GraphError, RequestError
+from segdeploy.errors import GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, read_signature
 from segdeploy.run.cpu_graph import shortened
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
+
+try:
+    import openvino
+except ImportError as error:
+    raise MissingExtra("openvino", "openvino", "the provider openvino") from error
 
 
 def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
