@@ -1,9 +1,10 @@
 """The session's logic, on a GPU and a runtime made of numpy that hold what each TensorRT really holds."""
 
+import argparse
 import json
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import fake_runtime
 import numpy as np
@@ -12,9 +13,10 @@ from engine_records import facts_of_engine, record_of_engine
 from fake_runtime import FakeDevice, fake_module, plan
 
 from segdeploy import flavour
+from segdeploy.cli import build_engine
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.engine import EngineMemory, EngineOptions, Verified
+from segdeploy.model.engine import EngineMemory, EngineOptions, Verified, flag_of
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
@@ -529,7 +531,7 @@ def test_an_engine_that_was_seen_to_be_wrong(machine):
     )
     assert refusal_of(path) == (
         "x.engine was compared with its graph, and is wrong: slot 2 of batch 4 is wrong. Rebuild it:"
-        " segdeploy build-engine x.onnx --fp16 --batch 1:4:4 --optimization-level 0 --dla 0"
+        " segdeploy build-engine x.onnx --fp16 --batch 1:4:4 --dla 0 --optimization-level 0"
     )
     with TensorrtSession(path, record=machine.record) as session:  # to compare it again
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
@@ -551,20 +553,36 @@ def test_a_record_that_lacks_something(key, machine):
 
 
 def test_the_command_is_made_of_what_was_asked_for(machine):
-    machine.engine(
-        options=EngineOptions(int8=True, workspace_gib=4.0, optimization_level=5, version_compatible=True)
+    asked = EngineOptions(
+        int8=True,
+        targets=("sm_86", "sm_89"),
+        workspace_gib=4.0,
+        dla=0,
+        optimization_level=5,
+        version_compatible=True,
     )
+    machine.engine(options=asked)
     assert compatibility.rebuild(machine.record) == (
-        "segdeploy build-engine x.onnx --int8 --workspace 4.0 --optimization-level 5 --version-compatible"
+        "segdeploy build-engine x.onnx --int8 --workspace 4.0 --version-compatible --dla 0 --optimization-level 5"
     )
     assert compatibility.rebuild(machine.record, runtime="tensorrt-rtx", batch="1:2:2") == (
-        "segdeploy build-engine x.onnx --int8 --runtime tensorrt-rtx --batch 1:2:2 --workspace 4.0"
+        "segdeploy build-engine x.onnx --runtime tensorrt-rtx --int8 --batch 1:2:2 --target sm_86,sm_89 --workspace 4.0"
         " --optimization-level 5"
     )
     machine.engine(options=EngineOptions(int8=True, calibrator="tensorrt", timing_cache="t.cache"))
     assert compatibility.rebuild(machine.record) == (
-        "segdeploy build-engine x.onnx --int8 --calibrator tensorrt --images DIR --timing-cache t.cache"
+        "segdeploy build-engine x.onnx --int8 --timing-cache t.cache --calibrator tensorrt --images DIR"
     )
+    assert compatibility.rebuild(machine.record, runtime="tensorrt-rtx") == (
+        "segdeploy build-engine x.onnx --runtime tensorrt-rtx --int8"
+    )
+
+
+@pytest.mark.parametrize("option", [field.name for field in fields(EngineOptions)])
+def test_each_option_has_a_flag_of_build_engine(option):
+    described = argparse.ArgumentParser()
+    build_engine.describe(described)
+    assert flag_of(option) in described._option_string_actions
 
 
 @pytest.mark.parametrize(

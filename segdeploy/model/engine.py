@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from segdeploy.errors import RequestError
-from segdeploy.flavour import NAMES
+from segdeploy.flavour import NAMES, RTX, TENSORRT
 
 LARGEST_BATCH = 1024
 Batch = Annotated[int, range(1, LARGEST_BATCH + 1)]
 Numbers = Annotated[str, re.compile(r"\d{1,9}(\.\d{1,9}){1,3}")]  # a version, a compute capability
 GATHER, GRIDSAMPLE = "gather", "gridsample"
+RTX_LACKS = {  # options that TensorRT-RTX does not have, and why
+    "timing_cache": "it times no kernels while it builds",
+    "hardware_compatible": "name the GPUs with --target instead",
+    "version_compatible": "its engines are for the version that built them",
+    "dla": "it is for GPUs only",
+}
+LACKS = {RTX: (*RTX_LACKS, "calibrator"), TENSORRT: ("targets",)}
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,24 @@ class EngineOptions:
     msda: str | None = None
     optimization_level: int | None = None
     calibrator: str | None = None
+
+    def flags(self, runtime: str) -> list[str]:
+        """Spell the flags of build-engine that ask for this, but for those that `runtime` does not have."""
+        words: list[str] = []
+        for option, value in vars(self).items():
+            if value is None or value is False or value == () or option in LACKS[runtime]:
+                continue
+            words.append(flag_of(option))
+            if value is not True:
+                words.append(",".join(value) if isinstance(value, tuple) else str(value))
+        return [*words, "--images", "DIR"] if flag_of("calibrator") in words else words
+
+
+def flag_of(option: str) -> str:
+    """Name the flag of build-engine that asks for an option."""
+    return {"targets": "--target", "workspace_gib": "--workspace"}.get(
+        option, f"--{option.replace('_', '-')}"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.fp16 import counting_nodes
-from segdeploy.model.engine import DlaLayers
+from segdeploy.model.engine import RTX_LACKS, DlaLayers, flag_of
 from segdeploy.run.tensorrt.compatibility import rtx_targets
 
 GIB = 1 << 30
@@ -23,19 +23,11 @@ def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
     if request.targets:
         targets_of(flavour, request.targets)
     if flavour.is_rtx:
-        for flag, given, reason in (
-            ("--timing-cache", request.timing_cache, "it times no kernels while it builds"),
-            ("--hardware-compatible", request.hardware_compatible, "name the GPUs with --target instead"),
-            (
-                "--version-compatible",
-                request.version_compatible,
-                "its engines are for the version that built them",
-            ),
-            ("--dla", request.dla is not None, "it is for GPUs only"),
-        ):
-            if given:
+        for option, reason in RTX_LACKS.items():
+            asked = getattr(request, option)
+            if asked is not None and asked is not False:  # a DLA core may be 0
                 raise RequestError(
-                    f"{flag} is not for {flavour}: {reason}; leave it out, or take --runtime tensorrt"
+                    f"{flag_of(option)} is not for {flavour}: {reason}; leave it out, or take --runtime tensorrt"
                 )
     request.demand_sense()
     if request.calibration is not None:

@@ -7,6 +7,7 @@ some versions. The record knows what the engine was built by and for, and the co
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,32 +52,13 @@ def demand_not_refuted(record: ArtifactRecord) -> None:
 def rebuild(
     record: ArtifactRecord, runtime: str = "", targets: tuple[str, ...] = (), batch: str | None = None
 ) -> str:
-    """Give the command that builds it, where nothing else is named for the runtime, targets and batch of its own."""
+    """Spell the command that builds it again, or for another runtime, other targets or another batch."""
     facts = record.engine_facts
-    asked, runtime = facts.options, runtime or facts.flavour
+    runtime, options = runtime or facts.flavour, facts.options
+    options = replace(options, targets=targets or options.targets, batch=batch or options.batch)
     words = ["segdeploy", "build-engine", facts.graph.name]
-    words += [f"--{name}" for name in ("fp16", "int8") if getattr(asked, name)]
-    if runtime != TENSORRT or facts.flavour != TENSORRT:
-        words += ["--runtime", runtime]
-    words += flags(
-        batch=batch or asked.batch,
-        workspace=asked.workspace_gib,
-        optimization_level=asked.optimization_level,
-        msda=asked.msda,
-    )
-    if runtime == RTX:
-        return shlex.join([*words, *flags(target=",".join(targets or asked.targets) or None)])
-    words += ["--calibrator", "tensorrt", "--images", "DIR"] if asked.calibrator else []
-    words += flags(timing_cache=asked.timing_cache)
-    words += ["--hardware-compatible"] if asked.hardware_compatible else []
-    words += ["--version-compatible"] if asked.version_compatible else []
-    return shlex.join([*words, *flags(dla=asked.dla)])
-
-
-def flags(**values: str | float | None) -> list[str]:
-    """Spell what was asked for; None: nothing was."""
-    pairs = ((f"--{name.replace('_', '-')}", value) for name, value in values.items())
-    return [word for flag, value in pairs if value is not None for word in (flag, str(value))]
+    words += [] if runtime == facts.flavour == TENSORRT else ["--runtime", runtime]
+    return shlex.join([*words, *options.flags(runtime)])
 
 
 def rebuild_for(record: ArtifactRecord, flavour: Flavour, capability: str) -> str:
@@ -142,7 +124,7 @@ def flavour_for(record: ArtifactRecord) -> Flavour:
     return flavour
 
 
-def demand_gpu(record: ArtifactRecord, flavour: Flavour, name: str, capability: str) -> None:
+def demand_same_gpu(record: ArtifactRecord, flavour: Flavour, name: str, capability: str) -> None:
     """Refuse an engine for another kind of GPU than `name`."""
     facts = record.engine_facts
     here = target_of(capability)
@@ -157,7 +139,7 @@ def demand_gpu(record: ArtifactRecord, flavour: Flavour, name: str, capability: 
     if built_on is None or built_on.compute_capability == capability:  # None: nothing could say what it was
         return
     if facts.options.hardware_compatible:
-        if numbers(capability) >= AMPERE <= numbers(built_on.compute_capability):
+        if capability_numbers(capability) >= AMPERE <= capability_numbers(built_on.compute_capability):
             return
         reason = "a hardware-compatible engine runs on sm_80 and later"
     else:
@@ -169,6 +151,6 @@ def demand_gpu(record: ArtifactRecord, flavour: Flavour, name: str, capability: 
     )
 
 
-def numbers(capability: str) -> tuple[int, int]:
+def capability_numbers(capability: str) -> tuple[int, int]:
     major, minor = capability.split(".")
     return int(major), int(minor)

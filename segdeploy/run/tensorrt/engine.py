@@ -16,7 +16,7 @@ from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run import cuda
 from segdeploy.run.cuda import Device
-from segdeploy.run.tensorrt.compatibility import compiled_path, demand_gpu, rebuild, rebuild_for
+from segdeploy.run.tensorrt.compatibility import compiled_path, demand_same_gpu, rebuild, rebuild_for
 from segdeploy.run.tensorrt.log import listening, logger_of
 
 DTYPES = {  # TensorRT's names to numpy's; its own nptype() fails on TensorRT 8.6 with today's numpy
@@ -36,7 +36,7 @@ class Engine:
     def __init__(
         self, path: Path, record: ArtifactRecord, flavour: Flavour, device: Device, *, graphs: bool
     ) -> None:
-        demand_gpu(record, flavour, device.name, device.compute_capability)
+        demand_same_gpu(record, flavour, device.name, device.compute_capability)
         self.flavour = flavour
         self._path, self._record, self._device = path, record, device
         self._runtime: Any = None
