@@ -241,12 +241,9 @@ def test_a_model_without_a_record_works_and_says_so(graphs, tmp_path, capsys):
         (["--warmup", "-1"], "the warm-up is -1 ms; expected 0 or more"),
         (["--batch", "2"], "a batch of 2 was asked for, and this model takes 1 and no other;"),
         (["--batch", "0"], "a batch of 0 was asked for; it is 1 to 1024"),
-        (["--batch", "1,x"], "--batch '1,x' is not a list of batch sizes, as in 1,2,4,8"),
         (["--streams", "0"], "0 streams were asked for; expected 1 or more"),
         (["--streams", "2", "--compare", "x.onnx"], "--streams 2 is for measuring one model by itself; leave it out"),
-        (["--threads", "0"], "--threads 0 is less than 1"),
         (["--trtexec-compat", "9"], "there are defaults of trtexec 10 and 11, not of 9"),
-        (["--json", "out.txt"], "--json out.txt is neither a .json file nor -"),
         (["--export-times", "t.json", "--batch", "1,2"], "--export-times holds the queries of one model at one batch"),
         (["--end-to-end", "x", "--batch", "1"], "--end-to-end takes frames as the model does, so leave --batch out"),
         (["--size", "64x96"], "--size is for checkpoints in PyTorch, and "),
@@ -262,6 +259,19 @@ def test_bad_requests(graphs, flags, said, capsys):
     assert found.err.startswith(f"segdeploy: {said}")
     assert found.err.count("\n") == 1
     assert found.out == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--batch", "1,x", "'1,x' is not a list of batch sizes, as in 1,2,4,8"),
+        ("--threads", "0", "0 is less than 1"),
+        ("--json", "out.txt", "out.txt is neither a .json file nor -"),
+        ("--size", "64", "'64' is not a size; expected HEIGHTxWIDTH, as in 512x1024"),
+    ],
+)
+def test_values_that_no_flag_takes(flag, value, said, misused):
+    assert misused("bench", "x.onnx", flag, value) == f"segdeploy bench: error: argument {flag}: {said}"
 
 
 def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkeypatch, capsys):

@@ -156,13 +156,17 @@ def test_an_18_class_head_and_a_card_of_19(refused, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["0x0", "70000x70000", "512", "axb", "-64x64", "63x64"])
-def test_sizes_that_are_none(size, refused, tiny):
-    assert size.lstrip("-") in refused("export", tiny, f"--size={size}")
+def test_sizes_that_are_none(size, misused):
+    said = misused("export", "x", f"--size={size}")
+    assert said.startswith("segdeploy export: error: argument --size: ")
+    assert size.lstrip("-") in said
 
 
-def test_other_flags_that_make_no_sense(refused, tiny):
-    assert "neither a number nor `dynamic`" in refused("export", tiny, "--batch", "many")
-    assert "known: nvinfer, frames, logits" in refused("export", tiny, "--interface", "tensor")
+def test_other_flags_that_make_no_sense(refused, misused, tiny):
+    assert "neither a number nor `dynamic`" in misused("export", tiny, "--batch", "many")
+    assert "argument --interface: invalid choice: 'tensor'" in misused(
+        "export", tiny, "--interface", "tensor"
+    )
     assert "no card is called 'b0'; known: mask2former-swin-base-in21k-ade" in refused(
         "export", tiny, "--card", "b0"
     )

@@ -6,8 +6,11 @@ Their choices are spelled here where the module that knows them would make --hel
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from segdeploy.errors import RequestError
 from segdeploy.run.runtimes import providers, providers_in_words
+from segdeploy.size import Size
 
 FIT_CHOICES = ("stretch", "letterbox")
 INTERFACE_CHOICES = ("nvinfer", "frames", "logits")
@@ -34,3 +37,44 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         choices=RESIZE_CHOICES,
         help="how a frame is resized: linear, as DeepStream does, or pillow (default: as the model was trained)",
     )
+
+
+def add_json_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        type=parse_json_file,
+        metavar="FILE",
+        help="write JSON there; - prints it instead of the tables",
+    )
+
+
+def parse_json_file(text: str) -> str:
+    if text != "-" and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text} is neither a .json file nor -")
+    return text
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Give the type of an integer that is not less than `least`."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return integer
+
+
+def parse_size(text: str) -> Size:
+    try:
+        return Size.parse(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, as in 0.5,1,1.5") from error

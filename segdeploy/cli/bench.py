@@ -6,7 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, NETWORK_CHOICES, add_provider
+from segdeploy.cli.arguments import (
+    INTERFACE_CHOICES,
+    NETWORK_CHOICES,
+    add_json_file,
+    add_provider,
+    at_least,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from segdeploy.measure.bench.measure import Measurement
@@ -24,7 +31,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch",
     )
     parser.add_argument(
-        "--batch", metavar="LIST", help="batch sizes, as in 1,2,4,8 (default: what the model is best at)"
+        "--batch",
+        type=parse_batches,
+        metavar="LIST",
+        help="batch sizes, as in 1,2,4,8 (default: what the model is best at)",
     )
     parser.add_argument(
         "--duration", metavar="S", type=float, default=3.0, help="seconds a batch size (default: 3)"
@@ -48,7 +58,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transfers", choices=("include", "exclude"), help="to the GPU and back (default: as trtexec)"
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--threads", metavar="N", type=at_least(1), help="CPU threads (default: all)")
     add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
     parser.add_argument(
         "--network",
@@ -56,7 +66,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="of a checkpoint: plain, as published (default), or deployed, as exported",
     )
     parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="of a checkpoint (default: nvinfer)")
-    parser.add_argument("--size", metavar="HxW", help="of a checkpoint (default: its card's)")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="of a checkpoint (default: its card's)"
+    )
     parser.add_argument("--fp16", action="store_true", help="of a checkpoint, on the GPU")
     other = parser.add_mutually_exclusive_group()
     other.add_argument(
@@ -83,7 +95,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         const="",
         help="lay the numbers beside published ones of this device (default: the one that is here)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write JSON there; - prints it instead of the tables")
+    add_json_file(parser)
     parser.add_argument(
         "--export-times", metavar="FILE", type=Path, help="write each query as trtexec --exportTimes does"
     )
@@ -132,13 +144,8 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int]
     from segdeploy.errors import RequestError
     from segdeploy.measure.bench.models import ModelOptions, demand_used
     from segdeploy.measure.bench.modes import make_plan
-    from segdeploy.size import Size
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise RequestError(f"--threads {arguments.threads} is less than 1")
-    if arguments.json not in (None, "-") and not arguments.json.endswith(".json"):
-        raise RequestError(f"--json {arguments.json} is neither a .json file nor -")
-    batches = None if arguments.batch is None else numbers(arguments.batch)
+    batches: list[int] | None = arguments.batch
     several = batches is not None and len(batches) > 1
     if arguments.export_times and (several or arguments.compare or arguments.end_to_end):
         raise RequestError("--export-times holds the queries of one model at one batch size; ask for one")
@@ -166,19 +173,17 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int]
         plan.modes.cuda_graph,
         arguments.network,
         arguments.interface,
-        Size.parse(arguments.size) if arguments.size else None,
+        arguments.size,
         arguments.fp16,
     )
     demand_used([arguments.model, *(arguments.compare or [])], opening)
     return plan, opening, batches
 
 
-def numbers(text: str) -> list[int]:
-    from segdeploy.errors import RequestError
-
+def parse_batches(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isdecimal() for part in parts):
-        raise RequestError(f"--batch {text!r} is not a list of batch sizes, as in 1,2,4,8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of batch sizes, as in 1,2,4,8")
     return [int(part) for part in parts]
 
 
@@ -309,7 +314,7 @@ class Bench:
             print(text)
 
     def show(self, table: Any) -> None:
-        from segdeploy.cli.evaluate import show
+        from segdeploy.cli.console import show_tables
 
         if not self.quiet:
-            show([table])
+            show_tables([table])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 if TYPE_CHECKING:
     from segdeploy.serve.stream.result import Shown
@@ -57,6 +58,14 @@ def counted(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def show_tables(shown: Sequence[Table]) -> None:
+    console = Console()
+    if not console.is_terminal:  # a file has no width that lines would have to be folded to
+        console = Console(width=max(Console(width=10_000).measure(table).maximum for table in shown))
+    for table in shown:
+        console.print(table)
 
 
 class Screen:

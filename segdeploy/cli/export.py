@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
 
@@ -21,13 +22,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a card of `segdeploy models`, or your own .yaml (default: found by itself)",
     )
-    parser.add_argument("--size", metavar="HxW", help="height x width of the input (default: the card's)")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="height x width of the input (default: the card's)"
+    )
     parser.add_argument(
         "--interface",
+        choices=INTERFACE_CHOICES,
         default="nvinfer",
         help="nvinfer: for DeepStream (default); frames: uint8 RGB in, uint8 labels out; logits: for research",
     )
-    parser.add_argument("--batch", metavar="N", default="1", help="batch size, or `dynamic` (default: 1)")
+    parser.add_argument(
+        "--batch", type=parse_batch, metavar="N", default=1, help="batch size, or `dynamic` (default: 1)"
+    )
     parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
     for option in options():
         kind: dict[str, Any] = {"metavar": option.metavar} if option.choices else {"action": "store_true"}
@@ -43,15 +49,18 @@ def options() -> list[Option]:
     return list({option.name: option for family in FAMILIES for option in family.options}.values())
 
 
+def parse_batch(text: str) -> int | None:
+    """None is any batch."""
+    if text == "dynamic":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `dynamic`")
+    return int(text)
+
+
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
-    from segdeploy.errors import RequestError
-    from segdeploy.size import Size
 
-    size = Size.parse(arguments.size) if arguments.size else None
-    batch = None if arguments.batch == "dynamic" else arguments.batch
-    if batch is not None and not batch.isdecimal():
-        raise RequestError(f"--batch {arguments.batch!r} is neither a number nor `dynamic`")
     given = {
         option.name: value for option in options() if (value := getattr(arguments, option.name)) is not None
     }
@@ -62,9 +71,9 @@ def execute(arguments: argparse.Namespace) -> int:
         exported = export_onnx(
             arguments.checkpoint,
             card=arguments.card,
-            size=size,
+            size=arguments.size,
             interface=arguments.interface,
-            batch=None if batch is None else int(batch),
+            batch=arguments.batch,
             fp16=arguments.fp16,
             revision=arguments.revision,
             output=arguments.output,

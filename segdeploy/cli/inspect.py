@@ -100,7 +100,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
     """In place of the other facts: it is long."""
-    from segdeploy.cli.evaluate import show
+    from segdeploy.cli.console import show_tables
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
     from segdeploy.graph.cost import cost_of
@@ -130,7 +130,7 @@ def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
         }
         print(json.dumps(facts, indent=1))
         return 0
-    show([cost_table(cost)])
+    show_tables([cost_table(cost)])
     print(
         "bytes: what an ideal runtime that fuses all between two products must move, per image; weights per batch"
     )

@@ -74,7 +74,7 @@ STRENGTHS: dict[str, tuple[tuple[float, ...], ...]] = {
 
 def corrupt(frame: Frame, name: str, severity: int, seed: int) -> Frame:
     """The frame after `name` at severity 1 to 5; `seed` is made of the image's pixels, so each has its own noise."""
-    demand(name, severity)
+    demand_corruption(name, severity)
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
     if min(frame.shape[:2]) < SMALLEST:
@@ -96,7 +96,7 @@ def robustness_table(
     """
     for name in names:
         for severity in severities:
-            demand(name, severity)
+            demand_corruption(name, severity)
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
         scores = {severity: score(name, severity) for severity in severities}
@@ -115,7 +115,7 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(listed)) if listed else float("nan")
 
 
-def demand(name: str, severity: float) -> None:
+def demand_corruption(name: str, severity: float) -> None:
     if name not in CORRUPTIONS:
         raise RequestError(f"no corruption is called {name!r}; known: {', '.join(CORRUPTIONS)}")
     if severity not in SEVERITIES:

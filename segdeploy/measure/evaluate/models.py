@@ -1,0 +1,208 @@
+"""Scores models side by side on one data set, on its frames and on spoilt ones.
+
+With an output folder every model's unfinished work is kept there until the report of all is written, so that a run
+which was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segdeploy.datasets.dataset import Dataset
+from segdeploy.errors import RequestError
+from segdeploy.files import digest_of, make_folder, write_text
+from segdeploy.graph.load import read_graph
+from segdeploy.measure.evaluate.corruptions import SEVERITIES, demand_corruption, robustness_table
+from segdeploy.measure.evaluate.evaluate import Evaluation, Predict, Unfinished, evaluate, key_of, look
+from segdeploy.measure.evaluate.modes import Mode, spoilt
+from segdeploy.measure.evaluate.report import as_json, write_pictures
+from segdeploy.measure.evaluate.robustness import Spoilt
+from segdeploy.model.card import ModelCard
+from segdeploy.model.labels import Labels
+from segdeploy.model.signature import Signature
+from segdeploy.run.session import open_session
+
+# Called with a number of images and what they are for; gives what is to be called once for each of them.
+Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
+
+WHOLE_IMAGE = Mode()
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    models: tuple[Path, ...]
+    dataset: Dataset
+    mode: Mode = WHOLE_IMAGE
+    card: ModelCard | None = None  # describes graphs from elsewhere
+    provider: str | None = None
+    workers: int = 2  # threads that decode
+    output: Path | None = None  # for evaluation.json, pictures, and what is left of a stopped run
+    report: Path | None = None  # the JSON alone
+    worst: int = 8  # frames to draw for each model
+    corruptions: tuple[str, ...] = ()  # also scored on
+    severities: tuple[float, ...] = SEVERITIES
+
+    def demand_sense(self) -> None:
+        """Refuse what is wrong before anything takes time: a misfit of the last model too."""
+        if self.worst < 0:
+            raise RequestError(f"{self.worst} worst frames cannot be drawn; expected 0 or more")
+        for name in self.corruptions:
+            for severity in self.severities:
+                demand_corruption(name, severity)
+        tell_apart(self.models)
+        for model in self.models:
+            self.dataset.lookup_from(labels_in(model, self.card))
+
+
+@dataclass(frozen=True)
+class EvaluatedModels:
+    """Scores by model; the others are compared with the first."""
+
+    scores: dict[str, Evaluation]
+    facts: dict[str, dict[str, Any]]  # of each model and how it was run
+    robustness: dict[str, dict[str, Any]]  # on spoilt frames, where these were asked for
+    mode: Mode
+
+    def as_text(self) -> str:
+        """The report as JSON."""
+        options = {"fit": self.mode.fit, "resize": self.mode.kernel}
+        report = as_json(self.scores, self.facts, options)
+        if self.robustness:
+            report["robustness"] = self.robustness
+        return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is open, and how it is scored."""
+
+    name: str
+    signature: Signature
+    predict: Predict
+    digest: str
+    mode: str  # in words
+    key: dict[str, str]  # of what is kept of a stopped run
+
+
+def evaluate_models(
+    request: EvaluationRequest, counted: Counted = lambda total, what: nullcontext(lambda: None)
+) -> EvaluatedModels:
+    """Score each model on the frames, and then on spoilt ones; write the report where there is an output folder."""
+    request.demand_sense()
+    for folder in (request.output, request.report and request.report.parent):
+        if folder:  # an hour later is too late to find that it cannot be made
+            make_folder(folder)
+    named = dict(zip(tell_apart(request.models), request.models, strict=True))
+    scores, facts = {}, {}
+    for name, model in named.items():
+        with open_candidate(request, name, model) as candidate:
+            scores[name] = score_frames(request, candidate, counted)
+        facts[name] = facts_in_report(candidate)
+    robustness = {}
+    for name, model in named.items() if request.corruptions else ():
+        with open_candidate(request, name, model) as candidate:
+            robustness[name] = score_spoilt_frames(request, candidate, counted)
+    done = EvaluatedModels(scores, facts, robustness, request.mode)
+    if request.report:
+        write_text(request.report, done.as_text())
+    if request.output:
+        write_text(request.output / "evaluation.json", done.as_text())
+        for name in named:
+            unfinished_path(request.output, name).unlink(missing_ok=True)
+            spoilt_path(request.output, name).unlink(missing_ok=True)
+    return done
+
+
+@contextmanager
+def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterator[Candidate]:
+    digest = digest_of(model)
+    with open_session(model, provider=request.provider, card=request.card) as session:
+        mode = request.mode.spelled(session)
+        key = key_of(digest, request.dataset, mode, request.provider)
+        yield Candidate(name, session.signature, request.mode.predictor(session), digest, mode, key)
+
+
+def score_frames(request: EvaluationRequest, model: Candidate, counted: Counted) -> Evaluation:
+    output, dataset, labels = request.output, request.dataset, model.signature.labels
+    unfinished = Unfinished(unfinished_path(output, model.name), model.key) if output else None
+    with counted(len(dataset), model.name) as advance:
+        result = evaluate(
+            model.predict, dataset, labels, workers=request.workers, progress=advance, unfinished=unfinished
+        )
+    if output:
+        worst = result.sums.worst(request.worst)
+        sights = (look(model.predict, dataset, labels, index) for index in worst)
+        write_pictures(result, sights, output, stem_of(model.name))
+    return result
+
+
+def score_spoilt_frames(request: EvaluationRequest, model: Candidate, counted: Counted) -> dict[str, Any]:
+    """The mIoU of every corruption at every severity, with their means."""
+    dataset, names = request.dataset, request.corruptions
+    severities = [int(severity) for severity in request.severities]
+    done = Spoilt(spoilt_path(request.output, model.name), model.key) if request.output else None
+    with counted(len(dataset) * len(names) * len(severities), f"{model.name}, spoilt") as advance:
+
+        def score(corruption: str, severity: int) -> float:
+            def scored(unfinished: Unfinished | None) -> float:
+                result = evaluate(
+                    spoilt(model.predict, corruption, severity),
+                    dataset,
+                    model.signature.labels,
+                    workers=request.workers,
+                    progress=advance,
+                    unfinished=unfinished,
+                )
+                return result.scores.miou
+
+            if done is None:
+                return scored(None)
+            if done.has(corruption, severity):
+                for _ in range(len(dataset)):
+                    advance()
+            return done.score(corruption, severity, scored)
+
+        return robustness_table(score, names, severities)
+
+
+def facts_in_report(model: Candidate) -> dict[str, Any]:
+    return {
+        "digest": model.digest,
+        "card": model.signature.card,
+        "interface": model.signature.interface,
+        "size": str(model.signature.size),
+        "mode": model.mode,
+    }
+
+
+def labels_in(model: Path, card: ModelCard | None) -> Labels:
+    """The classes that `model` answers; an engine tells its tensors only where it is loaded."""
+    if model.suffix != ".engine":
+        return read_graph(model, card, weights=False).signature.labels
+    with open_session(model, card=card) as session:
+        return session.signature.labels
+
+
+def tell_apart(models: Sequence[Path]) -> list[str]:
+    """File names where they tell the models apart, and else the paths as they were given."""
+    for names in ([model.name for model in models], [str(model) for model in models]):
+        if len(set(names)) == len(names):
+            return names
+    raise RequestError("a model is given twice; each is scored once")
+
+
+def unfinished_path(output: Path, name: str) -> Path:
+    return output / f"{stem_of(name)}.unfinished"
+
+
+def spoilt_path(output: Path, name: str) -> Path:
+    return output / f"{stem_of(name)}.spoilt.unfinished"
+
+
+def stem_of(name: str) -> str:
+    return name.replace("/", "_")
