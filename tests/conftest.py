@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ pytest_plugins = ["must_run"]
 Graphs = Callable[..., Path]  # graphs(interface, batch) gives a file
 Network = TypeVar("Network", bound="torch.nn.Module")
 
+# The networks here are so small that a second thread only waits, and uses up a core to wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job starts with Ctrl-C ignored, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -33,13 +33,13 @@ from segdeploy.size import Size
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    return export_onnx(folder("models") / "demo-b0", size=Size(128, 256), interface="frames", output=out).path
+    return export_onnx(folder("models") / "demo-b0", size=Size(64, 128), interface="frames", output=out).path
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
     root = tmp_path_factory.mktemp("city")
-    scenes.write_cityscapes(root, 12, seed=500, split="train", height=128, width=256)
+    scenes.write_cityscapes(root, 12, seed=500, split="train", height=64, width=128)
     return root
 
 
@@ -65,7 +65,7 @@ def test_the_graph_is_int8_and_answers_as_the_other_one(demo, done):
     onnx.checker.check_model(model, full_check=True)
     assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     assert {item.key: item.value for item in model.metadata_props}["segdeploy.precision"] == "int8"
-    frame = scenes.make_scene(900_000_007, 128, 256).image
+    frame = scenes.make_scene(900_000_007, 64, 128).image
     with open_session(demo) as first, open_session(done.path) as second:
         assert np.mean(segment(first, frame).labels == segment(second, frame).labels) > 0.95
     assert done.path.stat().st_size < demo.stat().st_size / 2
@@ -157,10 +157,11 @@ def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, caps
         "cityscapes",
         "--root",
         str(city),
-        "--recipe",
-        str(recipe),
+        "--cache-for",
+        "10.9.0",
     ]
-    assert main([*arguments, "--probes", "6", "--max-drop", "5", "-o", str(tmp_path)]) == 0
+    arguments += ["--recipe", str(recipe), "--probes", "6", "--max-drop", "5"]
+    assert main([*arguments, "-o", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert (tmp_path / done.path.name).read_bytes() == done.path.read_bytes()
     assert "INT8 covers" in said
@@ -209,7 +210,7 @@ def test_labels_of_another_size_than_their_image(demo, city, tmp_path, capsys):
     root = tmp_path / "city"
     shutil.copytree(city, root)
     label = sorted(root.rglob("*_labelIds.png"))[0]
-    cv2.imwrite(str(label), np.zeros((64, 64), np.uint8))
+    cv2.imwrite(str(label), np.zeros((32, 32), np.uint8))
     arguments = [
         "quantize",
         str(demo),
@@ -260,7 +261,7 @@ def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
     mixed = quantize(demo, request(city, max_drop=2.0, fp16=True), output=tmp_path)
     model = onnx.load(mixed.path)
     onnx.checker.check_model(model, full_check=True)
-    assert mixed.path.name == "segformer-b0-demo.128x256.frames.int8.fp16.onnx"
+    assert mixed.path.name == "segformer-b0-demo.64x128.frames.int8.fp16.onnx"
     assert mixed.record.precision == "int8+fp16"
     assert mixed.record.opset == 19
     stored = {item.name: item.data_type for item in model.graph.initializer}
@@ -277,13 +278,13 @@ def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
 
 
 def test_the_search_keeps_out_what_hurts_most(demo, city, tmp_path):
-    strict = quantize(demo, request(city, max_drop=0.1), output=tmp_path)
+    strict = quantize(demo, request(city, max_drop=0.02), output=tmp_path)
     assert strict.calibration.sensitivities
     assert 0 < len(strict.record.calibration.keep) < len(strict.calibration.sensitivities)
     assert strict.record.calibration.int8_share < 1
     fp32, int8 = strict.record.ledger
     assert strict.record.calibration.sensitivities[0].group == "stages.0.embed"
-    assert 100 * (fp32.miou - int8.miou) <= 0.1
+    assert 100 * (fp32.miou - int8.miou) <= 0.02
 
 
 def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_path):
@@ -297,9 +298,11 @@ def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_pat
 
 
 def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done, tmp_path):
-    mse = quantize(demo, request(city, max_drop=50, method="mse"), output=tmp_path / "mse")
+    mse = quantize(
+        demo, request(city, max_drop=50, method="mse", cache_for="10.9.0"), output=tmp_path / "mse"
+    )
     group = "stages.3.ffn.shrink"
-    mixed = request(city, max_drop=50, recipe=Recipe(keep=(), widened=(group,)))
+    mixed = request(city, max_drop=50, cache_for="10.9.0", recipe=Recipe(keep=(), widened=(group,)))
     wide = quantize(demo, mixed, output=tmp_path / "wide")
     read = [
         json.loads(one.path.with_suffix(".scales.json").read_text())["tensors"] for one in (done, mse, wide)

@@ -42,10 +42,7 @@ def network(checkpoint):
     from segdeploy.networks import build
     from segdeploy.networks.checkpoints import read_checkpoint
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many small windows: on a busy machine more threads only wait for each other
-    yield build(read_checkpoint(checkpoint)).plain
-    torch.set_num_threads(threads)
+    return build(read_checkpoint(checkpoint)).plain
 
 
 @pytest.fixture(scope="module", params=[1, 3, None], ids=["batch 1", "batch 3", "any batch"])
