@@ -519,8 +519,6 @@ def test_foreign_graphs_that_cannot_be_judged_or_written(images, tmp_path):
     ("flags", "words"),
     [
         ([], "give either --images DIR, or a labelled data set"),
-        (["--images", "IMAGES", "--method", "kl"], "known: entropy, percentile, minmax, mse"),
-        (["--images", "IMAGES", "--equalise", "perhaps"], "known: auto, on, off"),
         (["--images", "IMAGES", "--max-drop", "-1"], "--max-drop -1 is outside 0 to 100"),
         (["--images", "IMAGES", "--recipe", "nothing"], "there is no recipe nothing"),
         (["--images", "IMAGES", "--count", "0"], "--count 0 is less than 1"),
@@ -537,3 +535,9 @@ def test_requests_that_make_no_sense(flags, words, demo, images, tmp_path, capsy
     assert words in said
     assert said.count("\n") == 1
     assert not list(tmp_path.glob("*.int8*"))
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--method", "kl"), ("--equalise", "perhaps")])
+def test_choices_that_do_not_exist(flag, value, demo, images, misused):
+    said = misused("quantize", demo, "--images", images, flag, value)
+    assert f"argument {flag}: invalid choice: '{value}' (choose from" in said
