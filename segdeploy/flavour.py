@@ -1,4 +1,4 @@
-"""Which TensorRT this is and what it can do: 8.6, 10, 11 or TensorRT-RTX, asked once and answered by name.
+"""The TensorRT that is here, 8.6, 10, 11 or TensorRT-RTX, and what it can do: asked once and answered by name.
 
 Everything that depends on a version is a property here, so that no other file compares versions. Versions are numbers:
 as strings "10.13" would come before "10.3".
@@ -118,7 +118,7 @@ class Flavour:
         return ".rtx.engine" if self.is_rtx else ".engine"
 
     def runs_engines_of(self, other: Version, version_compatible: bool) -> bool:
-        """Whether an engine that `other`, of this name, has built can be loaded here."""
+        """True if an engine that `other`, of this name, has built can be loaded here."""
         if version_compatible and not self.is_rtx:
             return other.major == self.version.major and other <= self.version
         return other == self.version

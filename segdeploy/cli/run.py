@@ -228,7 +228,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
 def drawn_into(
     arguments: argparse.Namespace, names: tuple[str, ...], streams: list[Stream], written: list[str]
 ) -> list[list[Sink]]:
-    """Of each stream what takes its pictures."""
+    """Makes the sinks that take the pictures of each stream."""
     from segdeploy.serve.stream.drawing import Drawing, Style
     from segdeploy.serve.stream.sinks import Pictures
     from segdeploy.serve.stream.window import Window
@@ -253,7 +253,7 @@ def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> Non
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """What ends a service or a container is as good as Ctrl-C: its clips are to play, too."""
+    """SIGTERM, which ends a service or a container, is taken as Ctrl-C: its clips are to play, too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

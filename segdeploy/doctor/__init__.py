@@ -1,4 +1,4 @@
-"""What is on this machine, what fits together, what will work, and the one command to type next.
+"""Says what is on this machine, what fits together, what will work, and the one command to type next.
 
 Nothing heavy is imported: versions come from the packages' metadata, and what only loading a library can tell is asked
 in processes of their own, all at once, so that a broken installation is a finding and never a traceback.

@@ -1,4 +1,4 @@
-"""What will work on this machine and why not, and the one command to type next."""
+"""Judges what will work on this machine and why not, and gives the one command to type next."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def judge(seen: Survey, found: list[Finding]) -> list[Ability]:
 
 
 def next_command(found: list[Finding], able: list[Ability], has_gpu: bool) -> str:
-    """What repairs the first problem; else what adds the first thing that this machine could do; else the demo."""
+    """Give what repairs the first problem; else what adds the first thing that this machine could do; else the demo."""
     repairs = [one.command for one in found if one.level == PROBLEM and one.command]
     if repairs:
         return repairs[0]

@@ -1,4 +1,4 @@
-"""Which drivers and GPUs fit which TensorRT, as data; and all of it as the tables of `doctor --table`.
+"""The drivers and GPUs that fit each TensorRT, as data; and all of it as the tables of `doctor --table`.
 
 From NVIDIA's documentation and release notes as of November 2026.
 """
@@ -14,7 +14,7 @@ FIRST_WITH_PIP: Numbers = (7, 2, 2)  # JetPack; before it PyPI's aarch64 wheels 
 
 @dataclass(frozen=True)
 class Cuda:
-    """What a driver of this CUDA major can run; within a major, later toolkits run on earlier drivers."""
+    """Give what a driver of this CUDA major can run; within a major, later toolkits run on earlier drivers."""
 
     major: int
     driver: str  # the first

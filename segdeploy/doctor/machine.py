@@ -26,13 +26,13 @@ class Machine(Protocol):
     def paths(self, pattern: str) -> list[str]: ...
 
     def output(self, *command: str) -> str | None:
-        """What a command prints, whatever its exit status; None if there is no such command or no answer."""
+        """Return what a command prints, whatever its exit status; None if there is no such command or no answer."""
 
     def version(self, distribution: str) -> str | None:
-        """Of an installed Python package."""
+        """Return that of an installed Python package."""
 
     def module(self, name: str) -> str | None:
-        """Where a Python module would be imported from."""
+        """Return the place that a Python module would be imported from."""
 
     def probe(self, name: str) -> dict[str, Any]:
         """Ask `probes.py`, or the driver for its `gpu`s, in a process of its own; `error` if that fails."""
@@ -43,7 +43,7 @@ class Machine(Protocol):
         """version, executable, prefix, base_prefix, system, architecture."""
 
     def free_bytes(self) -> int | None:
-        """Of the disk that the current folder is on."""
+        """Count what is free on the disk that the current folder is on."""
 
 
 class ThisMachine:

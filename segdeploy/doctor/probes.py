@@ -1,4 +1,4 @@
-"""What only loading a library can tell, asked in a process of its own: a driver may hang and an import may crash.
+"""Asks what only loading a library can tell, in a process of its own: it may hang, and an import may crash.
 
 Run as a file, `python probes.py NAME`, so that nothing of segdeploy is imported; it prints one line of JSON.
 """

@@ -1,4 +1,4 @@
-"""What is on the machine, as plain facts; what they mean is said in `findings` and `abilities`."""
+"""Collects what is on the machine, as plain facts; what they mean is said in `findings` and `abilities`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Jetson:
 
     @property
     def takes_pip(self) -> bool:
-        """Whether TensorRT from pip runs on it."""
+        """True if TensorRT from pip runs on it."""
         return numbers(self.stated) >= FIRST_WITH_PIP
 
 
@@ -121,7 +121,7 @@ class Survey:
 
     @cached_property
     def gpus(self) -> list[Gpu]:
-        """As nvidia-smi names them, also those that CUDA_VISIBLE_DEVICES hides; as CUDA does; or after the board."""
+        """Takes nvidia-smi's list, with what CUDA_VISIBLE_DEVICES hides; else CUDA's; else the board's own."""
         if self.smi and not self.jetson:
             return [gpu_of_smi(*line) for line in self.smi]
         found = self.cuda.get("gpus", [])

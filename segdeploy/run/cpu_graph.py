@@ -112,7 +112,7 @@ def cut_labels(view: View) -> LazyLabels | None:
 
 
 def sides_of(name: str, view: View) -> tuple[int, ...]:
-    """Of a tensor of float32 that a node makes or the graph takes; 0 for an open side, () where none is known."""
+    """Give the shape of a float32 tensor that is no weight; 0 for an open side, () where none is known."""
     return view.shapes[name] if view.types.get(name) == TensorProto.FLOAT and name not in view.weights else ()
 
 

@@ -29,7 +29,7 @@ NO_PACKAGE = "no cuda-python: pip install 'segdeploy[cuda]'"
 
 
 class CudaCalls(Protocol):
-    """What a package does for the classes below. Its handles are its own; an allocation's address is its int()."""
+    """The calls that the classes below make. Handles are the package's own; an allocation's int() is its address."""
 
     @property
     def name(self) -> str: ...
@@ -217,7 +217,7 @@ class PinnedMemory:
         self._array = array
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Its beginning, as an array."""
+        """Return its beginning as an array."""
         size = int(np.prod(shape)) * dtype.itemsize
         return self._array[:size].view(dtype).reshape(shape)
 
@@ -261,7 +261,7 @@ class CudaStream:
         self._calls.download(target, source.address, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Between two addresses on the GPU."""
+        """Copy between two addresses on the GPU."""
         self._calls.copy(target, source, size, self._stream)
 
     def record(self, event: Event) -> None:

@@ -98,5 +98,5 @@ def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def steps(factor: int) -> NDArray[np.float32]:
-    """How far into a cell each of its pixels lies."""
+    """Compute how far into a cell each of its pixels lies."""
     return ((np.arange(factor) + 0.5) / factor).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the sessions of all runtimes share, beyond the protocol."""
+"""A class for what the sessions of all runtimes share: they close with their block, and say what they are."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # its labels are YAML, which a help text need not wait for
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How to open a model. None means the runtime's default; `provider` names the row that was chosen."""
+    """Options for opening a model. None means the runtime's default; `provider` names the row that was chosen."""
 
     threads: int | None = None
     provider: str | None = None

@@ -1,4 +1,4 @@
-"""What every runtime offers, a session, and what is done with one: frames in, segmentations out.
+"""Sessions, which every runtime offers, and what is done with one: frames in, segmentations out.
 
 Nothing here knows which runtime computes, or which network is inside.
 """

@@ -1,4 +1,4 @@
-"""What a session offers that can say how long each part of a query took on its device.
+"""The protocol of a session that can say how long each part of a query took on its device.
 
 Sessions on the host offer nothing of this: they are timed from outside (segdeploy.measure.bench.timing_host).
 """
@@ -53,7 +53,7 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Modes:
-    """How queries are run, which numbers mean nothing without."""
+    """The modes that queries are run in, without which their numbers mean nothing."""
 
     transfers: bool = False
     cuda_graph: bool = True
@@ -89,4 +89,4 @@ class Timed(Protocol):
         """`modes.streams` lanes, ready to run: contexts, buffers and CUDA graphs are made before time starts."""
 
     def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
-        """As `run`, from host memory and back, with what each part took."""
+        """Do as `run`, from host memory and back, with what each part took."""

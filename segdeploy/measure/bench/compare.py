@@ -139,7 +139,7 @@ def queries_per_turn(lane: Lane, warm_up_ms: float) -> int:
 
 
 def turn_ms(lane: Lane, count: int) -> float:
-    """Of one query, where `count` follow each other with as many under way as the lane allows."""
+    """Takes the time of one query, where `count` follow each other with as many under way as the lane allows."""
     start = time.perf_counter()
     under_way = 0
     for _ in range(count):

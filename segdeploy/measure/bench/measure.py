@@ -39,12 +39,12 @@ class Measurement:
 
     @property
     def has_device(self) -> bool:
-        """Whether there is anything that transfers go to."""
+        """True if there is anything that transfers go to."""
         return bool(self.ran["clock"] != "host")
 
     @property
     def enqueues(self) -> bool:
-        """Whether the call that starts a query returns before it is done."""
+        """True if the call that starts a query returns before it is done."""
         return bool(self.ran["clock"] == "device")
 
     def as_json(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def mean_watts(
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """What the model and its queries added to what there was before the model was opened."""
+    """The memory that a model and its queries added to what was in use before the model was opened."""
 
     host_bytes: int | None  # at the highest, while queries ran
     device_bytes: int | None  # of the whole device, so other programs' changes too
@@ -163,7 +163,7 @@ def resident(field: str) -> int | None:
 
 
 def text_of(path: Path) -> str:
-    """What a file of the kernel's says; nothing where there is none."""
+    """Read a file of the kernel's; the empty text where there is none."""
     with suppress(OSError):
         return path.read_text(errors="replace").strip("\0\n ")
     return ""

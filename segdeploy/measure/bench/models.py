@@ -20,7 +20,7 @@ FILES = (".onnx", ".engine")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to open models. None or False means the default of what opens them."""
+    """Options for opening models; None or False means the default of what opens them."""
 
     threads: int | None = None
     provider: str | None = None
@@ -61,7 +61,7 @@ def is_checkpoint(model: str) -> bool:
 
 
 def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
-    """Whether any of them computes on a GPU, whose power and memory are then of interest."""
+    """True if any of them computes on a GPU, whose power and memory are then of interest."""
     return any(
         opening.provider == "cuda" if is_checkpoint(model) else runtime_of(model, opening).on_gpu
         for model in models

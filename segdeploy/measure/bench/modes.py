@@ -1,4 +1,4 @@
-"""How a measurement is run, with trtexec's defaults of the major version that it is to be laid beside."""
+"""The modes of a measurement, with trtexec's defaults of the major version that it is to be laid beside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRTEXEC = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for."""
+    """The measurement that was asked for."""
 
     trtexec: int = 11
     modes: Modes = TRTEXEC[11]

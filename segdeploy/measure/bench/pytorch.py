@@ -39,7 +39,7 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class Eager:
-    """What a session runs."""
+    """A checkpoint's network, ready to run in PyTorch."""
 
     name: str
     network: nn.Module

@@ -1,4 +1,4 @@
-"""How fast a graph could be on a device at the most, what share of that a measured time is, and what to expect there.
+"""Bounds how fast a graph can be on a device, says what share of that a measured time reaches, and what to expect.
 
 The floor adds up, kernel by kernel (`graph.cost` says what one is), the longer of its multiplications at the device's
 dense peak and its bytes at its full bandwidth. No runtime reaches it, and only a graph small enough to stay in the
@@ -50,7 +50,7 @@ class Floor:
         return 1000 * self.batch / self.ms
 
     def share_of(self, measured_ms: float) -> float:
-        """Of the floor that a measured time per batch reaches; 1 is all of it."""
+        """Give the share of the floor that a measured time per batch reaches; 1 is all of it."""
         if not measured_ms > 0:
             raise RequestError(f"a time of {measured_ms} ms is not one that can have been measured")
         return self.ms / measured_ms

@@ -22,7 +22,7 @@ UNSTABLE_PERCENT = 2.5  # coefficient of variation of compute
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one part over all counted queries, in ms."""
+    """One part's times over all counted queries, in ms."""
 
     min: float
     mean: float
@@ -49,12 +49,12 @@ class Timings:
 
 
 def in_order(queries: Sequence[Query]) -> list[Query]:
-    """As trtexec lists those of several streams: by their first byte."""
+    """Sort the queries of several streams as trtexec lists them: by their first byte."""
     return sorted(queries, key=lambda query: query.start_h2d)
 
 
 def counted(queries: Sequence[Query], warm_up_ms: float) -> list[Query]:
-    """Those from the first one on that began to compute after the warm-up."""
+    """Take the queries from the first one on that began to compute after the warm-up."""
     ordered = in_order(queries)
     first = next((place for place, query in enumerate(ordered) if query.start_compute >= warm_up_ms), None)
     return [] if first is None else ordered[first:]
@@ -98,7 +98,10 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Of ascending values; float32 as in trtexec, which decides whether p90 of 10 leaves out one value or none."""
+    """Take a percentile of ascending values.
+
+    In float32 as trtexec does, which decides whether p90 of 10 leaves out one value or none.
+    """
     left_out = int((np.float32(1) - np.float32(share) / np.float32(100)) * np.float32(len(ordered)))
     return ordered[max(len(ordered) - 1 - left_out, 0)]
 
@@ -146,7 +149,7 @@ def run_queries(
 
 
 def warnings_of(timings: Timings, *, enqueues: bool, streams: int) -> list[str]:
-    """What trtexec would warn of. A session on the host enqueues nothing and transfers nothing."""
+    """Warn of what trtexec would warn of. A session on the host enqueues nothing and transfers nothing."""
     said = []
     compute = timings.compute.median
     if enqueues and timings.enqueue.median > ENQUEUE_BOUND * compute:
@@ -172,7 +175,7 @@ def warnings_of(timings: Timings, *, enqueues: bool, streams: int) -> list[str]:
 
 
 def export_times(queries: Sequence[Query], warm_up_ms: float) -> list[dict[str, float]]:
-    """As `trtexec --exportTimes` writes them."""
+    """Turn queries into the JSON that `trtexec --exportTimes` writes."""
     return [
         {
             "startEnqMs": query.start_enqueue,

@@ -1,4 +1,4 @@
-"""Whether an engine can run here, asked of its record before TensorRT is asked.
+"""Refuses an engine that cannot run here, by its record, before TensorRT is asked.
 
 TensorRT's own answer to a foreign engine is a serialisation error without a remedy, and to a cut-off one a crash on
 some versions. The record knows what the engine was built by and for, and the command that builds it again.
@@ -81,7 +81,7 @@ def target_of(capability: str) -> str:
 
 
 def compiled_path(engine: Path) -> Path:
-    """Where RTX's kernels are kept that it has compiled for the GPU that is here."""
+    """Name the file for the kernels that RTX has compiled for the GPU that is here."""
     return engine.with_name(engine.name + ".compiled")
 
 

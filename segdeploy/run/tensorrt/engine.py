@@ -99,7 +99,7 @@ class Engine:
         return context
 
     def said(self) -> str:
-        """What TensorRT logged since it was last asked."""
+        """Return what TensorRT logged since this was last asked."""
         said = "; ".join(" ".join(one.split()) for one in self._heard.errors) or "TensorRT gave no reason"
         self._heard.errors.clear()
         return said
@@ -183,6 +183,6 @@ def why_invalid(flavour: Flavour, runtime: Any, data: bytes) -> list[str]:
 
 
 def invalid_here(flavour: Flavour, data: bytes) -> list[str]:
-    """As `why_invalid`, for an engine that is not loaded."""
+    """Ask as `why_invalid` does, for an engine that is not loaded."""
     with cuda.open_device().active():
         return why_invalid(flavour, flavour.module.Runtime(logger_of(flavour.module)), data)

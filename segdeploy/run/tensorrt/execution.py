@@ -98,7 +98,7 @@ class Slot:
         self._set_shape(inputs.shape)
         np.copyto(self._waiting(), inputs)
         self.upload(self.stream)
-        self._infer()
+        self.infer()
         self.download(self.stream)
         self._ticket, ticket.slot = ticket, self
 
@@ -123,7 +123,7 @@ class Slot:
             self.stream.wait_for(inputs.stream)
         self._set_shape(inputs.shape)
         self.stream.copy(self._input.address, inputs.address, inputs.nbytes)
-        self._infer()
+        self.infer()
         size = array_bytes(self._shape_of(self._output_name), self._output_dtype)
         self.stream.copy(target, self._outputs[self._output_name].address, size)
         self.stream.synchronise()
@@ -146,9 +146,6 @@ class Slot:
 
     def upload(self, stream: CudaStream) -> None:
         stream.upload(self._input, self._waiting())
-
-    def infer(self) -> None:
-        self._infer()
 
     def download(self, stream: CudaStream) -> None:
         stream.download(self._answer(), self._outputs[self._output_name])
@@ -210,7 +207,7 @@ class Slot:
         if not self._context.set_tensor_address(name, memory.address):
             raise EngineError(f"TensorRT refuses the memory for {name!r}: {self._said()}")
 
-    def _infer(self) -> None:
+    def infer(self) -> None:
         """The first batch of a shape kernel by kernel, which TensorRT wants before a capture; then as a graph.
 
         So a shape that comes once, as the rest of a folder of images does, costs no capture.

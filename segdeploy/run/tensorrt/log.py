@@ -1,4 +1,4 @@
-"""What TensorRT says, kept so that it can be told in an exception.
+"""Keeps what TensorRT says, so that it can be told in an exception.
 
 TensorRT keeps the first logger that a process gives it and ignores every later one. So there is one logger per package,
 for ever, and whoever wants to hear it listens for a while.

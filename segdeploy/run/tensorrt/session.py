@@ -123,7 +123,7 @@ class TensorrtSession(OpenModel):
         return ticket.take()
 
     def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
-        """As `run`, for an array on the GPU (DLPack or `__cuda_array_interface__`); finished when it returns.
+        """Do as `run`, for an array on the GPU (DLPack or `__cuda_array_interface__`); finished when it returns.
 
         The input is copied on the GPU into the place that the CUDA graph reads. The answer is written into `out`, an
         array on the GPU too, or into memory of its own, which costs an allocation.
@@ -154,7 +154,7 @@ class TensorrtSession(OpenModel):
 
     @contextmanager
     def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
-        """Whether a CUDA graph is replayed was decided when the session was opened, with `graphs`."""
+        """A CUDA graph is replayed, or not, as it was decided when the session was opened, with `graphs`."""
         self._demand(inputs)
         with ExitStack() as held:
             held.enter_context(self._gpu.active())
