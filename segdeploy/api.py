@@ -1,0 +1,298 @@
+"""The verbs of the command line as functions, with the same words: a flag is the keyword argument with a dash.
+
+Each takes paths as text or as `Path`, sizes as "512x1024" or as `Size`, and returns a frozen result that prints well.
+What the command line would refuse in words is refused here with the same words, as a `SegdeployError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from segdeploy.given import as_optional_path, as_optional_size, as_path
+from segdeploy.releases import USUAL
+
+if TYPE_CHECKING:
+    from segdeploy.convert.build_engine import Deployed
+    from segdeploy.convert.export import Exported
+    from segdeploy.convert.int8.options import CalibrationOptions
+    from segdeploy.convert.int8.write import Quantised
+    from segdeploy.measure.bench.measure import Measurement
+    from segdeploy.measure.evaluate.evaluate import Evaluation
+    from segdeploy.serve.deepstream.render import Rendered
+    from segdeploy.size import Size
+
+AnyPath = str | PathLike[str]
+
+
+def silent(step: str, share: float | None = None) -> None:
+    """Show no progress."""
+
+
+def export(
+    checkpoint: AnyPath,
+    *,
+    card: str | None = None,
+    size: str | Size | None = None,
+    interface: str = "nvinfer",
+    batch: int | None = 1,
+    fp16: bool = False,
+    revision: str | None = None,
+    output: AnyPath = ".",
+    progress: Callable[[str], None] = silent,
+    **options: str | bool,
+) -> Exported:
+    """Export a checkpoint (a Hub id, a folder, a weights file) as a graph that was compared with PyTorch.
+
+    `batch` None leaves the batch open. `options` are those that the checkpoint's family declares.
+    """
+    from segdeploy.convert.export import export_onnx
+
+    return export_onnx(
+        str(checkpoint) if isinstance(checkpoint, str) else as_path(checkpoint, "checkpoint"),
+        card=card,
+        size=size,
+        interface=interface,
+        batch=batch,
+        fp16=fp16,
+        revision=revision,
+        output=output,
+        progress=progress,
+        **options,
+    )
+
+
+def quantize(
+    model: AnyPath,
+    *,
+    images: AnyPath | None = None,
+    dataset: str | None = None,
+    root: AnyPath | None = None,
+    split: str | None = None,
+    mapping: AnyPath | None = None,
+    recipe: str | None = None,
+    scales: AnyPath | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    method: str | None = None,
+    percentile: float | None = None,
+    equalise: str | None = None,
+    probes: int | None = None,
+    max_drop: float | None = None,
+    fp16: bool = False,
+    card: str | None = None,
+    cache_for: str | None = None,
+    sensitivity: bool = False,
+    output: AnyPath = ".",
+    progress: Callable[[str], None] = silent,
+) -> Quantised:
+    """Write a graph in INT8, calibrated and judged on `images` or on a labelled data set."""
+    from dataclasses import replace
+
+    from segdeploy.convert.int8.quantize import quantize as quantise_graph
+    from segdeploy.convert.int8.request import request_for
+    from segdeploy.model.card import read_card
+
+    path = as_path(model, "model")
+    options = calibration_options(
+        images, dataset, root, split, mapping, recipe, scales, count, seed, method, percentile, equalise, probes,
+        max_drop,
+    )  # fmt: skip
+    with request_for(options, path) as request:
+        request = replace(
+            request,
+            card=read_card(card) if card else None,
+            fp16=fp16,
+            cache_for=cache_for,
+            sensitivity=sensitivity,
+        )
+        return quantise_graph(path, request, output=as_path(output, "output"), progress=progress)
+
+
+def build_engine(
+    model: AnyPath,
+    *,
+    fp16: bool = False,
+    int8: bool = False,
+    images: AnyPath | None = None,
+    dataset: str | None = None,
+    root: AnyPath | None = None,
+    split: str | None = None,
+    mapping: AnyPath | None = None,
+    recipe: str | None = None,
+    scales: AnyPath | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    method: str | None = None,
+    percentile: float | None = None,
+    equalise: str | None = None,
+    probes: int | None = None,
+    max_drop: float | None = None,
+    runtime: str | None = None,
+    batch: str | None = None,
+    target: str | None = None,
+    workspace_gib: float | None = None,
+    timing_cache: AnyPath | None = None,
+    hardware_compatible: bool = False,
+    version_compatible: bool = False,
+    dla: int | None = None,
+    optimization_level: int | None = None,
+    msda: str | None = None,
+    card: str | None = None,
+    output: AnyPath = ".",
+    progress: Callable[..., None] = silent,
+) -> Deployed:
+    """Build an engine of a graph, which is quantised or written in FP16 first where that was asked for.
+
+    `batch` is MIN:OPT:MAX of a graph whose batch is open, `target` compute capabilities as in "sm_86,sm_89".
+    """
+    from segdeploy.convert.build_engine import DeployRequest, deploy
+    from segdeploy.convert.engine.request import EngineRequest, parse_targets
+    from segdeploy.convert.int8.request import request_for
+    from segdeploy.model.engine import Profile
+
+    path = as_path(model, "model")
+    engine = EngineRequest(
+        fp16=fp16,
+        int8=int8,
+        profile=Profile.parse(batch) if batch else None,
+        targets=parse_targets(target) if target else (),
+        workspace_gib=workspace_gib,
+        timing_cache=as_optional_path(timing_cache, "timing_cache"),
+        hardware_compatible=hardware_compatible,
+        version_compatible=version_compatible,
+        dla=dla,
+        optimization_level=optimization_level,
+        msda=msda,
+        card=card,
+    )
+    options = calibration_options(
+        images, dataset, root, split, mapping, recipe, scales, count, seed, method, percentile, equalise, probes,
+        max_drop,
+    )  # fmt: skip
+    with request_for(options, path) if options.has_source else nullcontext() as quantisation:
+        request = DeployRequest(engine, runtime, quantisation)
+        return deploy(path, request, output=as_path(output, "output"), progress=progress)
+
+
+def calibration_options(
+    images: AnyPath | None,
+    dataset: str | None,
+    root: AnyPath | None,
+    split: str | None,
+    mapping: AnyPath | None,
+    recipe: str | None,
+    scales: AnyPath | None,
+    count: int | None,
+    seed: int | None,
+    method: str | None,
+    percentile: float | None,
+    equalise: str | None,
+    probes: int | None,
+    max_drop: float | None,
+) -> CalibrationOptions:
+    from segdeploy.convert.int8.options import CalibrationOptions
+
+    return CalibrationOptions(
+        images=as_optional_path(images, "images"),
+        dataset=dataset,
+        root=as_optional_path(root, "root"),
+        split=split,
+        mapping=as_optional_path(mapping, "mapping"),
+        recipe=recipe,
+        scales=as_optional_path(scales, "scales"),
+        count=count,
+        seed=seed,
+        method=method,
+        percentile=percentile,
+        equalise=equalise,
+        probes=probes,
+        max_drop=max_drop,
+    )
+
+
+def evaluate(
+    model: AnyPath,
+    *,
+    dataset: str,
+    root: AnyPath,
+    split: str | None = None,
+    mapping: AnyPath | None = None,
+    limit: int | None = None,
+    workers: int = 2,
+    card: str | None = None,
+    provider: str | None = None,
+    fit: str = "stretch",
+    resize: str | None = None,
+    windows: bool = False,
+    stride: str | Size | None = None,
+    frame: str | Size | None = None,
+    scales: Iterable[float] = (),
+    flip: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score a graph or an engine over a labelled data set, as papers report it."""
+    from segdeploy.datasets.layouts import open_dataset
+    from segdeploy.measure.evaluate.evaluate import evaluate as score
+    from segdeploy.measure.evaluate.modes import Mode
+    from segdeploy.model.card import read_card
+    from segdeploy.run.session import open_session
+
+    mode = Mode(
+        fit, resize, windows, as_optional_size(stride, "stride"), as_optional_size(frame, "frame"), tuple(scales), flip
+    )
+    labelled = open_dataset(dataset, as_path(root, "root"), split, as_optional_path(mapping, "mapping"))
+    described = read_card(card) if card else None
+    with open_session(as_path(model, "model"), provider=provider, card=described) as session:
+        return score(
+            mode.predictor(session),
+            labelled.limited(limit),
+            session.signature.labels,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def measure(
+    model: AnyPath,
+    *,
+    batch: int | None = None,
+    duration_s: float = 3.0,
+    warm_up_ms: float = 200.0,
+    threads: int | None = None,
+    provider: str | None = None,
+    transfers: bool | None = None,
+    streams: int = 1,
+) -> Measurement:
+    """Time a graph, an engine or a checkpoint as trtexec would; `batch` None takes the model's own."""
+    from segdeploy.measure.bench.measure import measure as time_session
+    from segdeploy.measure.bench.measure import usual_batches
+    from segdeploy.measure.bench.models import ModelOptions, open_model
+    from segdeploy.measure.bench.modes import make_plan
+
+    plan = make_plan(transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s)
+    opened = open_model(str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph))
+    with opened.session as session:
+        return time_session(session, batch or usual_batches(session)[0], plan)
+
+
+def render_deepstream(
+    model: AnyPath,
+    *,
+    output: AnyPath,
+    deepstream: str = USUAL,
+    network_type: int = 2,
+    streams: int = 1,
+    parser: str | None = None,
+    precision: str | None = None,
+    int8_cache: AnyPath | None = None,
+) -> Rendered:
+    """Write a folder that DeepStream runs: nvinfer's configuration, labels, the app's and Triton's files."""
+    from segdeploy.serve.deepstream.plan import Request
+    from segdeploy.serve.deepstream.render import render
+
+    cache = as_optional_path(int8_cache, "int8_cache")
+    request = Request(as_path(model, "model"), deepstream, network_type, streams, parser, precision, cache)
+    return render(request, as_path(output, "output"))

@@ -1,0 +1,39 @@
+"""Accepts what a Python caller hands over in more than one form, and refuses everything else in words."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from pathlib import Path
+
+from segdeploy.errors import RequestError
+from segdeploy.size import Size
+
+
+def as_path(value: str | PathLike[str], name: str) -> Path:
+    """Take a path as text or as a path object; `name` is the argument's, for the message."""
+    try:
+        text = fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str) or not text:
+        raise RequestError(f"{name} is {value!r}, a {type(value).__name__}; expected a path, as text or a Path")
+    return Path(text)
+
+
+def as_optional_path(value: str | PathLike[str] | None, name: str) -> Path | None:
+    return None if value is None else as_path(value, name)
+
+
+def as_size(value: str | Size, name: str) -> Size:
+    """Take `"512x1024"`, height before width, or a Size."""
+    if isinstance(value, Size):
+        return value
+    if not isinstance(value, str):
+        raise RequestError(
+            f'{name} is {value!r}, a {type(value).__name__}; expected "HEIGHTxWIDTH", as in "512x1024", or a Size'
+        )
+    return Size.parse(value)
+
+
+def as_optional_size(value: str | Size | None, name: str) -> Size | None:
+    return None if value is None else as_size(value, name)
