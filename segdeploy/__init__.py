@@ -10,44 +10,87 @@ from typing import TYPE_CHECKING, Any
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:
-    from segdeploy.convert.export import export_onnx
+    from segdeploy.api import build_engine, evaluate, measure, quantize, render_deepstream
+    from segdeploy.convert.build_engine import Deployed
+    from segdeploy.convert.export import Exported, export, export_onnx
+    from segdeploy.convert.int8.write import Quantised
     from segdeploy.errors import SegdeployError
+    from segdeploy.measure.bench.measure import Measurement
+    from segdeploy.measure.evaluate.evaluate import Evaluation
     from segdeploy.model.card import ModelCard, read_card
+    from segdeploy.model.record import ArtifactRecord
     from segdeploy.picture.image import read_frame
     from segdeploy.picture.segmentation import Segmentation
     from segdeploy.run.device_array import DeviceArray
-    from segdeploy.run.session import DeviceSession, Session, open_session, segment, segment_many
+    from segdeploy.run.session import (
+        DeviceSession,
+        Session,
+        open_session,
+        probabilities,
+        segment,
+        segment_many,
+    )
+    from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
 
+# Name to the module that has it.
 _HOME = {
+    "ArtifactRecord": "model.record",
+    "Deployed": "convert.build_engine",
     "DeviceArray": "run.device_array",
     "DeviceSession": "run.session",
+    "Evaluation": "measure.evaluate.evaluate",
+    "Exported": "convert.export",
+    "Measurement": "measure.bench.measure",
     "ModelCard": "model.card",
-    "Segmentation": "picture.segmentation",
+    "Quantised": "convert.int8.write",
+    "Rendered": "serve.deepstream.render",
     "SegdeployError": "errors",
+    "Segmentation": "picture.segmentation",
     "Session": "run.session",
     "Size": "size",
+    "build_engine": "api",
+    "evaluate": "api",
+    "export": "convert.export",
     "export_onnx": "convert.export",
+    "measure": "api",
     "open_session": "run.session",
+    "probabilities": "run.session",
+    "quantize": "api",
     "read_card": "model.card",
     "read_frame": "picture.image",
+    "render_deepstream": "api",
     "segment": "run.session",
     "segment_many": "run.session",
 }
 
 __all__ = [
+    "ArtifactRecord",
+    "Deployed",
     "DeviceArray",
     "DeviceSession",
+    "Evaluation",
+    "Exported",
+    "Measurement",
     "ModelCard",
+    "Quantised",
+    "Rendered",
     "SegdeployError",
     "Segmentation",
     "Session",
     "Size",
     "__version__",
+    "build_engine",
+    "evaluate",
+    "export",
     "export_onnx",
+    "measure",
     "open_session",
+    "probabilities",
+    "quantize",
     "read_card",
     "read_frame",
+    "render_deepstream",
     "segment",
     "segment_many",
 ]

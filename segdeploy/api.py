@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from segdeploy.errors import RequestError
 from segdeploy.given import as_optional_path, as_optional_size, as_path
 from segdeploy.releases import USUAL
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from segdeploy.convert.build_engine import Deployed
-    from segdeploy.convert.export import Exported
     from segdeploy.convert.int8.options import CalibrationOptions
     from segdeploy.convert.int8.write import Quantised
     from segdeploy.measure.bench.measure import Measurement
@@ -27,66 +29,42 @@ if TYPE_CHECKING:
 AnyPath = str | PathLike[str]
 
 
+class CalibrationWords(TypedDict, total=False):
+    """The arguments that say on which images INT8 is based, and how its scales are found."""
+
+    images: AnyPath  # without labels
+    dataset: str  # a labelled data set instead, below `root`
+    root: AnyPath
+    split: str
+    mapping: AnyPath
+    recipe: str  # a shipped recipe's name, or a .yaml
+    scales: AnyPath  # a calibration cache or a scales.json: images only judge
+    count: int
+    seed: int
+    method: str
+    percentile: float
+    equalise: str
+    probes: int
+    max_drop: float
+
+
+PATHS = ("images", "root", "mapping", "scales")
+
+
 def silent(step: str, share: float | None = None) -> None:
     """Show no progress."""
-
-
-def export(
-    checkpoint: AnyPath,
-    *,
-    card: str | None = None,
-    size: str | Size | None = None,
-    interface: str = "nvinfer",
-    batch: int | None = 1,
-    fp16: bool = False,
-    revision: str | None = None,
-    output: AnyPath = ".",
-    progress: Callable[[str], None] = silent,
-    **options: str | bool,
-) -> Exported:
-    """Export a checkpoint (a Hub id, a folder, a weights file) as a graph that was compared with PyTorch.
-
-    `batch` None leaves the batch open. `options` are those that the checkpoint's family declares.
-    """
-    from segdeploy.convert.export import export_onnx
-
-    return export_onnx(
-        str(checkpoint) if isinstance(checkpoint, str) else as_path(checkpoint, "checkpoint"),
-        card=card,
-        size=size,
-        interface=interface,
-        batch=batch,
-        fp16=fp16,
-        revision=revision,
-        output=output,
-        progress=progress,
-        **options,
-    )
 
 
 def quantize(
     model: AnyPath,
     *,
-    images: AnyPath | None = None,
-    dataset: str | None = None,
-    root: AnyPath | None = None,
-    split: str | None = None,
-    mapping: AnyPath | None = None,
-    recipe: str | None = None,
-    scales: AnyPath | None = None,
-    count: int | None = None,
-    seed: int | None = None,
-    method: str | None = None,
-    percentile: float | None = None,
-    equalise: str | None = None,
-    probes: int | None = None,
-    max_drop: float | None = None,
     fp16: bool = False,
     card: str | None = None,
     cache_for: str | None = None,
     sensitivity: bool = False,
     output: AnyPath = ".",
     progress: Callable[[str], None] = silent,
+    **calibration: Unpack[CalibrationWords],
 ) -> Quantised:
     """Write a graph in INT8, calibrated and judged on `images` or on a labelled data set."""
     from dataclasses import replace
@@ -96,10 +74,7 @@ def quantize(
     from segdeploy.model.card import read_card
 
     path = as_path(model, "model")
-    options = calibration_options(
-        images, dataset, root, split, mapping, recipe, scales, count, seed, method, percentile, equalise, probes,
-        max_drop,
-    )  # fmt: skip
+    options = calibration_options(calibration)
     with request_for(options, path) as request:
         request = replace(
             request,
@@ -116,20 +91,6 @@ def build_engine(
     *,
     fp16: bool = False,
     int8: bool = False,
-    images: AnyPath | None = None,
-    dataset: str | None = None,
-    root: AnyPath | None = None,
-    split: str | None = None,
-    mapping: AnyPath | None = None,
-    recipe: str | None = None,
-    scales: AnyPath | None = None,
-    count: int | None = None,
-    seed: int | None = None,
-    method: str | None = None,
-    percentile: float | None = None,
-    equalise: str | None = None,
-    probes: int | None = None,
-    max_drop: float | None = None,
     runtime: str | None = None,
     batch: str | None = None,
     target: str | None = None,
@@ -143,6 +104,7 @@ def build_engine(
     card: str | None = None,
     output: AnyPath = ".",
     progress: Callable[..., None] = silent,
+    **calibration: Unpack[CalibrationWords],
 ) -> Deployed:
     """Build an engine of a graph, which is quantised or written in FP16 first where that was asked for.
 
@@ -168,49 +130,21 @@ def build_engine(
         msda=msda,
         card=card,
     )
-    options = calibration_options(
-        images, dataset, root, split, mapping, recipe, scales, count, seed, method, percentile, equalise, probes,
-        max_drop,
-    )  # fmt: skip
+    options = calibration_options(calibration)
     with request_for(options, path) if options.has_source else nullcontext() as quantisation:
         request = DeployRequest(engine, runtime, quantisation)
         return deploy(path, request, output=as_path(output, "output"), progress=progress)
 
 
-def calibration_options(
-    images: AnyPath | None,
-    dataset: str | None,
-    root: AnyPath | None,
-    split: str | None,
-    mapping: AnyPath | None,
-    recipe: str | None,
-    scales: AnyPath | None,
-    count: int | None,
-    seed: int | None,
-    method: str | None,
-    percentile: float | None,
-    equalise: str | None,
-    probes: int | None,
-    max_drop: float | None,
-) -> CalibrationOptions:
+def calibration_options(words: CalibrationWords) -> CalibrationOptions:
     from segdeploy.convert.int8.options import CalibrationOptions
 
-    return CalibrationOptions(
-        images=as_optional_path(images, "images"),
-        dataset=dataset,
-        root=as_optional_path(root, "root"),
-        split=split,
-        mapping=as_optional_path(mapping, "mapping"),
-        recipe=recipe,
-        scales=as_optional_path(scales, "scales"),
-        count=count,
-        seed=seed,
-        method=method,
-        percentile=percentile,
-        equalise=equalise,
-        probes=probes,
-        max_drop=max_drop,
-    )
+    known = CalibrationWords.__annotations__
+    for name in words:
+        if name not in known:
+            raise RequestError(f"{name} is no argument here; known: {', '.join(known)}")
+    paths = {name: as_path(words[name], name) for name in PATHS if words.get(name) is not None}  # type: ignore[literal-required]
+    return CalibrationOptions(**(words | paths))  # type: ignore[arg-type]
 
 
 def evaluate(
@@ -241,7 +175,13 @@ def evaluate(
     from segdeploy.run.session import open_session
 
     mode = Mode(
-        fit, resize, windows, as_optional_size(stride, "stride"), as_optional_size(frame, "frame"), tuple(scales), flip
+        fit,
+        resize,
+        windows,
+        as_optional_size(stride, "stride"),
+        as_optional_size(frame, "frame"),
+        tuple(scales),
+        flip,
     )
     labelled = open_dataset(dataset, as_path(root, "root"), split, as_optional_path(mapping, "mapping"))
     described = read_card(card) if card else None

@@ -16,7 +16,9 @@ def as_path(value: str | PathLike[str], name: str) -> Path:
     except TypeError:
         text = None
     if not isinstance(text, str) or not text:
-        raise RequestError(f"{name} is {value!r}, a {type(value).__name__}; expected a path, as text or a Path")
+        raise RequestError(
+            f"{name} is {value!r}, a {type(value).__name__}; expected a path, as text or a Path"
+        )
     return Path(text)
 
 

@@ -19,6 +19,7 @@ from segdeploy.errors import GraphError, RequestError
 from segdeploy.flavour import Flavour, open_flavour
 from segdeploy.graph.load import Graph, as_graph
 from segdeploy.model.card import ModelCard, read_card
+from segdeploy.model.record import ArtifactRecord
 from segdeploy.prove.material import MOST_IMAGES, images_in
 
 
@@ -28,6 +29,19 @@ class Deployed:
 
     built: Built
     graphs: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.built.path
+
+    @property
+    def record(self) -> ArtifactRecord:
+        return self.built.record
+
+    def __str__(self) -> str:
+        verified = self.record.engine_facts.verified
+        proof = "not compared here" if verified.proof is None else self.record.ledger[-1].agreement_in_words
+        return f"{self.path}: {self.record.precision}, {proof}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import onnx
@@ -23,6 +24,7 @@ except ImportError as error:
 
 from segdeploy import files, networks
 from segdeploy.errors import ExportDisagrees, OutputError, RequestError
+from segdeploy.given import as_optional_size, as_path
 from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
 from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import PRECISION, shares_of
@@ -51,17 +53,20 @@ class Exported:
     record: ArtifactRecord
     agreement: Agreement
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.record.agreement_in_words}"
+
 
 def export_onnx(
     source: str | Path,
     *,
     card: str | None = None,
-    size: Size | None = None,
+    size: str | Size | None = None,
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
     revision: str | None = None,
-    output: Path = Path(),
+    output: str | PathLike[str] = ".",
     command: str = "",
     progress: Progress = lambda step: None,
     **options: str | bool,
@@ -71,6 +76,7 @@ def export_onnx(
     `options` are those that the checkpoint's family declares (`msda`, `any_task` of a Mask2Former); another family's
     are refused.
     """
+    wanted, output = as_optional_size(size, "size"), as_path(output, "output")
     if interface not in INTERFACES:
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
@@ -79,7 +85,7 @@ def export_onnx(
     checkpoint = read_checkpoint(source, revision, options)
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
-    size = size or model_card.size
+    size = wanted or model_card.size
     signature = signature_of(model_card, interface, size, batch, pair.deployed.output)
     name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
     path = output if output.suffix == ".onnx" else output / name
@@ -122,6 +128,9 @@ def export_onnx(
         )
         beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
+
+
+export = export_onnx  # its name at the front door; the older one stays
 
 
 def compared_with(model: ModelProto) -> str:

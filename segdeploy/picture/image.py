@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError, RequestError
+from segdeploy.given import as_path
 from segdeploy.size import Size
 
 Frame = NDArray[np.uint8]  # H×W×3 RGB
@@ -54,8 +56,9 @@ def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
     return found
 
 
-def read_frame(path: Path) -> Frame:
+def read_frame(path: str | PathLike[str]) -> Frame:
     """8-bit RGB, upright: grey, alpha, 16-bit, CMYK and EXIF rotation are resolved while decoding."""
+    path = as_path(path, "path")
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -69,6 +72,8 @@ def read_frame(path: Path) -> Frame:
 
 
 def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") -> tuple[Frame, Geometry]:
+    if not isinstance(frame, np.ndarray):
+        raise ImageError(f"a frame is a uint8 array H×W×3 RGB, got a {type(frame).__name__}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
     height, width = frame.shape[:2]
@@ -104,9 +109,7 @@ def unfit_logits(
     logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
 ) -> LabelMap:
     """Labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, arg-max after."""
-    if geometry.content != size:
-        whole = np.stack([raised(plane, size, align_corners) for plane in logits])
-        logits = whole[(slice(None), *_inside(geometry))]
+    logits = inner_logits(logits, size, geometry, align_corners)
     best = raised(logits[0], geometry.frame, align_corners).copy()
     labels = np.zeros(best.shape, np.uint8)
     for index, plane in enumerate(logits[1:], start=1):  # one plane at a time: never C×H×W floats
@@ -114,6 +117,28 @@ def unfit_logits(
         labels[values > best] = index
         np.maximum(best, values, out=best)
     return labels
+
+
+def inner_logits(
+    logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
+) -> NDArray[np.float32]:
+    """The part of logits C×h×w that a frame fills; without borders they stay as small as they are."""
+    if geometry.content == size:
+        return logits
+    whole = np.stack([raised(plane, size, align_corners) for plane in logits])
+    return whole[(slice(None), *_inside(geometry))]
+
+
+def probabilities_of(
+    logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
+) -> NDArray[np.float32]:
+    """Softmax C×H×W at the frame's size, of logits C×h×w that are raised to it first."""
+    logits = inner_logits(logits, size, geometry, align_corners)
+    large = np.stack([raised(plane, geometry.frame, align_corners) for plane in logits])
+    large -= large.max(axis=0)
+    np.exp(large, out=large)
+    large /= large.sum(axis=0)
+    return large
 
 
 def raised(plane: NDArray[np.float32], size: Size, align_corners: bool) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import OutputError
 from segdeploy.files import write_bytes
+from segdeploy.given import as_path
 from segdeploy.model.labels import Labels
 from segdeploy.picture.image import Frame, LabelMap
 
@@ -19,6 +20,11 @@ from segdeploy.picture.image import Frame, LabelMap
 class Segmentation:
     labels: LabelMap  # H×W class ids, at the frame's own size
     classes: Labels
+
+    def __str__(self) -> str:
+        height, width = self.labels.shape
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.areas().items())
+        return f"{height}x{width}: {shares}"
 
     def areas(self) -> dict[str, float]:
         """Share of the pixels per class that is there, largest first."""
@@ -49,13 +55,15 @@ class Segmentation:
         self.colours_into(canvas)
         return np.asarray(cv2.addWeighted(frame, 1 - alpha, canvas, alpha, 0, dst=canvas), np.uint8)
 
-    def write_overlay(self, path: Path, frame: Frame, alpha: float = 0.55, legend: bool = True) -> None:
+    def write_overlay(
+        self, path: str | PathLike[str], frame: Frame, alpha: float = 0.55, legend: bool = True
+    ) -> None:
         write_image(path, self.overlay(frame, alpha, legend))
 
-    def write_colours(self, path: Path) -> None:
+    def write_colours(self, path: str | PathLike[str]) -> None:
         write_image(path, self.colours())
 
-    def write_ids(self, path: Path) -> None:
+    def write_ids(self, path: str | PathLike[str]) -> None:
         """A grey PNG whose values are the class ids (Cityscapes: train ids)."""
         write_image(path, self.labels)
 
@@ -123,8 +131,9 @@ def darken(box: Frame) -> None:
         cv2.LUT(box, DARKENED, dst=box)
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
     """RGB or grey, in the format of the suffix, whole or not at all."""
+    path = as_path(path, "path")
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     try:
         encoded, data = cv2.imencode(path.suffix, stored)

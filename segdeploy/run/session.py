@@ -6,6 +6,7 @@ Nothing here knows which runtime computes, or which network is inside.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -97,13 +98,34 @@ def open_session(
     return session
 
 
-def segment(session: Session, frame: Frame, how: str = "stretch", kernel: str | None = None) -> Segmentation:
-    """One H×W×3 uint8 RGB frame to its labels, at the frame's own size.
+def segment(
+    session: Session, frame: Frame | str | PathLike[str], how: str = "stretch", kernel: str | None = None
+) -> Segmentation:
+    """One H×W×3 uint8 RGB frame, or an image file, to its labels at the frame's own size.
 
     `kernel` resizes the frame; None takes the one that the model was trained behind. `linear` is the fastest, and what
     DeepStream does.
     """
-    return next(segment_many(session, [frame], how, kernel))
+    return next(segment_many(session, [as_frame(frame)], how, kernel))
+
+
+def probabilities(
+    session: Session, frame: Frame | str | PathLike[str], how: str = "stretch", kernel: str | None = None
+) -> NDArray[np.float32]:
+    """The probability of each class C×H×W of one frame; the graph has to give its logits."""
+    signature = session.signature
+    if signature.interface != "logits":
+        raise RequestError(
+            f"this graph has the interface {signature.interface} and gives labels only; probabilities need"
+            " its logits: export it with --interface logits"
+        )
+    inputs, (geometry,) = fit_batch(session, [as_frame(frame)], how, kernel)
+    logits = from_output(signature, session.run(inputs))[0]
+    return image.probabilities_of(logits, signature.size, geometry, signature.align_corners)
+
+
+def as_frame(frame: Frame | str | PathLike[str]) -> Frame:
+    return image.read_frame(frame) if isinstance(frame, (str, PathLike)) else frame
 
 
 def segment_many(

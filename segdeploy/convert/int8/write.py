@@ -44,6 +44,9 @@ class Quantised:
     def path(self) -> Path:
         return self.graph.path
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.record.verdict}"
+
 
 def write(
     job: Job, calibrated: Calibrated, even: bool, found: Found, sensitivities: list[Sensitivity]

@@ -33,6 +33,13 @@ class Measurement:
     stopped: bool  # by the user, before the time was over
     queries: tuple[Query, ...]
 
+    def __str__(self) -> str:
+        latency = self.timings.latency
+        return (
+            f"batch {self.batch}: {self.images_per_s:.1f} images/s, latency median {latency.median:.2f} ms,"
+            f" p99 {latency.p99:.2f} ms, {self.timings.queries} queries"
+        )
+
     @property
     def images_per_s(self) -> float:
         return self.timings.qps * self.batch

@@ -40,6 +40,13 @@ class Evaluation:
     sums: ImageSums
     interval: Interval  # of the mIoU, over the choice of images
 
+    def __str__(self) -> str:
+        low, high = 100 * self.interval.low, 100 * self.interval.high
+        return (
+            f"{self.dataset}: mIoU {100 * self.scores.miou:.2f} % ({low:.2f} to {high:.2f}),"
+            f" pixel accuracy {100 * self.scores.pixel_accuracy:.2f} %, {len(self.dataset)} images"
+        )
+
 
 @dataclass(frozen=True)
 class Sight:

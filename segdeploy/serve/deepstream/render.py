@@ -33,6 +33,9 @@ class Rendered:
     paths: list[Path]  # in the order in which a reader looks at them
     warnings: list[str]
 
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.paths), *(f"warning: {text}" for text in self.warnings)])
+
 
 def render(request: Request, output: Path) -> Rendered:
     """Writes the folder."""
