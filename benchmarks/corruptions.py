@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from setting import RESULTS, ROOT, replace_block, setting, write_results
 
+from segdeploy.assess.evaluate.corruptions import CATEGORIES, CORRUPTIONS, SEVERITIES, corrupt
 from segdeploy.convert.export import export_onnx
-from segdeploy.measure.evaluate.corruptions import CATEGORIES, CORRUPTIONS, SEVERITIES, corrupt
 from segdeploy.picture.image import find_images, read_frame
 from segdeploy.run.session import Session, open_session, segment
 from segdeploy.size import Size

@@ -16,9 +16,9 @@ import onnx
 import torch
 from setting import RESULTS, setting, write_results
 
+from segdeploy.assess.bench.roofline import floor_of, predicted
 from segdeploy.devices import read_devices
 from segdeploy.graph.cost import cost_of
-from segdeploy.measure.bench.roofline import floor_of, predicted
 from segdeploy.networks.backbones.mit import MitConfig
 from segdeploy.networks.segformer.deployed import DeployedSegformer
 from segdeploy.networks.segformer.plain import Segformer, SegformerConfig

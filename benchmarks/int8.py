@@ -26,6 +26,7 @@ from onnxruntime.quantization import (
 from setting import RESULTS, replace_block, setting, write_results
 
 from segdeploy import scenes
+from segdeploy.assess.evaluate.evaluate import evaluate, whole_image
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.convert.int8.recipe import read_recipe
@@ -33,7 +34,6 @@ from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.layers import layers_of
-from segdeploy.measure.evaluate.evaluate import evaluate, whole_image
 from segdeploy.picture.image import fit, read_frame
 from segdeploy.run.io import to_input
 from segdeploy.run.session import open_session

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from segdeploy.assess.bench.roofline import Achieved, read_achieved
+from segdeploy.assess.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 from segdeploy.devices import read_devices
-from segdeploy.measure.bench.roofline import Achieved, read_achieved
-from segdeploy.measure.report.charts import bars, curves, pareto, roofline, standing_alone, waterfall
 
 HERE = Path(__file__).resolve().parent
 Facts = dict[str, Any]

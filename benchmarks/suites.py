@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from setting import RESULTS, ROOT
 
-from segdeploy.measure.bench.jetson import open_board
-from segdeploy.measure.bench.nvml import open_gpu
+from segdeploy.assess.bench.jetson import open_board
+from segdeploy.assess.bench.nvml import open_gpu
 
 SUITES = ROOT / "benchmarks" / "suites"
 

@@ -11,12 +11,12 @@ from segdeploy.version import __version__
 
 if TYPE_CHECKING:
     from segdeploy.api import build_engine, evaluate, measure, quantize, render_deepstream
+    from segdeploy.assess.bench.measure import Measurement
+    from segdeploy.assess.evaluate.evaluate import Evaluation
     from segdeploy.convert.build_engine import Deployed
     from segdeploy.convert.export import Exported, export, export_onnx
     from segdeploy.convert.int8.write import Quantised
     from segdeploy.errors import SegdeployError
-    from segdeploy.measure.bench.measure import Measurement
-    from segdeploy.measure.evaluate.evaluate import Evaluation
     from segdeploy.model.card import ModelCard, read_card
     from segdeploy.model.record import ArtifactRecord
     from segdeploy.picture.image import read_frame
@@ -39,9 +39,9 @@ _HOME = {
     "Deployed": "convert.build_engine",
     "DeviceArray": "run.device_array",
     "DeviceSession": "run.session",
-    "Evaluation": "measure.evaluate.evaluate",
+    "Evaluation": "assess.evaluate.evaluate",
     "Exported": "convert.export",
-    "Measurement": "measure.bench.measure",
+    "Measurement": "assess.bench.measure",
     "ModelCard": "model.card",
     "Quantised": "convert.int8.write",
     "Rendered": "serve.deepstream.render",

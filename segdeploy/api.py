@@ -18,11 +18,11 @@ from segdeploy.releases import USUAL
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from segdeploy.assess.bench.measure import Measurement
+    from segdeploy.assess.evaluate.evaluate import Evaluation
     from segdeploy.convert.build_engine import Deployed
     from segdeploy.convert.int8.options import CalibrationOptions
     from segdeploy.convert.int8.write import Quantised
-    from segdeploy.measure.bench.measure import Measurement
-    from segdeploy.measure.evaluate.evaluate import Evaluation
     from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
 
@@ -74,7 +74,7 @@ def quantize(
     from segdeploy.model.card import read_card
 
     path = as_path(model, "model")
-    options = calibration_options(calibration)
+    options = options_of_words(calibration)
     with request_for(options, path) as request:
         request = replace(
             request,
@@ -130,13 +130,13 @@ def build_engine(
         msda=msda,
         card=card,
     )
-    options = calibration_options(calibration)
+    options = options_of_words(calibration)
     with request_for(options, path) if options.has_source else nullcontext() as quantisation:
         request = DeployRequest(engine, runtime, quantisation)
         return deploy(path, request, output=as_path(output, "output"), progress=progress)
 
 
-def calibration_options(words: CalibrationWords) -> CalibrationOptions:
+def options_of_words(words: CalibrationWords) -> CalibrationOptions:
     from segdeploy.convert.int8.options import CalibrationOptions
 
     known = CalibrationWords.__annotations__
@@ -168,9 +168,9 @@ def evaluate(
     progress: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a graph or an engine over a labelled data set, as papers report it."""
+    from segdeploy.assess.evaluate.evaluate import evaluate as score
+    from segdeploy.assess.evaluate.modes import Mode
     from segdeploy.datasets.layouts import open_dataset
-    from segdeploy.measure.evaluate.evaluate import evaluate as score
-    from segdeploy.measure.evaluate.modes import Mode
     from segdeploy.model.card import read_card
     from segdeploy.run.session import open_session
 
@@ -207,10 +207,10 @@ def measure(
     streams: int = 1,
 ) -> Measurement:
     """Time a graph, an engine or a checkpoint as trtexec would; `batch` None takes the model's own."""
-    from segdeploy.measure.bench.measure import measure as time_session
-    from segdeploy.measure.bench.measure import usual_batches
-    from segdeploy.measure.bench.models import ModelOptions, open_model
-    from segdeploy.measure.bench.modes import make_plan
+    from segdeploy.assess.bench.measure import measure as time_session
+    from segdeploy.assess.bench.measure import usual_batches
+    from segdeploy.assess.bench.models import ModelOptions, open_model
+    from segdeploy.assess.bench.modes import make_plan
 
     plan = make_plan(transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s)
     opened = open_model(str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph))

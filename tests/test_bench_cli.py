@@ -9,12 +9,12 @@ import torch
 from bench_fakes import DeviceSession, HostSession
 
 from segdeploy import scenes
+from segdeploy.assess.bench import models
+from segdeploy.assess.bench.meter import Reading
+from segdeploy.assess.bench.results import SCHEMA, read_results
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
-from segdeploy.measure.bench import models
-from segdeploy.measure.bench.meter import Reading
-from segdeploy.measure.bench.results import SCHEMA, read_results
 from segdeploy.version import __version__
 
 QUICK = ["--duration", "0.01", "--warmup", "1"]
@@ -293,7 +293,7 @@ def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkey
         def read(self):
             return Reading(40.0, 1400, 1770, 60, ("power cap",))
 
-    monkeypatch.setattr("segdeploy.measure.bench.nvml.open_gpu", Gpu)
+    monkeypatch.setattr("segdeploy.assess.bench.nvml.open_gpu", Gpu)
     model = instead(DeviceSession())
     arguments = ["bench", model, "--duration", "0.1", "--reference"]
     assert main(arguments) == 0
@@ -309,7 +309,7 @@ def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkey
         assert f"│ {row} " in said
     assert "1400–1400 of 1770" in said
     assert "A2: 230 FPS at batch 16" in said
-    monkeypatch.setattr("segdeploy.measure.bench.nvml.open_gpu", lambda: None)
+    monkeypatch.setattr("segdeploy.assess.bench.nvml.open_gpu", lambda: None)
     assert main([*arguments[:-1], "--provider", "cuda"]) == 0
     said = capsys.readouterr().out
     assert "the GPU's power, clocks and memory are not measured: pip install 'segdeploy[cuda]'\n" in said

@@ -3,9 +3,8 @@ import itertools
 import pytest
 from bench_fakes import DeviceSession, HostSession
 
-from segdeploy.errors import RequestError
-from segdeploy.measure.bench import compare as module
-from segdeploy.measure.bench.compare import (
+from segdeploy.assess.bench import compare as module
+from segdeploy.assess.bench.compare import (
     as_markdown,
     compare,
     demand_alike,
@@ -14,8 +13,9 @@ from segdeploy.measure.bench.compare import (
     told_apart,
     turn_ms,
 )
-from segdeploy.measure.bench.models import Opened
-from segdeploy.measure.bench.modes import Plan
+from segdeploy.assess.bench.models import Opened
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.errors import RequestError
 from segdeploy.size import Size
 
 QUICK = Plan(warm_up_ms=0, duration_s=0.01)

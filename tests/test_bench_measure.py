@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from bench_fakes import DeviceSession, HostSession
 
+from segdeploy.assess.bench.measure import demand_batches, measure, pictures, usual_batches
+from segdeploy.assess.bench.meter import Reading
+from segdeploy.assess.bench.modes import Plan, make_plan
+from segdeploy.assess.bench.timing_host import lanes_of
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.measure import demand_batches, measure, pictures, usual_batches
-from segdeploy.measure.bench.meter import Reading
-from segdeploy.measure.bench.modes import Plan, make_plan
-from segdeploy.measure.bench.timing_host import lanes_of
 from segdeploy.run.session import open_session
 from segdeploy.run.timing import Modes, Timed
 

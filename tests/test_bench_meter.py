@@ -8,10 +8,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from fake_cuda import COMPILER
 
-from segdeploy.measure.bench import nvml
-from segdeploy.measure.bench.jetson import JetsonBoard
-from segdeploy.measure.bench.meter import Before, Meter, Reading, forget_peak, mean_watts, resident
-from segdeploy.measure.bench.nvml import open_gpu
+from segdeploy.assess.bench import nvml
+from segdeploy.assess.bench.jetson import JetsonBoard
+from segdeploy.assess.bench.meter import Before, Meter, Reading, forget_peak, mean_watts, resident
+from segdeploy.assess.bench.nvml import open_gpu
 
 
 class NotSupported(Exception):
@@ -116,7 +116,7 @@ GIVES_OF(nvmlDeviceGetTemperature, kind == 0 ? 66 : 0)
 int nvmlDeviceGetTotalEnergyConsumption(void *gpu, unsigned long long *found) { return 3; }
 """
 SAY = """
-from segdeploy.measure.bench import nvml
+from segdeploy.assess.bench import nvml
 nvml.ask_driver = lambda: {"gpus": [{"bus_id": "0000:01:00.0"}]}
 gpu = nvml.open_gpu()
 print([gpu.name(), gpu.driver(), gpu.memory_in_use(), gpu.energy_joules(), gpu.read()])

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from segdeploy import scenes
+from segdeploy.assess.bench.pytorch import open_eager, ran
+from segdeploy.assess.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.pytorch import open_eager, ran
-from segdeploy.measure.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.prove.agreement import compare_logits
 from segdeploy.run.device_lane import start_of_time
 from segdeploy.run.io import to_input

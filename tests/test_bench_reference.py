@@ -2,9 +2,9 @@
 
 import pytest
 
+from segdeploy.assess.bench.reference import beside, read_references, spelled
 from segdeploy.devices import device_called, read_devices
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.reference import beside, read_references, spelled
 
 
 @pytest.fixture

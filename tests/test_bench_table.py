@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from segdeploy.measure.bench.measure import Measurement
-from segdeploy.measure.bench.meter import MemoryUse, Power
-from segdeploy.measure.bench.table import measurements_shown
-from segdeploy.measure.bench.timings import summarise
+from segdeploy.assess.bench.measure import Measurement
+from segdeploy.assess.bench.meter import MemoryUse, Power
+from segdeploy.assess.bench.table import measurements_shown
+from segdeploy.assess.bench.timings import summarise
 from segdeploy.run.timing import Query
 
 

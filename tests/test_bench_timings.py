@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segdeploy.measure.bench.timings import (
+from segdeploy.assess.bench.timings import (
     counted,
     export_times,
     median,

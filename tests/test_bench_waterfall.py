@@ -7,9 +7,8 @@ import pytest
 from bench_fakes import DeviceSession, HostSession
 
 from segdeploy import scenes
-from segdeploy.errors import RequestError, VideoError
-from segdeploy.measure.bench.modes import Plan
-from segdeploy.measure.bench.waterfall import (
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.waterfall import (
     MEANT,
     STAGES,
     Stopwatch,
@@ -18,6 +17,7 @@ from segdeploy.measure.bench.waterfall import (
     open_road,
     summarise_stages,
 )
+from segdeploy.errors import RequestError, VideoError
 from segdeploy.picture import image
 from segdeploy.picture.video_writing import ClipWriter
 from segdeploy.run.io import from_output, to_input

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segdeploy.measure.report.charts import (
+from segdeploy.assess.report.charts import (
     SERIES,
     bars,
     curves,

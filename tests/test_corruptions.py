@@ -3,8 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from segdeploy.errors import ImageError, RequestError
-from segdeploy.measure.evaluate.corruptions import (
+from segdeploy.assess.evaluate.corruptions import (
     CATEGORIES,
     CORRUPTIONS,
     SEVERITIES,
@@ -12,6 +11,7 @@ from segdeploy.measure.evaluate.corruptions import (
     corrupt,
     robustness_table,
 )
+from segdeploy.errors import ImageError, RequestError
 from segdeploy.scenes import make_scene
 
 SCENES = [make_scene(seed, 192, 384).image for seed in (3, 11)]

@@ -83,7 +83,7 @@ for name in {MODULES}:
         "segdeploy.convert.int8.search",
         "segdeploy.convert.int8.write",
         "segdeploy.demo",
-        "segdeploy.measure.bench.pytorch",
+        "segdeploy.assess.bench.pytorch",
         "segdeploy.networks.checkpoints",
         "segdeploy.prove.against_pytorch",
         "segdeploy.prove.golden",

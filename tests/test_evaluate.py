@@ -9,11 +9,11 @@ import pytest
 from conftest import write_checkpoint
 
 from segdeploy import scenes
+from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, key_of, look, whole_image
+from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.cli import main
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, ImageError, RequestError
-from segdeploy.measure.evaluate.evaluate import Unfinished, evaluate, key_of, look, whole_image
-from segdeploy.measure.evaluate.robustness import Spoilt
 from segdeploy.model.labels import read_labels
 from segdeploy.picture.image import read_frame
 from segdeploy.prove.confusion import Confusion
@@ -236,7 +236,7 @@ def test_the_verb_prints_json(models, root, tmp_path, capsys):
 
 
 def test_the_verb_goes_on_after_a_stop(models, root, tmp_path, capsys, monkeypatch):
-    from segdeploy.measure.evaluate import modes as module
+    from segdeploy.assess.evaluate import modes as module
 
     where = (models[0], "--dataset", "cityscapes", "--root", root)
     assert run(*where, "--json", "-") == 0
@@ -294,7 +294,7 @@ def test_windows_need_logits(models, root, refused):
     ],
 )
 def test_corruptions_are_looked_at_before_the_scoring(flags, words, models, root, refused, monkeypatch):
-    from segdeploy.measure.evaluate import models as module
+    from segdeploy.assess.evaluate import models as module
 
     monkeypatch.setattr(module, "evaluate", lambda *a, **k: pytest.fail("scored first"))
     assert words in refused(models[0], "--dataset", "cityscapes", "--root", root, *flags)
@@ -315,7 +315,7 @@ def test_spoilt_frames_are_scored_in_a_table(models, root, capsys):
 
 
 def test_spoilt_frames_go_on_after_a_stop(models, root, tmp_path, capsys, monkeypatch):
-    from segdeploy.measure.evaluate import modes as module
+    from segdeploy.assess.evaluate import modes as module
 
     out = tmp_path / "out"
     where = (models[0], "--dataset", "cityscapes", "--root", root, "--limit", "3", "--worst", "0")
@@ -357,7 +357,7 @@ def test_spoilt_scores_of_another_evaluation_are_refused(tmp_path):
 
 
 def test_a_stop_at_the_second_model_keeps_the_first(models, root, tmp_path, capsys, monkeypatch):
-    from segdeploy.measure.evaluate import modes as module
+    from segdeploy.assess.evaluate import modes as module
 
     where = (*models, "--dataset", "cityscapes", "--root", root, "-o", tmp_path / "out", "--worst", "0")
     plain, left = module.whole_image, iter((6, 1))

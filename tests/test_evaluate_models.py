@@ -7,11 +7,11 @@ import pytest
 from conftest import write_checkpoint
 
 from segdeploy import scenes
+from segdeploy.assess.evaluate.evaluate import evaluate, whole_image
+from segdeploy.assess.evaluate.models import EvaluationRequest, evaluate_models, tell_apart
+from segdeploy.assess.evaluate.modes import Mode
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, RequestError
-from segdeploy.measure.evaluate.evaluate import evaluate, whole_image
-from segdeploy.measure.evaluate.models import EvaluationRequest, evaluate_models, tell_apart
-from segdeploy.measure.evaluate.modes import Mode
 from segdeploy.model.labels import read_labels
 from segdeploy.run.session import open_session
 

@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from segdeploy import scenes
-from segdeploy.datasets.layouts import open_dataset
-from segdeploy.measure.evaluate.evaluate import Evaluation, Sight
-from segdeploy.measure.evaluate.report import (
+from segdeploy.assess.evaluate.evaluate import Evaluation, Sight
+from segdeploy.assess.evaluate.report import (
     WRONG,
     as_json,
     draw_classes,
@@ -20,7 +19,8 @@ from segdeploy.measure.evaluate.report import (
     tables,
     write_pictures,
 )
-from segdeploy.measure.evaluate.scores import ImageSums, Interval, Scores
+from segdeploy.assess.evaluate.scores import ImageSums, Interval, Scores
+from segdeploy.datasets.layouts import open_dataset
 from segdeploy.model.labels import generated_labels, read_labels
 
 THREE = generated_labels(["road", "sky", "tram"])

@@ -14,10 +14,10 @@ from conftest import CLASSES
 from strided_family import MEAN, SIZE, STD, STRIDED
 
 from segdeploy import networks
+from segdeploy.assess.evaluate.windows import sliding_window
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import CheckpointError, DeepStreamError, RequestError
-from segdeploy.measure.evaluate.windows import sliding_window
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Marks, Output, reduced
 from segdeploy.run.session import open_session, segment

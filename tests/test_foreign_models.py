@@ -12,9 +12,9 @@ import yaml
 from conftest import CLASSES
 from onnx import TensorProto, helper
 
+from segdeploy.assess.evaluate.windows import sliding_window
 from segdeploy.cli import main
 from segdeploy.errors import GraphError
-from segdeploy.measure.evaluate.windows import sliding_window
 from segdeploy.model.card import read_card
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.signature import ONE_SCALE, TensorFacts, read_signature

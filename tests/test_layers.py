@@ -21,7 +21,7 @@ LEVELS = [
     {"datasets"},
     {"run"},
     {"prove"},
-    {"convert", "train", "measure", "serve"},
+    {"convert", "train", "assess", "serve"},
     {"api", "demo", "doctor"},
     {"cli"},
     {"__main__"},

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from segdeploy.assess.bench.measure import measure, pictures
+from segdeploy.assess.bench.modes import Plan
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.measure import measure, pictures
-from segdeploy.measure.bench.modes import Plan
 from segdeploy.run.ort_gpu import OrtDeviceSession
 from segdeploy.run.timing import Modes, Timed
 

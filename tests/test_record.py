@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from segdeploy.assess.report import accuracy, environment, precisions
+from segdeploy.assess.report.findings import Findings
 from segdeploy.cli.inspect_engine import lines
 from segdeploy.cli.words import probes_in_words, step_in_words
 from segdeploy.errors import EngineError, GraphError, SegdeployError
 from segdeploy.files import digest_of
-from segdeploy.measure.report import accuracy, environment, precisions
-from segdeploy.measure.report.findings import Findings
 from segdeploy.model.engine import EngineOptions, EngineProof, Profile, Sampling, Verified
 from segdeploy.model.record import (
     ArtifactRecord,

@@ -10,10 +10,10 @@ import pytest
 from browser import Page, find_chromium
 
 from segdeploy import scenes
+from segdeploy.assess.report import accuracy, charts, write_report
+from segdeploy.assess.report.findings import look_into
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
-from segdeploy.measure.report import accuracy, charts, write_report
-from segdeploy.measure.report.findings import look_into
 from segdeploy.model.record import LedgerStep, WorstClass, record_path
 
 HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from segdeploy.assess.bench.roofline import floor_of, predicted, read_achieved
 from segdeploy.devices import (
     Figure,
     KnownDevice,
@@ -14,7 +15,6 @@ from segdeploy.devices import (
 )
 from segdeploy.errors import RequestError
 from segdeploy.graph.cost import Cost, Kernel
-from segdeploy.measure.bench.roofline import floor_of, predicted, read_achieved
 from segdeploy.shipped import folder
 
 # 1 TFLOPS in FP16, 4 at eight bits, 1 GB/s

@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 from test_doctor import Described
 
+from segdeploy.assess.bench import models, pytorch, results
+from segdeploy.assess.bench.models import ModelOptions, on_gpu, open_model
 from segdeploy.cli import arguments, main, parser
 from segdeploy.doctor import diagnose
 from segdeploy.errors import GraphError, MissingExtra, RequestError
-from segdeploy.measure.bench import models, pytorch, results
-from segdeploy.measure.bench.models import ModelOptions, on_gpu, open_model
 from segdeploy.model.signature import INTERFACES
 from segdeploy.picture import image
 from segdeploy.run import runtimes

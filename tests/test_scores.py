@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
+from segdeploy.assess.evaluate.scores import ImageSums, Scores, bootstrap_mious, delta, interval_of
 from segdeploy.datasets.layouts import open_dataset
-from segdeploy.measure.evaluate.scores import ImageSums, Scores, bootstrap_mious, delta, interval_of
 from segdeploy.model.labels import generated_labels, read_labels
 from segdeploy.prove.confusion import count_pairs
 

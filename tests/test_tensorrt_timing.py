@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_tensorrt_session import brightest, frames_of, machine  # noqa: F401 # a fixture
 
+from segdeploy.assess.bench.measure import measure
+from segdeploy.assess.bench.modes import make_plan
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.measure import measure
-from segdeploy.measure.bench.modes import make_plan
 from segdeploy.run.tensorrt.session import TensorrtSession
 from segdeploy.run.timing import Modes, Timed
 

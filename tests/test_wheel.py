@@ -34,7 +34,7 @@ def test_only_segdeploy_is_installed(wheel: Path) -> None:
     shipped = "segdeploy/shipped_data/benchmarks"
     for name in (f"{shipped}/devices.yaml", f"{shipped}/reference/ngc-segformer-cityscapes.yaml"):
         assert name in names
-    assert {"segdeploy/measure/report/page.css", "segdeploy/measure/report/page.js"} <= set(names)
+    assert {"segdeploy/assess/report/page.css", "segdeploy/assess/report/page.js"} <= set(names)
     assert {f"segdeploy/serve/stream/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import write_checkpoint
 
-from segdeploy.errors import ImageError, RequestError
-from segdeploy.measure.evaluate.windows import (
+from segdeploy.assess.evaluate.windows import (
     multi_scale,
     scaled_size,
     sliding_window,
@@ -17,6 +16,7 @@ from segdeploy.measure.evaluate.windows import (
     visits,
     window_logits,
 )
+from segdeploy.errors import ImageError, RequestError
 from segdeploy.run.session import open_session, segment
 from segdeploy.size import Size
 

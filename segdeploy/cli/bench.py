@@ -16,10 +16,10 @@ from segdeploy.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from segdeploy.measure.bench.measure import Measurement
-    from segdeploy.measure.bench.meter import Sensors
-    from segdeploy.measure.bench.models import ModelOptions, Opened
-    from segdeploy.measure.bench.modes import Plan
+    from segdeploy.assess.bench.measure import Measurement
+    from segdeploy.assess.bench.meter import Sensors
+    from segdeploy.assess.bench.models import ModelOptions, Opened
+    from segdeploy.assess.bench.modes import Plan
 
 STOPPED = 130
 
@@ -102,10 +102,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.measure.bench.jetson import open_board
-    from segdeploy.measure.bench.models import on_gpu
-    from segdeploy.measure.bench.nvml import open_gpu
-    from segdeploy.measure.bench.results import results_of, setting, spelled, write_results
+    from segdeploy.assess.bench.jetson import open_board
+    from segdeploy.assess.bench.models import on_gpu
+    from segdeploy.assess.bench.nvml import open_gpu
+    from segdeploy.assess.bench.results import results_of, setting, spelled, write_results
 
     plan, opening, batches = demand(arguments)
     models = [arguments.model, *(arguments.compare or [])]
@@ -140,10 +140,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int] | None]:
+    from segdeploy.assess.bench.models import ModelOptions, demand_used
+    from segdeploy.assess.bench.modes import make_plan
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
-    from segdeploy.measure.bench.models import ModelOptions, demand_used
-    from segdeploy.measure.bench.modes import make_plan
 
     batches: list[int] | None = arguments.batch
     several = batches is not None and len(batches) > 1
@@ -188,9 +188,9 @@ def parse_batches(text: str) -> list[int]:
 
 
 def export(measurements: list[Measurement], plan: Plan, path: Path) -> None:
+    from segdeploy.assess.bench.results import spelled
+    from segdeploy.assess.bench.timings import export_times
     from segdeploy.files import write_text
-    from segdeploy.measure.bench.results import spelled
-    from segdeploy.measure.bench.timings import export_times
 
     (measurement,) = measurements
     write_text(path, spelled(export_times(measurement.queries, plan.warm_up_ms)))
@@ -205,9 +205,9 @@ class Bench:
         self.stopped = False
 
     def measured(self, model: str, batches: list[int] | None) -> dict[str, Any]:
-        from segdeploy.measure.bench.measure import demand_batches, measure, usual_batches
-        from segdeploy.measure.bench.meter import Before
-        from segdeploy.measure.bench.table import how_it_ran, measurements_shown
+        from segdeploy.assess.bench.measure import demand_batches, measure, usual_batches
+        from segdeploy.assess.bench.meter import Before
+        from segdeploy.assess.bench.table import how_it_ran, measurements_shown
 
         before = Before.look(self.sensors)
         opened = self.open(model)
@@ -239,7 +239,7 @@ class Bench:
         return {"measurements": measurements}
 
     def refer(self, device: str | None, measurements: list[Measurement]) -> None:
-        from segdeploy.measure.bench.reference import spelled
+        from segdeploy.assess.bench.reference import spelled
 
         if device is None:
             self.say(
@@ -250,9 +250,9 @@ class Bench:
             self.say(line)
 
     def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:
-        from segdeploy.measure.bench.compare import as_markdown, compare, demand_alike
-        from segdeploy.measure.bench.measure import demand_batches, usual_batches
-        from segdeploy.measure.bench.table import how_it_ran
+        from segdeploy.assess.bench.compare import as_markdown, compare, demand_alike
+        from segdeploy.assess.bench.measure import demand_batches, usual_batches
+        from segdeploy.assess.bench.table import how_it_ran
 
         for model in models:
             self.open(model)
@@ -280,8 +280,8 @@ class Bench:
         return {"comparisons": comparisons}
 
     def end_to_end(self, model: str, source: Path) -> dict[str, Any]:
-        from segdeploy.measure.bench.table import waterfall_shown
-        from segdeploy.measure.bench.waterfall import measure_end_to_end
+        from segdeploy.assess.bench.table import waterfall_shown
+        from segdeploy.assess.bench.waterfall import measure_end_to_end
 
         opened = self.open(model)
         self.announce(f"{opened.name}, end to end: {self.plan.duration_s:g} s")
@@ -298,7 +298,7 @@ class Bench:
         return {"waterfall": waterfall}
 
     def open(self, model: str) -> Opened:
-        from segdeploy.measure.bench.models import open_model
+        from segdeploy.assess.bench.models import open_model
 
         self.announce(f"opening {model}")
         self.models.append(open_model(model, self.opening))

@@ -84,13 +84,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.assess.evaluate.corruptions import CORRUPTIONS, SEVERITIES
+    from segdeploy.assess.evaluate.models import EvaluationRequest, evaluate_models
+    from segdeploy.assess.evaluate.modes import Mode
+    from segdeploy.assess.evaluate.report import robustness_shown, tables
     from segdeploy.cli.console import counted, show_tables
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.errors import RequestError
-    from segdeploy.measure.evaluate.corruptions import CORRUPTIONS, SEVERITIES
-    from segdeploy.measure.evaluate.models import EvaluationRequest, evaluate_models
-    from segdeploy.measure.evaluate.modes import Mode
-    from segdeploy.measure.evaluate.report import robustness_shown, tables
     from segdeploy.model.card import read_card
 
     if arguments.severities and not arguments.corruptions:

@@ -100,11 +100,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
     """In place of the other facts: it is long."""
+    from segdeploy.assess.bench.roofline import floor_of, predicted
     from segdeploy.cli.console import show_tables
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
     from segdeploy.graph.cost import cost_of
-    from segdeploy.measure.bench.roofline import floor_of, predicted
 
     if arguments.measured is not None and not arguments.device:
         raise RequestError(f"--measured {arguments.measured} needs the --device it was measured on")

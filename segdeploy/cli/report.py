@@ -12,8 +12,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.assess.report import write_report
     from segdeploy.errors import RequestError
-    from segdeploy.measure.report import write_report
 
     output = arguments.output or arguments.folder / "report.html"
     if output.suffix not in (".html", ".htm"):

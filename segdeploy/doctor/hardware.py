@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from segdeploy.assess.bench.jetson import CLOCKS
 from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, cuda
 from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
 from segdeploy.doctor.machine import Machine
 from segdeploy.doctor.survey import Survey, dotted, numbers
-from segdeploy.measure.bench.jetson import CLOCKS
 from segdeploy.releases import Numbers
 
 GIB = 2**30

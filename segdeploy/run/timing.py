@@ -1,6 +1,6 @@
 """The protocol of a session that can say how long each part of a query took on its device.
 
-Sessions on the host offer nothing of this: they are timed from outside (segdeploy.measure.bench.timing_host).
+Sessions on the host offer nothing of this: they are timed from outside (segdeploy.assess.bench.timing_host).
 """
 
 from __future__ import annotations

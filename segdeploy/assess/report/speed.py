@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segdeploy.measure.report.charts import curves, waterfall
-from segdeploy.measure.report.findings import Findings
-from segdeploy.measure.report.markup import code, heading, missing, paragraph, table
+from segdeploy.assess.report.charts import curves, waterfall
+from segdeploy.assess.report.findings import Findings
+from segdeploy.assess.report.markup import code, heading, missing, paragraph, table
 
 MEASURED = ("batch", "images/s", "median, ms", "p90", "p95", "p99", "min", "max", "queries", "J per image")
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from segdeploy.assess.bench.measure import demand_batches, pictures
+from segdeploy.assess.bench.models import Opened
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.timing_host import lanes_of
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.measure import demand_batches, pictures
-from segdeploy.measure.bench.models import Opened
-from segdeploy.measure.bench.modes import Plan
-from segdeploy.measure.bench.timing_host import lanes_of
 from segdeploy.run.timing import Lane
 
 TURN_MS = 20.0

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from segdeploy.assess.evaluate.evaluate import Unfinished, spelled
 from segdeploy.errors import EvaluationError
 from segdeploy.files import write_text
-from segdeploy.measure.evaluate.evaluate import Unfinished, spelled
 
 SCHEMA = 1  # also of what the corruptions are: a change of theirs makes older scores worthless
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segdeploy.measure.bench.meter import Reading, text_of
+from segdeploy.assess.bench.meter import Reading, text_of
 
 WHOLE = "VDD_IN"
 UNCONNECTED = "NC"

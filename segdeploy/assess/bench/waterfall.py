@@ -18,9 +18,9 @@ from typing import Protocol, TypeVar
 import cv2
 import numpy as np
 
+from segdeploy.assess.bench.modes import ITERATIONS, Plan
+from segdeploy.assess.bench.timings import median, percentile
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.modes import ITERATIONS, Plan
-from segdeploy.measure.bench.timings import median, percentile
 from segdeploy.picture import image
 from segdeploy.picture.image import IMAGE_SUFFIXES, WRITTEN, Frame, find_images, read_frame
 from segdeploy.picture.video_reading import TimedFrame, Video

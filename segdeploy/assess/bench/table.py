@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from segdeploy.measure.bench.measure import Measurement
-from segdeploy.measure.bench.modes import Plan
-from segdeploy.measure.bench.timings import Summary
-from segdeploy.measure.bench.waterfall import MEANT, Waterfall
+from segdeploy.assess.bench.measure import Measurement
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.timings import Summary
+from segdeploy.assess.bench.waterfall import MEANT, Waterfall
 
 MIB = 1 << 20
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segdeploy.assess.bench.results import SCHEMA as BENCH_SCHEMA
+from segdeploy.assess.evaluate.report import SCHEMA as EVALUATION_SCHEMA
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.results import SCHEMA as BENCH_SCHEMA
-from segdeploy.measure.evaluate.report import SCHEMA as EVALUATION_SCHEMA
 from segdeploy.model.record import ArtifactRecord, read_record_file
 
 SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from segdeploy.measure.evaluate.evaluate import Evaluation, Sight
-from segdeploy.measure.evaluate.scores import Delta, Scores, delta
+from segdeploy.assess.evaluate.evaluate import Evaluation, Sight
+from segdeploy.assess.evaluate.scores import Delta, Scores, delta
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.picture.segmentation import write_image
 from segdeploy.version import __version__

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from segdeploy.assess.bench.compare import Comparison
+from segdeploy.assess.bench.measure import Measurement
+from segdeploy.assess.bench.meter import Sensors, text_of
+from segdeploy.assess.bench.models import Opened, version_of
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.waterfall import Waterfall
 from segdeploy.errors import RequestError
 from segdeploy.files import write_text
-from segdeploy.measure.bench.compare import Comparison
-from segdeploy.measure.bench.measure import Measurement
-from segdeploy.measure.bench.meter import Sensors, text_of
-from segdeploy.measure.bench.models import Opened, version_of
-from segdeploy.measure.bench.modes import Plan
-from segdeploy.measure.bench.waterfall import Waterfall
 from segdeploy.run.runtimes import packages_of_runtimes
 from segdeploy.version import __version__
 

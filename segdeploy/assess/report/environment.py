@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segdeploy.measure.report.findings import Findings
-from segdeploy.measure.report.markup import code, heading, table
+from segdeploy.assess.report.findings import Findings
+from segdeploy.assess.report.markup import code, heading, table
 
 
 def tables(findings: Findings) -> Sequence[str]:

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.assess.evaluate.scores import ImageSums, Interval, Scores, bootstrap_mious, interval_of
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.reading import read_pair
 from segdeploy.errors import EvaluationError, OutputError, RequestError
 from segdeploy.files import make_folder
-from segdeploy.measure.evaluate.scores import ImageSums, Interval, Scores, bootstrap_mious, interval_of
 from segdeploy.model.labels import Labels
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.prove.confusion import count_pairs

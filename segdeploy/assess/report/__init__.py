@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segdeploy.assess.report.findings import look_into
+from segdeploy.assess.report.page import page_of
 from segdeploy.files import write_text
-from segdeploy.measure.report.findings import look_into
-from segdeploy.measure.report.page import page_of
 
 
 def write_report(folder: Path, output: Path) -> Path:

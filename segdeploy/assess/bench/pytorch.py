@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingExtra("torch", "export", "running a checkpoint") from error
 
 from segdeploy import networks
-from segdeploy.measure.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
+from segdeploy.assess.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import WithInterface, card_of, signature_of

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from segdeploy.measure.report.charts import bars
-from segdeploy.measure.report.findings import Findings, Found, worst_frames
-from segdeploy.measure.report.markup import (
+from segdeploy.assess.report.charts import bars
+from segdeploy.assess.report.findings import Findings, Found, worst_frames
+from segdeploy.assess.report.markup import (
     details,
     figure,
     heading,
@@ -20,7 +20,7 @@ from segdeploy.measure.report.markup import (
     signed,
     table,
 )
-from segdeploy.measure.report.pictures import embedded, panels_of
+from segdeploy.assess.report.pictures import embedded, panels_of
 from segdeploy.model.record import LedgerStep
 
 MOST_FRAMES = 6  # of a model, so that the page can be mailed

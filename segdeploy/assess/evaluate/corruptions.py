@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.assess.evaluate.textures import Floats, cloud, frosted_pane
 from segdeploy.errors import ImageError, RequestError
-from segdeploy.measure.evaluate.textures import Floats, cloud, frosted_pane
 from segdeploy.picture.image import Frame
 from segdeploy.size import SMALLEST
 

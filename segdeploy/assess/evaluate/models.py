@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segdeploy.assess.evaluate.corruptions import SEVERITIES, demand_corruption, robustness_table
+from segdeploy.assess.evaluate.evaluate import Evaluation, Predict, Unfinished, evaluate, key_of, look
+from segdeploy.assess.evaluate.modes import Mode, spoilt
+from segdeploy.assess.evaluate.report import as_json, write_pictures
+from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of, make_folder, write_text
 from segdeploy.graph.load import read_graph
-from segdeploy.measure.evaluate.corruptions import SEVERITIES, demand_corruption, robustness_table
-from segdeploy.measure.evaluate.evaluate import Evaluation, Predict, Unfinished, evaluate, key_of, look
-from segdeploy.measure.evaluate.modes import Mode, spoilt
-from segdeploy.measure.evaluate.report import as_json, write_pictures
-from segdeploy.measure.evaluate.robustness import Spoilt
 from segdeploy.model.card import ModelCard
 from segdeploy.model.labels import Labels
 from segdeploy.model.signature import Signature

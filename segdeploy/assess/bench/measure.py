@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy import scenes
+from segdeploy.assess.bench.meter import Before, MemoryUse, Meter, Power, Sensors, forget_peak
+from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.timing_host import lanes_of
+from segdeploy.assess.bench.timings import Timings, counted, run_queries, summarise, warnings_of
 from segdeploy.errors import RequestError
-from segdeploy.measure.bench.meter import Before, MemoryUse, Meter, Power, Sensors, forget_peak
-from segdeploy.measure.bench.modes import Plan
-from segdeploy.measure.bench.timing_host import lanes_of
-from segdeploy.measure.bench.timings import Timings, counted, run_queries, summarise, warnings_of
 from segdeploy.run.io import to_input
 from segdeploy.run.session import Session
 from segdeploy.run.timing import Query, Timed

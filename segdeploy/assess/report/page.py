@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
+from segdeploy.assess.report import accuracy, environment, precisions, speed
+from segdeploy.assess.report.charts import STYLE
+from segdeploy.assess.report.findings import Findings
+from segdeploy.assess.report.markup import section
 from segdeploy.errors import RequestError
-from segdeploy.measure.report import accuracy, environment, precisions, speed
-from segdeploy.measure.report.charts import STYLE
-from segdeploy.measure.report.findings import Findings
-from segdeploy.measure.report.markup import section
 from segdeploy.version import __version__
 
 HERE = Path(__file__).parent

@@ -125,7 +125,7 @@ def version_of(package: str) -> str:
 
 
 def open_checkpoint(source: str, opening: ModelOptions) -> Opened:
-    from segdeploy.measure.bench.pytorch import open_eager  # PyTorch takes seconds to load
+    from segdeploy.assess.bench.pytorch import open_eager  # PyTorch takes seconds to load
 
     network, device = opening.network or "plain", opening.provider or "cpu"
     session = open_eager(

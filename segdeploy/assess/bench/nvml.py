@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from segdeploy.assess.bench.meter import Reading
 from segdeploy.gpus import ask_driver
-from segdeploy.measure.bench.meter import Reading
 
 # Bits of NVML's clock event reasons; idling, and clocks that somebody set, slow nothing down that was not meant to be.
 SLOWED_BY = {

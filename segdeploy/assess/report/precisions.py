@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from segdeploy.measure.report.charts import strip
-from segdeploy.measure.report.findings import Findings
-from segdeploy.measure.report.markup import details, heading, missing, paragraph, table
+from segdeploy.assess.report.charts import strip
+from segdeploy.assess.report.findings import Findings
+from segdeploy.assess.report.markup import details, heading, missing, paragraph, table
 
 COLOURS = {"FP32": 0, "FP16": 1, "INT8": 2, "FP8": 3}
 OTHER = 5

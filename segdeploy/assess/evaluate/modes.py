@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from segdeploy.assess.evaluate.corruptions import corrupt
+from segdeploy.assess.evaluate.evaluate import Predict, whole_image
+from segdeploy.assess.evaluate.windows import multi_scale, sliding_window
 from segdeploy.errors import RequestError
-from segdeploy.measure.evaluate.corruptions import corrupt
-from segdeploy.measure.evaluate.evaluate import Predict, whole_image
-from segdeploy.measure.evaluate.windows import multi_scale, sliding_window
 from segdeploy.model.card import known_cards, read_card
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.run.session import Session

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.assess.evaluate.report import PANELS, TITLE_HEIGHT
 from segdeploy.errors import ImageError
-from segdeploy.measure.evaluate.report import PANELS, TITLE_HEIGHT
 from segdeploy.picture.image import read_frame
 
 MOST_WIDTH = 720  # of a panel
