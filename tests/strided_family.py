@@ -4,18 +4,21 @@ It stands for the next family: its folder is this file, its line is in `joined`.
 with the classes and the normalisation beside the weights.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CLASSES, randomise
-from pytest import MonkeyPatch
 from torch import Tensor, nn
 
 from segdeploy.networks.family import (
+    DeployedNetwork,
     Family,
     Marks,
     Option,
@@ -25,6 +28,7 @@ from segdeploy.networks.family import (
     ReadCheckpoint,
     reduced,
 )
+from segdeploy.networks.folding import module_list
 from segdeploy.networks.weight_names import Shapes, renamed
 from segdeploy.size import Size
 
@@ -38,13 +42,14 @@ class Strided(nn.Module):
     def __init__(self, width: int, classes: int, slope: float) -> None:
         super().__init__()
         self.slope = slope
-        self.steps = nn.ModuleList(nn.Conv2d(3 if i == 0 else width, width, 3, 2, 1) for i in range(3))
+        self.steps = module_list(nn.Conv2d(width if step else 3, width, 3, 2, 1) for step in range(3))
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         for step in self.steps:
             pixels = F.leaky_relu(step(pixels), self.slope)
-        return cast(Tensor, self.classify(pixels))
+        logits: Tensor = self.classify(pixels)
+        return logits
 
 
 class DeployedStrided(nn.Module):
@@ -55,27 +60,37 @@ class DeployedStrided(nn.Module):
         self.requires_grad_(False)
 
     def scale_input(self, factors: Tensor) -> None:
-        cast(nn.Conv2d, self.network.steps[0]).weight *= factors[:, None, None]
+        self.network.steps[0].weight *= factors[:, None, None]
 
     def fit(self, size: Size, options: Options) -> None:
-        self.fitted = size, dict(options)
+        """Nothing depends on the size."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return cast(Tensor, self.network(pixels))
+        logits: Tensor = self.network(pixels)
+        return logits
 
 
 def read(found: RawCheckpoint) -> ReadCheckpoint:
-    named = renamed(
-        found.weights, {"backbone.stage{i+1}.*": "steps.{i}.*", "head.*": "classify.*"}, found.source
-    )
-    width = Shapes(named, found.source, STRIDED.title).of("steps.0.weight", 4)[0]
-    facts = {"image_mean": found.meta["mean"], "image_std": found.meta["std"], "do_rescale": False}
-    size = {"height": SIZE[0], "width": SIZE[1]}
-    return ReadCheckpoint({"width": width}, named, len(named["classify.bias"]), facts | {"size": size})
+    table = {"backbone.stage{i+1}.*": "steps.{i}.*", "head.*": "classify.*"}
+    named = renamed(found.weights, table, found.source)
+    shapes = Shapes(named, found.source, STRIDED.title)
+    preprocessor = {
+        "image_mean": found.meta["mean"],
+        "image_std": found.meta["std"],
+        "do_rescale": False,
+        "size": {"height": SIZE[0], "width": SIZE[1]},
+    }
+    config = {"width": shapes.of("steps.0.weight", 4)[0]}
+    return ReadCheckpoint(config, named, shapes.of("classify.bias", 1)[0], preprocessor)
 
 
-def build(config: Mapping[str, Any], options: Options) -> Strided:
-    return Strided(config["width"], len(config["id2label"]), 0.2 if options["slope"] == "gentle" else 0.0)
+def build(config: Mapping[str, Any], options: Options) -> nn.Module:
+    slope = 0.2 if options["slope"] == "gentle" else 0.0
+    return Strided(config["width"], len(config["id2label"]), slope)
+
+
+def deploy(plain: Strided) -> DeployedNetwork:
+    return DeployedStrided(plain).eval()
 
 
 STRIDED = Family(
@@ -84,12 +99,12 @@ STRIDED = Family(
     layouts=(Marks("mmseg", (r"backbone\.stage1\.", r"head\.")),),
     read=read,
     build=build,
-    deploy=lambda plain: DeployedStrided(plain).eval(),
+    deploy=deploy,
     options=(Option("slope", "what goes below zero: cut (default) or gentle", ("cut", "gentle"), "KIND"),),
 )
 
 
-def joined(monkeypatch: MonkeyPatch) -> None:
+def joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one line, where the tuple is looked up."""
     from segdeploy import networks
     from segdeploy.cli import export
@@ -100,20 +115,18 @@ def joined(monkeypatch: MonkeyPatch) -> None:
 
 
 def write(path: Path) -> Path:
-    """Weights that give every class a fair share of a frame."""
+    """Weights that give four of the classes a fair share of a frame."""
     network = randomise(Strided(8, len(CLASSES), 0.0), seed=3)
-    with torch.no_grad():
-        network.classify.weight *= 4
-        network.classify.bias.zero_()  # type: ignore[union-attr]
-    named = {
-        name.replace("classify.", "head."): tensor
-        for name, tensor in network.state_dict().items()
-        if not name.startswith("steps.")
-    } | {
-        f"backbone.stage{int(name[6]) + 1}{name[7:]}": tensor
-        for name, tensor in network.state_dict().items()
-        if name.startswith("steps.")
+    weights = network.state_dict()
+    weights["classify.weight"] *= 4
+    weights["classify.bias"] *= 0
+    published = {
+        name.replace("classify.", "head.")
+        .replace("steps.0", "backbone.stage1")
+        .replace("steps.1", "backbone.stage2")
+        .replace("steps.2", "backbone.stage3"): tensor
+        for name, tensor in weights.items()
     }
     meta = {"CLASSES": CLASSES, "mean": list(MEAN), "std": list(STD)}
-    torch.save({"meta": meta, "state_dict": named}, path)
+    torch.save({"meta": meta, "state_dict": published}, path)
     return path

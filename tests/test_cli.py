@@ -146,7 +146,7 @@ def test_a_detector(refused, tmp_path):
         tmp_path / "y.pt",
     )
     said = refused("export", tmp_path / "y.pt")
-    assert "is not a SegFormer or a Mask2Former: its keys start with 0.conv, 22.cv2" in said
+    assert "is not a SegFormer or Mask2Former: its keys start with 0.conv, 22.cv2" in said
 
 
 def test_an_18_class_head_and_a_card_of_19(refused, tmp_path):
@@ -164,8 +164,9 @@ def test_sizes_that_are_none(size, misused):
 
 def test_other_flags_that_make_no_sense(refused, misused, tiny):
     assert "neither a number nor `dynamic`" in misused("export", tiny, "--batch", "many")
-    said = misused("export", tiny, "--interface", "tensor")
-    assert "argument --interface: invalid choice: 'tensor' (choose from " in said
+    assert "argument --interface: invalid choice: 'tensor'" in misused(
+        "export", tiny, "--interface", "tensor"
+    )
     assert "no card is called 'b0'; known: mask2former-swin-base-in21k-ade" in refused(
         "export", tiny, "--card", "b0"
     )

@@ -25,9 +25,11 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.gathers import sampling_as_gathers
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
+from segdeploy.measure.bench.pytorch import open_eager
 from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.family import Output, reduced
 from segdeploy.networks.interface import card_of, signature_of
 from segdeploy.run.tensorrt.compatibility import rebuild
 from segdeploy.scenes import write_cityscapes
@@ -167,7 +169,7 @@ def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
 def test_a_plugin_in_fp16_is_refused(written, exported):
     checkpoint = read_checkpoint(written)
     card = card_of(checkpoint, None)
-    signature = signature_of(card, "frames", Size(96, 160), 1)
+    signature = signature_of(card, "frames", Size(96, 160), 1, Output(reduced(4)))
     path = exported("frames", "plugin").path
     with pytest.raises(RequestError, match="the graph has 2 TensorRT plugins, whose FP16 cannot be proven"):
         export.in_fp16(onnx.load(path), path, None, card, signature)
@@ -377,7 +379,9 @@ def test_another_task_on_the_command_line(written, tmp_path, capsys):
 
 
 def test_msda_is_refused_where_there_is_none(tiny, refused):
-    with pytest.raises(RequestError, match="a SegFormer has no deformable attention to write as 'gather'"):
+    with pytest.raises(
+        RequestError, match=r"^--msda is for a Mask2Former, and .* is a SegFormer; leave it out$"
+    ):
         export_onnx(tiny, msda="gather")
     assert "leave it out" in refused("export", tiny, "--msda", "gather")
 
@@ -423,3 +427,15 @@ def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, card, tmp_path):
         "network.pixels.layers.1.shrink/MatMul",
     ]
     assert made.agreement.logits_error < 0.05
+
+
+def test_pytorch_runs_the_deployed_network_as_the_plain_one(written):
+    """Its constants are of one size: whoever opens it has to make them."""
+    answers = []
+    for network in ("plain", "deployed"):
+        with open_eager(str(written), network=network, interface="logits") as session:
+            pixels = np.random.default_rng(0).standard_normal(
+                (1, *session.signature.input.shape[1:]), np.float32
+            )
+            answers.append(session.run(pixels))
+    np.testing.assert_allclose(*answers, atol=1e-4 * np.ptp(answers[0]))

@@ -126,10 +126,9 @@ def test_head_is_one_matrix_per_stage(activation):
 
 def test_the_head_keeps_the_eps_of_its_batch_norm():
     """A channel that hardly varied in training: without eps its gain would be 8 times what it is."""
-    channels = TINY["hidden_sizes"]
-    head = randomise(AllMlpHead(channels, 16, 5, False)).eval()
+    head = randomise(AllMlpHead(TINY["hidden_sizes"], 16, 5)).eval()
     head.batch_norm.running_var.fill_(head.batch_norm.eps / 63)
-    stages = [torch.randn(1, size, 3, 5) for size in channels]
+    stages = [torch.randn(1, size, 3, 5) for size in TINY["hidden_sizes"]]
     torch.testing.assert_close(DeployedAllMlpHead(head)(stages), head(stages), rtol=1e-4, atol=1e-2)
 
 

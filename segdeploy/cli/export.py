@@ -36,7 +36,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
     for option in options():
-        kind: dict[str, Any] = {"metavar": option.metavar} if option.choices else {"action": "store_true"}
+        kind: dict[str, Any] = (
+            {"choices": option.choices, "metavar": option.metavar}
+            if option.choices
+            else {"action": "store_true"}
+        )
         parser.add_argument(option.flag, default=None, help=option.help, **kind)
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(

@@ -69,12 +69,12 @@ def export_onnx(
     output: str | PathLike[str] = ".",
     command: str = "",
     progress: Progress = lambda step: None,
-    **options: str | bool,
+    **options: str | bool | None,
 ) -> Exported:
     """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
 
     `options` are those that the checkpoint's family declares (`msda`, `any_task` of a Mask2Former); another family's
-    are refused.
+    are refused. None and False ask for nothing.
     """
     wanted, output = as_optional_size(size, "size"), as_path(output, "output")
     if interface not in INTERFACES:
@@ -82,7 +82,8 @@ def export_onnx(
     if batch is not None and not 1 <= batch <= 1024:
         raise RequestError(f"a batch of {batch} was asked for; it is 1 to 1024, or dynamic")
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision, options)
+    asked = {name: value for name, value in options.items() if value is not None and value is not False}
+    checkpoint = read_checkpoint(source, revision, asked)
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
     size = wanted or model_card.size

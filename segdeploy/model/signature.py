@@ -9,6 +9,9 @@ are recognised by their inputs and outputs, and described by a card.
 | frames | `frames` uint8 N×H×W×3 RGB | `labels` uint8 N×H×W |
 | logits | as nvinfer | `logits` float32 N×C×h×w as the network gives them |
 
+Logits are raised to the input's size bilinearly, with the network's own `align_corners`: whoever reads a graph of the
+interface `logits` finds it here.
+
 A foreign graph has the interface that comes nearest: `logits` where it answers those, or else `frames` where it eats
 bytes and `nvinfer` where it eats numbers. Its tensors may be named, laid out and typed otherwise, and three channels
 may have three scales: `to_input` and `from_output` in `segdeploy.run.io` see to that.

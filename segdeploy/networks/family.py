@@ -142,10 +142,10 @@ class Output:
         sides = (size.height, size.width)
         if not any(side % self.multiple for side in sides):
             return
-        below, above = (Size(*(self.nearest(side, up) for side in sides)) for up in (False, True))
+        nearest = (str(Size(*(self.nearest(side, up) for side in sides))) for up in (False, True))
         raise RequestError(
             f"this network takes sides that are multiples of {self.multiple}, and {size} was asked for; the nearest"
-            f" sizes that fit are {below} and {above}"
+            f" that fit: {', '.join(dict.fromkeys(nearest))}"
         )
 
     def nearest(self, side: int, up: bool) -> int:
