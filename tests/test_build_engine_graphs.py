@@ -114,7 +114,7 @@ def test_what_cannot_be_built_is_refused_before_a_graph_is_made(
 
     tensorrt_here("11.4.0", dla_cores=2)
     monkeypatch.setattr(build_engine, "quantize", made_already)
-    monkeypatch.setattr(fp16, "write_half", made_already)
+    monkeypatch.setattr(fp16, "write_fp16", made_already)
     precision = [images if one == "IMAGES" else one for one in precision]
     lock = nullcontext()
     if why_not == "locked":

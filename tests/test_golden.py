@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +11,7 @@ from segdeploy.graph.fp16 import to_fp16
 from segdeploy.graph.load import read_graph
 from segdeploy.picture import image
 from segdeploy.prove import golden
+from segdeploy.prove.probes import small_frames
 from segdeploy.run.io import to_input
 from segdeploy.run.session import open_session, segment
 from segdeploy.scenes import write_cityscapes
@@ -22,20 +22,8 @@ def signature_of(path):
     return read_graph(path).signature
 
 
-@pytest.mark.parametrize(
-    "size", [Size(96, 160), Size(512, 1024), Size(97, 131), Size(1024, 1024), Size(720, 1283)]
-)
-def test_frames_are_whole_numbers_larger(size):
-    small, times = golden.small_scene(7, size)
-    whole = golden.enlarged(small, times, size)
-    assert whole.shape == (size.height, size.width, 3)
-    rows, columns = np.indices((size.height, size.width)) // times
-    assert np.array_equal(whole, small[rows, columns])
-    assert small.shape[0] * small.shape[1] <= 1.3 * golden.PIXELS
-
-
 def test_a_frame_is_a_few_ten_kilobytes():
-    small, _ = golden.small_scene(golden.SEED, Size(1024, 2048))
+    ((_, small),) = small_frames(1, Size(1024, 2048), "linear")
     assert len(golden.as_text(small)) < 50_000
 
 
@@ -44,8 +32,10 @@ def test_a_frame_is_a_few_ten_kilobytes():
 )
 def test_the_labels_are_onnx_runtimes_own(interface, batch, graphs):
     signature = signature_of(graphs(interface, batch))
-    made = golden.make(read_graph(graphs(interface, batch)), count=4)  # which fills no two batches of 3
-    frames, labels = golden.read(made, signature.size)
+    made = golden.make_golden(
+        read_graph(graphs(interface, batch)), count=4
+    )  # which fills no two batches of 3
+    frames, labels = golden.read_golden(made, signature.size)
     assert (frames.shape, labels.shape) == ((4, 96, 160, 3), (4, 96, 160))
     assert len({frame.tobytes() for frame in frames}) == 4
     with open_session(graphs(interface)) as session:
@@ -57,7 +47,7 @@ def test_fp16_is_rounded_as_the_graph_says(graphs, tmp_path):
     path = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graphs("frames"))), path)
     signature = signature_of(path)
-    frames, labels = golden.read(golden.make(read_graph(path)), signature.size)
+    frames, labels = golden.read_golden(golden.make_golden(read_graph(path)), signature.size)
     rounded = golden.as_rounded(onnx.load(path))
     assert any(node.name.endswith(".exact") for node in rounded.graph.node)
     for frame, known in zip(frames, labels, strict=True):
@@ -71,7 +61,7 @@ def test_int8_is_computed_as_the_graph_says(graphs, tmp_path):
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
     path = quantize(graphs("frames"), request, output=tmp_path).path
     signature = signature_of(path)
-    frames, labels = golden.read(golden.make(read_graph(path)), signature.size)
+    frames, labels = golden.read_golden(golden.make_golden(read_graph(path)), signature.size)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -86,7 +76,7 @@ def test_logits_become_labels_after_upsampling(graphs):
     with open_session(path) as session:
         frame = np.random.default_rng(3).integers(0, 256, (96, 160, 3), np.uint8)
         answer = session.run(to_input(session.signature, frame[None]))
-        labels = golden.labels_of(session.signature, answer)
+        labels = golden.labels_from_output(session.signature, answer)
         fitted, geometry = image.fit(frame, session.signature.size)
     assert np.array_equal(fitted, frame)
     assert labels.dtype == np.uint8
@@ -99,34 +89,21 @@ def test_logits_become_labels_after_upsampling(graphs):
 )
 def test_a_record_whose_frames_are_spoilt(change, graphs):
     signature = signature_of(graphs("frames"))
-    made = golden.make(read_graph(graphs("frames")), count=1)
+    made = golden.make_golden(read_graph(graphs("frames")), count=1)
     with pytest.raises(
         EngineError, match=r"holds no frames to compare the engine with .* build the engine again"
     ):
-        golden.read([replace(made[0], **change)], signature.size)
+        golden.read_golden([replace(made[0], **change)], signature.size)
     with pytest.raises(EngineError, match="holds no frames"):
-        golden.read([], signature.size)
-
-
-@pytest.mark.parametrize("size", [Size(96, 160), Size(512, 1024), Size(97, 131)])
-def test_an_image_is_made_smaller_by_means_of_squares(size, graphs, tmp_path):
-    pixels = np.random.default_rng(4).integers(0, 256, (size.height, size.width, 3), np.uint8)
-    cv2.imwrite(str(tmp_path / "x.png"), pixels[..., ::-1])
-    signature = replace(signature_of(graphs("frames")), size=size)
-    small, times = golden.small_image(tmp_path / "x.png", signature)
-    assert golden.enlarged(small, times, size).shape == pixels.shape
-    expected = pixels[:times, :times].reshape(-1, 3).mean(axis=0)
-    assert np.abs(small[0, 0] - expected).max() <= 0.5
-    rows, columns = (-(-side // times) for side in (size.height, size.width))
-    assert small.shape == (rows, columns, 3)
+        golden.read_golden([], signature.size)
 
 
 def test_frames_of_the_users_own_and_made_ones_for_the_rest(graphs, tmp_path):
     images = write_cityscapes(tmp_path, 2, seed=5, height=200, width=300)
     signature = signature_of(graphs("frames"))
-    made = golden.make(read_graph(graphs("frames")), images=images)
+    made = golden.make_golden(read_graph(graphs("frames")), images=images)
     assert [one.image for one in made] == [images[0].name, images[1].name, "a made scene"]
-    frames, labels = golden.read(made, signature.size)
+    frames, labels = golden.read_golden(made, signature.size)
     with open_session(graphs("frames")) as session:
         for frame, known in zip(frames, labels, strict=True):
             assert np.mean(segment(session, frame).labels == known) >= 0.9999

@@ -49,7 +49,7 @@ def test_it_sees_what_the_session_answers(interface, graphs):
         confusion.add(truth, mine)
     assert np.array_equal(judge.own.confusion.counts, confusion.counts)
     same = judge.verdict(model)
-    assert (same.pixel_agreement, same.logits_error, same.kl) == (1, 0, 0)
+    assert (same.agreement, same.kl) == (judge.own.agreement, 0)
     assert same.miou == judge.own.miou
 
 
@@ -61,8 +61,8 @@ def test_every_slot_is_judged(interface, graphs):
         factors = np.ones(3)
         factors[slot] = -1
         verdict = judge.verdict(with_factors(model, factors))
-        assert 1 - verdict.pixel_agreement == pytest.approx(len(wrong) / 4, abs=0.02)
-        assert verdict.logits_error > 0.5
+        assert 1 - verdict.agreement.pixel_agreement == pytest.approx(len(wrong) / 4, abs=0.02)
+        assert verdict.agreement.logits_error > 0.5
         assert verdict.kl > 0
 
 
@@ -75,7 +75,7 @@ def test_a_batch_is_judged_as_single_frames_are(graphs):
     one, three = verdicts
     assert one.kl == pytest.approx(three.kl, rel=1e-4)
     assert one.logits_error == pytest.approx(three.logits_error, rel=1e-4)
-    assert one.pixel_agreement == pytest.approx(1)
+    assert one.agreement.pixel_agreement == pytest.approx(1)
 
 
 def test_miou_is_over_the_classes_that_the_truth_shows(graphs):

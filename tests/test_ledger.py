@@ -8,8 +8,8 @@ from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.confusion import Confusion
 from segdeploy.prove.judge import Verdict
 from segdeploy.prove.ledger import (
+    compared_step,
     drop_of,
-    exported_step,
     first_step,
     in_words,
     judged_on,
@@ -23,7 +23,7 @@ LABELS = generated_labels(["road", "rider", "sky"])
 def scored(*rows, kl=0.0, error=0.0, agreement=1.0):
     confusion = Confusion(3)
     confusion.counts[:, :3] = np.array(rows)
-    return Verdict(kl, error, agreement, confusion)
+    return Verdict(Agreement(2, 10_000, round(10_000 * agreement), error, error / 10), kl, confusion)
 
 
 OWN = scored((90, 10, 0), (0, 50, 0), (0, 0, 0))  # no sky in the truth
@@ -40,7 +40,7 @@ def test_the_verdict_in_words():
     assert in_words(0.86, 0.47, OWN, INT8, LABELS, "on 3 images") == (
         "INT8 covers 86% of the multiplications with weights, 47% of all, and costs 6.79 mIoU on 3 images; rider -8.3"
     )
-    own, without = Verdict(0, 0, 1, None), Verdict(0.0, 0.0, 0.9979, None)
+    own, without = Verdict(Agreement(1, 10_000, 10_000, 0.0)), Verdict(Agreement(1, 10_000, 9979, 0.0))
     assert in_words(1, 0.55, own, without, None, "on 3 images") == (
         "INT8 covers 100% of the multiplications with weights, 55% of all, and changes 0.21 % of the labels"
         " on 3 images"
@@ -62,13 +62,13 @@ def test_whether_calibration_saw_what_is_judged_on():
 
 
 def test_a_step_has_what_it_cost_and_where_its_multiplications_are():
-    assert step_of("int8", OWN, INT8, LABELS, {"int8": 0.9, "fp32": 0.1}, 150) == LedgerStep(
+    assert step_of("int8", OWN, INT8, LABELS, {"int8": 0.9, "fp32": 0.1}) == LedgerStep(
         name="int8",
         compared_with="the FP32 graph",
         pixel_agreement=0.96,
-        pixels=150,
+        pixels=10_000,
         logits_error=0.01,
-        logits_rms=0.0,
+        logits_rms=0.001,
         kl=0.5,
         miou=INT8.miou,
         pixel_accuracy=134 / 150,
@@ -78,9 +78,9 @@ def test_a_step_has_what_it_cost_and_where_its_multiplications_are():
 
 
 def test_the_first_step_is_the_export_s_comparison_scored_here():
-    exported = exported_step("fp32", Agreement(2, 400, 396, 2e-4, 1e-5), "PyTorch FP32", {})
+    exported = compared_step("fp32", Agreement(2, 400, 396, 2e-4, 1e-5), "PyTorch FP32", {})
     assert exported == LedgerStep("fp32", "PyTorch FP32", 0.99, 400, 2e-4, 1e-5)
     one = first_step(OWN, exported, {"fp32": 1.0})
     assert one == replace(exported, miou=OWN.miou, pixel_accuracy=140 / 150, macs={"fp32": 1.0})
-    alone = first_step(Verdict(0, 0, 1, None), None, {"fp32": 1.0})
+    alone = first_step(Verdict(Agreement(1, 1, 1, 0.0)), None, {"fp32": 1.0})
     assert alone == LedgerStep("fp32", macs={"fp32": 1.0})

@@ -14,6 +14,7 @@ from conftest import CLASSES
 from safetensors.torch import load_file, save_file
 
 from segdeploy import files, networks
+from segdeploy.assess.bench.pytorch import open_eager
 from segdeploy.cli import main
 from segdeploy.convert import export
 from segdeploy.convert.engine.build import build
@@ -25,7 +26,6 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.gathers import sampling_as_gathers
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
-from segdeploy.measure.bench.pytorch import open_eager
 from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint

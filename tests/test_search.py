@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from segdeploy.convert.int8.search import Sensitivity, groups_of, measure, names_in, search
+from segdeploy.convert.int8.search import groups_of, measure, names_in, search
 from segdeploy.graph.layers import Layer
+from segdeploy.model.record import Sensitivity
+from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.judge import Verdict
 
 
 def verdict(disagreement):
-    return Verdict(
-        kl=disagreement, logits_error=disagreement, pixel_agreement=1 - disagreement, confusion=None
-    )
+    return Verdict(Agreement(1, 10**9, round(10**9 * (1 - disagreement)), disagreement), kl=disagreement)
 
 
 class Damage:
@@ -31,7 +31,7 @@ def sensitivities(costs, macs):
 
 
 def within(limit):
-    return lambda verdict: (1 - verdict.pixel_agreement) / limit
+    return lambda verdict: (1 - verdict.agreement.pixel_agreement) / limit
 
 
 COSTS = {"embed": 0.04, "query": 0.001, "shrink": 0.02, "head": 0.002, "classifier": 0.03}
@@ -78,9 +78,9 @@ def test_what_is_found_holds_and_none_of_the_largest_could_go_back(seed):
     judged = Damage(costs)
     found = search(sensitivities(costs, macs), judged, within(limit))
     assert found.met
-    assert found.verdict.pixel_agreement >= 1 - limit
+    assert found.verdict.agreement.pixel_agreement >= 1 - limit
     (largest, *_) = sorted(found.keep, key=lambda name: -macs[name])
-    assert judged([name for name in found.keep if name != largest]).pixel_agreement < 1 - limit
+    assert judged([name for name in found.keep if name != largest]).agreement.pixel_agreement < 1 - limit
     assert len(judged.asked) < 2 * len(names)
 
 

@@ -92,7 +92,7 @@ def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: 
         return quantize(job.graph, wanted, output=folder, command=command, progress=progress).graph
     if asked.fp16 and not written.fp16 and writes_types(job.flavour, request):
         images = quantisation.images if quantisation else None
-        return fp16.write_half(
+        return fp16.write_fp16(
             job.graph, images=images, card=card, output=folder, command=command, progress=progress
         ).graph
     return None

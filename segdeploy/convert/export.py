@@ -6,8 +6,8 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -23,27 +23,32 @@ except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "exporting") from error
 
 from segdeploy import files, networks
+from segdeploy.convert.fp16 import REMEDY, in_fp16
 from segdeploy.errors import ExportDisagrees, OutputError, RequestError
 from segdeploy.given import as_optional_size, as_path
-from segdeploy.graph.fp16 import fp32_nodes, rounding, to_fp16
+from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.plugins import plugins_of
-from segdeploy.graph.precision import PRECISION, shares_of
+from segdeploy.graph.precision import PRECISION, shares_of, write_facts
 from segdeploy.graph.tidy import tidy
+from segdeploy.graph.view import opset_of
 from segdeploy.model.card import ModelCard
-from segdeploy.model.record import ArtifactRecord, ArtifactSource, Normalisation, record_path
+from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint, DeployedNetwork
 from segdeploy.networks.interface import WithInterface, card_of, signature_of
-from segdeploy.prove.against_pytorch import Probe, demand, make_probe, prove
+from segdeploy.prove.against_pytorch import References, compare_with_pytorch, make_references
 from segdeploy.prove.agreement import Agreement
-from segdeploy.prove.ledger import exported_step, node_counts
-from segdeploy.prove.ranges import first_not_finite, measure_ranges
+from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
+from segdeploy.prove.ledger import compared_step, node_counts
 from segdeploy.size import Size
 from segdeploy.version import __version__
 
 Progress = Callable[[str], None]
 REFERENCE = "PyTorch FP32"
+TO_BE_REPORTED = (
+    "No file was written; report it with the checkpoint's name, or allow more in a card of your own"
+)
 OPSET = 18  # what the exporter writes; `tidy` lowers it to 17 where it can
 
 
@@ -98,40 +103,47 @@ def export_onnx(
     with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
-        probe = make_probe(pair.plain, model_card, signature)
-        seen = prove(model, part, probe, signature)
-        demand(seen, model_card)
-        ledger = [exported_step("fp32", seen, compared_with(model), shares_of(model))]
+        references = make_references(pair.plain, model_card, signature)
+        seen = compare_with_pytorch(model, part, references)
+        bounds = bounds_of_graph("fp32", model_card)
+        demand_agreement(seen, bounds, f"{path.name} disagrees with PyTorch", TO_BE_REPORTED)
+        ledger = [compared_step("fp32", seen, compared_with(model), shares_of(model))]
         if fp16:
             progress("writing FP16, and comparing it with PyTorch")
-            model, seen = in_fp16(model, part, probe, model_card, signature)
-            ledger.append(exported_step("fp16", seen, compared_with(model), shares_of(model)))
-        record = ArtifactRecord(
-            artifact=path.name,
-            digest=files.digest_of(part),
-            card=model_card.name,
-            interface=interface,
-            size=str(size),
-            batch=batch,
-            precision="fp16" if fp16 else "fp32",
-            opset=model.opset_import[0].version,
-            normalisation=Normalisation(model_card.mean, signature.scale, model_card.std),
-            resize=model_card.resize,
-            classes=model_card.labels.names,
-            source=ArtifactSource(
-                checkpoint.source, model_card.licence, checkpoint.layout, checkpoint.digest
-            ),
-            cost=node_counts(model),
-            ledger=tuple(ledger),
-            versions={"torch": torch.__version__, "onnx": onnx.__version__},
-            command=command,
-            islands=tuple(fp32_nodes(model)) if fp16 else (),
-        )
+            model, seen = prove_fp16(model, part, references, model_card, path.name)
+            ledger.append(compared_step("fp16", seen, compared_with(model), shares_of(model)))
+        record = record_of_export(path.name, model, signature, model_card, checkpoint, ledger)
+        record = replace(record, digest=files.digest_of(part), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
 
 
 export = export_onnx  # its name at the front door; the older one stays
+
+
+def record_of_export(
+    artifact: str, model: ModelProto, signature: Signature, card: ModelCard, checkpoint: Checkpoint,
+    ledger: Sequence[LedgerStep],
+) -> ArtifactRecord:  # fmt: skip
+    precision = ledger[-1].name
+    return ArtifactRecord(
+        artifact=artifact,
+        digest="",  # the file is written after it is described
+        card=card.name,
+        interface=signature.interface,
+        size=str(signature.size),
+        batch=signature.batch,
+        precision=precision,
+        opset=opset_of(model),
+        normalisation=Normalisation(card.mean, signature.scale, card.std),
+        resize=card.resize,
+        classes=card.labels.names,
+        source=ArtifactSource(checkpoint.source, card.licence, checkpoint.layout, checkpoint.digest),
+        cost=node_counts(model),
+        ledger=tuple(ledger),
+        versions={"torch": torch.__version__, "onnx": onnx.__version__},
+        islands=tuple(fp32_nodes(model)) if precision == "fp16" else (),
+    )
 
 
 def compared_with(model: ModelProto) -> str:
@@ -140,33 +152,28 @@ def compared_with(model: ModelProto) -> str:
     return f"{REFERENCE}{stand_in}"
 
 
-def in_fp16(
-    model: ModelProto, path: Path, probe: Probe, card: ModelCard, signature: Signature
+def prove_fp16(
+    model: ModelProto, path: Path, references: References, card: ModelCard, name: str
 ) -> tuple[ModelProto, Agreement]:
-    """`model` in FP16, written to `path`, and how well it agrees where every tensor is rounded, as on a GPU."""
+    """Write `model` in FP16 to `path`; it has to agree as the CPU computes it, and as a GPU does, which is said."""
     plugins = plugins_of(model)
     if plugins:
         raise RequestError(
             f"the graph has {len(plugins)} TensorRT plugins, whose FP16 cannot be proven without TensorRT; leave out"
             " --fp16, or write deformable attention another way: --msda gather. No file was written"
         )
-    inputs = [probe.inputs(turn, signature) for turn in (0, 1)]
-    half = to_fp16(model, card.keep_fp32, measure_ranges(model, inputs))
-    next(item for item in half.metadata_props if item.key == PRECISION).value = "fp16"
-    rounded = rounding(half)
-    node = first_not_finite(rounded, inputs)
-    if node is not None:
-        raise ExportDisagrees(
-            f"in FP16 the node {node!r} makes an infinity or a NaN of the probe images; name it under keep_fp32 in a"
-            " card, or export without --fp16. No file was written"
-        )
+    signature, bounds = references.signature, bounds_of_graph("fp16", card)
+    half, rounded = in_fp16(model, card, [references.inputs(turn) for turn in (0, 1)], name)
+    write_facts(half, signature, "fp16")
     save(half, path)
-    demand(prove(half, path, probe, signature), card, "fp16")
+    demand_agreement(
+        compare_with_pytorch(half, path, references), bounds, f"{name} disagrees with PyTorch", REMEDY
+    )
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder) / "rounded.onnx"
         save(rounded, stand_in)
-        seen = prove(rounded, stand_in, probe, signature)
-    demand(seen, card, "fp16")
+        seen = compare_with_pytorch(rounded, stand_in, references)
+    demand_agreement(seen, bounds, f"{name} with FP16's rounding disagrees with PyTorch", REMEDY)
     return half, seen
 
 

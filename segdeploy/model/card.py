@@ -79,6 +79,11 @@ def read_card(name: str) -> ModelCard:
     return parse_card(name, read_yaml(path), path)
 
 
+def card_called(name: str) -> ModelCard | None:
+    """Read the shipped card of this name; None for a graph or an engine whose card is of its own making."""
+    return read_card(name) if name in known_cards() else None
+
+
 def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
     if not isinstance(facts, dict):
         raise CardError(f"{path.name} holds no keys; a card starts with family, checkpoint, size, …")

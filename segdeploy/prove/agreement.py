@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of FP16 from FP32, 10 times the largest seen of a trained network (a Mask2Former: 5e-4). Its largest single error was
-# 3e-2, with all labels equal: rounding can flip one place of a query's mask, so all places are judged, not the worst.
-MAX_LOGITS_RMS_FP16 = 5e-3
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -35,8 +31,6 @@ class Agreement:
         words = f"{self.pixel_agreement:.4%} of {self.pixels:,} pixels equal over {self.samples} inputs"
         if self.logits_error is not None:
             words += f", largest logits error {self.logits_error:.1e} of their range"
-        if self.logits_rms is not None and self.logits_rms > MAX_LOGITS_RMS_FP16:
-            words += f" ({self.logits_rms:.1e} root mean square)"
         return words
 
     def as_json(self) -> dict[str, float | None]:

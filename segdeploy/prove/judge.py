@@ -14,7 +14,7 @@ from segdeploy.graph.layers import argmax_is_over_last, logits_of
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, LabelMap
-from segdeploy.prove.agreement import compare_logits, rms_of_logits
+from segdeploy.prove.agreement import Agreement, compare_logits, rms_of_logits, total
 from segdeploy.prove.confusion import Confusion
 from segdeploy.run.inner_tensors import TapSession
 from segdeploy.run.io import to_input
@@ -33,11 +33,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verdict:
-    kl: float  # mean over the pixels, of the class probabilities
-    logits_error: float  # largest |Δlogit| as a share of the reference's range
-    pixel_agreement: float  # at the frame's size
-    confusion: Confusion | None  # None without truth
-    logits_rms: float = 0.0  # the root of their mean square, likewise
+    """How a graph differs from the reference over all probes, and how it scores."""
+
+    agreement: Agreement  # its pixels at the frames' size
+    kl: float = 0.0  # mean over the pixels, of the class probabilities
+    confusion: Confusion | None = None  # None without truth
 
     @property
     def miou(self) -> float | None:
@@ -115,19 +115,18 @@ class Judge:
             self.reference[place] = logits
             self.labels.append(labels)
             self.score(confusion, place, labels)
-        return Verdict(0.0, 0.0, 1.0, confusion)
+        pixels = sum(labels.size for labels in self.labels)
+        return Verdict(Agreement(len(self.probes), pixels, pixels, 0.0, 0.0), confusion=confusion)
 
     def verdict(self, model: ModelProto) -> Verdict:
-        confusion = self.empty_confusion()
-        divergence, error, rms, equal, pixels = 0.0, 0.0, 0.0, 0, 0
+        confusion, divergence, seen = self.empty_confusion(), 0.0, []
         for place, (logits, labels) in enumerate(self.answers(model)):
-            divergence += mean_kl(self.reference[place], logits)
-            error = max(error, compare_logits(self.reference[place], logits))
-            rms = max(rms, rms_of_logits(self.reference[place], logits))
-            equal += int(np.count_nonzero(labels == self.labels[place]))
-            pixels += labels.size
+            reference, equal = self.reference[place], np.count_nonzero(labels == self.labels[place])
+            divergence += mean_kl(reference, logits)
+            errors = compare_logits(reference, logits), rms_of_logits(reference, logits)
+            seen.append(Agreement(1, labels.size, int(equal), *errors))
             self.score(confusion, place, labels)
-        return Verdict(divergence / len(self.probes), error, equal / pixels, confusion, rms)
+        return Verdict(total(seen), divergence / len(self.probes), confusion)
 
     def empty_confusion(self) -> Confusion | None:
         return Confusion(self.classes) if any(probe.truth is not None for probe in self.probes) else None

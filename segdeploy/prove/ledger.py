@@ -26,7 +26,7 @@ HALF = 0.5
 def drop_of(own: Verdict, verdict: Verdict) -> float:
     """Points of mIoU with truth, per cent of other labels without."""
     if own.miou is None or verdict.miou is None:
-        return 100 * (1 - verdict.pixel_agreement)
+        return 100 * (1 - verdict.agreement.pixel_agreement)
     return 100 * (own.miou - verdict.miou)
 
 
@@ -47,7 +47,7 @@ def in_words(
     """`with_weights`, `of_all`: the shares of those multiplications that are in INT8."""
     words = f"INT8 covers {with_weights:.0%} of the multiplications with weights, {of_all:.0%} of all,"
     if own.miou is None:
-        words += f" and changes {100 * (1 - verdict.pixel_agreement):.2f} % of the labels {judged}"
+        words += f" and changes {100 * (1 - verdict.agreement.pixel_agreement):.2f} % of the labels {judged}"
     else:
         words += f" and costs {drop_of(own, verdict):.2f} mIoU {judged}"
     worst = worst_class(own, verdict, labels)
@@ -67,27 +67,15 @@ def judged_on(probes: int, held_out: bool | None) -> str:
 
 
 def step_of(
-    name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float], pixels: int
+    name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float]
 ) -> LedgerStep:
     """Set `verdict` against the FP32 graph's `own`; `macs`: the share of the multiplications in each precision."""
     worst = worst_class(own, verdict, labels) if verdict is not own else None
-    return scored(
-        LedgerStep(
-            name,
-            "the FP32 graph",
-            verdict.pixel_agreement,
-            pixels,
-            verdict.logits_error,
-            verdict.logits_rms,
-            verdict.kl,
-            worst_class=worst and WorstClass(*worst),
-            macs=dict(macs),
-        ),
-        verdict,
-    )
+    step = compared_step(name, verdict.agreement, "the FP32 graph", macs)
+    return scored(replace(step, kl=verdict.kl, worst_class=worst and WorstClass(*worst)), verdict)
 
 
-def exported_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[str, float]) -> LedgerStep:
+def compared_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[str, float]) -> LedgerStep:
     return LedgerStep(
         name,
         compared_with,

@@ -19,11 +19,12 @@ from segdeploy import files
 from segdeploy.errors import EngineDisagrees, OutputError
 from segdeploy.flavour import TENSORRT, Flavour, Version
 from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
-from segdeploy.model.card import ModelCard, known_cards, read_card
+from segdeploy.model.card import card_called
 from segdeploy.model.engine import GRIDSAMPLE, EngineProof, Verified
 from segdeploy.model.record import ArtifactRecord, LedgerStep
 from segdeploy.prove import agreement, golden
 from segdeploy.prove.agreement import Agreement, compare_labels
+from segdeploy.prove.bounds import bounds_of_engine, demand_agreement
 from segdeploy.run import cuda
 from segdeploy.run.io import to_input
 from segdeploy.run.session import Session
@@ -31,8 +32,6 @@ from segdeploy.run.tensorrt.compatibility import read_engine_record, rebuild, ta
 from segdeploy.run.tensorrt.engine import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
 
-# Equal pixels demanded. FP32 engines compute convolutions in TF32, whose products have 11 bits.
-BOUND, BOUND_OF_FEWER_BITS = 0.999, 0.99
 # What a build cannot change: an engine for other machines is not wrong because this one cannot run it.
 OF_THIS_MACHINE = (
     "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR",
@@ -70,11 +69,11 @@ def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str]
 def prove(path: Path, record: ArtifactRecord) -> EngineProof:
     """Compare the engine with the frames in its record; one below the bound raises."""
     with TensorrtSession(path, record=record) as session:
-        frames, labels = golden.read(record.engine_facts.golden, session.signature.size)
+        frames, labels = golden.read_golden(record.engine_facts.golden, session.signature.size)
         profile = record.engine_facts.profile
         batches = sorted({profile.min, profile.opt, profile.max})
-        seen = [one for batch in batches for one in compare(session, batch, frames, labels)]
-    demand(seen, record)
+        seen = [one for batch in batches for one in compare_slots(session, batch, frames, labels)]
+    demand_slots(seen, record)
     return EngineProof(
         compared_with="ONNX Runtime",
         pixel_agreement=agreement.total(one.agreement for one in seen).pixel_agreement,
@@ -126,7 +125,7 @@ def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
     return replace(record, engine=proven, ledger=(*before, step))
 
 
-def compare(
+def compare_slots(
     session: Session, batch: int, frames: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> Iterator[Seen]:
     """Each slot of a batch with each of the frames, one after the other."""
@@ -134,7 +133,7 @@ def compare(
     turns: list[list[Agreement]] = [[] for _ in range(batch)]
     for turn in range(len(frames)):
         places = [orders[slot % len(orders)][turn] for slot in range(batch)]
-        answers = golden.labels_of(
+        answers = golden.labels_from_output(
             session.signature, session.run(to_input(session.signature, frames[places]))
         )
         for slot, place in enumerate(places):
@@ -149,37 +148,21 @@ def orders_of(count: int) -> list[list[int]]:
     return around + [order[::-1] for order in around]
 
 
-def demand(seen: list[Seen], record: ArtifactRecord) -> None:
-    """Refuse an engine of which one slot is below the bound."""
-    bound = bound_of(record)
-    below = [one for one in seen if one.agreement.pixel_agreement < bound]
+def demand_slots(seen: list[Seen], record: ArtifactRecord) -> None:
+    """Refuse an engine of which one slot differs more than it may."""
+    bounds = bounds_of_engine(record.precision, card_called(record.card))
+    below = [one for one in seen if not bounds.allow(one.agreement)]
     if not below:
         return
     worst = min(below, key=lambda one: one.agreement.pixel_agreement)
-    raise EngineDisagrees(
-        f"{record.artifact} disagrees with {record.engine_facts.graph.name}: in slot {worst.slot} of batch"
-        f" {worst.batch} {worst.agreement.pixel_agreement:.2%} of the pixels are as ONNX Runtime labels them, and"
-        f" {bound:.2%} are demanded ({len(below)} of {len(seen)} slots are below). {advice(below, seen, record)}"
+    what = (
+        f"{record.artifact} disagrees with {record.engine_facts.graph.name} in slot {worst.slot} of batch"
+        f" {worst.batch} ({len(below)} of {len(seen)} slots are wrong)"
     )
+    demand_agreement(worst.agreement, bounds, what, remedy_for(below, seen, record), EngineDisagrees)
 
 
-def bound_of(record: ArtifactRecord) -> float:
-    """The general one, or the one that the card sets."""
-    card = read_card(record.card) if record.card in known_cards() else None
-    if record.precision == "fp32":
-        return set_by(card, "min_pixel_agreement") or BOUND
-    if record.precision == "fp16":
-        return set_by(card, "min_pixel_agreement_fp16") or BOUND_OF_FEWER_BITS
-    return BOUND_OF_FEWER_BITS
-
-
-def set_by(card: ModelCard | None, name: str) -> float | None:
-    """A card's own value; its default is for graphs in ONNX Runtime, which round less than engines."""
-    value = getattr(card, name, None)
-    return None if value == getattr(ModelCard, name) else value
-
-
-def advice(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
+def remedy_for(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
     """The known bug that fits, and what to do."""
     facts = record.engine_facts
     name, version = facts.flavour, Version.parse(facts.version)

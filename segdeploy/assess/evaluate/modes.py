@@ -9,7 +9,7 @@ from segdeploy.assess.evaluate.corruptions import corrupt
 from segdeploy.assess.evaluate.evaluate import Predict, whole_image
 from segdeploy.assess.evaluate.windows import multi_scale, sliding_window
 from segdeploy.errors import RequestError
-from segdeploy.model.card import known_cards, read_card
+from segdeploy.model.card import card_called
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.run.session import Session
 from segdeploy.size import Size
@@ -42,7 +42,7 @@ class Mode:
                 f"--fit {self.fit} is of whole images; through windows frames keep their aspect anyway"
             )
         name = session.signature.card
-        card = read_card(name) if name in known_cards() else None
+        card = card_called(name)
         stride = self.stride or (card.window_stride if card else None)
         frame = self.frame or (card.window_frame if card else None)
         return Mode(self.fit, self.kernel or "linear", True, stride, frame, self.scales, self.flip)

@@ -98,7 +98,7 @@ def build_locked(job: Job, path: Path) -> Built:
     flavour, request = job.flavour, job.request
     with listening(flavour) as heard:
         job.progress("computing what the engine must answer")
-        frames = golden.make(job.graph, images=job.images)
+        frames = golden.make_golden(job.graph, images=job.images)
         made = make(job, heard)
         demand_precision(made.report, request, job.graph.name, flavour)
         record = record_of(job, made, path.name, frames)

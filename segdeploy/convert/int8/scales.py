@@ -19,7 +19,7 @@ from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_fi
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
 from segdeploy.graph.layers import Layer, layers_of, results_of
-from segdeploy.model.card import known_cards, read_card
+from segdeploy.model.card import card_called
 from segdeploy.prove.ranges import measure_ranges
 from segdeploy.run.inner_tensors import TapSession
 from segdeploy.run.io import to_input
@@ -88,9 +88,7 @@ def with_scales(
     keep_fp32: tuple[str, ...] = ()
     ranges = None
     if job.request.fp16:
-        card = job.request.card
-        if card is None and job.signature.card in known_cards():
-            card = read_card(job.signature.card)
+        card = job.request.card or card_called(job.signature.card)
         keep_fp32 = card.keep_fp32 if card else ()
         ranges = measure_ranges(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
     made = Calibrated(model, layers, histograms, scales, keep_fp32, ranges, asdict(job.key))

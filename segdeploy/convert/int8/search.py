@@ -40,7 +40,9 @@ def names_in(layers: Sequence[Layer], keep: Collection[str]) -> list[str]:
 
 def measure(group: str, macs: Mapping[str, int], own: Verdict, judged: Judged) -> Sensitivity:
     verdict = judged([other for other in macs if other != group])
-    return Sensitivity(group, verdict.kl, verdict.pixel_agreement, drop_of(own, verdict), macs[group])
+    return Sensitivity(
+        group, verdict.kl, verdict.agreement.pixel_agreement, drop_of(own, verdict), macs[group]
+    )
 
 
 def search(sensitivities: Sequence[Sensitivity], judged: Judged, spent: Callable[[Verdict], float]) -> Found:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import files
+from segdeploy.convert.fp16 import as_computed
 from segdeploy.convert.int8.cache import CalibrationCache, cache_text
 from segdeploy.convert.int8.histogram import BINS
 from segdeploy.convert.int8.job import Calibrated, Job
@@ -21,7 +22,6 @@ from segdeploy.convert.int8.layer_choice import recipe_of, refusal
 from segdeploy.convert.int8.scales import RANGES_ON
 from segdeploy.convert.int8.search import Found
 from segdeploy.errors import QuantisationCosts
-from segdeploy.graph.fp16 import rounding
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of
 from segdeploy.graph.load import Graph, graph_in
@@ -31,7 +31,6 @@ from segdeploy.graph.view import copy_of
 from segdeploy.model.record import ArtifactRecord, Calibration, Sensitivity, record_of_graph, record_path
 from segdeploy.prove.judge import Verdict
 from segdeploy.prove.ledger import first_step, in_words, judged_on, record_from_graph, step_of
-from segdeploy.prove.ranges import first_not_finite
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def write(
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
         written = graph_in(part.read_bytes(), target)
-        verdict = judged(job, written)
+        verdict = verdict_on(job, written)
         if job.spent(verdict) > 1:
             raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
         calibration = recorded_calibration(job, calibrated, found, sensitivities)
@@ -89,20 +88,14 @@ def write(
     return Quantised(written, record, calibration)
 
 
-def judged(job: Job, written: Graph) -> Verdict:
+def verdict_on(job: Job, written: Graph) -> Verdict:
     model = copy_of(written.model)
     if job.signature.batch is None:
         set_batch(model, 1)
     if not job.request.fp16:
         return job.judge.verdict(model)
-    model = rounding(model)
-    node = first_not_finite(model, [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)])
-    if node is not None:
-        raise QuantisationCosts(
-            f"in FP16 the node {node!r} makes an infinity or a NaN of these images; name it under keep_fp32 in a card,"
-            " or leave out --fp16. No graph was written"
-        )
-    return job.judge.verdict(model)
+    inputs = [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)]
+    return job.judge.verdict(as_computed(model, inputs, written.name))
 
 
 def recorded_calibration(
@@ -134,14 +127,13 @@ def with_ledger(
 ) -> ArtifactRecord:
     """Say in the record what each step cost: FP32, FP16 where that is asked for too, and the graph that was written."""
     own, labels, shares = job.judge.own, job.material.labels, shares_of(model)
-    pixels = sum(probe.frame.shape[0] * probe.frame.shape[1] for probe in job.material.probes)
     ledger = [first_step(own, facts.agreement, shares_of(job.model))]
     if job.request.fp16:
         job.progress("judging FP16 alone")
         none = list(calibrated.macs)
         half = calibrated.verdict(job.judge, none)
-        ledger.append(step_of("fp16", own, half, labels, shares_of(calibrated.graph(none)), pixels))
-    ledger.append(step_of(facts.precision, own, verdict, labels, shares, pixels))
+        ledger.append(step_of("fp16", own, half, labels, shares_of(calibrated.graph(none))))
+    ledger.append(step_of(facts.precision, own, verdict, labels, shares))
     judged = judged_on(said.probes, said.held_out)
     words = in_words(said.int8_share, shares.get("int8", 0), own, verdict, labels, judged)
     return replace(facts, ledger=tuple(ledger), verdict=words, calibration=said)
