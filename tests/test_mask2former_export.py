@@ -26,7 +26,6 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.gathers import sampling_as_gathers
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of, without_plugins
-from segdeploy.measure.bench.pytorch import open_eager
 from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint
