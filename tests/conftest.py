@@ -159,6 +159,29 @@ def graphs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
 
 
 @pytest.fixture(scope="session")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+    """`bundled("frames", "97x131", batch=None)`: the trained B0 that is shipped, each kind exported once."""
+    from segdeploy.convert.export import export_onnx
+    from segdeploy.shipped import folder as shipped
+    from segdeploy.size import Size
+
+    made: dict[tuple[str, str, int | None], Path] = {}
+    folder = tmp_path_factory.mktemp("bundled")
+
+    def graph(interface: str, size: str, batch: int | None = 1) -> Path:
+        key = interface, size, batch
+        if key not in made:
+            output = folder / f"batch.{batch or 'dynamic'}"
+            checkpoint = shipped("models") / "demo-b0"
+            made[key] = export_onnx(
+                checkpoint, size=Size.parse(size), interface=interface, batch=batch, output=output
+            ).path
+        return made[key]
+
+    return graph
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of made street scenes, 96x160: to calibrate on and to judge on."""
     from segdeploy.scenes import write_cityscapes

@@ -12,14 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.cli import main
-from segdeploy.convert.export import export_onnx
 from segdeploy.errors import EngineError
 from segdeploy.files import digest_of
 from segdeploy.flavour import RTX
 from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
-from segdeploy.shipped import folder
-from segdeploy.size import Size
 
 IMAGES = "a folder of images"
 pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
@@ -27,11 +24,8 @@ ON_RTX = ("--runtime", RTX)
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    return export_onnx(
-        folder("models") / "demo-b0", card="segformer-b0-demo", size=Size(96, 160), output=out / "demo.onnx"
-    ).path
+def demo(bundled):
+    return bundled("nvinfer", "96x160")
 
 
 def run(*arguments):
@@ -47,7 +41,7 @@ def engine(graphs, tmp_path_factory):
 
 def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--target", "sm_86,sm_120") == 0
-    path = tmp_path / "demo.rtx.engine"
+    path = tmp_path / f"{demo.stem}.rtx.engine"
     said = capsys.readouterr().out
     assert f"{path}: fp32, " in said
     assert "206 FP32 (100%) of 206, by the types of the network" in said
@@ -63,20 +57,20 @@ def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
 def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--fp16") == 0
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'demo.fp16.onnx'}: made on the way" in said
-    record = read_record(tmp_path / "demo.fp16.rtx.engine")
+    assert f"{tmp_path / demo.stem}.fp16.onnx: made on the way" in said
+    record = read_record(tmp_path / f"{demo.stem}.fp16.rtx.engine")
     assert record.precision == "fp16"
     counted = record.engine.layers.by_precision
     assert counted["FP16"] > 0.95 * record.engine.layers.total
     assert [step.name for step in record.ledger] == ["fp32", "fp16"]
-    assert record.engine.graph.digest == digest_of(tmp_path / "demo.fp16.onnx")
+    assert record.engine.graph.digest == digest_of(tmp_path / f"{demo.stem}.fp16.onnx")
 
 
 @pytest.mark.parametrize("fp16", [(), ("--fp16",)])
 def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--int8", *fp16, "--images", images, "--max-drop", 100) == 0
     said = capsys.readouterr().out
-    stem = "demo.int8.fp16" if fp16 else "demo.int8"
+    stem = f"{demo.stem}.int8.fp16" if fp16 else f"{demo.stem}.int8"
     assert f"{tmp_path / stem}.onnx: made on the way" in said
     record = read_record(tmp_path / f"{stem}.rtx.engine")
     counted = record.engine.layers.by_precision

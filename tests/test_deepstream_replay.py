@@ -13,7 +13,6 @@ from onnx import numpy_helper
 
 from segdeploy import scenes
 from segdeploy.cli import main
-from segdeploy.convert.export import export_onnx
 from segdeploy.errors import DeepStreamError, RequestError, VideoError
 from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
@@ -116,10 +115,10 @@ def test_every_slot_of_a_batch_is_used(batch, made, images, reference, tmp_path)
     assert seen.lowest.pixel_agreement >= 0.999
 
 
-def test_the_bundled_checkpoint(tmp_path, images):
+def test_the_bundled_checkpoint(tmp_path, images, bundled):
     source = folder("models") / "demo-b0"
     size = read_card("segformer-b0-demo").size
-    graph = export_onnx(source, card="segformer-b0-demo", output=tmp_path / "demo.onnx").path
+    graph = bundled("nvinfer", str(size))
     render(Request(graph), tmp_path / "ds")
     truth = PyTorchReference(str(source), read_graph(graph, weights=False).signature)
     seen = replay(tmp_path / "ds" / "nvinfer_config.txt", images, tmp_path / "out.mp4", reference=truth)

@@ -12,7 +12,6 @@ import yaml
 
 from segdeploy import scenes
 from segdeploy.cli import main
-from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8 import collect as collecting
 from segdeploy.convert.int8.cache import hex_of, read_cache
 from segdeploy.convert.int8.quantize import Request, quantize
@@ -26,14 +25,11 @@ from segdeploy.model.card import read_card
 from segdeploy.model.record import read_record
 from segdeploy.run.session import open_session, segment
 from segdeploy.serve.deepstream.plan import beside
-from segdeploy.shipped import folder
-from segdeploy.size import Size
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    return export_onnx(folder("models") / "demo-b0", size=Size(64, 128), interface="frames", output=out).path
+def demo(bundled):
+    return bundled("frames", "64x128")
 
 
 @pytest.fixture(scope="module")
@@ -437,16 +433,14 @@ def test_dead_layers_stay_as_they_are(demo, images, tmp_path):
     assert done.record.calibration.dead == (f"{block}.shrink/Conv",)
 
 
-@pytest.mark.parametrize("batch", [3, None])
-def test_batches_keep_their_batch(batch, images, tmp_path):
-    source = export_onnx(
-        folder("models") / "demo-b0", size=Size(96, 160), interface="nvinfer", batch=batch, output=tmp_path
-    )
-    done = quantize(source.path, Request(images=images, probes=3, max_drop=30), output=tmp_path)
-    with open_session(source.path) as first, open_session(done.path) as second:
+@pytest.mark.parametrize(("interface", "batch"), [("nvinfer", 4), ("frames", None)])
+def test_batches_keep_their_batch(interface, batch, bundled, images, tmp_path):
+    source = bundled(interface, "97x131", batch)
+    done = quantize(source, Request(images=images, probes=3, max_drop=30), output=tmp_path)
+    with open_session(source) as first, open_session(done.path) as second:
         assert second.signature.batch == batch
         assert second.signature.input == first.signature.input
-        frame = scenes.make_scene(900_000_007, 96, 160).image
+        frame = scenes.make_scene(900_000_007, 97, 131).image
         assert np.mean(segment(first, frame).labels == segment(second, frame).labels) > 0.9
 
 

@@ -10,9 +10,6 @@ import yaml
 
 from segdeploy import scenes
 from segdeploy.cli import main
-from segdeploy.convert.export import export_onnx
-from segdeploy.shipped import folder
-from segdeploy.size import Size
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +20,8 @@ def city(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    return export_onnx(folder("models") / "demo-b0", size=Size(64, 128), output=out).path
+def demo(bundled):
+    return bundled("frames", "64x128")
 
 
 @pytest.fixture
