@@ -24,10 +24,10 @@ from segdeploy.model.card import card_for_checkpoint
 from segdeploy.model.signature import ONE_SCALE
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.serve.deepstream.document import read_txt
-from segdeploy.serve.deepstream.plan import Request
 from segdeploy.serve.deepstream.reference import PyTorchReference
 from segdeploy.serve.deepstream.render import render
 from segdeploy.serve.deepstream.replay import replay
+from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.size import Size
 
 RENDERED = "rendered, NVIDIA's parser"
@@ -76,7 +76,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def rendered(model: Path, folder: Path) -> Path:
-    render(Request(model), folder)
+    render(RenderRequest(model), folder)
     return folder / "nvinfer_config.txt"
 
 

@@ -230,9 +230,11 @@ def render_deepstream(
     int8_cache: AnyPath | None = None,
 ) -> Rendered:
     """Write a folder that DeepStream runs: nvinfer's configuration, labels, the app's and Triton's files."""
-    from segdeploy.serve.deepstream.plan import Request
     from segdeploy.serve.deepstream.render import render
+    from segdeploy.serve.deepstream.request import RenderRequest
 
     cache = as_optional_path(int8_cache, "int8_cache")
-    request = Request(as_path(model, "model"), deepstream, network_type, streams, parser, precision, cache)
+    request = RenderRequest(
+        as_path(model, "model"), deepstream, network_type, streams, parser, precision, cache
+    )
     return render(request, as_path(output, "output"))

@@ -26,10 +26,10 @@ from segdeploy.picture.segmentation import write_image
 from segdeploy.picture.video_writing import ClipWriter
 from segdeploy.prove.confusion import Confusion
 from segdeploy.run.session import open_session, segment_many
-from segdeploy.serve.deepstream.plan import Request as RenderRequest
 from segdeploy.serve.deepstream.reference import PyTorchReference
 from segdeploy.serve.deepstream.render import render
 from segdeploy.serve.deepstream.replay import Replay, replay
+from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 

@@ -272,7 +272,6 @@ def test_inspect_shows_the_cost(graphs, capsys):
         (["--device", "t4", "--precision", "fp8"], "T4 has no figure for fp8; known of it: fp16, int8"),
         (["--device", "t4", "--measured", "0"], "a time of 0.0 ms is not one that can have been measured"),
         (["--measured", "3"], "--measured 3.0 needs the --device it was measured on"),
-        (["--device", "t4", "--batch", "0"], "a batch of 0 holds no image"),
     ],
 )
 def test_bad_requests(graphs, capsys, flags, words):

@@ -16,8 +16,9 @@ from segdeploy.releases import DEEPSTREAMS, DeepStream, rendered_versions
 from segdeploy.serve.deepstream.app_files import reported
 from segdeploy.serve.deepstream.config import read_config
 from segdeploy.serve.deepstream.lint import lint
-from segdeploy.serve.deepstream.plan import Request, make_plan
+from segdeploy.serve.deepstream.plan import make_plan
 from segdeploy.serve.deepstream.render import render
+from segdeploy.serve.deepstream.request import RenderRequest
 
 
 def values_of(path):
@@ -29,7 +30,7 @@ def values_of(path):
 
 def test_the_values_are_the_graph_s_own(graphs, tmp_path):
     model = graphs("nvinfer")
-    render(Request(model), tmp_path)
+    render(RenderRequest(model), tmp_path)
     values = values_of(tmp_path / "nvinfer_config.txt")
     assert values == {
         "gpu-id": 0,
@@ -72,7 +73,7 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
 def test_every_version_and_type_is_clean_and_says_the_same_twice(
     version, network_type, interface, graphs, tmp_path
 ):
-    request = Request(graphs(interface), version, network_type)
+    request = RenderRequest(graphs(interface), version, network_type)
     rendered = render(request, tmp_path / "made")
     assert all(path.is_file() for path in rendered.paths)
     folder = Path(shutil.copytree(tmp_path / "made", tmp_path / "copied"))
@@ -102,7 +103,7 @@ def test_a_version_that_is_added_to_the_table_is_known_everywhere(
     config = read_config(tmp_path / "made" / "nvinfer_config.txt")
     assert config.made_for == "10.0"
     assert config.get("parse-segmentation-func-name") == "NvDsInferParseSegdeploy"  # NVIDIA's is not there
-    assert make_plan(Request(graphs("nvinfer"), "10.0", 100)).is_drawn_by_the_app
+    assert make_plan(RenderRequest(graphs("nvinfer"), "10.0", 100)).is_drawn_by_the_app
     assert lint(tmp_path / "made" / "nvinfer_config.txt", version="10.0") == []
     assert ("10.0", "10.14", "11.4") in tables()["DeepStream"]
     said = misused("deepstream", "config", "m.onnx", "-o", ".", "--deepstream", "11.0")
@@ -110,8 +111,18 @@ def test_a_version_that_is_added_to_the_table_is_known_everywhere(
     assert "10.0" in said
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--network-type", "0"), ("--parser", "yolo"), ("--precision", "bf16"), ("--streams", "0")],
+)
+def test_values_that_no_flag_takes(flag, value, misused):
+    said = misused("deepstream", "config", "x.onnx", "-o", ".", flag, value)
+    assert said.startswith(f"segdeploy deepstream config: error: argument {flag}: ")
+    assert value in said
+
+
 def test_streams(graphs, tmp_path):
-    render(Request(graphs("nvinfer", None), streams=4), tmp_path)
+    render(RenderRequest(graphs("nvinfer", None), streams=4), tmp_path)
     values = values_of(tmp_path / "nvinfer_config.txt")
     assert values["batch-size"] == 4
     assert values["model-engine-file"].endswith("_b4_gpu0_fp32.engine")
@@ -135,7 +146,7 @@ def test_streams(graphs, tmp_path):
 )
 def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, versions, graphs, tmp_path):
     """nvinfer builds and compares nothing, so the folder says it."""
-    request = Request(graphs("nvinfer", None), version, streams=streams)
+    request = RenderRequest(graphs("nvinfer", None), version, streams=streams)
     warnings = render(request, tmp_path).warnings
     assert [warning.split(" has a TensorRT ")[1].split(" ")[0] for warning in warnings] == versions
     assert all("NVIDIA/TensorRT#4853" in warning and "--streams 1" in warning for warning in warnings)
@@ -145,7 +156,7 @@ def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, vers
 
 
 def test_graphs_that_sample_are_warned_of_at_every_batch(graphs, monkeypatch):
-    plan = make_plan(Request(graphs("nvinfer"), "9.2"))
+    plan = make_plan(RenderRequest(graphs("nvinfer"), "9.2"))
     assert reported(plan) == []
     monkeypatch.setitem(vars(plan.facts), "samples", 6)
     (warning,) = reported(plan)
@@ -154,20 +165,20 @@ def test_graphs_that_sample_are_warned_of_at_every_batch(graphs, monkeypatch):
 
 
 def test_places_that_fp16_cannot_count_are_warned_of(graphs, monkeypatch):
-    plan = make_plan(Request(graphs("nvinfer"), "9.2", precision="fp16"))
+    plan = make_plan(RenderRequest(graphs("nvinfer"), "9.2", precision="fp16"))
     assert reported(plan) == []
     monkeypatch.setitem(vars(plan.facts), "counts", 48)
     (warning,) = reported(plan)
     assert warning.startswith("48 nodes of ")
     assert "segdeploy build-engine" in warning
-    exact = make_plan(Request(graphs("nvinfer"), "9.2"))
+    exact = make_plan(RenderRequest(graphs("nvinfer"), "9.2"))
     monkeypatch.setitem(vars(exact.facts), "counts", 48)
     assert reported(exact) == []
 
 
 def test_what_the_app_looks_up_is_where_it_looks(graphs, tmp_path):
     """It cuts two characters off the path and puts `configs` before the rest."""
-    render(Request(graphs("nvinfer")), tmp_path)
+    render(RenderRequest(graphs("nvinfer")), tmp_path)
     named = yaml.safe_load((tmp_path / "app.yml").read_text())["primary-gie"]["config-file-path"]
     seen = yaml.safe_load((tmp_path / ("configs" + named[2:])).read_text())["property"]
     assert seen == {"network-type": 2, "num-detected-classes": 5}
@@ -183,7 +194,7 @@ def test_what_the_app_looks_up_is_where_it_looks(graphs, tmp_path):
     ],
 )
 def test_precision_of_an_fp32_graph(version, precision, said, graphs, tmp_path):
-    render(Request(graphs("nvinfer"), version, precision=precision), tmp_path)
+    render(RenderRequest(graphs("nvinfer"), version, precision=precision), tmp_path)
     values = values_of(tmp_path / "nvinfer_config.txt")
     assert {key: values[key] for key in said} == said
     assert "strongly-typed" not in values
@@ -194,33 +205,33 @@ def test_precision_of_an_fp32_graph(version, precision, said, graphs, tmp_path):
 
 def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(typed, tmp_path):
     half = typed["fp16"]
-    render(Request(half, "9.1"), tmp_path / "new")
+    render(RenderRequest(half, "9.1"), tmp_path / "new")
     values = values_of(tmp_path / "new" / "nvinfer_config.txt")
     assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
     assert values["model-engine-file"] == "tiny.fp16.onnx_b1_gpu0_fp32.engine"
     assert lint(tmp_path / "new" / "nvinfer_config.txt") == []
-    render(Request(half, "9.0"), tmp_path / "old")
+    render(RenderRequest(half, "9.0"), tmp_path / "old")
     values = values_of(tmp_path / "old" / "nvinfer_config.yml")
     assert values["network-mode"] == 2
     assert "strongly-typed" not in values
     assert lint(tmp_path / "old" / "nvinfer_config.yml") == []
     with pytest.raises(DeepStreamError, match="is an fp16 graph and int8 was asked for"):
-        render(Request(half, precision="int8"), tmp_path / "no")
+        render(RenderRequest(half, precision="int8"), tmp_path / "no")
 
 
 def test_int8(typed, graphs, tmp_path):
     pairs = shutil.copy(typed["int8"], tmp_path / "tiny.int8.onnx")
-    render(Request(pairs, "9.2"), tmp_path / "new")
+    render(RenderRequest(pairs, "9.2"), tmp_path / "new")
     values = values_of(tmp_path / "new" / "nvinfer_config.txt")
     assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
     with pytest.raises(DeepStreamError, match="without one nvinfer of DeepStream"):
-        render(Request(pairs), tmp_path / "no")
+        render(RenderRequest(pairs), tmp_path / "no")
     assert not (tmp_path / "no").exists()
     cache = pairs.with_name("tiny.int8.calib")  # where `quantize --cache-for` puts it
     cache.write_text("TRT-100900-EntropyCalibration2\ninput: 3c010a14\n")
     for model, named in ((pairs, None), (graphs("nvinfer"), cache)):
         folder = tmp_path / model.stem
-        render(Request(model, precision="int8", int8_cache=named), folder)
+        render(RenderRequest(model, precision="int8", int8_cache=named), folder)
         values = values_of(folder / "nvinfer_config.txt")
         assert (values["network-mode"], values["int8-calib-file"]) == (1, "tiny.int8.calib")
         assert values["model-engine-file"].endswith("_int8.engine")
@@ -230,7 +241,7 @@ def test_int8(typed, graphs, tmp_path):
 
 
 def test_triton(graphs, tmp_path):
-    render(Request(graphs("logits"), "9.1"), tmp_path)
+    render(RenderRequest(graphs("logits"), "9.1"), tmp_path)
     server = (tmp_path / "triton" / "nvinferserver_config.txt").read_text()
     assert 'path: "../parser/libsegdeploy_parser.so"' in server
     assert "scale_factor: 0.01735207357279195" in server
@@ -238,7 +249,7 @@ def test_triton(graphs, tmp_path):
     model = (tmp_path / "triton" / "models" / "tiny" / "config.pbtxt").read_text()
     assert "dims: [ 5, 24, 40 ]" in model
     assert "TYPE_FP32" in model
-    render(Request(graphs("nvinfer"), "7.1", 100), tmp_path / "tensors")
+    render(RenderRequest(graphs("nvinfer"), "7.1", 100), tmp_path / "tensors")
     server = (tmp_path / "tensors" / "triton" / "nvinferserver_config.txt").read_text()
     assert "output_tensor_meta: true" in server
     assert "custom_lib" not in server
@@ -262,16 +273,16 @@ def test_triton(graphs, tmp_path):
 )
 def test_what_is_refused(change, words, graphs, tmp_path):
     with pytest.raises((DeepStreamError, RequestError)) as refusal:
-        render(Request(graphs("nvinfer"), **change), tmp_path / "no")
+        render(RenderRequest(graphs("nvinfer"), **change), tmp_path / "no")
     assert words in str(refusal.value)
     assert not (tmp_path / "no").exists()
 
 
 def test_graphs_that_are_refused(graphs, tmp_path):
     with pytest.raises(DeepStreamError, match=r"takes 'frames' uint8 .* --interface nvinfer"):
-        render(Request(graphs("frames")), tmp_path / "no")
+        render(RenderRequest(graphs("frames")), tmp_path / "no")
     with pytest.raises(DeepStreamError, match="use --parser segdeploy, or export with --interface nvinfer"):
-        render(Request(graphs("logits"), parser="tao"), tmp_path / "no")
+        render(RenderRequest(graphs("logits"), parser="tao"), tmp_path / "no")
     for kind, shape, words in (
         (TensorProto.FLOAT, (1, 4, 64, 96), "wants a scale per channel"),
         (TensorProto.INT64, (1, 1, 64, 96), "does not say its classes"),
@@ -291,7 +302,7 @@ def test_graphs_that_are_refused(graphs, tmp_path):
         )
         onnx.save(helper.make_model(graph), tmp_path / "theirs.onnx")
         with pytest.raises(DeepStreamError, match=words):
-            render(Request(tmp_path / "theirs.onnx"), tmp_path / "no")
+            render(RenderRequest(tmp_path / "theirs.onnx"), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 
@@ -331,13 +342,13 @@ def test_a_record_of_another_file_is_refused(graphs, tmp_path):
     model = Path(shutil.copy(graphs("nvinfer"), tmp_path))
     shutil.copy(f"{graphs('logits')}.json", f"{model}.json")
     with pytest.raises(GraphError, match=r"is not the file that .*\.onnx\.json describes"):
-        render(Request(model), tmp_path / "no")
+        render(RenderRequest(model), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 
 def test_a_model_that_lies_in_its_own_folder_stays(graphs, tmp_path):
     model = Path(shutil.copy(graphs("nvinfer"), tmp_path / "model.onnx"))
     before = model.read_bytes()
-    render(Request(model), tmp_path)
+    render(RenderRequest(model), tmp_path)
     assert model.read_bytes() == before
     assert lint(tmp_path / "nvinfer_config.txt") == []

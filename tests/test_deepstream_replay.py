@@ -21,11 +21,11 @@ from segdeploy.run.session import open_session
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.document import read_document
 from segdeploy.serve.deepstream.parse_output import Parsed, parser_of
-from segdeploy.serve.deepstream.plan import Request
 from segdeploy.serve.deepstream.preprocess import make_feed
 from segdeploy.serve.deepstream.reference import PyTorchReference
 from segdeploy.serve.deepstream.render import render
 from segdeploy.serve.deepstream.replay import drawn, replay
+from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -56,7 +56,7 @@ def made(graphs, tmp_path):
 
     def make(interface="nvinfer", batch=1, changes=None, model=None, **asked):
         place = tmp_path / "rendered"
-        render(Request(model or graphs(interface, batch), **asked), place)
+        render(RenderRequest(model or graphs(interface, batch), **asked), place)
         path = place / "nvinfer_config.txt"
         document = read_document(path.read_text(), "txt")
         for key, value in (changes or {}).items():
@@ -119,7 +119,7 @@ def test_the_bundled_checkpoint(tmp_path, images, bundled):
     source = folder("models") / "demo-b0"
     size = read_card("segformer-b0-demo").size
     graph = bundled("nvinfer", str(size))
-    render(Request(graph), tmp_path / "ds")
+    render(RenderRequest(graph), tmp_path / "ds")
     truth = PyTorchReference(str(source), read_graph(graph, weights=False).signature)
     seen = replay(tmp_path / "ds" / "nvinfer_config.txt", images, tmp_path / "out.mp4", reference=truth)
     assert seen.agreement.pixel_agreement >= 0.999

@@ -21,7 +21,8 @@ from segdeploy.errors import CheckpointError, DeepStreamError, RequestError
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Marks, Output, reduced
 from segdeploy.run.session import open_session, segment
-from segdeploy.serve.deepstream.plan import Request, make_plan
+from segdeploy.serve.deepstream.plan import make_plan
+from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.size import Size
 
 
@@ -139,10 +140,10 @@ def test_the_file_says_where_the_corners_lie(made, graphs):
 
 
 def test_a_parser_that_raises_otherwise_is_refused(made):
-    assert make_plan(Request(made["nvinfer"].path)).parser == "tao"
-    assert make_plan(Request(made["logits"].path, network_type=100)).parser is None
+    assert make_plan(RenderRequest(made["nvinfer"].path)).parser == "tao"
+    assert make_plan(RenderRequest(made["logits"].path, network_type=100)).parser is None
     with pytest.raises(DeepStreamError) as caught:
-        make_plan(Request(made["logits"].path))
+        make_plan(RenderRequest(made["logits"].path))
     assert str(caught.value) == (
         "strided.96x160.logits.onnx raises its logits with align_corners, and the parser of segdeploy raises them"
         " without; export the checkpoint with --interface nvinfer, whose graph does it itself"

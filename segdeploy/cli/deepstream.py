@@ -5,7 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+from segdeploy.cli.arguments import at_least
 from segdeploy.releases import USUAL, rendered_versions
+from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -19,17 +21,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
     config.add_argument(
         "--network-type",
         type=int,
-        metavar="N",
+        choices=NETWORK_TYPES,
         default=2,
         help="2: nvinfer parses (default); 100: hands tensors on",
     )
-    config.add_argument("--streams", type=int, metavar="N", default=1, help="default: 1")
+    config.add_argument("--streams", type=at_least(1), metavar="N", default=1, help="default: 1")
     config.add_argument(
         "--parser",
-        metavar="NAME",
+        choices=PARSERS,
         help="tao, NVIDIA's; segdeploy, ours (default: tao where it takes the output)",
     )
-    config.add_argument("--precision", metavar="NAME", help="fp32, fp16 or int8 (default: the graph's own)")
+    config.add_argument("--precision", choices=PRECISIONS, help="default: the graph's own")
     config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
 
@@ -69,10 +71,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def execute_config(arguments: argparse.Namespace) -> int:
-    from segdeploy.serve.deepstream.plan import Request
     from segdeploy.serve.deepstream.render import render
+    from segdeploy.serve.deepstream.request import RenderRequest
 
-    request = Request(
+    request = RenderRequest(
         arguments.model,
         arguments.deepstream,
         arguments.network_type,

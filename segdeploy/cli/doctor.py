@@ -16,22 +16,27 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--require",
         metavar="ABILITY",
         action="append",
+        type=parse_ability,
         default=[],
         help="exit with 1 unless this works, as in export, build-engine or run-engine; for scripts and images",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def parse_ability(text: str) -> str:
+    from segdeploy.doctor import ABILITIES
+
+    if text not in ABILITIES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not known; known: {', '.join(ABILITIES)}")
+    return text
+
+
 def execute(arguments: argparse.Namespace) -> int:
     """Exit status 0 whatever is found: a laptop without a GPU is not an error, unless it is told to be one."""
     from dataclasses import asdict
 
-    from segdeploy.doctor import ABILITIES, ThisMachine, diagnose, tables
-    from segdeploy.errors import RequestError
+    from segdeploy.doctor import ThisMachine, diagnose, tables
 
-    for name in arguments.require:
-        if name not in ABILITIES:
-            raise RequestError(f"--require {name!r} is not known; known: {', '.join(ABILITIES)}")
     if arguments.table:
         if arguments.json:
             print(json.dumps({name: records(rows) for name, rows in tables().items()}, indent=1))

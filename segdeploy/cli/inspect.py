@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.arguments import at_least
 from segdeploy.cli.words import probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
 
@@ -33,7 +34,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default="fp16",
         help="of the floor, with --device (default: fp16)",
     )
-    parser.add_argument("--batch", type=int, default=1, help="of the floor, with --device (default: 1)")
+    parser.add_argument(
+        "--batch", type=at_least(1), metavar="N", default=1, help="of the floor, with --device (default: 1)"
+    )
     parser.add_argument(
         "--measured",
         type=float,

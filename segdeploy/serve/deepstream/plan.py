@@ -9,9 +9,10 @@ from segdeploy.errors import DeepStreamError
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.model.record import ArtifactRecord, matching_record
 from segdeploy.model.signature import NO_CARD, describe
-from segdeploy.releases import USUAL, DeepStream, first_with_tao_parser, rendered_release
+from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
+from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS, RenderRequest
 
 SDK = "/opt/nvidia/deepstream/deepstream"
 SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
@@ -20,27 +21,13 @@ TAO_LIBRARY = (
 )
 TAO_PARSER, OUR_PARSER = "NvDsInferParseCustomSegformerTAO", "NvDsInferParseSegdeploy"
 OUR_LIBRARY = "parser/libsegdeploy_parser.so"
-NETWORK_TYPES = (2, 100)
-PARSERS = ("tao", "segdeploy")
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-@dataclass(frozen=True)
-class Request:
-    model: Path
-    deepstream: str = USUAL
-    network_type: int = 2
-    streams: int = 1
-    parser: str | None = None  # None: NVIDIA's where it takes the graph's output, else ours
-    precision: str | None = None  # None: the graph's
-    int8_cache: Path | None = None  # None: the one that `quantize --cache-for` left beside the graph
 
 
 @dataclass(frozen=True)
 class Plan:
     """A request with nothing left open."""
 
-    request: Request
+    request: RenderRequest
     release: DeepStream
     facts: Graph
     record: ArtifactRecord | None
@@ -59,7 +46,7 @@ class Plan:
         return self.request.network_type == 2 or self.release.draws_tensors
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: RenderRequest) -> Plan:
     release = rendered_release(request.deepstream)
     if request.model.suffix != ".onnx":
         raise DeepStreamError(
@@ -97,7 +84,7 @@ def make_plan(request: Request) -> Plan:
     return Plan(request, release, facts, record, parser, mode, strongly_typed, cache)
 
 
-def choose_parser(request: Request, release: DeepStream, facts: Graph) -> str:
+def choose_parser(request: RenderRequest, release: DeepStream, facts: Graph) -> str:
     takes_output = facts.signature.interface == "nvinfer"
     parser = request.parser or ("tao" if takes_output and release.has_tao_parser else "segdeploy")
     if parser not in PARSERS:
@@ -120,7 +107,7 @@ def choose_parser(request: Request, release: DeepStream, facts: Graph) -> str:
     return parser
 
 
-def precision_of(request: Request, facts: Graph) -> tuple[int, bool, Path | None]:
+def precision_of(request: RenderRequest, facts: Graph) -> tuple[int, bool, Path | None]:
     """network-mode, strongly-typed, and the calibration cache.
 
     A typed graph is taken as it is where nvinfer has `strongly-typed`, and then network-mode has to be 0: the flags

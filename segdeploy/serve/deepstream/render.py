@@ -21,9 +21,9 @@ from segdeploy.serve.deepstream.plan import (
     TAO_LIBRARY,
     TAO_PARSER,
     Plan,
-    Request,
     make_plan,
 )
+from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.shipped import folder
 from segdeploy.version import __version__
 
@@ -37,7 +37,7 @@ class Rendered:
         return "\n".join([*map(str, self.paths), *(f"warning: {text}" for text in self.warnings)])
 
 
-def render(request: Request, output: Path) -> Rendered:
+def render(request: RenderRequest, output: Path) -> Rendered:
     """Writes the folder."""
     plan = make_plan(request)
     files.make_folder(output)
