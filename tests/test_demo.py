@@ -1,14 +1,33 @@
+import contextlib
+import io
 import json
 
 import cv2
+import pytest
 
+import segdeploy.demo
 from segdeploy.cli import main
-from segdeploy.demo import run_demo
 from segdeploy.shipped import folder
 
 
-def test_the_demo_goes_the_whole_way(tmp_path):
-    demo = run_demo(tmp_path, images=8, clip_frames=5, calibration_scenes=12)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The verb's work, smaller than usual: its folder, what it returned and what was printed."""
+    made, said, run = [], io.StringIO(), segdeploy.demo.run_demo
+    out = tmp_path_factory.mktemp("demo")
+
+    def small(*given, **asked):
+        made.append(run(*given, **asked, images=8, clip_frames=5, calibration_scenes=12))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(segdeploy.demo, "run_demo", small)
+        assert main(["demo", "-o", str(out)]) == 0
+    return out, made[0], said.getvalue()
+
+
+def test_the_demo_goes_the_whole_way(ran):
+    out, demo, _ = ran
     assert demo.exported.agreement.pixel_agreement >= 0.9999
     assert demo.miou >= 0.75
     fp32, int8 = demo.int8.record.ledger
@@ -29,7 +48,7 @@ def test_the_demo_goes_the_whole_way(tmp_path):
     assert demo.replay.agreement.pixels == 256 * 512  # the first frame
     assert demo.replay.agreement.pixel_agreement >= 0.9999
     assert main(["deepstream", "lint", str(demo.configuration)]) == 0
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_the_bundled_checkpoint_is_what_its_record_says():
@@ -44,22 +63,13 @@ def test_the_bundled_checkpoint_is_what_its_record_says():
     assert (folder("models") / "demo-b0" / "model.safetensors").stat().st_size <= 16e6
 
 
-def test_the_verb_says_what_to_look_at_and_what_to_type_next(tmp_path, monkeypatch, capsys):
-    import segdeploy.demo
-
-    run = segdeploy.demo.run_demo
-    monkeypatch.setattr(
-        segdeploy.demo,
-        "run_demo",
-        lambda *a, **k: run(*a, **k, images=4, clip_frames=2, calibration_scenes=8),
-    )
-    assert main(["demo", "-o", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_the_verb_says_what_to_look_at_and_what_to_type_next(ran):
+    out, _, said = ran
     assert "was compared with PyTorch: 100.0000% of" in said
     assert "INT8 covers" in said
-    assert str(tmp_path / "scenes.png") in said
+    assert str(out / "scenes.png") in said
     assert "It knows made scenes only" in said
-    assert f"Its DeepStream configuration is {tmp_path / 'deepstream' / 'nvinfer_config.txt'}." in said
+    assert f"Its DeepStream configuration is {out / 'deepstream' / 'nvinfer_config.txt'}." in said
     assert "Replayed without DeepStream it agrees with PyTorch: 100.0000% of 131,072 pixels equal" in said
-    assert str(tmp_path / "replay.mp4") in said
+    assert str(out / "replay.mp4") in said
     assert "segdeploy export nvidia/" in said
