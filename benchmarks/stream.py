@@ -110,6 +110,8 @@ def whole_way(session: Session, clip: Path, place: Path, plan: Plan, *watching: 
 
 
 class Watched:
+    name = "watched"
+
     def __init__(self) -> None:
         self.resident_mib: list[float] = []
 
@@ -122,6 +124,9 @@ class Watched:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def give_up(self) -> None:
+        """Nothing hangs."""
 
 
 def memory(place: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import stat
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,13 @@ def is_special(path: Path) -> bool:
     return kind_at(path) in WRITTEN_THROUGH
 
 
+def is_standard_output(path: Path) -> bool:
+    """Tell by the open file itself: /dev/stdout, or the name of what a shell has redirected it to."""
+    with suppress(OSError, ValueError):
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    return False
+
+
 class Through:
     """The open device, pipe or socket at `path`. One that takes nothing for `timeout_s` raises a TimeoutError."""
 
@@ -63,14 +71,7 @@ class Through:
             time.sleep(STEP_S)
 
     def write(self, data: bytes) -> None:
-        """In pieces that a pipe with room takes without waiting, so that the time is kept."""
-        ready = select.poll()
-        ready.register(self._descriptor, select.POLLOUT)
-        left = memoryview(data)
-        while left:
-            if not ready.poll(self._timeout_s * 1e3):
-                raise TimeoutError(errno.ETIMEDOUT, f"nobody read it for {self._timeout_s:g} s")
-            left = left[os.write(self._descriptor, left[: select.PIPE_BUF]) :]
+        write_within(self._descriptor, data, self._timeout_s)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -80,3 +81,20 @@ class Through:
 
     def __exit__(self, *given: object) -> None:
         self.close()
+
+
+def write_within(descriptor: int, data: bytes | memoryview, timeout_s: float) -> None:
+    """Write all of `data`; raise a TimeoutError where nothing of it is taken for `timeout_s`.
+
+    A pipe with room takes a piece of this size without waiting, also where its descriptor waits.
+    """
+    ready = select.poll()
+    ready.register(descriptor, select.POLLOUT)
+    left = memoryview(data)
+    while left:
+        if not ready.poll(timeout_s * 1e3):
+            raise TimeoutError(errno.ETIMEDOUT, f"nobody read it for {timeout_s:g} s")
+        with suppress(BlockingIOError):  # another writer was quicker
+            left = left[
+                os.write(descriptor, left[: select.PIPE_BUF if os.get_blocking(descriptor) else None]) :
+            ]

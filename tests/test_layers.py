@@ -16,7 +16,7 @@ LEVELS = [
     {"special_files"},
     {"files", "size", "devices", "flavour", "releases"},
     {"given"},
-    {"model", "scenes"},
+    {"model", "scenes", "growing"},
     {"picture", "graph", "networks"},
     {"datasets"},
     {"run"},

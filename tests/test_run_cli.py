@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path, ending):
         running.stdin.write(clips.frame(index).tobytes())
     running.stdin.flush()
     end = time.monotonic() + 60
-    while not any(path.stat().st_size for path in tmp_path.glob(".a.jsonl.*")):
+    while not ((tmp_path / "a.jsonl").exists() and (tmp_path / "a.jsonl").stat().st_size):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.kill(running.pid, ending)
@@ -274,8 +274,13 @@ def test_an_output_that_can_be_no_clip_is_refused_before_the_work(model, clip, t
         f"{'x' * 300}.mp4": "File name too long",
         f"{'x' * 300}.avi": "File name too long",
         f"{'x' * 300}": "File name too long",
+        "http://joe:s3cret@host/x.mp4": "http://host/x.mp4 is no address that is published to",
+        "rtmp://host/live": "rtmp://host/live is no address that is published to",
+        "rtsp://host:99999/x": "rtsp://host:99999/x names no server; expected an address as in rtsp://server:8554/live",
+        "rtsp://[/x": "rtsp://[/x names no server",
+        "rtsp:///x": "rtsp:///x names no server",
     }.items():
-        assert run(model, clip, "-o", tmp_path / name) == 1
+        assert run(model, clip, "-o", name if "://" in name else tmp_path / name) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mp4", "pipe.mp4", "street.mp4"]
@@ -305,7 +310,7 @@ def test_without_gstreamer(model, tmp_path, refused, monkeypatch):
     )
 
 
-def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch):
+def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch, capsys):
     shown = tmp_path / "shown"
     tool = tmp_path / "gst-launch-1.0"
     tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexec cat > {shown}\n')
@@ -314,8 +319,18 @@ def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch):
     assert run(model, clip, "--show") == 0
     assert shown.stat().st_size == 20 * 96 * 128 * 3
     assert "rawvideoparse format=rgb width=128 height=96" in (tmp_path / "asked").read_text()
-    tool.write_text("#!/bin/sh\nexit 1\n")
-    assert run(model, clip, "--show") == 1
+    capsys.readouterr()
+    for without_screen in (
+        "exit 1",
+        "echo 'Failed to find a usable video sink' >&2; exec cat > /dev/null",  # as autovideosink says, and goes on
+        "kill -SEGV $$",
+    ):
+        tool.write_text(f"#!/bin/sh\n{without_screen}\n")
+        assert run(model, clip, "--show") == 1
+        said = capsys.readouterr().err
+        assert (
+            said == "segdeploy: --show found no screen; leave it out, or watch from elsewhere with --view\n"
+        )
     tool.write_text("#!/bin/sh\nhead -c 40000 > /dev/null\n")  # closed after a frame
     assert run(model, clip, "--show") == 0
 

@@ -95,3 +95,31 @@ def test_a_stop_wakes_whoever_waits(live):
     full.stop()
     putting.join(5)
     assert answers[1] == [False]
+
+
+def test_a_source_without_room_holds_no_other():
+    """Of the first, whose frames go nowhere, two are under way; files and a batch of four or not."""
+    for live in ([False, False], [True, True], [True, False]):
+        inbox = Inbox(live, depth=4, room=2)
+        put(inbox, 0, 0, 1, 2, 3)
+        put(inbox, 1, 0, 1)
+        assert taken(inbox, 4) == [(0, 0), (1, 0), (0, 1), (1, 1)]
+        for index in (2, 3, 4):
+            inbox.arrived(1)
+            put(inbox, 1, index)
+            assert taken(inbox, 4) == [(1, index)]
+        inbox.end(1)
+        waiting = later(lambda inbox=inbox: time.sleep(0.1) or inbox.arrived(0))
+        assert taken(inbox, 4) == [(0, 2)]  # it waited for the room, and did not end
+        waiting.join()
+
+
+def test_a_source_that_is_given_up_leaves_nothing():
+    inbox = Inbox([False, False], depth=4, room=1)
+    put(inbox, 0, 0, 1)
+    put(inbox, 1, 0)
+    assert taken(inbox, 2) == [(0, 0), (1, 0)]
+    inbox.give_up(0)
+    inbox.end(1)
+    assert taken(inbox, 2) == []
+    assert put(inbox, 0, 2) == [False]

@@ -1,6 +1,8 @@
+import _thread
 import threading
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,6 +48,8 @@ class Made:
 
 
 class Kept:
+    name = "kept"
+
     def __init__(self, fail_at=None, wait_s=0.0):
         self.shown, self.closed, self.fail_at, self.wait_s = [], 0, fail_at, wait_s
 
@@ -57,6 +61,9 @@ class Kept:
 
     def close(self):
         self.closed += 1
+
+    def give_up(self):
+        """It never hangs."""
 
     @property
     def indices(self):
@@ -169,26 +176,192 @@ def test_a_model_that_fails_stops_all(kind):
 
 
 @pytest.mark.parametrize("place", [0, 7])
-def test_a_sink_that_fails_stops_all(place):
-    with pytest.raises(OutputError, match="the disk is full"):
-        run([Made(count=10**9)], [Kept(fail_at=place)])
-    with pytest.raises(OutputError, match="the disk is full"):
-        run([Made(count=10**9)], [Kept()], shared=[Kept(fail_at=place)])
+def test_a_sink_that_fails_ends_alone(place):
+    """The source goes on for its other sinks, and ends where it has none."""
+    sinks, said = [Kept(fail_at=place), Kept()], []
+    tallies = run([Made("a", 10**9), Made("b", 40)], sinks, said=said)
+    assert sinks[0].indices == list(range(place))
+    assert sinks[1].indices == list(range(40))
+    assert said == ["the disk is full"]
+    assert [str(tally.error) for tally in tallies] == ["the disk is full", "None"]
+    shared = Kept()
+    run([Made("a", 40)], [Kept(fail_at=place)], shared=[shared])
+    assert shared.indices == list(range(40))
+    sink = Kept()
+    (tally,) = run([Made("a", 40)], [sink], shared=[Kept(fail_at=place)])
+    assert (sink.indices, tally.error) == (list(range(40)), None)
+
+
+def test_what_failed_is_known_when_all_is_over():
+    pipeline = Pipeline([HostSession(batch=1)], [Made()], [[Kept()]], [Kept(fail_at=3)])
+    pipeline.run()
+    assert [str(error) for error in pipeline.errors] == ["the disk is full"]
+
+
+@pytest.mark.parametrize("kind", [BrokenPipeError, ZeroDivisionError])
+def test_a_fault_in_a_sink_stops_all(kind):
+    class Broken(Kept):
+        def take(self, shown):
+            raise kind
+
+    with pytest.raises(kind):
+        run([Made(count=10**9), Made("b", 10**9)], [Broken(), Kept()])
 
 
 def test_a_sink_that_cannot_be_closed_is_told():
-    class Stuck(Kept):
+    class Unclosed(Kept):
         def close(self):
             super().close()
             raise OutputError("only 3 of 4 frames were written")
 
-    with pytest.raises(OutputError, match="only 3 of 4"):
-        run([Made(count=4)], [Stuck()])
+    (tally,) = run([Made(count=4)], [Unclosed()])
+    assert str(tally.error) == "only 3 of 4 frames were written"
+
+
+# ---- what hangs ------------------------------------------------------------------------------------------------------
+
+
+class Stuck(Kept):
+    """Hangs as FFmpeg does, at a frame or in closing, until it is freed."""
+
+    name = "rtsp://server/a"
+
+    def __init__(self, at=None, in_close=False):
+        super().__init__()
+        self.at, self.in_close, self.given_up = at, in_close, 0
+        self.free = threading.Event()
+
+    def take(self, shown):
+        super().take(shown)
+        if len(self.shown) == self.at:
+            self.free.wait(60)
+
+    def close(self):
+        if self.in_close:
+            self.free.wait(60)
+        super().close()
+
+    def give_up(self):
+        self.given_up += 1
+
+
+@pytest.fixture
+def stuck():
+    made = []
+
+    def make(*given, **named):
+        made.append(Stuck(*given, **named))
+        return made[-1]
+
+    yield make
+    for sink in made:
+        sink.free.set()
+    end = time.monotonic() + 10
+    while any(thread.name.startswith("segdeploy: ") for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+GIVEN_UP = "rtsp://server/a is given up: it took nothing for 0.5 s"
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_sink_that_hangs_holds_no_other_source(stuck, live, batch):
+    hangs, goes_on, said, came = stuck(at=3), Kept(), [], []
+    goes_on.take = lambda shown: came.append((time.monotonic(), shown.index))
+    sources = [Made("a", 10**9, live=live, wait_s=0.01), Made("b", 150, live=True, wait_s=0.01)]
+    pipeline = Pipeline(
+        [HostSession(batch=batch)], sources, [[hangs], [goes_on]], say=said.append, timeout_s=0.5
+    )
+    begin = time.monotonic()
+    tallies = pipeline.run()
+    assert said == [GIVEN_UP]
+    assert [str(tally.error) for tally in tallies] == [GIVEN_UP, "None"]
+    assert hangs.given_up == 1
+    assert tallies[1].frames + tallies[1].dropped == 150
+    assert (
+        max(later[0] - earlier[0] for earlier, later in pairwise(came)) < 0.4
+    )  # while the first one hung, too
+    assert time.monotonic() - begin < 10
+
+
+def test_a_sink_that_hangs_loses_its_own_source_nothing_elsewhere(stuck):
+    """A live source goes on at its rate for its other sink; a file waits, and goes on when the one is given up."""
+    for live in (True, False):
+        hangs, goes_on, shared = stuck(at=3), Kept(), Kept()
+        source = Made("a", 150, live=live, wait_s=0.01)
+        Pipeline([HostSession(batch=1)], [source], [[hangs, goes_on]], [shared], timeout_s=0.5).run()
+        assert goes_on.indices == shared.indices
+        if not live:
+            assert goes_on.indices == list(range(150))
+        assert len(goes_on.indices) > 100
+
+
+def test_a_shared_sink_that_hangs_holds_nobody(stuck):
+    hangs, sinks, said = stuck(at=3), [Kept(), Kept()], []
+    sources = [Made("a", 60, live=True, wait_s=0.01), Made("b", 60)]
+    Pipeline(
+        [HostSession(batch=1)], sources, [[sink] for sink in sinks], [hangs], say=said.append, timeout_s=0.5
+    ).run()
+    assert said == [GIVEN_UP]
+    assert sinks[1].indices == list(range(60))
+    assert len(sinks[0].indices) > 40
+
+
+def test_a_sink_that_hangs_in_closing_is_given_up(stuck):
+    hangs, other, said = stuck(in_close=True), Kept(), []
+    (tally,) = Pipeline(
+        [HostSession(batch=1)], [Made(count=5)], [[hangs, other]], say=said.append, timeout_s=0.5
+    ).run()
+    assert said == [GIVEN_UP] and str(tally.error) == GIVEN_UP
+    assert (hangs.indices, other.indices, other.closed) == (list(range(5)), list(range(5)), 1)
+
+
+def test_what_was_given_up_and_comes_back_is_closed_in_order(stuck):
+    hangs = stuck(at=3)
+    Pipeline([HostSession(batch=1)], [Made(count=50)], [[hangs]], timeout_s=0.5).run()
+    assert hangs.closed == 0
+    hangs.free.set()
+    end = time.monotonic() + 10
+    while not hangs.closed:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert hangs.indices == [0, 1, 2]
+
+
+def test_a_slow_sink_loses_no_frame_of_a_file():
+    sink = Kept(wait_s=0.05)
+    run([Made(count=30)], [sink])
+    assert sink.indices == list(range(30))
+
+
+@pytest.mark.parametrize("where", ["take", "close", "shared"])
+def test_ctrl_c_ends_in_time_whatever_hangs(stuck, where):
+    """The other sinks have all that was segmented, and are closed."""
+    hangs = stuck(at=None if where == "close" else 3, in_close=where == "close")
+    other, said = Kept(), []
+    shared = [hangs] if where == "shared" else []
+    own = [] if where == "shared" else [hangs]
+    pipeline = Pipeline(
+        [HostSession(batch=1)],
+        [Made("a", 10**9, wait_s=0.005), Made("b", 10**9, live=True, wait_s=0.005)],
+        [own, [other]],
+        shared,
+        say=said.append,
+        timeout_s=2,
+    )
+    threading.Timer(0.8, _thread.interrupt_main).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert time.monotonic() - begin < 0.8 + 2
+    assert said == ["rtsp://server/a is given up: it did not end in time"]
+    assert other.closed == 1
+    assert len(other.shown) == pipeline.tallies[1].frames > 50
 
 
 def test_ctrl_c_closes_everything_in_order():
-    import _thread
-
     class Pressed(Kept):
         def take(self, shown):
             super().take(shown)

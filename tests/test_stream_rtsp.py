@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -14,14 +15,14 @@ import clips
 import pytest
 
 from segdeploy.errors import VideoError
+from segdeploy.growing import Lines
+from segdeploy.picture.video_publishing import Publisher
 from segdeploy.picture.video_reading import Video
-from segdeploy.picture.video_writing import Publisher
 from segdeploy.run.session import open_session
 from segdeploy.serve.stream.flicker import Flicker
 from segdeploy.serve.stream.pipeline import Pipeline
 from segdeploy.serve.stream.sinks import JsonLines, Pictures
 from segdeploy.serve.stream.sources import Opening, open_streams
-from segdeploy.size import Size
 
 PYTHON = "/usr/bin/python3"  # Debian's, which has its gi
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -72,9 +73,9 @@ def test_the_runner_outlives_the_server(port, graphs, tmp_path):
         (stream,) = open_streams([f"rtsp://127.0.0.1:{port}/live"], opening)
         pictures = Pictures(str(out), stream, lambda shown: shown.results[0].overlay(shown.frame), 3)
         flicker = Flicker(1)
-        lines = JsonLines(tmp_path / "live.jsonl", flicker)
+        lines = JsonLines(Lines(tmp_path / "live.jsonl"))
         session = open_session(graphs("frames"), threads=1)
-        pipeline = Pipeline([session], [stream], [[pictures]], [flicker, lines], say=said.append)
+        pipeline = Pipeline([session], [stream], [[pictures]], [lines], say=said.append, flicker=flicker)
         running = threading.Thread(target=pipeline.run)
         running.start()
         tally = pipeline.tallies[0]
@@ -146,11 +147,41 @@ def test_a_wrong_address_is_refused_at_once(port):
 
 def test_pictures_are_published(port):
     with serving(port, "record") as server:
-        publisher = Publisher(f"rtsp://127.0.0.1:{port}/live", Size(96, 160), 25, 5)
-        start = time.monotonic()
+        publisher = Publisher(f"rtsp://127.0.0.1:{port}/live", 25, 5)
         for index in range(50):
             publisher.write(clips.frame(index, 96, 160), index / 25)
-        assert time.monotonic() - start > 1.8  # as fast as it is to be seen
         came = [server.stdout.readline() for _ in range(40)]
         publisher.close()
     assert came == ["frame\n"] * 40
+
+
+def test_a_server_that_is_stopped_while_it_takes_a_stream(port, graphs, tmp_path):
+    """The other sink goes on at its rate, and SIGTERM ends what the server holds."""
+    lines = tmp_path / "p.jsonl"
+    source = "gst:videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=360,framerate=10/1"
+    request = [sys.executable, "-m", "segdeploy", "run", str(graphs("frames")), source, "--timeout", "3"]
+    with serving(port, "record") as server:
+        running = subprocess.Popen(
+            [*request, "--json", str(lines), "-o", f"rtsp://127.0.0.1:{port}/live"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for _ in range(5):
+            assert server.stdout.readline() == "frame\n"
+        server.send_signal(signal.SIGSTOP)
+        said = running.stderr.readline()
+        before, begin = len(lines.read_text().splitlines()), time.monotonic()
+        time.sleep(2)
+        rate = (len(lines.read_text().splitlines()) - before) / (time.monotonic() - begin)
+        running.terminate()
+        begin = time.monotonic()
+        status = running.wait(20)
+        assert time.monotonic() - begin < 4
+        running.communicate()
+    assert (
+        said
+        == f"segdeploy: rtsp://127.0.0.1:{port}/live does not take the stream: nothing answered in time\n"
+    )
+    assert status == 130
+    assert rate > 5
+    indices = [json.loads(line)["index"] for line in lines.read_text().splitlines()]
+    assert max(later - earlier for earlier, later in pairwise(indices)) < 5

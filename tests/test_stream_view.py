@@ -155,6 +155,17 @@ def test_no_host_at_all_gets_nothing(page):
         assert raw.recv(100).startswith(b"HTTP/1.0 421 ")
 
 
+def test_an_address_that_is_none_is_refused_in_silence(page, capsys):
+    where = urlsplit(page.url)
+    with socket.create_connection((where.hostname, where.port), 20) as raw:
+        raw.sendall(f"GET http://[/ HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
+        head = raw.recv(1000).decode()
+    assert head.startswith("HTTP/1.0 400 ")
+    assert "Server: segdeploy \r\n" in head
+    page.close()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_it_is_bound_to_this_machine_alone(page):
     assert page.url.startswith("http://127.0.0.1:")
     assert page._server.server_address[0] == "127.0.0.1"
@@ -170,6 +181,8 @@ def test_a_busy_port(page):
 
 
 def test_impossible_places():
+    with pytest.raises(RequestError, match=r"'x{60}' is no address; expected one of this machine's"):
+        Page(0, "x" * 300)
     with pytest.raises(RequestError, match=r"^70000 is not a port; expected 1 to 65535"):
         Page(70000)
     with pytest.raises(

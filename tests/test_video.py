@@ -9,7 +9,7 @@ import pytest
 
 from segdeploy.errors import OutputError, RequestError, VideoError
 from segdeploy.picture.video_reading import Video
-from segdeploy.picture.video_writing import ClipWriter, Publisher
+from segdeploy.picture.video_writing import ClipWriter
 from segdeploy.size import Size
 
 
@@ -63,8 +63,9 @@ def test_sound_is_copied_unchanged(tmp_path, ending):
         for one in video.read():
             writer.write(one.frame, one.time_s)
     given, kept = clips.packets(path, "audio"), clips.packets(out, "audio")
-    assert len(given) - 2 <= len(kept) <= len(given)
-    assert kept == given[: len(kept)]
+    assert len(given) - 3 <= len(kept) <= len(given)
+    assert kept == given[1 : len(kept) + 1]  # the first is the encoder's run-up, before the beginning
+    assert clips.times_of(out) == clips.times_of(path)
 
 
 def test_sound_ends_with_the_pictures(tmp_path):
@@ -247,23 +248,6 @@ def test_what_hangs_times_out(silent, uri):
     assert str(caught.value).endswith("cannot be opened: nothing came for 0.5 s")
     assert "secret" not in str(caught.value)
     assert "joe" not in str(caught.value)
-
-
-def test_a_server_that_does_not_take_a_stream(silent):
-    with pytest.raises(
-        OutputError, match=r"rtsp://127\.0\.0\.1:\d+/x does not take the stream: nothing answered in time"
-    ):
-        publish(f"rtsp://joe:secret@127.0.0.1:{silent}/x")
-    with pytest.raises(
-        OutputError, match=r"rtsp://127\.0\.0\.1:9/x does not take the stream: Connection refused"
-    ):
-        publish("rtsp://joe:secret@127.0.0.1:9/x")
-
-
-def publish(uri):
-    publisher = Publisher(uri, Size(96, 128), 25, 0.5)
-    publisher.write(clips.frame(0), 0)
-    publisher.close()
 
 
 def test_a_wrong_password_is_named_and_not_said():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import threading
 import traceback
@@ -31,6 +30,7 @@ from segdeploy.cli import (
     run,
     verify,
 )
+from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs
 from segdeploy.errors import SegdeployError
 from segdeploy.version import __version__
 
@@ -55,9 +55,6 @@ VERBS = {
 }
 
 
-STOPPED = 130  # as a shell tells it
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="segdeploy",
@@ -76,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name need not be text
     sys.excepthook = show_fault
-    arguments = parser().parse_args(argv)
+    before = threading.enumerate()
+    return flushed(leave_what_hangs(run_verb(parser().parse_args(argv)), before))
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
     module, _ = VERBS[arguments.verb]
     try:
         status: int = module.execute(arguments)
@@ -86,12 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("segdeploy: stopped", file=sys.stderr)
-        if is_building():  # it calls into Python, and an interpreter being taken down would abort
-            sys.stderr.flush()
-            os._exit(STOPPED)
         return STOPPED
     except BrokenPipeError:  # the reader of our output has gone (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
 
 
@@ -100,10 +98,3 @@ def show_fault(kind: type[BaseException], error: BaseException, trace: Traceback
     from segdeploy.picture.video_location import without_credentials
 
     sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
-
-
-def is_building() -> bool:
-    """Whether a second Ctrl-C has left a build at work."""
-    from segdeploy.convert.engine.progress import THREAD
-
-    return any(thread.name == THREAD for thread in threading.enumerate())

@@ -14,14 +14,13 @@ from segdeploy.cli.arguments import (
     at_least,
     parse_size,
 )
+from segdeploy.cli.endings import STOPPED
 
 if TYPE_CHECKING:
     from segdeploy.assess.bench.measure import Measurement
     from segdeploy.assess.bench.meter import Sensors
     from segdeploy.assess.bench.models import ModelOptions, Opened
     from segdeploy.assess.bench.modes import Plan
-
-STOPPED = 130
 
 
 def describe(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
@@ -21,6 +23,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from segdeploy.serve.stream.result import Shown
+
+STEP_S = 0.1
+LAST_WORDS_S = 2.0  # for what was said last, where nobody reads
 
 
 class Steps(Protocol):
@@ -69,11 +74,19 @@ def show_tables(shown: Sequence[Table]) -> None:
 
 
 class Screen:
-    """A line for each source: frames, FPS, latency, drops. What is said meanwhile stands above them."""
+    """A line for each source: frames, FPS, latency, drops. What is said meanwhile stands above them.
+
+    A thread of its own prints, so that a terminal that is stopped, or a full pipe, stops nothing else.
+    """
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._tasks: dict[str, TaskID] = {}
+        self._newest: dict[str, tuple[int, str]] = {}  # of each source: frames, words
+        self._said: SimpleQueue[str] = SimpleQueue()
+        self._ended = Event()
+        self._thread = Thread(target=self._print, name="segdeploy: screen", daemon=True)
+        self._thread.start()
 
     def expect(self, source: str, frames: int) -> None:
         """0 frames: nobody knows how many."""
@@ -83,13 +96,26 @@ class Screen:
         now = f"{shown.fps:.1f} FPS  {shown.latency_ms:.0f} ms"
         if shown.dropped:
             now += f"  {shown.dropped} dropped"
-        self._bar.update(self._tasks[shown.source], advance=1, now=now)
+        self._newest[shown.source] = (self._newest.get(shown.source, (0, ""))[0] + 1, now)
 
     def say(self, text: str) -> None:
-        self._bar.console.print(f"segdeploy: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._said.put(text)
 
     def close(self) -> None:
-        """The lines end with the block they belong to."""
+        self._ended.set()
+        self._thread.join(LAST_WORDS_S)
+
+    def _print(self) -> None:
+        while True:
+            ended = self._ended.is_set()  # what was said before is still in the queue
+            with suppress(Empty):
+                text = self._said.get(timeout=0 if ended else STEP_S)
+                self._bar.console.print(f"segdeploy: {text}", markup=False, highlight=False, soft_wrap=True)
+                continue
+            for source, (frames, now) in list(self._newest.items()):
+                self._bar.update(self._tasks[source], completed=frames, now=now)
+            if ended:
+                return
 
 
 @contextmanager
@@ -98,4 +124,8 @@ def streaming() -> Iterator[Screen]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     now = TextColumn("{task.fields[now]}", markup=False)
     with Progress(*columns, now, console=console, disable=not console.is_terminal) as bar:
-        yield Screen(bar)
+        screen = Screen(bar)
+        try:
+            yield screen
+        finally:
+            screen.close()

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import LAYOUT_CHOICES, add_fit, add_provider
 
 if TYPE_CHECKING:
+    from segdeploy.growing import Lines
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.pipeline import Tally
     from segdeploy.serve.stream.sinks import Sink
@@ -124,6 +123,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
+    from contextlib import ExitStack, closing
+
     from segdeploy.cli.console import counted
     from segdeploy.model.card import read_card
     from segdeploy.picture.image import WRITTEN, find_images
@@ -133,13 +134,12 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     total = sum(len(find_images(source, but=WRITTEN)) for source in sources)
     card = read_card(arguments.card) if arguments.card else None
     failed = 0
-    lines: list[str] = []
-    with (
-        open_session(
-            arguments.model, threads=arguments.threads, provider=arguments.provider, card=card
-        ) as session,
-        counted(total, "segmenting") as advance,
-    ):
+    with ExitStack() as stack:
+        lines = stack.enter_context(closing(lines_for(arguments))) if arguments.json else None
+        session = stack.enter_context(
+            open_session(arguments.model, threads=arguments.threads, provider=arguments.provider, card=card)
+        )
+        advance = stack.enter_context(counted(total, "segmenting"))
         for done in segment_files(
             session,
             sources,
@@ -155,30 +155,36 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
                 print(f"segdeploy: {done.error}", file=sys.stderr)
                 continue
             areas = done.segmentation.areas()
-            line = json.dumps({"image": str(done.path), "areas": areas})
-            if arguments.json == "-":
-                print(line)
-                continue
-            lines.append(line)
-            shares = list(areas.items())[:4]
-            print(f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares))
-    if arguments.json not in (None, "-"):
-        from segdeploy.files import write_text
-
-        write_text(Path(arguments.json), "".join(f"{line}\n" for line in lines))
+            if lines is not None:
+                lines.write(json.dumps({"image": str(done.path), "areas": areas}))
+            if arguments.json != "-":
+                shares = list(areas.items())[:4]
+                print(f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares))
     if failed:
         print(f"segdeploy: {failed} of {total} images could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def lines_for(arguments: argparse.Namespace) -> Lines:
+    """Of --json; standard output by another name is standard output, where nothing else is then printed."""
+    from segdeploy.growing import Lines
+    from segdeploy.special_files import is_standard_output
+
+    if arguments.json != "-" and is_standard_output(Path(arguments.json)):
+        arguments.json = "-"
+    return Lines(sys.stdout if arguments.json == "-" else Path(arguments.json), arguments.timeout)
 
 
 def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from contextlib import ExitStack
 
     from segdeploy.cli.console import streaming
+    from segdeploy.cli.endings import ended_in_time
     from segdeploy.model.card import read_card
     from segdeploy.run.session import open_session
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.outputs import demand_other, places
+    from segdeploy.serve.stream.paced import paced
     from segdeploy.serve.stream.pipeline import Pipeline, Plan
     from segdeploy.serve.stream.sinks import JsonLines
     from segdeploy.serve.stream.sources import Opening, open_streams
@@ -186,6 +192,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from segdeploy.size import Size
 
     models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
+    flicker = Flicker(len(models))
     names = tuple(model.name for model in models)
     card = read_card(arguments.card) if arguments.card else None
     plan = Plan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
@@ -205,8 +212,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
             stack.callback(stream.close)
             screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
         written = places(output, streams) if output else []
-        flicker = Flicker(len(models))
-        shared: list[Sink] = [screen, flicker]
+        shared: list[Sink] = []
         if arguments.view is not None:
             shared.append(page := Page(arguments.view, arguments.view_address, names))
             stack.callback(page.close)
@@ -214,15 +220,25 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         if arguments.json is not None:
             if arguments.json != "-":
                 demand_other(Path(arguments.json), streams)
-            shared.append(JsonLines(sys.stdout if arguments.json == "-" else Path(arguments.json), flicker))
-        stack.enter_context(ended_by_sigterm())
-        sinks = drawn_into(arguments, names, streams, written)
-        tallies = Pipeline(sessions, streams, sinks, shared, plan, screen.say).run()
+            shared.append(JsonLines(lines_for(arguments)))
+        stack.enter_context(ended_in_time(arguments.timeout))
+        pipeline = Pipeline(
+            sessions,
+            [paced(stream, place) for stream, place in zip_longest(streams, written)],
+            drawn_into(arguments, names, streams, written),
+            shared,
+            plan,
+            screen.say,
+            flicker=flicker,
+            watch=screen.take,
+            timeout_s=arguments.timeout,
+        )
+        tallies = pipeline.run()
     if arguments.json != "-":
         tell(tallies, streams, written)
         for line in flicker_words(flicker, names):
             print(line)
-    return 1 if any(tally.error for tally in tallies) else 0
+    return 1 if pipeline.errors else 0
 
 
 def drawn_into(
@@ -234,10 +250,9 @@ def drawn_into(
     from segdeploy.serve.stream.window import Window
 
     style = Style(names, arguments.alpha, not arguments.no_legend, arguments.layout or "side")
-    draw = Drawing(style).draw
-    sinks: list[list[Sink]] = [[Window(draw)] if arguments.show else [] for _ in streams]
+    sinks: list[list[Sink]] = [[Window(Drawing(style).draw)] if arguments.show else [] for _ in streams]
     for own, stream, place in zip(sinks, streams, written, strict=False):
-        own.insert(0, Pictures(place, stream, draw, arguments.timeout))
+        own.insert(0, Pictures(place, stream, Drawing(style).draw, arguments.timeout))
     return sinks
 
 
@@ -249,16 +264,6 @@ def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> Non
             place = without_credentials(written[number]) if written else tally.name
             lost = f", {tally.dropped} dropped" if streams[number].live else ""
             print(f"{place}: {tally.frames} frames, {tally.fps:.1f} a second{lost}")
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, which ends a service or a container, is taken as Ctrl-C: its clips are to play, too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def flicker_words(flicker: Flicker, names: tuple[str, ...]) -> list[str]:

@@ -72,7 +72,7 @@ def _user_in(address: str, rest: str) -> int:
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     _, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host):  # its port is a password, which goes on behind what seemed to end it
-        return rest.rfind("@") + 1 or (0 if ": " in host else len(authority))
+        return rest.rfind("@") + 1 or (len(authority) if re.search(":[^ ]", host.rpartition("]")[2]) else 0)
     if not at:
         return 0
     query = _QUERY.search(address)

@@ -1,35 +1,40 @@
-"""Pictures into a clip or to a server that takes them, each at its own time: H.264, or MPEG-4 where there is none.
+"""Pictures into a clip, each at its own time: H.264, or MPEG-4 where there is none.
 
-A clip keeps the rate of its source, a variable one too, and its sound. It is written beside its place and moved there.
+A clip keeps the rate of its source, a variable one too, and its sound. It grows in fragments of half a second, and
+stands under its name from the first one on: what was recorded plays, however the recording ends. One that ends in order
+is a plain file, whose fragments are found by one index.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
 
 from segdeploy.errors import OutputError, RequestError
-from segdeploy.files import replacing
+from segdeploy.growing import GrowingFile, Recording
 from segdeploy.picture.image import Frame, fit
-from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_reading import url_of
 from segdeploy.size import Size
 
+GROWING = {"flush_packets": "1", "max_interleave_delta": "500000"}  # µs that a track waits for another
+FRAGMENTS = {
+    "mp4": {"movflags": "hybrid_fragmented", "frag_duration": "500000"},
+    "mov": {"movflags": "hybrid_fragmented", "frag_duration": "500000"},
+    "matroska": {"cluster_time_limit": "500"},
+}
+AT_ONCE = 4 << 20  # bytes: more than a fragment, which then is in the file or is not
+KEYFRAME_EVERY_S = 2.0
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 TICK = Fraction(1, 90_000)  # MPEG's own clock: the usual rates, 30000/1001 too, are whole numbers of it
 BT709 = 1
-RTSP_PORT = 554
 LIMITED_RANGE = 1
 
 
@@ -46,6 +51,7 @@ class Encoder:
         options = {"preset": "ultrafast", "crf": "22"} if codec == "libx264" else {}
         if codec == "libx264" and hasten:
             options["tune"] = "zerolatency"
+        options["g"] = str(max(round(fps * KEYFRAME_EVERY_S), 1))
         rate = Fraction(fps).limit_denominator(1001)
         self._track = container.add_stream(codec, rate=rate, options=options)
         self._track.width, self._track.height = size.width, size.height
@@ -82,18 +88,26 @@ class ClipWriter:
         self._open = True
         self._sound: Iterator[Any] = iter(())
         self._waiting: Any = None  # a packet of sound that is due later
-        self._stack = ExitStack()
-        part = self._stack.enter_context(replacing(path))
+        self._opened = ExitStack()
+        container = container_of(path)
+        self._recording = Recording(path)
         with self._or_nothing():
-            self._part = part
-            self._container = av.open(url_of(part), "w", format=container_of(path))
+            self._container = av.open(
+                ForFfmpeg(self._recording.file),
+                "w",
+                format=container,
+                container_options=GROWING | FRAGMENTS[container],
+                buffer_size=AT_ONCE,
+            )
             self._encoder = Encoder(self._container, size, fps)
             if audio_from is not None:
                 self._sound = self._sound_of(audio_from)
                 self._waiting = next(self._sound, None)
+            self._container.start_encoding()
+            self._header = self._recording.file.tell()
 
     def _sound_of(self, source: Path) -> Iterator[Any]:
-        given = self._stack.enter_context(av.open(url_of(source)))
+        given = self._opened.enter_context(av.open(url_of(source)))
         taken = {}
         for track in given.streams.audio:
             with suppress(ValueError, av.FFmpegError):  # a codec that this container does not take
@@ -109,6 +123,10 @@ class ClipWriter:
                     continue
                 zero = round(zero_s / packet.time_base)
                 packet.dts -= zero
+                if (
+                    packet.dts < 0
+                ):  # an encoder's run-up, which only an edit list could hide, and fragments have none
+                    continue
                 packet.pts = packet.dts if packet.pts is None else packet.pts - zero
                 packet.stream, at = taken[packet.stream.index], float(packet.dts * packet.time_base)
                 yield at, packet
@@ -118,6 +136,8 @@ class ClipWriter:
             self._add_sound(time_s)
             self._encoder.encode(picture, time_s)
             self._last_s = time_s
+            if self._recording.file.tell() > self._header:  # a fragment is whole
+                self._recording.appear()
 
     def _add_sound(self, until_s: float) -> None:
         while self._waiting is not None and self._waiting[0] < until_s:
@@ -125,43 +145,55 @@ class ClipWriter:
             self._waiting = next(self._sound, None)
 
     def close(self) -> None:
-        """Moves the clip into its place, unless it holds fewer pictures than it was given."""
+        """End the clip in order, unless it holds fewer pictures than it was given."""
         if not self._open:
             return
         with self._or_nothing():
-            if self._encoder.written:
-                self._add_sound(self._last_s + 1 / self._fps)
-                self._encoder.finish()
+            if not self._encoder.written:
+                raise OutputError(f"no frame came to {self._path}")
+            self._add_sound(self._last_s + 1 / self._fps)
+            self._encoder.finish()
             self._container.close()
-            with av.open(url_of(self._part)) as again:
-                kept = sum(1 for packet in again.demux(video=0) if packet.size)
-            if kept != self._encoder.written:
-                raise OutputError(
-                    f"only {kept} of {self._encoder.written} frames came to {self._path}; is the disk full?"
-                )
-        self._open = False
-        self._stack.close()
+            self._demand_all()
+            self._recording.appear()
+        self._leave()
 
-    def discard(self, error: BaseException) -> None:
-        """Leaves nothing behind."""
+    def _demand_all(self) -> None:
+        with av.open(url_of(self._recording.now_at)) as again:
+            kept = again.streams.video[0].frames  # 0 where the container does not count them
+        if kept not in (0, self._encoder.written):
+            raise OutputError(
+                f"only {kept} of {self._encoder.written} frames came to {self._path}; is the disk full?"
+            )
+
+    def discard(self) -> None:
+        """Leave what plays under the clip's name, or nothing.
+
+        FFmpeg is asked to end what it can end only: it crashes on a clip without a picture.
+        """
         if self._open:
-            self._open = False
             with suppress(av.FFmpegError, OSError, AttributeError):
-                self._container.close()
-            self._stack.__exit__(type(error), error, error.__traceback__)
+                if self._encoder.written and not self._recording.file.failed:
+                    self._encoder.finish()
+                    self._container.close()
+            with suppress(OSError):
+                self._leave()
+
+    def _leave(self) -> None:
+        self._open = False
+        with self._opened:
+            self._recording.close()
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            told = OutputError(f"{self._path} cannot be written: {error.strerror or error}")
-            with suppress(OutputError):
-                self.discard(told)
-            raise told from error
-        except BaseException as error:
-            with suppress(type(error)):
-                self.discard(error)
+            self.discard()
+            before = "; what came before is in it" if self._recording.appeared else ""
+            raise OutputError(f"{self._path} cannot be written: {error.strerror or error}{before}") from error
+        except BaseException:
+            self.discard()
             raise
 
     def __enter__(self) -> ClipWriter:
@@ -173,56 +205,27 @@ class ClipWriter:
         if error is None:
             self.close()
         else:
-            with suppress(type(error)):
-                self.discard(error)
+            self.discard()
 
 
-class Publisher:
-    """Pictures to an RTSP server that takes them (ANNOUNCE), no faster than their times say."""
+class ForFfmpeg:
+    """A growing file whose errors are numbers: FFmpeg hands on a number, and PyAV may lose an exception."""
 
-    def __init__(self, uri: str, size: Size, fps: float, timeout_s: float) -> None:
-        self._name = without_credentials(uri)
-        self._start_s: float | None = None
-        self._open = True
-        with self._told():
-            demand_answer(uri, timeout_s)
-            self._container = av.open(uri, "w", format="rtsp", options={"rtsp_transport": "tcp"})
-            self._encoder = Encoder(self._container, size, fps, hasten=True)
+    def __init__(self, file: GrowingFile) -> None:
+        self._file = file
+        self.tell = file.tell
 
-    def write(self, picture: Frame, time_s: float) -> None:
-        if self._start_s is None:
-            self._start_s = time.monotonic() - time_s
-        time.sleep(max(self._start_s + time_s - time.monotonic(), 0))
-        with self._told():
-            self._encoder.encode(picture, time_s)
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            with self._told():
-                if self._encoder.written:
-                    self._encoder.finish()
-                self._container.close()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def write(self, data: bytes) -> int:
         try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            self._open = False
-            why = "nothing answered in time" if isinstance(error, TimeoutError) else error.strerror
-            if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
-                why = "the server refuses this user or password"
-            raise OutputError(f"{self._name} does not take the stream: {why}") from error
+            return self._file.write(data)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
 
-
-def demand_answer(uri: str, timeout_s: float) -> None:
-    """FFmpeg would wait for ever for a server that takes the connection and says nothing."""
-    parts = urlsplit(uri)
-    with socket.create_connection((parts.hostname or "", parts.port or RTSP_PORT), timeout_s) as server:
-        server.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
-        if not server.recv(1):
-            raise ConnectionResetError(errno.ECONNRESET, "it hung up")
+    def seek(self, offset: int, whence: int) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
 
 
 def container_of(path: Path) -> str:

@@ -24,7 +24,7 @@ NO_CHANGE, MOST_CHANGE = np.zeros(3), np.full(3, 4.0)  # levels of 255
 
 @dataclass
 class Flicker:
-    """A sink: two frames of each source are held, and of several sources one share is told."""
+    """Holds two frames of each source; of several sources one share is told."""
 
     models: int
     pixels: int = 0  # compared, over all pairs of frames
@@ -55,6 +55,3 @@ class Flicker:
 
     def still_share(self) -> float | None:
         return self.still / self.pixels if self.pixels else None
-
-    def close(self) -> None:
-        self._before.clear()

@@ -1,4 +1,8 @@
-"""Decoded frames of all sources, waiting for the network: files wait for room, live sources lose their oldest frame."""
+"""Decoded frames of all sources, waiting for the network: files wait for room, live sources lose their oldest frame.
+
+A source whose frames are not taken off at the other end has `room` for so many under way and no more: then the others'
+frames go on, and nothing between here and there can be full.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,13 @@ class Waiting:
 
 
 class Inbox:
-    """`limit` frames are taken of each source, or all; `depth` of each may wait."""
+    """`limit` frames are taken of each source, or all; `depth` of each may wait, and `room` be under way."""
 
-    def __init__(self, live: Sequence[bool], depth: int, limit: int | None = None) -> None:
+    def __init__(
+        self, live: Sequence[bool], depth: int, limit: int | None = None, room: int = 1_000_000
+    ) -> None:
         self._live, self._depth, self._limit = tuple(live), depth, limit
+        self._room = [room for _ in live]
         self._lanes: list[deque[Waiting]] = [deque() for _ in live]
         self._ended = [False for _ in live]
         self._taken = [0 for _ in live]
@@ -57,6 +64,19 @@ class Inbox:
             self._ended[lane] = True
             self._changed.notify_all()
 
+    def give_up(self, lane: int) -> None:
+        """Nothing of this source is wanted any more."""
+        with self._changed:
+            self._ended[lane] = True
+            self._lanes[lane].clear()
+            self._changed.notify_all()
+
+    def arrived(self, lane: int) -> None:
+        """A frame of this source has left the way, so that there is room for another."""
+        with self._changed:
+            self._room[lane] += 1
+            self._changed.notify_all()
+
     def stop(self) -> None:
         with self._changed:
             self._stopped = True
@@ -72,16 +92,17 @@ class Inbox:
             if self._stopped:
                 return []
             batch: list[Waiting] = []
-            while len(batch) < count and any(self._lanes):
+            while len(batch) < count and any(self._ready_in(lane) for lane in self._all()):
                 lane = self._next
                 self._next = (lane + 1) % len(self._lanes)
-                if self._lanes[lane]:
+                if self._ready_in(lane):
                     batch.append(self._lanes[lane].popleft())
                     self._count(lane)
             self._changed.notify_all()
             return batch
 
     def _count(self, lane: int) -> None:
+        self._room[lane] -= 1
         self._taken[lane] += 1
         if self._taken[lane] == self._limit:
             self._ended[lane] = True
@@ -90,9 +111,21 @@ class Inbox:
     def _over(self, lane: int) -> bool:
         return self._stopped or self._ended[lane]
 
+    def _all(self) -> range:
+        return range(len(self._lanes))
+
+    def _ready_in(self, lane: int) -> int:
+        return min(len(self._lanes[lane]), self._room[lane])
+
     def _ready(self, count: int) -> bool:
-        waiting = sum(len(queue) for queue in self._lanes)
-        open_lanes = [lane for lane, ended in enumerate(self._ended) if not ended]
-        if self._stopped or not open_lanes or waiting >= count:
+        ready = sum(self._ready_in(lane) for lane in self._all())
+        if self._stopped or ready >= count:
             return True
-        return waiting > 0 and any(self._live[lane] for lane in open_lanes)
+        coming = [
+            lane
+            for lane in self._all()
+            if not self._ended[lane] and len(self._lanes[lane]) < self._room[lane]
+        ]
+        if ready:
+            return not coming or any(self._live[lane] for lane in coming)
+        return all(self._ended) and not any(self._lanes)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from segdeploy.errors import RequestError
 from segdeploy.files import cannot_be_written, landing
-from segdeploy.picture.video_location import without_credentials
+from segdeploy.picture.video_location import is_remote, without_credentials
 from segdeploy.picture.video_writing import CONTAINERS, container_of
 from segdeploy.serve.stream.sources import GST, RTSP, STDIN, Stream
 from segdeploy.special_files import kind_at
@@ -18,7 +19,7 @@ ENDING = ".overlay.mp4"
 
 
 def is_clip(output: str) -> bool:
-    return output.startswith(RTSP) or Path(output).suffix.lower() in CONTAINERS
+    return is_remote(output) or Path(output).suffix.lower() in CONTAINERS
 
 
 def places(output: str, streams: Sequence[Stream]) -> list[str]:
@@ -29,7 +30,7 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
     elif is_clip(output):
         found = [output] * len(streams)
         if len(streams) > 1:
-            better = str(Path(output).with_stem(NAME)) if not output.startswith(RTSP) else f"{output}/{NAME}"
+            better = str(Path(output).with_stem(NAME)) if not is_remote(output) else f"{output}/{NAME}"
             raise RequestError(
                 f"{len(streams)} sources do not go into one {without_credentials(output)}; name a folder, or:"
                 f" -o '{without_credentials(better)}'"
@@ -40,10 +41,27 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
                 container_of(Path(output))
         found = [str(Path(output) / (name + ENDING)) for name in names]
     for place in found:
-        if not place.startswith(RTSP):
+        if is_remote(place):
+            demand_server(place)
+        else:
             container_of(Path(place))
             demand_other(landing(Path(place)), streams)
     return found
+
+
+def demand_server(place: str) -> None:
+    told = without_credentials(place)
+    if not place.startswith(RTSP):
+        raise RequestError(
+            f"{told} is no address that is published to; expected one as in {RTSP[0]}server/live"
+        )
+    try:
+        parts = urlsplit(told)
+        named = parts.hostname and parts.port != 0
+    except ValueError:  # a bracket that nobody closes, a port above 65535
+        named = None
+    if not named:
+        raise RequestError(f"{told} names no server; expected an address as in {RTSP[0]}server:8554/live")
 
 
 def demand_other(place: Path, streams: Sequence[Stream]) -> None:

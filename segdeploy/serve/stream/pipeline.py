@@ -1,8 +1,10 @@
 """Sources through sessions to sinks, each stage in its own thread: decode, fit, infer, draw and encode overlap.
 
-A reader per source fills the inbox; one thread fits the next batch while another infers this one; an outlet per source
-feeds its sinks in order. All queues are bounded, so the slowest stage sets the pace and memory stays flat. A source
-that fails ends alone; anything else that fails stops all, and is raised by `run`.
+A reader per source fills the inbox; one thread fits the next batch while another infers this one; a thread per source
+hands its frames to outlets, which have threads of their own. All queues are bounded, so the slowest stage sets the pace
+of its source and memory stays flat. No source holds up another: each has room for so many frames between inbox and
+outlets, and an outlet in which nothing moves is given up. A source or a sink that fails ends alone; anything else that
+fails stops all, and is raised by `run`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,15 +24,19 @@ from segdeploy.errors import RequestError, SegdeployError
 from segdeploy.picture.image import Geometry
 from segdeploy.run.io import from_output
 from segdeploy.run.session import Session, fit_batch, segmentation_of
+from segdeploy.serve.stream.flicker import Flicker
 from segdeploy.serve.stream.inbox import Inbox, Waiting
+from segdeploy.serve.stream.outlet import DRAWN_LATER, Outlet
 from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Sink
 from segdeploy.serve.stream.sources import Stream
 
 AHEAD = 2  # batches of a file that may be decoded in advance
-DRAWN_LATER = 4  # segmented frames that may wait for an encoder
+BATCHES_UNDER_WAY = 2  # one is fitted while another is inferred
 FPS_OVER_S = 2.0
 STEP_S = 0.1  # how soon a stop is seen
+LOOK_S = 0.02  # how soon an end is seen
+SPARE_S = 1.0  # of the time in which a stopped run has to end: for all else
 
 Fitted = tuple[NDArray[Any], list[Geometry]]  # a batch, as one session takes it
 
@@ -52,7 +58,7 @@ class Tally:
     frames: int = 0
     dropped: int = 0
     fps: float = 0.0  # over the whole run
-    error: SegdeployError | None = None
+    error: SegdeployError | None = None  # the first, of its own or of one of its sinks
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,10 @@ class Answered:
 
 
 class Pipeline:
-    """`sinks` has a list for each stream; `shared` get the frames of all, one at a time."""
+    """`sinks` has a list for each stream; `shared` get the frames of all.
+
+    Each sink has `timeout_s` for a frame, and all of them together, when it is over before its time, to end in order.
+    """
 
     def __init__(
         self,
@@ -72,47 +81,60 @@ class Pipeline:
         shared: Sequence[Sink] = (),
         plan: Plan | None = None,
         say: Callable[[str], None] = lambda text: None,
+        *,
+        flicker: Flicker | None = None,
+        watch: Callable[[Shown], None] = lambda shown: None,
+        timeout_s: float = 10.0,
     ) -> None:
         self._plan = plan or Plan()
-        self._sessions, self._streams, self._sinks, self._shared = sessions, streams, sinks, shared
-        self._say = say
+        self._sessions, self._streams, self._say = sessions, streams, say
+        self._flicker, self._watch = flicker, watch
         self._batch = batch_of(sessions, self._plan.batch)
         live = [stream.live for stream in streams]
-        self._inbox = Inbox(live, max(self._batch, AHEAD), self._plan.max_frames)
+        under_way = BATCHES_UNDER_WAY * self._batch + DRAWN_LATER
+        self._inbox = Inbox(live, max(self._batch, AHEAD), self._plan.max_frames, under_way)
         self._fitted: queue.Queue[tuple[list[Waiting], list[Fitted]]] = queue.Queue(maxsize=1)
-        self._outlets: list[queue.Queue[Answered]] = [queue.Queue(maxsize=DRAWN_LATER) for _ in streams]
+        self._answered: list[queue.Queue[Answered]] = [queue.Queue() for _ in streams]
+        self._own = [[Outlet(sink, timeout_s) for sink in of_one] for of_one in sinks]
+        self._shared = [Outlet(sink, timeout_s) for sink in shared]
         self._all_fitted, self._all_inferred = threading.Event(), threading.Event()
         self._stopped = threading.Event()
+        self._told: list[Outlet] = []
+        self._timeout_s, self._stop_by_s = timeout_s, 0.0
         self._room = threading.Semaphore(1)
         self._one_at_a_time = threading.Lock()
         self._failure: BaseException | None = None
+        self.errors: list[SegdeployError] = []  # of sources and sinks; the run went on without them
         self.tallies = [Tally(stream.name) for stream in streams]
 
     def run(self) -> list[Tally]:
         """Until all sources ended. On Ctrl-C what is segmented is still written, and every sink closed."""
         lanes = range(len(self._streams))
-        threads = [
-            *(self._thread(f"read {lane}", self._read, lane) for lane in lanes),
+        readers = [self._thread(f"read {lane}", self._read, lane) for lane in lanes]
+        workers = [
+            *readers,
             self._thread("fit", self._fit),
             self._thread("infer", self._infer),
             *(self._thread(f"show {lane}", self._show, lane) for lane in lanes),
         ]
+        own = [outlet for outlets in self._own for outlet in outlets]
         try:
-            for thread in threads:
+            for outlet in self._outlets():
+                outlet.start()
+            for thread in workers:
                 thread.start()
-            for thread in threads:
-                while thread.is_alive():  # in steps: a signal that another thread gets does not end a wait
-                    thread.join(STEP_S)
+            self._finish_threads(workers)
+            self._finish_outlets(own)
         except BaseException:
             self._stop()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            self._finish_threads(workers)
+            self._finish_outlets(own)
             raise
         finally:
-            self._close(self._shared)
-            for stream in self._streams:
-                stream.close()
+            self._finish_outlets(self._shared)
+            for stream, reader in zip(self._streams, readers, strict=True):
+                if not reader.is_alive():  # one that hangs is still in there
+                    stream.close()
         if self._failure is not None:
             raise self._failure
         return self.tallies
@@ -124,7 +146,7 @@ class Pipeline:
             except BaseException as error:  # noqa: BLE001 # it is raised again in `run`
                 self._fail(error)
 
-        return threading.Thread(target=guarded, name=f"segdeploy {name}")
+        return threading.Thread(target=guarded, name=f"segdeploy: {name}", daemon=True)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -132,10 +154,60 @@ class Pipeline:
         self._stop()
 
     def _stop(self) -> None:
+        if not self._stopped.is_set():
+            self._stop_by_s = time.monotonic() + max(self._timeout_s - SPARE_S, self._timeout_s / 2)
         self._stopped.set()
         self._inbox.stop()
         for stream in self._streams:
             stream.stop()
+
+    # ---- looking after the threads -----------------------------------------------------------------------------
+
+    def _finish_threads(self, threads: Sequence[threading.Thread]) -> None:
+        """Sleep, and do not join: up to Python 3.12 a join that Ctrl-C interrupts calls the thread ended."""
+        while any(thread.is_alive() for thread in threads) and not self._no_time_left():
+            time.sleep(LOOK_S)
+            self._look_after_outlets()
+
+    def _finish_outlets(self, outlets: Sequence[Outlet]) -> None:
+        for outlet in outlets:
+            outlet.end()
+        while left := [outlet for outlet in outlets if not outlet.over()]:
+            if self._no_time_left():
+                for outlet in left:
+                    outlet.give_up("it did not end in time")
+            time.sleep(LOOK_S)
+            self._look_after_outlets()
+        self._look_after_outlets()
+
+    def _no_time_left(self) -> bool:
+        return self._stopped.is_set() and time.monotonic() > self._stop_by_s
+
+    def _look_after_outlets(self) -> None:
+        for outlet in self._outlets():
+            if outlet.overdue() and not outlet.left_behind:
+                outlet.give_up(f"it took nothing for {self._timeout_s:g} s")
+            if outlet.error is not None and outlet not in self._told:
+                self._told.append(outlet)
+                self._tell(outlet, outlet.error)
+
+    def _outlets(self) -> list[Outlet]:
+        return [*(outlet for own in self._own for outlet in own), *self._shared]
+
+    def _tell(self, outlet: Outlet, error: BaseException) -> None:
+        if not isinstance(error, SegdeployError):
+            self._fail(error)
+            return
+        self._say(str(error))
+        self.errors.append(error)
+        for lane, own in enumerate(self._own):
+            if outlet in own:
+                self.tallies[lane].error = self.tallies[lane].error or error
+            if all(other.error for other in (*own, *self._shared)):  # nobody is left to take its frames
+                self._inbox.give_up(lane)
+                self._streams[lane].stop()
+
+    # ---- the threads -------------------------------------------------------------------------------------------
 
     def _read(self, lane: int) -> None:
         try:
@@ -144,6 +216,7 @@ class Pipeline:
                     break
         except SegdeployError as error:  # the other sources go on
             self.tallies[lane].error = error
+            self.errors.append(error)
             self._say(str(error))
         finally:
             self._inbox.end(lane)
@@ -177,16 +250,17 @@ class Pipeline:
                     answers = from_output(session.signature, session.run(inputs))
                     by_session.append(list(zip(answers, geometries, strict=False)))
                 for waiting, of_one in zip(batch, zip(*by_session, strict=True), strict=True):
-                    self._hand_on(self._outlets[waiting.lane], Answered(waiting, of_one))
+                    self._answered[waiting.lane].put(Answered(waiting, of_one))
         finally:
             self._all_inferred.set()
 
     def _show(self, lane: int) -> None:
-        tally, sinks, sizes = self.tallies[lane], self._sinks[lane], set()
+        tally, outlets, sizes = self.tallies[lane], (*self._own[lane], *self._shared), set()
+        patient = not self._streams[lane].live
         recent: deque[float] = deque()
         start = time.perf_counter()
         try:
-            while done := self._receive(self._outlets[lane], self._all_inferred):
+            while done := self._receive(self._answered[lane], self._all_inferred):
                 now = time.perf_counter()
                 tally.frames += 1
                 tally.dropped = self._inbox.dropped[lane]
@@ -198,14 +272,13 @@ class Pipeline:
                 sizes.add(shown.frame.shape[:2])
                 if len(sizes) == 2:
                     self._say_size(shown, sizes)
-                for sink in sinks:
-                    sink.take(shown)
-                with self._one_at_a_time:
-                    for sink in self._shared:
-                        sink.take(shown)
+                for outlet in outlets:
+                    outlet.put(shown, patient)
+                self._inbox.arrived(lane)
         finally:
             tally.dropped = self._inbox.dropped[lane]
-            self._close(sinks)
+            for outlet in self._own[lane]:
+                outlet.end()
 
     def _shown(self, done: Answered, tally: Tally, recent: deque[float]) -> Shown:
         waiting = done.waiting
@@ -213,7 +286,7 @@ class Pipeline:
             segmentation_of(session.signature, answer, geometry)
             for session, (answer, geometry) in zip(self._sessions, done.answers, strict=True)
         )
-        return Shown(
+        shown = Shown(
             source=tally.name,
             index=waiting.index,
             time_s=waiting.time_s,
@@ -223,6 +296,12 @@ class Pipeline:
             latency_ms=(time.perf_counter() - waiting.decoded_s) * 1e3,
             dropped=tally.dropped,
         )
+        with self._one_at_a_time:
+            self._watch(shown)
+            if self._flicker is None:
+                return shown
+            self._flicker.take(shown)
+            return replace(shown, flicker=self._flicker.share())
 
     def _say_size(self, shown: Shown, sizes: set[tuple[int, ...]]) -> None:
         height, width = shown.frame.shape[:2]
@@ -231,14 +310,6 @@ class Pipeline:
             " in a clip its pictures are brought to the first size"
         )
         sizes.add((0, 0))  # said once
-
-    def _close(self, sinks: Sequence[Sink]) -> None:
-        """All of them, whatever one of them says."""
-        for sink in sinks:
-            try:
-                sink.close()
-            except BaseException as error:  # noqa: BLE001 # it is raised again in `run`
-                self._fail(error)
 
     def _hand_on(self, where: queue.Queue[Any], what: Any) -> None:
         while not self._stopped.is_set():

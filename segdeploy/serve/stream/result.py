@@ -20,3 +20,4 @@ class Shown:
     fps: float  # of the last seconds
     latency_ms: float  # from decoded to segmented
     dropped: int  # frames of a live source that were never segmented
+    flicker: tuple[float | None, ...] = ()  # so far, one per model; see flicker.py

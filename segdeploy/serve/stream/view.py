@@ -58,6 +58,8 @@ class Latest:
 class Page:
     """A sink: the newest frame of each source, at `url`, until it is closed."""
 
+    name = "--view"
+
     def __init__(self, port: int, address: str = "127.0.0.1", names: tuple[str, ...] = ()) -> None:
         self.names = names  # of the models, in the order of the results
         self._newer = threading.Condition()
@@ -93,6 +95,9 @@ class Page:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()  # joins the browsers' threads too
+
+    def give_up(self) -> None:
+        """Closing ends all connections; there is nothing else to end."""
 
     def wait(self, source: int, after: int) -> tuple[list[str], Latest | None]:
         """The sources, and the newest frame of the chosen one as soon as it is not the one with the serial `after`."""
@@ -170,13 +175,18 @@ class Answer(BaseHTTPRequestHandler):
 
     server: Server
     timeout = PATIENCE_S
+    server_version, sys_version = "segdeploy", ""  # which Python it is helps nobody who may look
 
     def do_GET(self) -> None:
         if not self.server.page.allows(self.headers.get("Host", "")):
             said = "this page answers to the address it was opened at, and to no other name\n"
             self.answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", said.encode())
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+        except ValueError:  # a bracket that nobody closes
+            self.answer(HTTPStatus.BAD_REQUEST, "text/plain", b"that is no address\n")
+            return
         if asked.path in FILES:
             name, kind = FILES[asked.path]
             self.answer(HTTPStatus.OK, kind, (HERE / name).read_bytes())
@@ -219,13 +229,15 @@ def listen(page: Page, port: int, address: str) -> Server:
     try:
         family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         server = Server((str(where[0]), int(where[1])), family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter is of a name that is none
         raise RequestError(why_not(error, port, address)) from error
     server.page, server.asked_address = page, address.lower()
     return server
 
 
-def why_not(error: OSError, port: int, address: str) -> str:
+def why_not(error: OSError | UnicodeError, port: int, address: str) -> str:
+    if isinstance(error, UnicodeError):
+        return f"{address[:60]!r} is no address; expected one of this machine's with --view-address"
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {address} is in use; name another one, such as --view {port + 1}"
     if error.errno == errno.EACCES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 import time
 
 from segdeploy.errors import OutputError
@@ -13,14 +15,18 @@ from segdeploy.serve.stream.sinks import Draw
 from segdeploy.size import Size
 
 SCREEN_FOUND_S = 2.0  # a tool that fails sooner found no screen; later, somebody closed its window
+NO_SCREEN = b"usable video sink"  # autovideosink's words, with which it goes on and shows nothing
 
 
 class Window:
     """Frames of one source. A window that is closed stays closed, and the run goes on."""
 
+    name = "--show"
+
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 # close() closes it
         self._size = Size(0, 0)
         self._closed = False
         self._started_s = 0.0
@@ -40,11 +46,22 @@ class Window:
             if stdin is not None:
                 stdin.write(picture.tobytes())
                 stdin.flush()
-        except BrokenPipeError as error:
+        except BrokenPipeError:
             self._closed = True
-            lived_s = time.monotonic() - self._started_s
-            if self._process.wait() != 0 and lived_s < SCREEN_FOUND_S:
-                raise OutputError("--show found no screen; leave it out, or watch from elsewhere") from error
+            if self._process.wait() != 0 and self._young():
+                self._demand_screen(False)
+        if self._young():
+            self._demand_screen(NO_SCREEN not in self._words())
+
+    def _young(self) -> bool:
+        return time.monotonic() - self._started_s < SCREEN_FOUND_S
+
+    def _words(self) -> bytes:
+        return os.pread(self._said.fileno(), 1 << 16, 0)  # the tool's own place in it stays where it is
+
+    def _demand_screen(self, found: bool) -> None:
+        if not found:
+            raise OutputError("--show found no screen; leave it out, or watch from elsewhere with --view")
 
     def _start(self) -> subprocess.Popen[bytes]:
         size = self._size
@@ -55,7 +72,7 @@ class Window:
                 command.split(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said,
                 start_new_session=True,
             )
         except OSError as error:
@@ -65,6 +82,13 @@ class Window:
             ) from error
 
     def close(self) -> None:
+        process, self._process = self._process, None
+        with self._said:
+            if process is not None:
+                process.communicate()
+                if not self._closed and self._young():
+                    self._demand_screen(process.returncode == 0 and NO_SCREEN not in self._words())
+
+    def give_up(self) -> None:
         if self._process is not None:
-            self._process.communicate()
-            self._process = None
+            self._process.kill()
