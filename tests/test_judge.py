@@ -74,7 +74,7 @@ def test_a_batch_is_judged_as_single_frames_are(graphs):
         verdicts.append(judge.verdict(with_factors(model, [0.5] * batch)))
     one, three = verdicts
     assert one.kl == pytest.approx(three.kl, rel=1e-4)
-    assert one.logits_error == pytest.approx(three.logits_error, rel=1e-4)
+    assert one.agreement.logits_error == pytest.approx(three.agreement.logits_error, rel=1e-4)
     assert one.agreement.pixel_agreement == pytest.approx(1)
 
 
