@@ -431,6 +431,11 @@ def test_a_thor_takes_tensorrt_from_pip_since_jetpack_7_2_2():
     assert "Thor (compute capability 11.0" in said(newer, "GPU")
 
 
+def test_a_jetsons_gpu_is_asked_of_cuda_where_nvidia_smi_knows_little_of_it():
+    machine = changed(THOR, outputs={"nvidia-smi": "NVIDIA Thor, 11.0, 580.00, [N/A], [N/A], [N/A]"})
+    assert said(diagnose(machine), "GPU") == "ok: Thor (compute capability 11.0, 8 GiB); ; "
+
+
 def test_a_jetson_without_the_bindings():
     machine = without(THOR, *from_pip("", "cu13"))
     machine = replace(machine, probes={"gpu": THOR.probes["gpu"]})

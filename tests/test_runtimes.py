@@ -91,6 +91,8 @@ def test_a_further_runtime_is_measured(abacus, graphs, monkeypatch):
     assert opened.runtime == "Abacus 2.5 on beads"
     assert on_gpu([str(path)], opening)
     assert not on_gpu([str(path)], ModelOptions())
+    for provider, expected in (("cuda", True), ("cpu", False), (None, False)):  # of a checkpoint
+        assert on_gpu(["models/demo-b0"], ModelOptions(provider=provider)) == expected
     versions = results.setting(None, None)["versions"]
     assert {name: versions.get(name) for name in ("numpy", "abacus-gpu", "abacus-cpu")} == {
         "numpy": "2.0", "abacus-gpu": "2.5", "abacus-cpu": None,
