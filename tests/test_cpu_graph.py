@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.cpu_graph import copy_for_cpu
 from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import open_session
@@ -35,7 +35,7 @@ def test_the_copy_answers_as_the_file_does(interface, batch, graphs):
 
 def test_logits_stay_and_only_attention_is_fused(graphs):
     path = graphs("logits")
-    copy = shortened(path, fuse=True)
+    copy = copy_for_cpu(path, fuse=True)
     assert (copy.labels, copy.fused) == (None, 5)
     with OrtSession(path) as whole, open_session(path) as short:
         inputs = images(whole, 1)
@@ -50,7 +50,7 @@ def test_the_file_is_not_touched(graphs):
 
 
 def test_without_fusing_nothing_but_the_labels_is_cut(graphs):
-    copy = shortened(graphs("frames"), fuse=False)
+    copy = copy_for_cpu(graphs("frames"), fuse=False)
     kinds = [node.op_type for node in onnx.load_from_string(copy.model).graph.node]
     assert copy.fused == 0
     assert "MultiHeadAttention" not in kinds
@@ -89,7 +89,7 @@ def labels_graph(
 def cut(tmp_path, model):
     path = tmp_path / "x.onnx"
     onnx.save(model, path)
-    return shortened(path, fuse=True).labels
+    return copy_for_cpu(path, fuse=True).labels
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def answers(model, inputs):
 def fused(tmp_path, model):
     path = tmp_path / "x.onnx"
     onnx.save(model, path)
-    return shortened(path, fuse=True)
+    return copy_for_cpu(path, fuse=True)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
@@ -204,7 +204,7 @@ def test_labels_that_are_also_read_elsewhere_stay(tmp_path):
 def test_a_graph_whose_weights_lie_beside_it_is_run_as_it_is(graphs, tmp_path):
     path = tmp_path / "outside.onnx"
     onnx.save(onnx.load(graphs("frames")), path, save_as_external_data=True, size_threshold=256)
-    assert shortened(path, fuse=True) is None
+    assert copy_for_cpu(path, fuse=True) is None
     with OrtSession(graphs("frames")) as whole, open_session(path) as session:
         assert session.ran == {}
         assert np.array_equal(session.run(images(whole, 1)), whole.run(images(whole, 1)))
@@ -213,4 +213,4 @@ def test_a_graph_whose_weights_lie_beside_it_is_run_as_it_is(graphs, tmp_path):
 def test_what_is_no_graph_is_left_to_the_runtime(tmp_path):
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no graph")
-    assert shortened(path, fuse=True) is None
+    assert copy_for_cpu(path, fuse=True) is None

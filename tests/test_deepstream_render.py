@@ -158,7 +158,7 @@ def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, vers
 def test_graphs_that_sample_are_warned_of_at_every_batch(graphs, monkeypatch):
     plan = make_plan(RenderRequest(graphs("nvinfer"), "9.2"))
     assert reported(plan) == []
-    monkeypatch.setitem(vars(plan.facts), "samples", 6)
+    monkeypatch.setitem(vars(plan.graph), "samples", 6)
     (warning,) = reported(plan)
     assert "NVIDIA/TensorRT#4813" in warning
     assert "--msda gather" in warning
@@ -167,12 +167,12 @@ def test_graphs_that_sample_are_warned_of_at_every_batch(graphs, monkeypatch):
 def test_places_that_fp16_cannot_count_are_warned_of(graphs, monkeypatch):
     plan = make_plan(RenderRequest(graphs("nvinfer"), "9.2", precision="fp16"))
     assert reported(plan) == []
-    monkeypatch.setitem(vars(plan.facts), "counts", 48)
+    monkeypatch.setitem(vars(plan.graph), "counts", 48)
     (warning,) = reported(plan)
     assert warning.startswith("48 nodes of ")
     assert "segdeploy build-engine" in warning
     exact = make_plan(RenderRequest(graphs("nvinfer"), "9.2"))
-    monkeypatch.setitem(vars(exact.facts), "counts", 48)
+    monkeypatch.setitem(vars(exact.graph), "counts", 48)
     assert reported(exact) == []
 
 

@@ -15,10 +15,12 @@ from onnx import TensorProto, helper
 from segdeploy.assess.evaluate.windows import sliding_window
 from segdeploy.cli import main
 from segdeploy.errors import GraphError
+from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.signature import ONE_SCALE, TensorFacts, read_signature
 from segdeploy.run.io import from_output
+from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import open_session, segment
 from segdeploy.scenes import make_scene
 from segdeploy.size import Size
@@ -181,6 +183,23 @@ def test_the_card_makes_it_answer_as_ours(kind, theirs, ours, card):
                 answer, expected = segment(session, frame, how).labels, segment(own, frame, how).labels
                 assert (answer == expected).mean() >= kind[3]
                 assert len(np.unique(expected)) > 1
+
+
+def test_it_is_read_as_a_session_reads_it(theirs, card):
+    described = read_card(str(card))
+    with open_session(theirs, card=described) as session, OrtSession(theirs, card=described) as whole:
+        assert read_graph(theirs, described).signature == session.signature == whole.signature
+
+
+def test_open_sides_of_the_output_are_inferred(graphs, card, tmp_path):
+    """Optimum names sides that the input's own fix."""
+    theirs, described = Foreign(graphs("logits")), read_card(str(card))
+    for index, side in enumerate(theirs.model.graph.output[0].type.tensor_type.shape.dim):
+        side.dim_param = f"side_{index}"
+    path = theirs.written(tmp_path / "theirs.onnx")
+    with OrtSession(path, card=described) as session:
+        assert session.signature.output.shape == (1, 5, 24, 40)
+        assert read_graph(path, described, weights=False).signature == session.signature
 
 
 def test_what_is_made_of_it_carries_its_signature(theirs, card):

@@ -104,7 +104,7 @@ def test_one_in_a_branch_is_counted_and_refused():
     node = helper.make_node("If", ["asked"], ["z"], then_branch=branch, else_branch=branch)
     del inner.graph.node[:]
     inner.graph.node.append(node)
-    assert samples_of(inner) == 2
+    assert samples_of(inner.graph) == 2
     with pytest.raises(GraphError, match="stands in a branch or a loop"):
         sampling_as_gathers(inner)
 

@@ -20,7 +20,7 @@ from segdeploy.convert.int8.write import constant_scale
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CalibrationError, GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.equalise import norms_to_equalise
-from segdeploy.graph.layers import layers_of, logits_of, results_of
+from segdeploy.graph.layers import layers_of, logits_of, results_of_layers
 from segdeploy.model.card import read_card
 from segdeploy.model.record import read_record
 from segdeploy.run.session import open_session, segment
@@ -95,7 +95,7 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
     stem = demo.name.removesuffix(".onnx")
     scales = json.loads((done.path.parent / f"{stem}.int8.scales.json").read_text())
     roots = {layer.root for layer in layers_of(onnx.load(demo))}
-    made = results_of(onnx.load(demo))
+    made = results_of_layers(onnx.load(demo))
     assert set(scales["tensors"]) == roots | {names[-1] for names in made.values()}
     assert scales["key"] == read_record(done.path).calibration.key
     assert all(0 <= one["clipped"] < 0.2 for one in scales["tensors"].values())

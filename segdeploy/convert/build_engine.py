@@ -1,4 +1,4 @@
-"""One graph to one proven engine: quantised or halved first where that was asked for and is not in the graph yet."""
+"""Makes a proven engine of a graph, which is quantised or halved first where that is asked and not in it yet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segdeploy.prove.material import MOST_IMAGES, images_in
 
 @dataclass(frozen=True)
 class Deployed:
-    """The engine, and the graphs that were made on the way to it."""
+    """Names the engine, and the graphs that were made on the way to it."""
 
     built: Built
     graphs: tuple[Path, ...]
@@ -83,7 +83,7 @@ def deploy(
 
 
 def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: Path) -> Graph | None:
-    """Makes the graph that is built instead of the one that was given; None where that one will do."""
+    """Make the graph that is built instead of the one that was given; None where that one will do."""
     asked, command, progress = job.request, job.command, job.progress
     written, quantisation = job.graph.precision, request.quantisation
     if asked.int8 and not written.int8 and not request.calibrator:
@@ -99,7 +99,7 @@ def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: 
 
 
 def writes_types(flavour: Flavour, request: DeployRequest) -> bool:
-    """Whether FP16 is written into the graph; else it is a flag of the builder, which then chooses."""
+    """Tell whether FP16 is written into the graph; else it is a flag of the builder, which then chooses."""
     if flavour.typed_only:
         return True
     return flavour.can_be_typed and not request.calibrator and request.engine.dla is None

@@ -18,7 +18,7 @@ from onnx import ModelProto
 from segdeploy import files
 from segdeploy.errors import ExportDisagrees, GraphError
 from segdeploy.graph.fp16 import rest_in_fp16, rounding, to_fp16
-from segdeploy.graph.layers import name_nodes
+from segdeploy.graph.layers import tell_nodes_apart
 from segdeploy.graph.load import Graph, as_graph, graph_in
 from segdeploy.graph.precision import read_precision, shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
@@ -86,7 +86,7 @@ def write_fp16(
     if graph.precision.fp16:
         raise GraphError(f"{name} is FP16 already; leave out --fp16, or give the FP32 graph it came from")
     model = copy_of(graph.model)
-    name_nodes(model)
+    tell_nodes_apart(model)
     open_batch = signature.batch is None
     if open_batch:  # judged frame by frame; the file's batch is opened again
         del model.graph.value_info[:]

@@ -1,4 +1,4 @@
-"""What one image costs a graph at the least: multiply-adds, and bytes that must pass through memory.
+"""Counts what one image costs a graph at the least: multiply-adds, and bytes that must pass through memory.
 
 Multiply-adds are those of convolutions and matrix products; the element-wise rest is left out, as papers and PyTorch's
 counter leave it out. One multiply-add is two of PyTorch's FLOPs.
@@ -76,7 +76,7 @@ class Cost:
         return sum(kernel.activation_bytes for kernel in self.kernels)
 
     def groups(self) -> list[Kernel]:
-        """Kernels of one group added up, in the order of the graph."""
+        """Add up the kernels of each group, in the order of the graph."""
         merged: dict[str, list[Kernel]] = {}
         for kernel in self.kernels:
             merged.setdefault(kernel.group, []).append(kernel)
@@ -94,7 +94,7 @@ class Cost:
 
 
 def cost_of(model: ModelProto, precision: str | None = None) -> Cost:
-    """Counts what one image costs; in `precision` the floats inside count as a runtime has them at that precision."""
+    """Count what one image costs; in `precision` the floats inside count as a runtime has them at that precision."""
     demand_countable(model)
     view = View(model)
     counted = Counting(view, precision)
@@ -116,8 +116,8 @@ def demand_countable(model: ModelProto) -> None:
 
 
 @dataclass
-class Part:
-    """A kernel as it grows."""
+class GrowingKernel:
+    """Collects nodes until every node of the graph has been taken, and then becomes a `Kernel`."""
 
     node: NodeProto
     macs: int = 0
@@ -132,7 +132,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a tensor is computed of."""
+    """Says which tensors of other kernels, and which weights, a tensor is computed of."""
 
     widths: dict[str, int] = field(
         default_factory=dict
@@ -146,7 +146,7 @@ class Counting:
         self.view, self.precision = view, precision
         self.shapes, self.types, self.images = view.shapes, view.types, view.images
         self.fixed = {value.name for value in view.inputs} | view.ends  # their types are the interface
-        self.parts: list[Part] = []
+        self.parts: list[GrowingKernel] = []
         self.maker: dict[str, int] = {}  # made tensor → its part; the graph's inputs have none
         self.origins = {name: Origin(weights=frozenset([name])) for name in view.constants}
         for value in view.inputs:
@@ -172,7 +172,7 @@ class Counting:
         with_weights = not all(origin.widths for origin in origins[:2])
         part = None if with_weights else self.scores_behind(origins)
         if part is None:
-            self.parts.append(Part(node))
+            self.parts.append(GrowingKernel(node))
             part = len(self.parts) - 1
         if with_weights:
             self.parts[part].macs += macs
@@ -182,7 +182,7 @@ class Counting:
         return self.made(node.output[0], part)
 
     def scores_behind(self, origins: list[Origin]) -> int | None:
-        """The kernel that made the scores whose softmax is one of the two factors."""
+        """Find the kernel that made the scores whose softmax is one of the two factors."""
         for origin in origins:
             if len(origin.widths) == 1 and {"Softmax", "Exp"} & origin.passed:
                 part = self.maker.get(next(iter(origin.widths)))
@@ -191,7 +191,7 @@ class Counting:
         return None
 
     def passed_through(self, node: NodeProto, origins: list[Origin]) -> Origin:
-        """What is computed of one tensor stays a view of it; of several, it belongs to one of their kernels."""
+        """Take a node that is no product: of one tensor it stays a view; of several, it joins one of their kernels."""
         together = Origin(
             widest(origin.widths for origin in origins),
             frozenset().union(*(origin.weights for origin in origins)),
@@ -213,12 +213,12 @@ class Counting:
         return together
 
     def last_of(self, tensors: Iterable[str]) -> int:
-        """The kernel that makes the largest, unless another one waits for its result."""
+        """Choose the kernel that makes the largest tensor, unless another one waits for its result."""
         makers = {name: self.maker[name] for name in tensors if name in self.maker}
         for name in sorted(makers, key=lambda name: (self.count(name), makers[name]), reverse=True):
             if not any(self.waits(other, makers[name]) for other in set(makers.values()) - {makers[name]}):
                 return makers[name]
-        self.parts.append(Part(NodeProto(name="inputs")))
+        self.parts.append(GrowingKernel(NodeProto(name="inputs")))
         return len(self.parts) - 1
 
     def waits(self, part: int, on: int) -> bool:
@@ -243,13 +243,13 @@ class Counting:
                     self.parts[part].read(name, self.in_precision(name, width, widths))
 
     def give(self, output: str) -> None:
-        """An output is written by its maker, or by a kernel of its own where several pixels make one of it."""
+        """Count an output with its maker, or as a kernel of its own where several pixels make one of it."""
         origin = self.origins[output]
         self.demand_known(output)
         part = self.maker.get(next(iter(origin.widths), ""), None) if len(origin.widths) == 1 else None
         if part is None or "Resize" in origin.passed:
             part = len(self.parts)
-            self.parts.append(Part(NodeProto(name=output, output=[output])))
+            self.parts.append(GrowingKernel(NodeProto(name=output, output=[output])))
             self.read(part, [origin], ELSEWHERE)
         self.parts[part].writes += elements(self.shapes[output]) // self.images * self.width(output)
 
@@ -306,7 +306,7 @@ class Counting:
 
 
 def widest(widths: Iterable[dict[str, int]]) -> dict[str, int]:
-    """If a tensor is read through several paths, counts the widest type among them."""
+    """If a tensor is read through several paths, count the widest type among them."""
     found: dict[str, int] = {}
     for one in widths:
         for name, width in one.items():

@@ -17,7 +17,7 @@ from segdeploy.graph.view import View, copy_of, drop_unused
 
 
 def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
-    """The outputs of LayerNorms that only weights read, and of each weight its name and its axis of input channels.
+    """Find the outputs of LayerNorms that only weights read, with each weight's name and its axis of input channels.
 
     Such a weight is changed in place, so nothing else may read it, such as the product behind another LayerNorm.
     """
@@ -33,14 +33,14 @@ def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
 
 
 def theirs(weight: str, reading: Sequence[tuple[str, int]], view: View) -> bool:
-    """Tells whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
+    """Tell whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
     axes = [axis for name, axis in reading if name == weight]
     alone = len(view.readers[weight]) == len(axes) and weight not in view.ends
     return alone and len(set(axes)) == 1
 
 
 def weights_behind(tensor: str, axis: int, view: View) -> list[tuple[str, int]]:
-    """Every weight that reads `tensor`, whose channels are on `axis`; nothing if anything else does."""
+    """List every weight that reads `tensor`, whose channels are on `axis`; nothing if anything else reads it."""
     found: list[tuple[str, int]] = []
     for node in view.readers.get(tensor, ()):
         weighted = len(node.input) > 1 and node.input[1] in view.weights
@@ -60,7 +60,7 @@ def weights_behind(tensor: str, axis: int, view: View) -> list[tuple[str, int]]:
 
 
 def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Where the channels are after a Transpose or a Reshape that leaves them whole; 0 if they are not."""
+    """Follow the channels through a Transpose, or a Reshape that keeps them whole: their axis; 0 if they are not."""
     before, after = shapes[node.input[0]], shapes[node.output[0]]
     if node.op_type == "Transpose":
         order = next(list(item.ints) for item in node.attribute if item.name == "perm")
@@ -75,7 +75,7 @@ def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]
 
 
 def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> ModelProto:
-    """A copy with the LayerNorms in `largest` (output → largest |x| per channel) balanced against their readers."""
+    """Copy the graph; balance the LayerNorms in `largest` (output → largest |x| per channel) with their readers."""
     copied = copy_of(model)
     graph, view = copied.graph, View(copied)
     norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
@@ -104,7 +104,7 @@ def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> 
 
 
 def balance(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Factors with a geometric mean of one; dead channels and unread ones are left alone."""
+    """Compute factors with a geometric mean of one; dead channels and unread ones are left alone."""
     live = (activations > 0) & (weights > 0)
     factors = np.ones(len(activations), np.float64)
     factors[live] = np.sqrt(activations[live] / weights[live].astype(np.float64))

@@ -1,4 +1,4 @@
-"""FP16 written into the graph, strongly typed: the form that TensorRT 10, 11 and RTX and ONNX Runtime all take.
+"""Writes FP16 into a graph, strongly typed: the form that TensorRT 10, 11 and RTX and ONNX Runtime all take.
 
 Everything is FP16 except the graph's own inputs and outputs, which keep their types, and the nodes of `islands_of`,
 which stay FP32. LayerNormalization is FP16 outside and FP32 inside by its own definition (stash_type 1). Keeping the
@@ -42,7 +42,7 @@ SAME_IN_19 = (  # newer versions only take more types, or have attributes whose 
 def to_fp16(
     model: ModelProto, keep_fp32: Sequence[str] = (), largest: Mapping[str, float] | None = None
 ) -> ModelProto:
-    """`model` in FP16. `keep_fp32`: patterns of node names; `largest`: the largest |x| seen in each tensor."""
+    """Copy `model` in FP16. `keep_fp32`: patterns of node names; `largest`: the largest |x| seen in each tensor."""
     made = copy_of(model)
     view = View(made)
     kept = islands_of(view, keep_fp32, largest or {})
@@ -66,7 +66,7 @@ def to_fp16(
 
 
 def fp32_nodes(model: ModelProto) -> list[str]:
-    """The names of the nodes that compute in FP32, in graph order."""
+    """Name the nodes that compute in FP32, in graph order."""
     types = View(model).types
     ends = (
         (node, types.get(node.input[0] if node.input else ""), types.get(node.output[0]))
@@ -79,7 +79,7 @@ def fp32_nodes(model: ModelProto) -> list[str]:
 
 
 def halvable(view: View, node: NodeProto, side: str) -> list[tuple[int, str]]:
-    """The FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
+    """List the FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
     if node.op_type in TYPED_BY_ATTRIBUTE:
         return []
     if not onnx.defs.has(node.op_type, node.domain) or node.op_type in HOLD_GRAPHS:
@@ -100,7 +100,7 @@ def fp32_weights(view: View) -> set[str]:
 
 
 def fp32_neighbours(view: View) -> list[set[int]]:
-    """For each node the nodes that it exchanges FP32 tensors with."""
+    """Find for each node those that it exchanges FP32 tensors with."""
     near: list[set[int]] = [set() for _ in view.nodes]
     for index, node in enumerate(view.nodes):
         for name in node.input:
@@ -111,7 +111,7 @@ def fp32_neighbours(view: View) -> list[set[int]]:
 
 
 def islands_of(view: View, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> set[int]:
-    """Positions of the nodes that stay FP32."""
+    """Choose the nodes that stay FP32, by their positions."""
     for pattern in keep_fp32:
         if not any(fnmatchcase(node.name, pattern) for node in view.nodes):
             raise CardError(
@@ -142,7 +142,7 @@ def islands_of(view: View, keep_fp32: Sequence[str], largest: Mapping[str, float
 
 
 def loss(values: NDArray[np.float32]) -> float:
-    """What FP16 loses of a constant, as a share of its norm: infinite if it overflows, 1 if it vanishes."""
+    """Measure what FP16 loses of a constant, as a share of its norm: infinite if it overflows, 1 if it vanishes."""
     norm = float(np.linalg.norm(values.astype(np.float64)))
     with np.errstate(over="ignore"):
         halved = values.astype(np.float16).astype(np.float64)
@@ -150,7 +150,7 @@ def loss(values: NDArray[np.float32]) -> float:
 
 
 def pixel_nodes(view: View) -> set[int]:
-    """What is done to uint8 pixels before the first product: FP16 rounds them once, with the mean off.
+    """Find what is done to uint8 pixels before the first product: FP16 rounds them once, with the mean off.
 
     So `frames` rounds the same numbers as `nvinfer`. In FP16 the mean itself would be rounded, 103.53 to 103.5.
     """
@@ -168,7 +168,7 @@ def pixel_nodes(view: View) -> set[int]:
 
 
 def counting_nodes(view: View) -> set[int]:
-    """What becomes an integer, back to the last product: FP16 counts to 2048 only, and an index may be any number."""
+    """Find what becomes an integer, back to the last product: FP16 counts to 2048 only, an index may be any number."""
     made_by = view.places
     edge = [
         made_by[node.input[0]]
@@ -192,7 +192,7 @@ def counting_nodes(view: View) -> set[int]:
 
 
 def enclosed(view: View, kept: set[int], neighbours: list[set[int]]) -> set[int]:
-    """Nodes without a product that have only kept nodes around them: in FP16 they would cost casts for nothing."""
+    """Find nodes without a product that have only kept nodes around them: in FP16 they would cost casts for nothing."""
     casts = {index for index, node in enumerate(view.nodes) if node.op_type == "Cast"}
     products = {index for index, node in enumerate(view.nodes) if node.op_type in PRODUCTS}
     waiting = set(range(len(view.nodes))) - kept - casts - products
@@ -215,7 +215,7 @@ def enclosed(view: View, kept: set[int], neighbours: list[set[int]]) -> set[int]
 
 
 def retype_constants(view: View, half_slots: set[tuple[int, int]]) -> None:
-    """Each constant in the type its readers have, or in both."""
+    """Store each constant in the type that its readers have, or in both."""
     weights = fp32_weights(view)
     uses = [
         (name, (index, slot) in half_slots, index, slot)
@@ -241,7 +241,7 @@ def retype_constants(view: View, half_slots: set[tuple[int, int]]) -> None:
 
 
 def retype_tensors(view: View, half_slots: set[tuple[int, int]], half_made: set[str]) -> None:
-    """One Cast per tensor and direction where types change, ahead of its first reader."""
+    """Put one Cast per tensor and direction where types change, ahead of its first reader."""
     origins = {node.output[0]: node.input[0] for node in view.nodes if node.op_type == "Cast"}
     nodes, casts = [], set()
     for index, node in enumerate(view.nodes):
@@ -263,7 +263,7 @@ def retype_tensors(view: View, half_slots: set[tuple[int, int]], half_made: set[
 
 
 def retype_outputs(model: ModelProto, half_made: set[str]) -> None:
-    """Outputs keep name and type: what is FP16 is cast last."""
+    """Keep name and type of the graph's outputs: what is FP16 is cast last."""
     outputs = {value.name for value in model.graph.output} & half_made
     for node in model.graph.node:
         for names in (node.input, node.output):
@@ -279,7 +279,7 @@ def cast(source: str, target: str, kind: int, name: str = "") -> NodeProto:
 
 
 def rest_in_fp16(model: ModelProto, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> ModelProto:
-    """FP16 for what is not INT8, in a graph that has its pairs already; a copy, as `to_fp16` makes it."""
+    """Copy a graph that has its Q/DQ pairs, with what is not INT8 in FP16; the arguments are those of `to_fp16`."""
     raised = copy_of(model)
     opset = opset_entry(raised)
     if opset is not None and opset.version < OPSET_OF_FP16_SCALES:
@@ -305,7 +305,7 @@ def same(node: NodeProto, opset: int) -> bool:
 
 
 def axes_as_inputs(model: ModelProto) -> None:
-    """Reductions name their axes in an input from opset 18 on."""
+    """Move the axes of reductions into an input, where they are from opset 18 on."""
     for node in model.graph.node:
         axes = [attribute for attribute in node.attribute if attribute.name == "axes"]
         if node.op_type in AXES_BY_ATTRIBUTE and axes:
@@ -319,7 +319,7 @@ def axes_as_inputs(model: ModelProto) -> None:
 
 
 def rounding(model: ModelProto) -> ModelProto:
-    """A graph in FP16 as one in FP32 that rounds after every node as FP16 does, with the same names.
+    """Copy an FP16 graph as one in FP32 that rounds after every node as FP16 does, with the same names.
 
     ONNX Runtime's CPU provider has FP16 kernels for few operators. The rest runs in FP32, with the casts between
     neighbours left out, so that an FP16 graph rounds and overflows there hardly anywhere and proves little of a GPU.

@@ -24,7 +24,7 @@ BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
 
 
 def sampling_as_gathers(model: ModelProto) -> ModelProto:
-    """A copy without GridSample; refuses what is not bilinear, has other padding than zeros, or has open sizes."""
+    """Copy a graph without GridSample; refuse what is not bilinear, has other padding than zeros, or has open sizes."""
     made, view = copy_of(model), View(model)
     nodes: list[NodeProto] = []
     for node in view.nodes:
@@ -36,7 +36,7 @@ def sampling_as_gathers(model: ModelProto) -> ModelProto:
         else:
             nodes.append(node)
     replace_nodes(made.graph, nodes)
-    if samples_of(made):
+    if samples_of(made.graph):
         raise GraphError("a GridSample stands in a branch or a loop, where it is not written as gathers")
     return made
 
@@ -51,13 +51,13 @@ class Sizes:
 
     @property
     def corners(self) -> NDArray[np.float32]:
-        """Corners×xy: the pixels around a point, from the first of them; one along a side of one pixel."""
+        """Give the pixels around a point, from the first of them, as corners×xy; a side of one pixel has one."""
         rows, columns = (range(min(side, 2)) for side in (self.height, self.width))
         return np.array([(column, row) for row, column in product(rows, columns)], np.float32)
 
 
 def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
-    called = name_of(node)
+    called = node_name(node)
     asked = attributes_of(node)
     mode, padding = asked.get("mode", BILINEAR[0]), asked.get("padding_mode", b"zeros")
     if mode not in BILINEAR or padding != b"zeros":
@@ -69,28 +69,28 @@ def sizes_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> Sizes:
     known = [*maps[1:], *grid[1:3]]
     if len(maps) != 4 or len(grid) != 4 or not all(known):
         raise GraphError(
-            f"the GridSample {called!r} has maps of {written(maps)} and points of {written(grid)}; it can be written"
-            " as gathers where both have four axes, and sizes that are known but for the batch"
+            f"the GridSample {called!r} has maps of {shape_in_words(maps)} and points of {shape_in_words(grid)}; it can"
+            " be written as gathers where both have four axes, and sizes that are known but for the batch"
         )
     if maps[2] * maps[3] > MOST_PIXELS:
         raise GraphError(
-            f"the GridSample {called!r} has maps of {written(maps)}; as gathers they have at most {MOST_PIXELS:,}"
-            " pixels"
+            f"the GridSample {called!r} has maps of {shape_in_words(maps)}; as gathers they have at most"
+            f" {MOST_PIXELS:,} pixels"
         )
     return Sizes(*known)
 
 
-def name_of(node: NodeProto) -> str:
+def node_name(node: NodeProto) -> str:
     return node.name or node.output[0]
 
 
-def written(shape: tuple[int, ...]) -> str:
+def shape_in_words(shape: tuple[int, ...]) -> str:
     return "×".join(str(side or "?") for side in shape) or "an unknown shape"
 
 
 @dataclass
 class Gathers:
-    """The nodes that stand for one GridSample, named after it; what they make is N×points×corners×xy on the way."""
+    """Writes the nodes that stand for one GridSample, named after it; on the way they make N×points×corners×xy."""
 
     sample: NodeProto
     sizes: Sizes
@@ -105,7 +105,7 @@ class Gathers:
         self.mix(gathered, weights)
 
     def corners(self, grid: str) -> tuple[str, str]:
-        """Where the pixels around each point are, N×(points·corners)×1, and their weights, N×points×corners×1."""
+        """Give the places of pixels around each point, N×(points·corners)×1, and their weights, N×points×corners×1."""
         sides = np.array([self.sizes.width, self.sizes.height], np.float32)
         aligned = any(item.name == "align_corners" and item.i for item in self.sample.attribute)
         scale = (sides - 1) / 2 if aligned else sides / 2
@@ -126,7 +126,7 @@ class Gathers:
         return self.add("Reshape", [places, self.shape(0, -1, 1)]), weights
 
     def gather(self, maps: str, places: str) -> str:
-        """N×(points·corners)×C."""
+        """Give the pixels at `places`, N×(points·corners)×C."""
         pixels = self.add("Reshape", [maps, self.shape(0, self.sizes.channels, -1)])
         pixels = self.add("Transpose", [pixels], perm=[0, 2, 1])
         return self.add("GatherND", [pixels, self.add("Cast", [places], to=TensorProto.INT64)], batch_dims=1)
@@ -148,18 +148,18 @@ class Gathers:
         return outputs[0] if outputs else name
 
     def split(self, pairs: str) -> list[str]:
-        """The last axis, of two."""
+        """Split the last axis, which has two entries."""
         outputs = [self.name("across"), self.name("down")]
         self.add("Split", [pairs, self.whole("halves", [1, 1])], outputs, axis=3)
         return outputs
 
     def in_type(self, name: str, kind: int) -> str:
-        """What is made here is FP32."""
+        """Cast `name` to `kind` where it is of another type; tensors that are made here are FP32."""
         own = self.types.get(name, TensorProto.FLOAT)
         return name if own == kind else self.add("Cast", [name], to=kind)
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """With the axes of what it meets: TensorRT need not add them."""
+        """Store a constant with the axes of what it meets, so that TensorRT need not add them."""
         array = np.array(values, np.float32)
         return self.store(name, array.reshape((1,) * (4 - array.ndim) + array.shape))
 
@@ -174,4 +174,4 @@ class Gathers:
         return self.name(name)
 
     def name(self, part: str) -> str:
-        return f"{name_of(self.sample)}/{part}"
+        return f"{node_name(self.sample)}/{part}"

@@ -1,4 +1,4 @@
-"""INT8 in a graph, as QuantizeLinear/DequantizeLinear pairs: the one form that TensorRT 10, 11 and RTX all take.
+"""Writes INT8 into a graph as QuantizeLinear/DequantizeLinear pairs, the one form that TensorRT 10, 11 and RTX take.
 
 Symmetric: activations by one scale per tensor, weights by one per output channel and stored as int8. One pair per
 tensor, shared by the layers that read it, directly before them; biases, residual sums, LayerNorm, softmax, GELU and
@@ -23,7 +23,7 @@ LEVELS = 127
 
 
 def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection[str]) -> ModelProto:
-    """A copy of `model` in which `layers` (node names) read INT8; `scales` by the tensor a layer's input comes from."""
+    """Copy `model` so that `layers` (node names) read INT8; `scales` by the tensor that a layer's input comes from."""
     refuse_quantised(model)
     every = {layer.name: layer for layer in layers_of(model)}
     unknown = sorted(set(layers) - set(every))
@@ -40,7 +40,7 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
         node = nodes[layer.name]
         if layer.activation not in pairs:
             pairs[layer.activation] = f"{layer.activation}.int8"
-            before[node.name] = activation_pair(graph, layer, scale_of(layer, scales))
+            before[node.name] = activation_pair(graph, layer, activation_scale(layer, scales))
         node.input[0] = pairs[layer.activation]
         weight = layer.weight, layer.axis
         if weight not in stored:
@@ -56,7 +56,7 @@ def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection
     return copied
 
 
-def scale_of(layer: Layer, scales: Mapping[str, float]) -> np.float32:
+def activation_scale(layer: Layer, scales: Mapping[str, float]) -> np.float32:
     scale = np.float32(scales.get(layer.root, 0))
     if not (np.isfinite(scale) and scale > 0):
         raise CalibrationError(
@@ -78,7 +78,7 @@ def activation_pair(graph: onnx.GraphProto, layer: Layer, scale: np.float32) -> 
 
 
 def store_weight(graph: onnx.GraphProto, item: TensorProto, axis: int, called: str) -> NodeProto:
-    """The weight as int8 and the node that gives it back; its float form goes if nothing else reads it."""
+    """Store the weight as int8, and give the node that restores it; its float form goes if nothing else reads it."""
     values, scale = quantise_weight(numpy_helper.to_array(item), axis)
     names = [f"{called}.{part}" for part in ("q", "scale", "zero")]
     arrays: list[NDArray[Any]] = [values, scale, np.zeros(len(scale), np.int8)]

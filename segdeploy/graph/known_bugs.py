@@ -1,10 +1,10 @@
-"""What TensorRT is reported to compute wrongly without a word: which versions, which graphs, and what to do."""
+"""Lists what TensorRT is reported to compute wrongly without a word: which versions, which graphs, and what to do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, NodeProto
 
 from segdeploy.flavour import Version
 from segdeploy.graph.view import STANDARD, inner_graphs
@@ -12,7 +12,7 @@ from segdeploy.graph.view import STANDARD, inner_graphs
 
 @dataclass(frozen=True)
 class Versions:
-    """From one minor version of TensorRT to another, both included."""
+    """A range of TensorRT's minor versions, both ends included."""
 
     first: tuple[int, int]
     last: tuple[int, int]
@@ -35,7 +35,7 @@ OTHER_FORM = "export it again with: segdeploy export CHECKPOINT --msda gather"
 
 
 def bug_of_sampling(version: Version, samples: int, opset: int) -> tuple[str, str] | None:
-    """The report that such a graph meets in this TensorRT, and its remedy."""
+    """Name the report that such a graph meets in this TensorRT, and its remedy; None where there is none."""
     if not samples:
         return None
     if version in WRONG_DEFORMABLE:
@@ -51,13 +51,9 @@ def bug_of_sampling(version: Version, samples: int, opset: int) -> tuple[str, st
     return None
 
 
-def samples_of(model: ModelProto) -> int:
-    return samples_in(model.graph)
-
-
-def samples_in(graph: GraphProto) -> int:
-    """With those in branches and loops."""
-    inner = sum(samples_in(part) for node in graph.node for part in inner_graphs(node))
+def samples_of(graph: GraphProto) -> int:
+    """Count the GridSample nodes, with those in branches and loops."""
+    inner = sum(samples_of(part) for node in graph.node for part in inner_graphs(node))
     return sum(map(is_sampling, graph.node)) + inner
 
 

@@ -1,4 +1,4 @@
-"""The layers of a graph that have weights: what INT8 is decided for, and what their multiplications amount to."""
+"""Finds the layers that have weights, for which INT8 is decided, and counts their multiplications."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def layers_of(model: ModelProto) -> list[Layer]:
     return found
 
 
-def results_of(model: ModelProto) -> dict[str, list[str]]:
-    """Gives for each layer's node the tensors that hold what it makes: its output and, behind an added bias, that."""
+def results_of_layers(model: ModelProto) -> dict[str, list[str]]:
+    """List for each layer the tensors that hold its result: its output and, where a bias is added, the sum."""
     view = View(model)
     found = {}
     for node in view.nodes:
@@ -77,8 +77,8 @@ def output_axis(node: NodeProto, weight: tuple[int, ...]) -> int:
     return 1 if node.op_type == "ConvTranspose" else 0
 
 
-def name_nodes(model: ModelProto) -> None:
-    """Foreign graphs may have nodes without names, or several of one name: layers are told apart by them."""
+def tell_nodes_apart(model: ModelProto) -> None:
+    """Give every node a name of its own: foreign graphs may have nodes without, or several of one name."""
     taken: set[str] = set()
     for place, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -87,7 +87,7 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def group_of(name: str) -> str:
-    """`network.stages.1.blocks.0.ffn.expand/Conv` belongs with the other blocks': `stages.1.ffn.expand`."""
+    """Name the same part of all blocks: `stages.1.ffn.expand` of `network.stages.1.blocks.0.ffn.expand/Conv`."""
     scope = name.rpartition("/")[0] or name
     return re.sub(r"\.blocks\.\d+", "", scope).removeprefix("network.")
 
@@ -99,7 +99,7 @@ def root_of(tensor: str, view: View, through: Collection[str] = VIEWS) -> str:
 
 
 def pixel_tensors(model: ModelProto) -> set[str]:
-    """Finds what is still the image: the graph's input, moved, cast and scaled by constants only."""
+    """Find what is still the image: the graph's input, moved, cast and scaled by constants only."""
     constants = View(model).constants
     found = {value.name for value in model.graph.input}
     for node in model.graph.node:
@@ -110,7 +110,7 @@ def pixel_tensors(model: ModelProto) -> set[str]:
 
 
 def macs_of(node: NodeProto, view: View) -> int:
-    """Counts the whole batch's, because a Gemm's rows and a batched product's matrices may be the images' together."""
+    """Count the whole batch's, because a Gemm's rows and a batched product's matrices may be the images' together."""
     known = view.shapes
     for name in (node.input[0], node.input[1], node.output[0]):
         shape = known.get(name)
@@ -132,13 +132,13 @@ def macs_of(node: NodeProto, view: View) -> int:
 
 
 def all_macs(model: ModelProto) -> int:
-    """Counts those of one image: of the layers with weights, and of products of two activations."""
+    """Count those of one image: of the layers with weights, and of products of two activations."""
     view = View(model)
     return sum(macs_of(node, view) for node in view.nodes if node.op_type in WITH_WEIGHTS) // view.images
 
 
 def elements(shape: tuple[int, ...]) -> int:
-    """Counts those of one image where the batch is open, which is a side of 0 here."""
+    """Count those of one image where the batch is open, which is a side of 0 here."""
     return prod(max(side, 1) for side in shape)
 
 
@@ -154,7 +154,7 @@ LABEL_STEPS = (
 
 
 def logits_of(model: ModelProto) -> str:
-    """The tensor of class scores: the output itself, or what is raised to the input's size before the arg-max."""
+    """Find the tensor of class scores: the output itself, or what is raised to the input's size before the arg-max."""
     view = View(model)
     tensor, scores = str(model.graph.output[0].name), ""
     while tensor in view.makers and not scores:
@@ -180,7 +180,7 @@ def logits_of(model: ModelProto) -> str:
 
 
 def argmax_is_over_last(model: ModelProto) -> bool:
-    """Whether the labels are those of the last of four axes, as where images are N×H×W×3."""
+    """Tell whether the arg-max is over the last of four axes, as where images are N×H×W×3."""
     return any(node.op_type == "ArgMax" and attribute(node, "axis") in (-1, 3) for node in model.graph.node)
 
 

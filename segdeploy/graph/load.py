@@ -28,7 +28,7 @@ LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Graph:
-    """An .onnx as it was read, with what it says of itself.
+    """Holds an .onnx as it was read, with what it says of itself.
 
     Nobody writes into `model`: whoever changes it copies it first.
     """
@@ -37,6 +37,7 @@ class Graph:
     model: ModelProto = field(repr=False)
     signature: Signature
     precision: Precision
+    outputs: tuple[TensorFacts, ...]
     digest_read: str | None = None  # of the bytes that `model` was read from; None where its weights were not
 
     @property
@@ -45,7 +46,7 @@ class Graph:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, and of those beside it that its weights lie in."""
+        """Give the SHA-256 of the file, joined by those of the files beside it that its weights lie in."""
         beside = weight_files(self.model, self.path)
         return self.digest_read or joined_digest(files.digest_of(self.path), beside)
 
@@ -58,28 +59,24 @@ class Graph:
         return self.view.opset
 
     @cached_property
-    def outputs(self) -> tuple[TensorFacts, ...]:
-        return tuple(tensor_facts(value) for value in self.model.graph.output)
-
-    @cached_property
     def samples(self) -> int:
-        """Counts the GridSample nodes."""
-        return samples_of(self.model)
+        """Count the GridSample nodes."""
+        return samples_of(self.model.graph)
 
     @cached_property
     def counts(self) -> int:
-        """Counts the nodes that count places, for which FP16 ends at 2048."""
+        """Count the nodes that count places, for which FP16 ends at 2048."""
         gathers = any(node.op_type == "GatherND" for node in self.model.graph.node)
         return len(counting_nodes(self.view)) if gathers else 0  # looking closer takes a while
 
 
 def as_graph(source: str | Path | Graph, card: ModelCard | None = None) -> Graph:
-    """A graph that was read already is taken as it is, a path is read."""
+    """Take a graph that was read already as it is; read a path."""
     return source if isinstance(source, Graph) else read_graph(source, card)
 
 
 def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool = True) -> Graph:
-    """Reads `path`; `card` describes a graph that segdeploy has not exported.
+    """Read `path`; `card` describes a graph that segdeploy has not exported.
 
     Without `weights` those that lie in files beside it are left there, and nothing is hashed before it is asked for:
     enough to look at a graph, and an order of magnitude quicker than a session.
@@ -95,15 +92,15 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
 
 
 def graph_in(data: bytes, path: Path) -> Graph:
-    """The graph that a step has just written to `path`, of the bytes that it wrote."""
+    """Make the graph that a step has just written to `path` of the bytes that it wrote."""
     return replace(parse_graph(data, path), digest_read=digest_of_bytes(data))
 
 
 def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     try:
         model = onnx.load_from_string(data)
-        inputs = [tensor_facts(value) for value in View(model).inputs]
-        outputs = [tensor_facts(value) for value in model.graph.output]
+        view = View(model)
+        inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
     except Exception as error:  # protobuf's own, which depends on its version
         raise GraphError(f"{path} cannot be read as an ONNX graph ({error}); {MADE_BY}") from error
     if not inputs or not outputs:
@@ -111,7 +108,7 @@ def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph
     demand_opset(model, path)
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name, card)
-    return Graph(path, model, signature, read_precision(model))
+    return Graph(path, model, signature, read_precision(model), tuple(outputs))
 
 
 def read_onnx(path: Path) -> bytes:
@@ -144,7 +141,7 @@ def digest_of_bytes(data: bytes) -> str:
 
 
 def weight_files(model: ModelProto, path: Path) -> list[Path]:
-    """The files beside `path` that weights lie in; their names are data out of the file, and never lead elsewhere."""
+    """List the files beside `path` that weights lie in; names out of the file are data, and never lead elsewhere."""
     names = {
         external_data_helper.ExternalDataInfo(tensor).location
         for tensor in model.graph.initializer
@@ -168,7 +165,7 @@ def load_weights(model: ModelProto, path: Path) -> None:
 
 
 def joined_digest(digest: str, beside: Sequence[Path]) -> str:
-    """`digest` itself where the graph is one file."""
+    """Join the digests of a graph and of the files beside it; `digest` itself where the graph is one file."""
     if not beside:
         return digest
     return hashlib.sha256("".join([digest, *map(files.digest_of, beside)]).encode()).hexdigest()

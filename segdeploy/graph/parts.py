@@ -28,7 +28,7 @@ class Part:
 
 
 def parts_of(model: ModelProto, tensors: Collection[str], most_bytes: int = MOST_BYTES) -> list[Part]:
-    """In the order to run them; one batch's `tensors` take at most `most_bytes` in each, if none does alone."""
+    """Cut the graph, in the order to run; of one batch a part's `tensors` take `most_bytes` at most, or are one."""
     whole = [Part(model, list(tensors), [])]
     known = View(model).values
     sizes = {name: bytes_of(known[name]) for name in tensors if name in known}

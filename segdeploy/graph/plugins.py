@@ -1,4 +1,4 @@
-"""TensorRT plugins in a graph, and the same graph without them, so that it can be proven where no TensorRT is.
+"""Finds TensorRT's plugins in a graph, and writes it without them, so that it can be proven where no TensorRT is.
 
 One is known: MultiscaleDeformableAttnPlugin_TRT, which full TensorRT ships. Its inputs are values N×S×M×D of L maps one
 after the other, the maps' sides L×2, their first rows L, sampling points N×Q×M×L×P×2 from 0 to 1 and their weights
@@ -22,13 +22,13 @@ DEFORMABLE = "MultiscaleDeformableAttnPlugin_TRT"
 
 
 def plugins_of(model: ModelProto) -> list[str]:
-    """The names of the nodes that only TensorRT has."""
+    """Name the nodes that only TensorRT has."""
     return [node.name for node in model.graph.node if node.op_type == DEFORMABLE]
 
 
 @contextmanager
 def runnable(path: Path, model: ModelProto) -> Iterator[Path]:
-    """Where ONNX Runtime can read `model`: at its own `path`, or in a stand-in's file where it has plugins."""
+    """Give a file in which ONNX Runtime can read `model`: `path`, or a stand-in's where it has plugins."""
     if not plugins_of(model):
         yield path
         return
@@ -39,7 +39,7 @@ def runnable(path: Path, model: ModelProto) -> Iterator[Path]:
 
 
 def without_plugins(model: ModelProto) -> ModelProto:
-    """A copy in which each plugin's answer is computed by GridSample; `model` itself where it has none."""
+    """Copy the graph with each plugin's answer computed by GridSample; give `model` itself where it has none."""
     if not plugins_of(model):
         return model
     made, view = copy_of(model), View(model)
@@ -58,7 +58,7 @@ def without_plugins(model: ModelProto) -> ModelProto:
 
 
 class StandIn:
-    """The nodes that stand in for one plugin node."""
+    """Writes the nodes that stand in for one plugin node."""
 
     def __init__(
         self, node: NodeProto, model: ModelProto, answer: tuple[int, ...], points: tuple[int, ...]

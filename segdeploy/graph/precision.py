@@ -22,7 +22,7 @@ EIGHT_BITS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """What is written in a graph, whoever made it; a builder is free to choose the rest."""
+    """Says which narrow types are written in a graph, whoever made it; a builder is free to choose the rest."""
 
     int8: bool
     fp16: bool
@@ -36,7 +36,7 @@ class Precision:
 
     @property
     def is_typed(self) -> bool:
-        """Whether any of it is written in the graph, so that a builder has to take it as it is."""
+        """Tell whether any of it is written in the graph, so that a builder has to take it as it is."""
         return self.int8 or self.fp16
 
     def also(self, *, int8: bool, fp16: bool) -> Precision:
@@ -52,13 +52,13 @@ def read_precision(model: ModelProto) -> Precision:
 
 
 def write_facts(model: ModelProto, signature: Signature, precision: str) -> None:
-    """Writes what a session reads back, also of a graph that came from elsewhere."""
+    """Write what a session reads back, also of a graph that came from elsewhere."""
     kept = {item.key: item.value for item in model.metadata_props}
     helper.set_model_props(model, kept | signature.metadata() | {PRECISION: precision})
 
 
 def digest_of_scales(model: ModelProto) -> str:
-    """Hashes every pair's scale with the tensor that it is for: two calibrations are the same or they are not."""
+    """Hash every pair's scale with the tensor that it is for: two calibrations are the same or they are not."""
     weights = View(model).weights
     sha = hashlib.sha256()
     for node in model.graph.node:
@@ -77,7 +77,7 @@ class Placed:
 
 
 def precisions_of(model: ModelProto) -> list[Placed]:
-    """Lists the products in the order of the graph; one is in eight bits where both its operands come out of a pair."""
+    """List the products in the order of the graph; one is in eight bits where both its operands come out of a pair."""
     view = View(model)
     return [
         Placed(
@@ -92,7 +92,7 @@ def precisions_of(model: ModelProto) -> list[Placed]:
 
 
 def shares_of(model: ModelProto) -> dict[str, float]:
-    """Gives the share of all multiplications that each precision has."""
+    """Give the share of all multiplications that each precision has."""
     counted: dict[str, int] = {}
     for one in precisions_of(model):
         kind = one.precision.lower()

@@ -1,4 +1,4 @@
-"""From the exporter's graph to ours: names a person can read, any batch size, the lowest opset, nothing of the tracer.
+"""Makes the exporter's graph ours: names a person can read, any batch size, the lowest opset, nothing of the tracer.
 
 The network is traced at batch 1 and fixed height and width, so every shape in the graph is a plain number; the
 batch is then opened up by the only two kinds of node that mention it: Reshape and Resize.
@@ -28,8 +28,7 @@ _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
 
 def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None) -> ModelProto:
-    """`model` traced at batch 1, cleaned in place and set to `batch` (None: any)."""
-    model = onnx.shape_inference.infer_shapes(model)
+    """Clean `model`, traced at batch 1, in place, and set it to `batch` (None: any)."""
     reshape_constants(model)
     resize_by_scales(model)
     open_batch(model)
@@ -42,7 +41,7 @@ def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None
 
 
 def reshape_constants(model: ModelProto) -> None:
-    """The exporter folds no large constants: what it reshapes while running is stored in that shape."""
+    """Store in their new shape the large constants that the exporter reshapes while running: it folds none."""
     graph, view = model.graph, View(model)
     for node in [node for node in nodes_of(model, "Reshape") if node.input[0] in view.weights]:
         shaped = view.array(node.input[0]).reshape(view.array(node.input[1]))
@@ -51,7 +50,7 @@ def reshape_constants(model: ModelProto) -> None:
 
 
 def resize_by_scales(model: ModelProto) -> None:
-    """Resize to `sizes` names the batch; by `scales` it does not. The scale is the quotient that `sizes` implies."""
+    """Resize by `scales`, the quotients that `sizes` imply: `sizes` would name the batch."""
     known = View(model).shapes
     for node in nodes_of(model, "Resize"):
         before, after = known[node.input[0]], known[node.output[0]]
@@ -72,7 +71,7 @@ def resize_by_scales(model: ModelProto) -> None:
 
 
 def scale_reaching(source: int, target: int) -> np.float32:
-    """target/source in float32, raised by an ulp where its product would fall just short of `target`.
+    """Divide target by source in float32, raised by an ulp where its product would fall just short of `target`.
 
     The product is taken in float64: runtimes differ in its type, and what reaches `target` there does in float32.
     """
@@ -83,7 +82,7 @@ def scale_reaching(source: int, target: int) -> np.float32:
 
 
 def open_batch(model: ModelProto) -> None:
-    """Reshapes copy the batch from their input (0) instead of naming it (1).
+    """Let Reshapes copy the batch from their input (0) instead of naming it (1).
 
     Where heads join the batch or leave it again, the first side is left to the runtime (-1): all others are fixed,
     and the batch is the outermost of what the first side holds.
@@ -107,7 +106,7 @@ def open_batch(model: ModelProto) -> None:
 
 
 def joins(source: Sequence[int], target: Sequence[int]) -> bool:
-    """Part of the next side joins the batch, leaves it or stays: heads that go with it for a while."""
+    """Tell whether part of the next side joins the batch, leaves it or stays: heads that go with it for a while."""
     if -1 in target:
         return False
     if source[0] == 1 or target[0] == 1:
@@ -126,7 +125,7 @@ def set_batch(model: ModelProto, batch: int | None) -> None:
 
 
 def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
-    """`stages.0.blocks.1.ffn.expand/Conv` instead of `node_conv2d_6`; a tensor has the name of its node."""
+    """Name a node `stages.0.blocks.1.ffn.expand/Conv` instead of `node_conv2d_6`, and a tensor as its node."""
     graph = model.graph
     renamed = {graph.input[0].name: input_name, graph.output[0].name: output_name}
     taken: Counter[str] = Counter()
@@ -155,7 +154,7 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
 
 
 def names_of_constants(view: View) -> dict[str, str]:
-    """The exporter numbers what it computed while tracing: a transposed weight is its layer's `weight` again."""
+    """Rename what the exporter numbered as it traced: a transposed weight is its layer's `weight` again."""
     taken = set(view.weights)
     renamed: dict[str, str] = {}
     for name in view.weights:

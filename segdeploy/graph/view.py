@@ -1,4 +1,4 @@
-"""One view of a graph: who makes and who reads each tensor, what is known of it, the opset.
+"""Answers what every pass asks of a graph: who makes and who reads a tensor, what is known of it, the opset.
 
 It is of the graph as it is when it is asked: whoever changes the graph asks before, or takes a new view afterwards.
 """
@@ -39,8 +39,16 @@ class View:
 
     @cached_property
     def inputs(self) -> list[ValueInfoProto]:
-        """The inputs that are fed: older exporters list the weights among them."""
+        """List the inputs that are fed: older exporters have the weights among them."""
         return [value for value in self.model.graph.input if value.name not in self.weights]
+
+    @cached_property
+    def answers(self) -> list[TensorFacts]:
+        """Describe the outputs as a runtime does, which infers the sides that the graph leaves open."""
+        given = [tensor_facts(value) for value in self.model.graph.output]
+        if all(tensor.shape and None not in tensor.shape[1:] for tensor in given):
+            return given
+        return [tensor_facts(self.values.get(value.name, value)) for value in self.model.graph.output]
 
     @cached_property
     def ends(self) -> set[str]:
@@ -48,12 +56,12 @@ class View:
 
     @cached_property
     def weights(self) -> dict[str, TensorProto]:
-        """The graph's initializers."""
+        """Name the graph's initializers."""
         return {item.name: item for item in self.model.graph.initializer}
 
     @cached_property
     def constants(self) -> dict[str, TensorProto]:
-        """Also the tensors that some exporters hold in nodes."""
+        """Name the weights, and the tensors that some exporters hold in nodes."""
         held = {
             node.output[0]: item.t
             for node in self.nodes
@@ -72,12 +80,12 @@ class View:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The position of the node that makes a tensor."""
+        """Give for each tensor the position of the node that makes it."""
         return {name: place for place, node in enumerate(self.nodes) for name in node.output if name}
 
     @cached_property
     def readers(self) -> dict[str, list[NodeProto]]:
-        """A node that reads a tensor twice is named twice; what only the graph's outputs read is not in it."""
+        """List the readers of each tensor: a node that reads it twice is there twice, the graph's outputs are not."""
         found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -85,20 +93,20 @@ class View:
         return found
 
     def only_maker(self, name: str, *kinds: str) -> NodeProto | None:
-        """The node of one of `kinds` that makes `name`, if one node or output alone reads that."""
+        """Give the node of one of `kinds` that makes `name`, if one node or output alone reads that."""
         node = self.makers.get(name)
         alone = len(self.readers.get(name, ())) + (name in self.ends) == 1
         return node if node is not None and alone and node.op_type in kinds and not node.domain else None
 
     def only_reader(self, name: str, kind: str) -> NodeProto | None:
-        """The node of that kind that reads `name`, if it does so alone."""
+        """Give the node of that kind that reads `name`, if it does so alone."""
         readers = self.readers.get(name, [])
         alone = len(readers) == 1 and name not in self.ends
         return readers[0] if alone and readers[0].op_type == kind else None
 
     @cached_property
     def values(self) -> dict[str, ValueInfoProto]:
-        """Every tensor whose type is known or can be inferred, with what is known of its shape."""
+        """Infer the type of every tensor, with what is known of its shape."""
         graph = onnx.shape_inference.infer_shapes(without_large(self.model), data_prop=True).graph
         values = (*graph.input, *graph.value_info, *graph.output)
         return {value.name: value for value in values if value.type.tensor_type.elem_type}
@@ -110,7 +118,7 @@ class View:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """0 where a side is open."""
+        """Give each tensor's shape; 0 where a side is open."""
         found = {name: tuple(item.dims) for name, item in self.weights.items()}
         for name, value in self.values.items():
             found[name] = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
@@ -118,7 +126,7 @@ class View:
 
     @cached_property
     def images(self) -> int:
-        """The batch the graph is written for; 1 where it is open."""
+        """Give the batch that the graph is written for; 1 where it is open."""
         sides = self.model.graph.input[0].type.tensor_type.shape.dim
         return max(sides[0].dim_value, 1) if sides else 1
 
@@ -128,19 +136,19 @@ class View:
 
 
 def opset_of(model: ModelProto, domain: str = "") -> int:
-    """0 where the graph says none."""
+    """Give the opset of `domain`; 0 where the graph says none."""
     entry = opset_entry(model, domain)
     return entry.version if entry else 0
 
 
 def opset_entry(model: ModelProto, domain: str = "") -> OperatorSetIdProto | None:
-    """Where the graph says its opset, for whoever changes it."""
+    """Give the entry in which the graph says its opset, for whoever changes it."""
     names = STANDARD if domain in STANDARD else (domain,)
     return next((entry for entry in model.opset_import if entry.domain in names), None)
 
 
 def without_large(model: ModelProto) -> ModelProto:
-    """A copy to infer shapes of: of large weights it has type and shape only, which is all that inference reads."""
+    """Copy a graph to infer its shapes: of large weights it has type and shape only, and inference reads no more."""
     graph = model.graph
     made = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     made.graph.name = graph.name
@@ -162,21 +170,21 @@ def copy_of(model: ModelProto) -> ModelProto:
 
 
 def replace_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """`nodes` may be the graph's own, which deleting empties."""
+    """Replace a graph's nodes by `nodes`, which may be its own: deleting would empty them."""
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
 
 
 def drop_unused(graph: GraphProto) -> None:
-    """Without the weights that nothing reads any more."""
+    """Remove the weights that nothing reads any more."""
     used = {name for node in graph.node for name in names_read(node)} | {value.name for value in graph.output}
     for item in [item for item in graph.initializer if item.name not in used]:
         graph.initializer.remove(item)
 
 
 def names_read(node: NodeProto) -> set[str]:
-    """Its inputs, and those of the graphs inside it (the branches of an If): a name too many does no harm."""
+    """Name its inputs, and those of the graphs inside it (the branches of an If): a name too many does no harm."""
     return {name for name in node.input if name}.union(*map(outer_names, inner_graphs(node)))
 
 
@@ -188,7 +196,7 @@ def outer_names(graph: GraphProto) -> set[str]:
 
 
 def inner_graphs(node: NodeProto) -> list[GraphProto]:
-    """The branches of an If, the body of a loop."""
+    """List the branches of an If, the body of a loop."""
     return [
         graph
         for attribute in node.attribute

@@ -1,4 +1,4 @@
-"""Small frames and what they must be labelled, kept in the record of an engine, so that it can be proven anywhere.
+"""Makes small frames with the labels they must get, kept in an engine's record, so that it can be proven anywhere.
 
 The frames are the user's own images where the build was given some, and made street scenes where not, at a fraction of
 the size, enlarged by repeating pixels: exact on every machine, and small as PNG. The labels are ONNX Runtime's, from
@@ -52,7 +52,7 @@ def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -
 
 
 def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Frames N×H×W×3 and their labels N×H×W."""
+    """Read the frames N×H×W×3 and their labels N×H×W."""
     try:
         frames = [enlarged(from_text(one.frame), one.enlarged, size) for one in record]
         labels = [from_text(one.labels)[..., 0] for one in record]
@@ -64,7 +64,7 @@ def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.u
 
 
 def labels_from_output(signature: Signature, answers: NDArray[Any]) -> NDArray[np.uint8]:
-    """The labels N×H×W of a graph's or an engine's output."""
+    """Give the labels N×H×W of a graph's or an engine's output."""
     given = from_output(signature, answers)
     if signature.interface != "logits":
         return given
@@ -74,7 +74,7 @@ def labels_from_output(signature: Signature, answers: NDArray[Any]) -> NDArray[n
 
 
 def as_rounded(model: ModelProto) -> ModelProto:
-    """An FP16 graph with its rounding written out; one whose input or output is FP16 too is left as it is."""
+    """Write out the rounding of an FP16 graph; one whose input or output is FP16 too is left as it is."""
     ends = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     if HALF in ends or HALF not in View(model).types.values():
         return model
@@ -89,7 +89,7 @@ def as_text(image: NDArray[np.uint8]) -> str:
 
 
 def from_text(text: str) -> NDArray[np.uint8]:
-    """H×W×3; a grey image three times."""
+    """Decode a PNG to H×W×3; a grey image has three times the same."""
     data = base64.b64decode(text)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if decoded is None:

@@ -21,7 +21,7 @@ REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceL1")
 
 
 def measure_ranges(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> dict[str, float]:
-    """The largest |x| of each FP32 tensor over all `inputs`, in graph order; infinite where it is not finite."""
+    """Measure the largest |x| of each FP32 tensor over all `inputs`, in graph order; infinite if it is not finite."""
     graph, tensors = probed(model)
     found = dict.fromkeys(tensors, 0.0)
     for answers in run_each(graph.SerializeToString(), inputs):
@@ -30,7 +30,7 @@ def measure_ranges(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> dict[st
 
 
 def first_not_finite(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> str | None:
-    """The first node, in graph order, that makes a NaN or an infinity of one of `inputs`."""
+    """Name the first node, in graph order, that makes a NaN or an infinity of one of `inputs`."""
     ranges = measure_ranges(model, inputs)
     for node in model.graph.node:
         if any(np.isinf(ranges.get(name, 0.0)) for name in node.output):
@@ -39,7 +39,7 @@ def first_not_finite(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> str |
 
 
 def probed(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """`model` with the reductions of each of its FP32 tensors for outputs, and the tensors' names in graph order."""
+    """Copy `model` with the reductions of its FP32 tensors for outputs, and name these tensors in graph order."""
     made, view = copy_of(model), View(model)
     graph = made.graph
     nodes: list[NodeProto] = []
@@ -71,6 +71,6 @@ def probed(model: ModelProto) -> tuple[ModelProto, list[str]]:
 
 
 def largest_of(answers: Mapping[str, NDArray[np.float32]], tensor: str) -> float:
-    """Gives the largest |x|; infinite where there is an infinity or a NaN, which only a sum is sure to pass on."""
+    """Give the largest |x|; infinite where there is an infinity or a NaN, which only a sum is sure to pass on."""
     top, bottom, total = (float(answers[f"{tensor}:{reduction}"]) for reduction in REDUCTIONS)
     return max(top, -bottom) if np.isfinite(total) else float("inf")

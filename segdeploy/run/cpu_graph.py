@@ -1,4 +1,4 @@
-"""A CPU session's own copy of a graph: attention as one node, and cut before the logits are raised to labels.
+"""Makes a CPU session's own copy of a graph: attention as one node, and cut before the logits are raised to labels.
 
 The file is not touched, and whoever proves a graph runs the file. What is not recognised node by node stays as it is:
 quantised attention, FP16 logits, labels made in another way.
@@ -34,7 +34,7 @@ class GraphCopy:
 
     @property
     def ran(self) -> dict[str, Any]:
-        """In words, what a measurement of it is a measurement of."""
+        """Say what was run in the file's place, for a measurement of it."""
         said: dict[str, Any] = {}
         if self.labels:
             said["labels"] = "from the small logits, interpolated only where classes meet"
@@ -43,16 +43,14 @@ class GraphCopy:
         return said
 
 
-def shortened(path: Path, fuse: bool) -> GraphCopy | None:
-    """None where the file is not one readable message: a runtime says what is wrong, or finds the weights beside it."""
+def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
+    """Copy a graph of one file; None where that is not one readable message: the runtime then says what is wrong."""
     try:
         model = onnx.load(path, load_external_data=False)
         if any(uses_external_data(item) for item in model.graph.initializer) or model.ByteSize() > MOST_BYTES:
             return None
         view = View(model)
-        inputs, outputs = (
-            [tensor_facts(value) for value in ends] for ends in (view.inputs, model.graph.output)
-        )
+        inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
         if not view.values:  # asked for here, of the graph before it is cut
             return None
     except Exception:  # noqa: BLE001 # protobuf's own, which depends on its version
@@ -65,7 +63,7 @@ def shortened(path: Path, fuse: bool) -> GraphCopy | None:
 
 
 def cut_labels(view: View) -> LazyLabels | None:
-    """Resize (linear, by a power of two) → ArgMax over classes → Cast or nothing → the only output."""
+    """Cut off Resize (linear, by a power of two) → ArgMax over classes → Cast or nothing → the only output."""
     graph = view.model.graph
     if len(graph.output) != 1:
         return None
@@ -117,7 +115,7 @@ def sides_of(name: str, view: View) -> tuple[int, ...]:
 
 
 def fuse_attention(view: View) -> int:
-    """softmax(q·kᵀ)·v as ONNX Runtime's MultiHeadAttention, which never holds all the scores at once."""
+    """Write softmax(q·kᵀ)·v as ONNX Runtime's MultiHeadAttention, which never holds all the scores at once."""
     model = view.model
     found = [parts for node in model.graph.node if (parts := attention_around(node, view)) is not None]
     if not found:
@@ -136,7 +134,7 @@ def fuse_attention(view: View) -> int:
 
 
 def attention_around(softmax: NodeProto, view: View) -> tuple[NodeProto, list[NodeProto]] | None:
-    """The node that stands for all those around `softmax`, and these, the last one last."""
+    """Make the node that stands for all those around `softmax`, and list these, the last one last."""
     scored = sides_of(softmax.output[0], view) if softmax.op_type == "Softmax" else ()
     if not scored:
         return None
@@ -174,7 +172,7 @@ Around = tuple[list[str], int, list[NodeProto]]  # query, key and value, how man
 
 
 def of_one_head(inner: list[NodeProto], view: View) -> Around | None:
-    """q·Transpose(k)"""
+    """Recognise q·Transpose(k)."""
     scores, _, mixing = inner
     turned = view.only_maker(scores.input[1], "Transpose")
     if turned is None or turn_of(turned) != [0, 2, 1]:
@@ -183,7 +181,7 @@ def of_one_head(inner: list[NodeProto], view: View) -> Around | None:
 
 
 def of_heads(inner: list[NodeProto], view: View) -> Around | None:
-    """q, k, v each through Reshape to N×L×heads×d and Transpose to N×heads×L×d, or ×d×L for k; and the way back."""
+    """Recognise q, k, v, each through Reshape to N×L×heads×d and Transpose to N×heads×L×d (k: ×d×L), and back."""
     scores, _, mixing = inner
     back = view.only_reader(mixing.output[0], "Transpose")
     joined = view.only_reader(back.output[0], "Reshape") if back is not None else None

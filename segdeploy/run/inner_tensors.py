@@ -1,4 +1,4 @@
-"""Look at tensors inside a graph while it runs."""
+"""Looks at tensors inside a graph while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 class TapSession:
-    """`tensors` of a graph, for each batch that is run; its own outputs are not computed unless they are among them.
+    """Gives `tensors` of a graph for each batch that is run; its own outputs are computed if they are among them.
 
     The tensors are written into the same arrays in each run: what is to be kept of one is copied before the next.
     """
@@ -50,12 +50,12 @@ class TapSession:
         self.tensors = list(tensors)
 
     def run(self, inputs: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Each tensor with its name."""
+        """Run a batch, and give each tensor with its name."""
         found = self.look({self.inputs[0]: inputs}, len(inputs))
         return ((name, found[name]) for name in self.tensors)
 
     def look(self, inputs: Mapping[str, NDArray[Any]], batch: int) -> dict[str, NDArray[Any]]:
-        """All tensors by name, and the inputs."""
+        """Run a batch, and give all tensors by name, with the inputs."""
         if batch != self._batch:
             self._make_arrays(batch)
         given = {name: np.ascontiguousarray(inputs[name]) for name in self.inputs}
@@ -75,7 +75,7 @@ class TapSession:
         self._arrays, self._unknown, self._batch = {}, [], 0
 
     def _make_arrays(self, batch: int) -> None:
-        """Arrays for all tensors, made once: fresh ones for each run would cost a fifth of the run's time.
+        """Make arrays for all tensors, once: fresh ones for each run would cost a fifth of the run's time.
 
         What ONNX Runtime cannot tell the shape of beforehand, it makes afresh.
         """
@@ -93,7 +93,7 @@ class TapSession:
 
 
 class TapChain:
-    """The parts of one graph, run one after the other: the tensors of only one of them are in memory at a time.
+    """Runs the parts of one graph one after the other: the tensors of only one of them are in memory at a time.
 
     Of each part: its graph, the tensors to look at, and those that it passes on.
     """
@@ -110,7 +110,7 @@ class TapChain:
         self._last_reader = {name: place for place, one in enumerate(self._sessions) for name in one.inputs}
 
     def run(self, name: str, inputs: NDArray[Any]) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-        """Each part's tensors with their names, to be done with before the next part's are asked for."""
+        """Give each part's tensors with their names, to be done with before the next part's are asked for."""
         carried = {name: inputs}
         for place, session in enumerate(self._sessions):
             found = session.look(carried, len(inputs))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, read_signature
-from segdeploy.run.cpu_graph import shortened
+from segdeploy.run.cpu_graph import copy_for_cpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 
@@ -36,7 +36,7 @@ class OpenvinoSession(OpenModel):
 
     def __init__(self, path: Path, threads: int | None = None, card: ModelCard | None = None) -> None:
         self.name = path.name
-        copy = shortened(path, fuse=False)
+        copy = copy_for_cpu(path, fuse=False)
         if copy is None:
             raise GraphError(
                 f"{path} cannot be loaded by OpenVINO here: it is no ONNX graph in one file of less than 2 GB"

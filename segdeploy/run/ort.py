@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
-from segdeploy.run.cpu_graph import GraphCopy, shortened
+from segdeploy.run.cpu_graph import GraphCopy, copy_for_cpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 
@@ -35,7 +35,7 @@ PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtE
 
 
 def open_on_cpu(path: Path, options: SessionOptions) -> OrtSession:
-    copy = shortened(path, fuse=True)
+    copy = copy_for_cpu(path, fuse=True)
     return OrtSession(path, options.threads, None, options.card, copy, options.shares_cores)
 
 

@@ -1,1 +1,1 @@
-"""A graph to a TensorRT engine."""
+"""Builds a TensorRT engine of a graph."""

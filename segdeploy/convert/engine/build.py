@@ -1,4 +1,4 @@
-"""A graph to an engine and its record, or to neither: built, looked into, and compared with the graph where it can run.
+"""Makes an engine and its record of a graph, or neither: it is built, looked into, and compared where it can run.
 
 A build takes minutes and is asked for again and again, so the engine that is there already stays until the new one has
 passed everything, and two builds of one file are not let run at once.
@@ -16,13 +16,13 @@ from time import monotonic
 from typing import Any
 
 from segdeploy import files
-from segdeploy.convert.engine.calibrator import Feed, calibrator_of
+from segdeploy.convert.engine.calibrator import CalibrationFeed, calibrator_of
 from segdeploy.convert.engine.job import Job, job_of
 from segdeploy.convert.engine.known_bugs import graph_to_build, note_on
-from segdeploy.convert.engine.layers import Inside, Report, demand_precision, look_into
+from segdeploy.convert.engine.layers import Inside, Report, demand_precision, inspect_plan
 from segdeploy.convert.engine.messages import advice
 from segdeploy.convert.engine.network import (
-    Network,
+    ParsedNetwork,
     add_profile,
     bindings_of,
     explained,
@@ -64,7 +64,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Made:
-    """What came out of the builder."""
+    """Holds what came out of the builder."""
 
     plan: bytes
     seconds: float
@@ -94,12 +94,12 @@ def build(
 
 
 def build_locked(job: Job, path: Path) -> Built:
-    """For whoever holds the lock of `path` already, and has more to do under it."""
+    """Build for a caller that holds the lock of `path` already, and has more to do under it."""
     flavour, request = job.flavour, job.request
     with listening(flavour) as heard:
         job.progress("computing what the engine must answer")
         frames = golden.make_golden(job.graph, images=job.images)
-        made = make(job, heard)
+        made = make_engine(job, heard)
         demand_precision(made.report, request, job.graph.name, flavour)
         record = record_of(job, made, path.name, frames)
         with files.replacing_together(path, record_path(path)) as (part, record_part):
@@ -117,13 +117,13 @@ def build_locked(job: Job, path: Path) -> Built:
     return Built(path, record, notes)
 
 
-def make(job: Job, heard: Heard) -> Made:
+def make_engine(job: Job, heard: Heard) -> Made:
     with graph_to_build(job.graph, job.sampling) as graph:
         network = open_network(job.flavour, graph, typed=job.typed, heard=heard)
         return made_of(job, network, heard)
 
 
-def made_of(job: Job, network: Network, heard: Heard) -> Made:
+def made_of(job: Job, network: ParsedNetwork, heard: Heard) -> Made:
     flavour, request = job.flavour, job.request
     config = configure(network, request)
     calibrated = request.calibration is not None
@@ -138,7 +138,7 @@ def made_of(job: Job, network: Network, heard: Heard) -> Made:
         scales = None if feed is None else feed.written or feed.read()
     seconds = monotonic() - started
     job.progress("looking into the engine")
-    inside = look_into(flavour, plan, heard, carries_code=request.version_compatible)
+    inside = inspect_plan(flavour, plan, heard, carries_code=request.version_compatible)
     report = inside.report if inside else None
     if report is None:  # the types of an untyped network are not those that TensorRT chose
         report = report_of(network) if job.typed else Report("unknown", ())
@@ -159,11 +159,13 @@ def feed_of(job: Job, stop: Event) -> Any:
     if calibration is None:
         return nullcontext(None)
     device = None if calibration.cache else cuda.open_device()
-    return closing(Feed(calibration, job.graph.signature, job.profile.opt, device, stop))
+    return closing(CalibrationFeed(calibration, job.graph.signature, job.profile.opt, device, stop))
 
 
-def serialise(job: Job, network: Network, config: Any, heard: Heard, feed: Feed | None, stop: Event) -> bytes:
-    """The built engine's bytes; Ctrl-C ends it."""
+def serialise(
+    job: Job, network: ParsedNetwork, config: Any, heard: Heard, feed: CalibrationFeed | None, stop: Event
+) -> bytes:
+    """Build the engine, and give its bytes; Ctrl-C ends it."""
     phases = Phases(job.progress, stop)
     if job.flavour.has_progress:
         config.progress_monitor = monitor_of(job.flavour, phases)
@@ -224,7 +226,7 @@ def device_here() -> EngineGpu:
 
 
 def proven(record: ArtifactRecord, part: Path, flavour: Flavour, progress: Progress) -> ArtifactRecord:
-    """The record with what the comparison has shown; an engine that disagrees raises, and is never seen again."""
+    """Add to the record what the comparison shows; an engine that disagrees raises, and is never seen again."""
     reason = verify.why_not(flavour, part, record.engine_facts.targets)
     if reason is not None:
         return replace(record, engine=replace(record.engine_facts, verified=Verified(why=reason)))

@@ -1,4 +1,4 @@
-"""TensorRT's own INT8 calibration, for TensorRT up to 10: for a DLA, and to compare our scales with.
+"""Feeds TensorRT's own INT8 calibration, up to TensorRT 10: for a DLA, and to compare our scales with.
 
 TensorRT asks for batches on the GPU, one after the other, and counts; or it takes the scales of an earlier calibration.
 Only a cache of the very same TensorRT is handed to it: it takes another one without a word, and names of tensors and
@@ -26,8 +26,8 @@ from segdeploy.run.io import to_input
 ALGORITHM = "EntropyCalibration2"
 
 
-class Feed:
-    """Batches for TensorRT, in one piece of device memory, and the cache that comes out."""
+class CalibrationFeed:
+    """Gives TensorRT batches, in one piece of device memory, and takes the cache that comes out."""
 
     def __init__(
         self, calibration: CalibratorSource, signature: Signature, batch: int, device: Any, stop: Event
@@ -43,7 +43,7 @@ class Feed:
         self._stream: Any = None
 
     def next_batch(self) -> int | None:
-        """The device address of the next batch; None when there is no more."""
+        """Upload the next batch, and give its device address; None when there is no more."""
         try:
             inputs = next(self._batches, None)
             if inputs is None:
@@ -75,15 +75,15 @@ class Feed:
 
 
 def batches(images: Sequence[Path], signature: Signature, batch: int) -> Iterator[NDArray[Any]]:
-    """The images as the graph's input; the last ones that fill no batch are left out, as TensorRT wants it."""
+    """Read the images as the graph's input; the last ones that fill no batch are left out, as TensorRT wants it."""
     for start in range(0, len(images) - batch + 1, batch):
         frames = [image.read_frame(path) for path in images[start : start + batch]]
         fitted = [image.fit(frame, signature.size, kernel=signature.resize)[0] for frame in frames]
         yield np.ascontiguousarray(to_input(signature, np.stack(fitted)))
 
 
-def calibrator_of(flavour: Flavour, feed: Feed) -> Any:
-    """TensorRT's view of `feed`."""
+def calibrator_of(flavour: Flavour, feed: CalibrationFeed) -> Any:
+    """Show `feed` to TensorRT as a calibrator of its own class."""
     kind = flavour.module.IInt8EntropyCalibrator2
 
     class Calibrator(kind):  # type: ignore[misc, valid-type]  # a class of the package that happens to be there

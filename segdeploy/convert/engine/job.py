@@ -20,7 +20,7 @@ from segdeploy.run.tensorrt.log import listening
 
 @dataclass(frozen=True)
 class Job:
-    """One build: nothing in it is refused any more before the builder starts."""
+    """Describes one build: nothing in it is refused any more before the builder starts."""
 
     graph: Graph
     request: EngineRequest
@@ -33,7 +33,7 @@ class Job:
 
     @property
     def typed(self) -> bool:
-        """Precision is in the graph alone; a calibrator, and a DLA up to TensorRT 10, want TensorRT to choose."""
+        """Tell whether types are the graph's alone; a calibrator, or a DLA up to TensorRT 10, has TensorRT choose."""
         if self.flavour.typed_only:
             return True
         return self.flavour.can_be_typed and self.request.calibration is None and self.request.dla is None
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The file's name: it depends on the requested precision only, not on how that is reached."""
+        """Name the file by the requested precision only, not by how that is reached."""
         there = self.graph.precision
         chosen = "".join(
             f".{name}"
@@ -64,7 +64,7 @@ class Job:
 
 
 def demand_gpu(flavour: Flavour) -> None:
-    """TensorRT builds on the GPU that the engine is for, and there an engine is compared before it is handed over."""
+    """Demand the GPU that the engine is for, where TensorRT builds it and it is compared before it is handed over."""
     reason = None if flavour.builds_without_gpu else verify.why_not(flavour)
     if reason is not None:
         raise EngineError(

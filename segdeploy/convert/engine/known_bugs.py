@@ -1,4 +1,4 @@
-"""What becomes of graphs that a TensorRT is reported to compute wrongly without a word.
+"""Decides how graphs are built that a TensorRT is reported to compute wrongly without a word.
 
 A comparison sees a few frames, and what is reported of sampling goes wrong in single queries. So a graph that samples
 is built as gathers by the versions that are reported to do so wrongly, and not only where a comparison shows it.
@@ -72,7 +72,7 @@ def doubt_of(flavour: Flavour) -> str:
 
 @contextmanager
 def graph_to_build(graph: Graph, sampling: Sampling) -> Iterator[Graph]:
-    """Gives the graph whose file the builder reads: `graph`, or one of the same name in which sampling is gathers."""
+    """Give the graph whose file the builder reads: `graph`, or one of the same name in which sampling is gathers."""
     if sampling.form != GATHER:
         yield graph
         return

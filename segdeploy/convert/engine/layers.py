@@ -1,4 +1,4 @@
-"""What the layers of an engine really compute in, told by TensorRT's inspector or by the types of its network."""
+"""Tells what an engine's layers really compute in, by TensorRT's inspector or by the types of its network."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def fused_attention(self) -> int | None:
-        """How many attentions are one kernel; None where only the engine itself could tell."""
+        """Count the attentions that are one kernel; None where only the engine itself could tell."""
         if self.source != "inspector":
             return None
         return sum(bool(ATTENTION.search(f"{layer.name} {layer.tactic}".lower())) for layer in self.layers)
@@ -76,14 +76,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Inside:
-    """What the engine itself says; `report` is None where it names no layers."""
+    """Holds what the engine itself says; `report` is None where it names no layers."""
 
     report: Report | None
     device_bytes: int
 
 
-def look_into(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool = False) -> Inside | None:
-    """Loads the engine and asks the inspector; None where it cannot be loaded, as RTX's without a GPU."""
+def inspect_plan(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool = False) -> Inside | None:
+    """Load the engine and ask the inspector; None where it cannot be loaded, as RTX's without a GPU."""
     runtime = flavour.module.Runtime(logger_of(flavour.module))
     if carries_code:
         runtime.engine_host_code_allowed = True  # we have just built it
@@ -101,7 +101,7 @@ def look_into(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool
 
 
 def told_of(engine: Any, flavour: Flavour) -> str:
-    """The inspector's JSON. Where a size is open it knows the types only of a context that has its shapes."""
+    """Ask for the inspector's JSON. Where a size is open it knows the types only of a context that has its shapes."""
     inspector = engine.create_engine_inspector()
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     mode = flavour.module.TensorIOMode.INPUT
@@ -125,7 +125,7 @@ def told_of(engine: Any, flavour: Flavour) -> str:
 
 
 def read_layers(text: str) -> tuple[LayerFacts, ...]:
-    """Of the inspector's JSON; nothing where it leaves out what a layer computes in, for a part would mislead."""
+    """Read the inspector's JSON; nothing where it leaves out a layer's type, for a part of them would mislead."""
     found = []
     for layer in json.loads(text).get("Layers", []):
         if not isinstance(layer, dict):  # without detailed verbosity: a name
@@ -133,7 +133,7 @@ def read_layers(text: str) -> tuple[LayerFacts, ...]:
         kind = str(layer.get("LayerType", ""))
         if kind.lower() in IDLE:
             continue
-        precision = precision_of(layer)
+        precision = inspected_precision(layer)
         if precision is None:
             if is_not_told(layer):
                 return ()
@@ -145,8 +145,8 @@ def read_layers(text: str) -> tuple[LayerFacts, ...]:
     return tuple(found)
 
 
-def precision_of(layer: dict[str, Any]) -> str | None:
-    """INT8 where it reads INT8 (what only writes it rounds for the next), else the narrowest type it touches."""
+def inspected_precision(layer: dict[str, Any]) -> str | None:
+    """Give INT8 where it reads INT8 (what only writes it rounds for the next), else the narrowest type it touches."""
     reads = {type_of(tensor) for tensor in layer.get("Inputs", [])}
     touched = reads | {type_of(tensor) for tensor in layer.get("Outputs", [])}
     if "INT8" in reads:
@@ -160,7 +160,7 @@ def is_not_told(layer: dict[str, Any]) -> bool:
 
 
 def type_of(tensor: dict[str, Any]) -> str | None:
-    """TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has the type in a key of its own."""
+    """Find a tensor's type: TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has a key of its own."""
     for key in TYPE_KEYS:
         for word in re.findall(r"[a-z]+\d*", str(tensor.get(key, "")).lower()):
             if word in TYPES:
@@ -169,7 +169,7 @@ def type_of(tensor: dict[str, Any]) -> str | None:
 
 
 def of_graph(layer: dict[str, Any]) -> str:
-    """The first node of the graph that is in this layer; TensorRT joins the names of what it fuses."""
+    """Name the first node of the graph that is in this layer; TensorRT joins the names of what it fuses."""
     named = OF_THE_GRAPH.search(str(layer.get("Metadata", "")))
     if named:
         return named[1]
@@ -177,7 +177,7 @@ def of_graph(layer: dict[str, Any]) -> str:
 
 
 def demand_precision(report: Report, request: EngineRequest, graph: str, flavour: Flavour) -> None:
-    """An engine that is not what was asked for is no engine: it would be slower, and its measurements a lie.
+    """Refuse an engine that is not what was asked for: it would be slower, and its measurements a lie.
 
     One of which nobody could tell is neither refused nor praised.
     """

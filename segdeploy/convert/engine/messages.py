@@ -1,4 +1,4 @@
-"""What TensorRT's messages mean and what to do about them: the part of its log that a person needs.
+"""Explains TensorRT's messages, and what to do about them: the part of its log that a person needs.
 
 TensorRT reports the cause first and its consequences after, and where there is no GPU it adds a complaint about the
 driver to whatever else is wrong. So the entries are tried in the order below, the driver last.
@@ -19,7 +19,7 @@ SHOWN = 3  # messages in TensorRT's own words
 
 @dataclass(frozen=True)
 class Tried:
-    """What TensorRT was building when it said so."""
+    """Says what TensorRT was building when it spoke."""
 
     graph: str
     profile: Profile
@@ -184,7 +184,7 @@ NOISE = re.compile(
 
 
 def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
-    """Cause and remedy of the first entry that is among them; the log's own words are the caller's to add."""
+    """Give cause and remedy of the first entry that is among them; the log's own words are the caller's to add."""
     for entry in CATALOGUE:
         if any(entry.pattern.search(message) for message in messages):
             remedy = entry.remedy.format(room=room(tried), graph=tried.graph)
@@ -193,7 +193,7 @@ def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
 
 
 def room(tried: Tried) -> str:
-    """What takes less memory than what was tried."""
+    """Say what would take less memory than what was tried."""
     profile, size = tried.profile, tried.size
     ways = [f"--workspace {tried.workspace_gib / 2:g}" if tried.workspace_gib else "--workspace 2"]
     if profile.max > 1 and tried.fixed:
@@ -208,7 +208,7 @@ def room(tried: Tried) -> str:
 
 
 def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavour: Flavour) -> str:
-    """One or two sentences: what is known of what was said, and what TensorRT said itself.
+    """Write one or two sentences: what is known of what was said, and what TensorRT said itself.
 
     What it warned of is common and mostly harmless, so it explains a failure only where no error does.
     """
@@ -230,14 +230,14 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
 
 
 def quoted(messages: Sequence[str], errors: int) -> str:
-    """The first messages on one line, and how many of the `errors` that the list begins with are left out."""
+    """Join the first messages on one line, and say how many of the `errors` that the list begins with are left out."""
     own = "; ".join(" ".join(message.split()) for message in messages[:SHOWN]) or "it gave no reason"
     more = errors - SHOWN
     return f"{own}; and {more} more {'error' if more == 1 else 'errors'}" if more > 0 else own
 
 
 def advice(warnings: Iterable[str]) -> list[str]:
-    """What is worth telling of an engine that was built all the same."""
+    """List the warnings that are worth telling of an engine that was built all the same."""
     messages = list(warnings)
     return [
         f"{entry.cause}: {entry.remedy}"

@@ -1,4 +1,4 @@
-"""An ONNX graph as TensorRT's network: parsed, its batch decided, and what its layers compute in."""
+"""Makes TensorRT's network of an ONNX graph: parses it, decides its batch, and tells what its layers compute in."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MOVES = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 
 
 @dataclass(frozen=True)
-class Network:
-    """TensorRT's objects for one graph: the parser owns weights that the network points at."""
+class ParsedNetwork:
+    """Holds TensorRT's objects for one graph: the parser owns weights that the network points at."""
 
     flavour: Flavour
     graph: Graph
@@ -39,7 +39,7 @@ class Network:
     typed: bool
 
 
-def open_network(flavour: Flavour, graph: Graph, *, typed: bool, heard: Heard) -> Network:
+def open_network(flavour: Flavour, graph: Graph, *, typed: bool, heard: Heard) -> ParsedNetwork:
     builder = open_builder(flavour, graph, heard)
     module, logger = flavour.module, logger_of(flavour.module)
     definition = builder.create_network(flags_of(flavour, typed))
@@ -47,7 +47,7 @@ def open_network(flavour: Flavour, graph: Graph, *, typed: bool, heard: Heard) -
     if not parser.parse_from_file(str(graph.path)):
         shown = parser_errors(flavour, parser, graph)
         raise EngineError(f"{flavour} cannot read {graph.name}: {explained(flavour, graph, shown)}")
-    return Network(flavour, graph, builder, definition, parser, typed)
+    return ParsedNetwork(flavour, graph, builder, definition, parser, typed)
 
 
 def open_builder(flavour: Flavour, graph: Graph, heard: Heard) -> Any:
@@ -68,7 +68,7 @@ def flags_of(flavour: Flavour, typed: bool) -> int:
 
 
 def parser_errors(flavour: Flavour, parser: Any, graph: Graph) -> list[str]:
-    """Every error of the parser with the name of the node it is about."""
+    """List every error of the parser with the name of the node it is about."""
     found = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
@@ -91,7 +91,7 @@ def node_of(flavour: Flavour, error: Any, graph: Graph) -> str:
 
 
 def telling(text: str) -> str:
-    """Where there is no GPU each error has a line about the driver, which is not what is wrong."""
+    """Leave out the line about the driver that each error has where there is no GPU: it is not what is wrong."""
     lines = [line for line in text.splitlines() if line.strip() and "catchCudaError" not in line]
     return " ".join(lines)
 
@@ -119,7 +119,7 @@ def explained(
 
 
 def profile_of(graph: Graph, wanted: Profile | None) -> Profile:
-    """The batches that the engine will take; one image where nothing was asked.
+    """Decide the batches that the engine will take; one image where nothing was asked.
 
     An open batch is not built for more by itself: TensorRT 10.11 to 11.1 answers SegFormer wrongly then, without a
     word (NVIDIA/TensorRT#4853).
@@ -137,7 +137,7 @@ def profile_of(graph: Graph, wanted: Profile | None) -> Profile:
 
 
 def add_profile(
-    network: Network, config: Any, signature: Signature, profile: Profile, *, calibrated: bool
+    network: ParsedNetwork, config: Any, signature: Signature, profile: Profile, *, calibrated: bool
 ) -> None:
     given = network.definition.get_input(0)
     if all(side >= 0 for side in given.shape):
@@ -158,7 +158,7 @@ def add_profile(
 # ---- what is in it ---------------------------------------------------------------------------------------------
 
 
-def bindings_of(network: Network) -> tuple[Binding, ...]:
+def bindings_of(network: ParsedNetwork) -> tuple[Binding, ...]:
     found = []
     definition = network.definition
     ends = [("input", definition.num_inputs, definition.get_input)]
@@ -172,23 +172,23 @@ def bindings_of(network: Network) -> tuple[Binding, ...]:
     return tuple(found)
 
 
-def layers_of(network: Network) -> Iterator[Any]:
+def network_layers(network: ParsedNetwork) -> Iterator[Any]:
     return (network.definition.get_layer(index) for index in range(network.definition.num_layers))
 
 
-def report_of(network: Network) -> Report:
-    """What the layers of a strongly typed network compute in: TensorRT may fuse them, and not change their types."""
+def report_of(network: ParsedNetwork) -> Report:
+    """Report the types of a strongly typed network's layers: TensorRT may fuse them, and not change their types."""
     made_by = {
         layer.get_output(slot).name: layer
-        for layer in layers_of(network)
+        for layer in network_layers(network)
         for slot in range(layer.num_outputs)
     }
     found = []
-    for layer in layers_of(network):
-        kind = name_of(layer.type)
+    for layer in network_layers(network):
+        kind = enum_name(layer.type)
         if kind in IDLE:
             continue
-        own = PRECISIONS.get(name_of(layer.get_output(0).dtype))
+        own = PRECISIONS.get(enum_name(layer.get_output(0).dtype))
         if own is None:  # shapes and labels
             continue
         precision = "INT8" if kind in WITH_INT8 and reads_int8(layer, made_by) else own
@@ -197,22 +197,22 @@ def report_of(network: Network) -> Report:
 
 
 def reads_int8(layer: Any, made_by: dict[str, Any]) -> bool:
-    """Whether both factors come out of pairs: then the product is computed in INT8."""
+    """Tell whether both factors come out of pairs: then the product is computed in INT8."""
     return layer.num_inputs > 1 and all(is_dequantised(layer.get_input(slot), made_by) for slot in (0, 1))
 
 
 def is_dequantised(tensor: Any, made_by: dict[str, Any]) -> bool:
     while tensor is not None and tensor.name in made_by:
         layer = made_by[tensor.name]
-        kind = name_of(layer.type)
+        kind = enum_name(layer.type)
         if kind == "DEQUANTIZE":
-            return name_of(layer.get_input(0).dtype) == "INT8"
+            return enum_name(layer.get_input(0).dtype) == "INT8"
         if kind not in MOVES:
             return False
         tensor = layer.get_input(0)
     return False
 
 
-def name_of(value: Any) -> str:
-    """`LayerType.CONVOLUTION` is CONVOLUTION."""
+def enum_name(value: Any) -> str:
+    """Cut CONVOLUTION out of `LayerType.CONVOLUTION`."""
     return str(value).rpartition(".")[2]

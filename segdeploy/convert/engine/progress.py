@@ -1,4 +1,4 @@
-"""TensorRT's progress as words and one number, and the way to stop a build from outside.
+"""Tells TensorRT's progress in words and one number, and stops a build from outside.
 
 TensorRT asks after each step whether to go on. A build runs in a thread of its own, so that Ctrl-C reaches us whatever
 TensorRT is doing; the next step then says no, and the build ends with nothing written. TensorRT 8.6 never asks: there
@@ -20,7 +20,7 @@ THREAD = "segdeploy-build"
 
 
 class Progress(Protocol):
-    """Told the step under way and, where that is known, how far the work is: 0 to 1."""
+    """Is told the step under way and, where that is known, how far the work is: 0 to 1."""
 
     def __call__(self, step: str, share: float | None = None) -> None: ...
 
@@ -34,7 +34,7 @@ class Phase:
 
 
 class Phases:
-    """TensorRT's phases under way: those of a build lie in one another, and each says how many steps it has."""
+    """Follows TensorRT's phases: those of a build lie in one another, and each says how many steps it has."""
 
     def __init__(self, progress: Progress, stop: Event) -> None:
         self.stop = stop
@@ -52,7 +52,7 @@ class Phases:
         self._show(name)
 
     def step(self, name: str, step: int) -> bool:
-        """Whether to go on."""
+        """Note a step that is done; False stops the build."""
         with self._lock:
             phase = self._under_way.get(name)
             if phase is not None:
@@ -77,7 +77,7 @@ class Phases:
             self.stop.set()
 
     def _reached(self) -> float:
-        """Of the outermost phase: its steps that are done, and of the one under way what its own phase has done."""
+        """Give the share of the outermost phase: its steps that are done, and what the one under way has done."""
         share, part, parent = 0.0, 1.0, None
         for phase in self._under_way.values():  # as they were started, so the outer before the inner
             if phase.parent == parent and phase.steps:
@@ -88,7 +88,7 @@ class Phases:
 
 
 def monitor_of(flavour: Flavour, phases: Phases) -> Any:
-    """TensorRT's view of `phases`."""
+    """Show `phases` to TensorRT as a progress monitor of its own class."""
     kind = flavour.module.IProgressMonitor
 
     class Monitor(kind):  # type: ignore[misc, valid-type]  # a class of the package that happens to be there
@@ -110,7 +110,7 @@ def monitor_of(flavour: Flavour, phases: Phases) -> Any:
 def stoppable(
     work: Callable[[], Result], stop: Event, progress: Progress = lambda step, share=None: None
 ) -> Result:
-    """`work` in a thread of its own; Ctrl-C sets `stop`, waits for the end, and goes on as Ctrl-C.
+    """Do `work` in a thread of its own; Ctrl-C sets `stop`, waits for the end, and goes on as Ctrl-C.
 
     A second Ctrl-C does not wait: the thread is left at work, for whoever then ends the process.
     An event is waited for, not the thread: up to Python 3.12 a `join` that Ctrl-C interrupts calls the thread ended.

@@ -1,4 +1,4 @@
-"""What an engine was asked to be."""
+"""Describes what an engine is asked to be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMS = (GRIDSAMPLE, GATHER)  # of deformable attention
 
 @dataclass(frozen=True)
 class CalibratorSource:
-    """What TensorRT's own calibrator is fed with: images, or scales that are there already."""
+    """Feeds TensorRT's own calibrator: with images, or with scales that are there already."""
 
     images: tuple[Path, ...] = ()
     cache: Path | None = None
@@ -74,7 +74,7 @@ class EngineRequest:
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
-    """`sm_86,sm_89`."""
+    """Read compute capabilities, as in `sm_86,sm_89`."""
     targets = tuple(part.strip() for part in text.split(","))
     wrong = next((target for target in targets if not re.fullmatch(r"sm_\d{2,3}", target)), None)
     if wrong is not None:

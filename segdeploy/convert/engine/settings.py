@@ -1,4 +1,4 @@
-"""A builder's configuration: what was asked for, in the words of the TensorRT that is here, or refused."""
+"""Configures a builder: what was asked for, in the words of the TensorRT that is here, or refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.convert.engine.calibrator import demand_cache, demand_calibrator
-from segdeploy.convert.engine.network import Network, layers_of, name_of
+from segdeploy.convert.engine.network import ParsedNetwork, enum_name, network_layers
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.flavour import Flavour
@@ -59,7 +59,7 @@ def targets_of(flavour: Flavour, names: tuple[str, ...]) -> list[Any]:
     return [known[name] for name in names]
 
 
-def configure(network: Network, request: EngineRequest) -> Any:
+def configure(network: ParsedNetwork, request: EngineRequest) -> Any:
     flavour, module = network.flavour, network.flavour.module
     config = network.builder.create_builder_config()
     config.profiling_verbosity = (
@@ -91,16 +91,16 @@ def configure(network: Network, request: EngineRequest) -> Any:
     return config
 
 
-def count_in_fp32(network: Network, config: Any) -> None:
-    """Where types are TensorRT's choice: what becomes a place in a map, because FP16 counts to 2048 only."""
+def count_in_fp32(network: ParsedNetwork, config: Any) -> None:
+    """Keep in FP32 what becomes a place in a map, where types are TensorRT's choice: FP16 counts to 2048 only."""
     view = network.graph.view
     names = {view.nodes[index].name for index in counting_nodes(view)}
     if not names:
         return
     module = network.flavour.module
     config.set_flag(module.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    for layer in layers_of(network):
-        kinds = [name_of(layer.get_output(slot).dtype) for slot in range(layer.num_outputs)]
+    for layer in network_layers(network):
+        kinds = [enum_name(layer.get_output(slot).dtype) for slot in range(layer.num_outputs)]
         slots = [slot for slot, kind in enumerate(kinds) if kind == "FLOAT"]
         node = re.sub(r"_\d+$", "", layer.name)  # the parser numbers what it makes of one node
         if slots and node in names:
@@ -109,7 +109,7 @@ def count_in_fp32(network: Network, config: Any) -> None:
                 layer.set_output_type(slot, module.DataType.FLOAT)
 
 
-def use_dla(network: Network, config: Any, core: int) -> None:
+def use_dla(network: ParsedNetwork, config: Any, core: int) -> None:
     module = network.flavour.module
     demand_core(network.builder, core)
     config.default_device_type = module.DeviceType.DLA
@@ -126,8 +126,8 @@ def demand_core(builder: Any, core: int) -> None:
         )
 
 
-def on_dla(network: Network, config: Any) -> DlaLayers:
-    layers = list(layers_of(network))
+def on_dla(network: ParsedNetwork, config: Any) -> DlaLayers:
+    layers = list(network_layers(network))
     return DlaLayers(len(layers), sum(bool(config.can_run_on_DLA(layer)) for layer in layers))
 
 

@@ -22,7 +22,7 @@ from segdeploy.convert.int8.write import Quantised, write
 from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.int8 import refuse_quantised
-from segdeploy.graph.layers import layers_of, name_nodes
+from segdeploy.graph.layers import layers_of, tell_nodes_apart
 from segdeploy.graph.load import Graph, as_graph
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
@@ -84,7 +84,7 @@ def calibratable(graph: Graph) -> ModelProto:
             f"{graph.name} has opset {graph.opset}; INT8 with a scale per channel needs {OLDEST_OPSET}, so export it"
             " again"
         )
-    name_nodes(model)
+    tell_nodes_apart(model)
     if graph.signature.batch is None:
         del model.graph.value_info[:]
         set_batch(model, 1)

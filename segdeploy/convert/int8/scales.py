@@ -18,7 +18,7 @@ from segdeploy.convert.int8.job import Calibrated, Job, scales_of
 from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.layers import Layer, layers_of, results_of
+from segdeploy.graph.layers import Layer, layers_of, results_of_layers
 from segdeploy.model.card import card_called
 from segdeploy.prove.ranges import measure_ranges
 from segdeploy.run.inner_tensors import TapSession
@@ -56,7 +56,7 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
     layers = layers_of(model)
     tensors = {layer.root for layer in layers}
     if job.request.cache_for:
-        tensors |= {names[-1] for names in results_of(model).values()}
+        tensors |= {names[-1] for names in results_of_layers(model).values()}
     done = 0
 
     def one_more() -> None:
@@ -112,7 +112,7 @@ def read_scales(job: Job, path: Path) -> Calibrated:
     if job.request.cache_for:
         scales |= {
             names[-1]: cache.scales.get(names[-1])
-            for names in results_of(job.model).values()
+            for names in results_of_layers(job.model).values()
             if names[-1] not in scales
         }
     missing = sorted(name for name, scale in scales.items() if scale is None)

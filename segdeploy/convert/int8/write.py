@@ -23,7 +23,7 @@ from segdeploy.convert.int8.scales import RANGES_ON
 from segdeploy.convert.int8.search import Found
 from segdeploy.errors import QuantisationCosts
 from segdeploy.graph.int8 import LEVELS
-from segdeploy.graph.layers import results_of
+from segdeploy.graph.layers import results_of_layers
 from segdeploy.graph.load import Graph, graph_in
 from segdeploy.graph.precision import shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
@@ -159,7 +159,7 @@ def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[st
     """
     inside = [layer for layer in calibrated.layers if layer.group not in keep]
     origins = {name: layer.root for layer in inside for name in (layer.root, layer.activation)}
-    made = results_of(calibrated.model)
+    made = results_of_layers(calibrated.model)
     for layer in inside:
         origins |= {name: made[layer.name][-1] for name in made[layer.name] if name not in origins}
     weights = {item.name: item for item in calibrated.model.graph.initializer}

@@ -19,7 +19,7 @@ def filled(template: str, **values: object) -> str:
 
 
 def colours(plan: Plan) -> str:
-    labels = plan.facts.signature.labels
+    labels = plan.graph.signature.labels
     rows = [
         f"{index},{name},{red},{green},{blue}\n"
         for index, (name, (red, green, blue)) in enumerate(zip(labels.names, labels.colours, strict=True))
@@ -30,10 +30,10 @@ def colours(plan: Plan) -> str:
 def app_files(plan: Plan) -> dict[str, str]:
     if not plan.is_drawn_by_the_app:
         return {}
-    size, streams = plan.facts.signature.size, plan.request.streams
+    size, streams = plan.graph.signature.size, plan.request.streams
     seen = (
         "# ds-tao-segmentation app.yml reads its copy of these two here, relative to where it is started.\nproperty:\n"
-        f"  network-type: {plan.request.network_type}\n  num-detected-classes: {plan.facts.signature.classes}\n"
+        f"  network-type: {plan.request.network_type}\n  num-detected-classes: {plan.graph.signature.classes}\n"
     )
     app = filled(
         "app.yml",
@@ -47,7 +47,7 @@ def app_files(plan: Plan) -> dict[str, str]:
 
 
 def triton_files(plan: Plan) -> dict[str, str]:
-    signature, request = plan.facts.signature, plan.request
+    signature, request = plan.graph.signature, plan.request
     name = signature.card
     library = ""
     if plan.parser:
@@ -89,7 +89,7 @@ def triton_files(plan: Plan) -> dict[str, str]:
 
 
 def readme(plan: Plan) -> str:
-    signature, request = plan.facts.signature, plan.request
+    signature, request = plan.graph.signature, plan.request
     more = []
     if plan.is_drawn_by_the_app:
         more.append(
@@ -120,10 +120,10 @@ def readme(plan: Plan) -> str:
 
 def reported(plan: Plan) -> list[str]:
     """What DeepStream's own TensorRT is reported to compute wrongly of such a graph: nvinfer compares nothing."""
-    request, facts = plan.request, plan.facts
+    request, graph = plan.request, plan.graph
     warnings = []
     for version in plan.release.tensorrts:
-        bug = bug_of_sampling(Version.parse(version), facts.samples, facts.opset)
+        bug = bug_of_sampling(Version.parse(version), graph.samples, graph.opset)
         way_round = " and builds sampling as gathers" if bug else ""
         if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:
             bug = (
@@ -137,9 +137,9 @@ def reported(plan: Plan) -> list[str]:
                 f" {plan.engine} on that machine with segdeploy build-engine, which compares it first{way_round}."
             )
     precision = NETWORK_MODES[plan.network_mode]
-    if facts.counts and precision != "fp32":
+    if graph.counts and precision != "fp32":
         warnings.append(
-            f"{facts.counts} nodes of {request.model.name} count places in a map, and nvinfer lets TensorRT choose what"
+            f"{graph.counts} nodes of {request.model.name} count places in a map, and nvinfer lets TensorRT choose what"
             f" they count in: FP16 ends at 2048. Build {plan.engine} on that machine with segdeploy build-engine, which"
             " keeps them in FP32; or render it with --precision fp32."
         )
@@ -147,7 +147,7 @@ def reported(plan: Plan) -> list[str]:
 
 
 def commands(plan: Plan) -> str:
-    size = plan.facts.signature.size
+    size = plan.graph.signature.size
     lines = []
     if plan.parser == "segdeploy":
         lines += ["    make -C parser          # once, on that machine"]
@@ -174,7 +174,7 @@ def commands(plan: Plan) -> str:
 
 
 def trtexec(plan: Plan) -> str:
-    signature, request = plan.facts.signature, plan.request
+    signature, request = plan.graph.signature, plan.request
     flags = ""
     if plan.strongly_typed:
         flags = " --stronglyTyped"
@@ -196,7 +196,7 @@ def agreement(plan: Plan) -> str:
 
 def precision_words(plan: Plan) -> str:
     precision = NETWORK_MODES[plan.network_mode]
-    if plan.facts.precision.is_typed or precision == "fp32":
+    if plan.graph.precision.is_typed or precision == "fp32":
         return ""
     return (
         f"The graph is FP32, and network-mode {plan.network_mode} lets TensorRT choose where it computes in"

@@ -44,20 +44,20 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
     found = list(lint_text.check(config, version))
     if document.problems or "property" not in groups:
         return in_order(found)  # nvinfer reads no further either
-    facts = None
+    graph = None
     try:
-        facts = facts_of(config, model)
+        graph = graph_named(config, model)
     except GraphError as error:
         remedy = "give a graph of segdeploy's: segdeploy export CHECKPOINT"
         found.append(Finding("graph-not-understood", config.line("onnx-file"), str(error), remedy))
     case = Case(config, version)
     found += lint_meaning.check(case)
-    if facts:
-        found += lint_model.check(case, facts)
+    if graph:
+        found += lint_model.check(case, graph)
     return in_order(found)
 
 
-def facts_of(config: NvinferConfig, model: Path | None) -> Graph | None:
+def graph_named(config: NvinferConfig, model: Path | None) -> Graph | None:
     if model is not None:
         return read_graph(model, weights=False)
     own = config.file("onnx-file")

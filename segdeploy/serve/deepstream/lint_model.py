@@ -12,23 +12,23 @@ from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
 
 
-def check(case: Case, facts: Graph) -> Iterator[Finding]:
-    if facts.signature.input.dtype != "float32":
+def check(case: Case, graph: Graph) -> Iterator[Finding]:
+    if graph.signature.input.dtype != "float32":
         yield Finding(
             "input-type", case.config.line("onnx-file"),
-            f"the graph takes {describe(facts.signature.input)}, and nvinfer feeds float32 N×3×H×W",
+            f"the graph takes {describe(graph.signature.input)}, and nvinfer feeds float32 N×3×H×W",
             "export the checkpoint with --interface nvinfer",
         )  # fmt: skip
         return
-    yield from normalisation(case, facts)
-    yield from shapes(case, facts)
-    yield from classes(case, facts)
-    yield from types(case, facts)
-    yield from parser(case, facts)
+    yield from normalisation(case, graph)
+    yield from shapes(case, graph)
+    yield from classes(case, graph)
+    yield from types(case, graph)
+    yield from parser(case, graph)
 
 
-def normalisation(case: Case, facts: Graph) -> Iterator[Finding]:
-    config, signature = case.config, facts.signature
+def normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
+    config, signature = case.config, graph.signature
     scale, offsets = config.get("net-scale-factor"), config.get("offsets") or (0.0, 0.0, 0.0)
     if not all(isclose(scale, wanted, rel_tol=1e-6) for wanted in signature.scale):
         errors = ", ".join(f"{100 * (scale / wanted - 1):+.2f} %" for wanted in signature.scale)
@@ -62,8 +62,8 @@ def joined(values: tuple[float, ...]) -> str:
     return ";".join(f"{value:.10g}" for value in values)
 
 
-def shapes(case: Case, facts: Graph) -> Iterator[Finding]:
-    config, signature = case.config, facts.signature
+def shapes(case: Case, graph: Graph) -> Iterator[Finding]:
+    config, signature = case.config, graph.signature
     dims, batch = config.get("infer-dims"), config.get("batch-size")
     own = (3, signature.size.height, signature.size.width)
     if dims and dims != own:
@@ -84,9 +84,9 @@ def shapes(case: Case, facts: Graph) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def classes(case: Case, facts: Graph) -> Iterator[Finding]:
-    config, names = case.config, facts.signature.labels.names
-    if facts.signature.card == NO_CARD and facts.signature.interface == "nvinfer":
+def classes(case: Case, graph: Graph) -> Iterator[Finding]:
+    config, names = case.config, graph.signature.labels.names
+    if graph.signature.card == NO_CARD and graph.signature.interface == "nvinfer":
         return  # its output is ids, and nothing says how many there are
     counted = config.get("num-detected-classes")
     if config.get("network-type") == 2 and counted not in (0, len(names)):
@@ -100,7 +100,7 @@ def classes(case: Case, facts: Graph) -> Iterator[Finding]:
         path is None
         or str(path).startswith(SDK_ROOT)
         or not path.is_file()
-        or facts.signature.card == NO_CARD
+        or graph.signature.card == NO_CARD
     ):
         return
     lines = label_lines(path)
@@ -116,12 +116,12 @@ def classes(case: Case, facts: Graph) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def types(case: Case, facts: Graph) -> Iterator[Finding]:
+def types(case: Case, graph: Graph) -> Iterator[Finding]:
     config, mode = case.config, case.config.get("network-mode")
-    if not facts.precision.is_typed or config.get("strongly-typed"):
+    if not graph.precision.is_typed or config.get("strongly-typed"):
         return
     remedy = "add strongly-typed=1 and write network-mode=0"
-    if facts.precision.int8 and mode not in (1, 3):
+    if graph.precision.int8 and mode not in (1, 3):
         if not PROPERTY["strongly-typed"].exists_in(case.version):
             remedy = "write network-mode=1 and give a calibration cache, which is what turns INT8 on in this version"
         yield Finding(
@@ -129,7 +129,7 @@ def types(case: Case, facts: Graph) -> Iterator[Finding]:
             f"the graph holds Q/DQ nodes, which TensorRT refuses or ignores with network-mode {mode} and without"
             " strongly-typed=1", remedy,
         )  # fmt: skip
-    elif facts.precision.fp16 and not facts.precision.int8 and mode not in (2, 3):
+    elif graph.precision.fp16 and not graph.precision.int8 and mode not in (2, 3):
         if not PROPERTY["strongly-typed"].exists_in(case.version):
             remedy = "write network-mode=2"
         yield Finding(
@@ -138,8 +138,8 @@ def types(case: Case, facts: Graph) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def parser(case: Case, facts: Graph) -> Iterator[Finding]:
-    config, output, size = case.config, facts.signature.output, facts.signature.size
+def parser(case: Case, graph: Graph) -> Iterator[Finding]:
+    config, output, size = case.config, graph.signature.output, graph.signature.size
     kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
     said = describe(output)
     if kind not in (2, 100):
@@ -154,7 +154,7 @@ def parser(case: Case, facts: Graph) -> Iterator[Finding]:
     line = config.line("parse-segmentation-func-name")
     whole = output.shape[-2:] == (size.height, size.width)
     if function == TAO_PARSER:
-        if (len(facts.outputs), output.name, output.dtype, whole) != (1, "output", "int64", True):
+        if (len(graph.outputs), output.name, output.dtype, whole) != (1, "output", "int64", True):
             yield Finding(
                 "tao-parser-output", line,
                 f"{TAO_PARSER} takes one output 'output' int64 of the input's resolution, and the graph has {said}",

@@ -29,7 +29,7 @@ class Plan:
 
     request: RenderRequest
     release: DeepStream
-    facts: Graph
+    graph: Graph
     record: ArtifactRecord | None
     parser: str | None  # None: network-type 100
     network_mode: int
@@ -52,8 +52,8 @@ def make_plan(request: RenderRequest) -> Plan:
         raise DeepStreamError(
             f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
         )
-    facts = read_graph(request.model, weights=False)
-    signature, name = facts.signature, request.model.name
+    graph = read_graph(request.model, weights=False)
+    signature, name = graph.signature, request.model.name
     if signature.interface == "frames":
         raise DeepStreamError(
             f"{name} takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; export the checkpoint with"
@@ -78,23 +78,23 @@ def make_plan(request: RenderRequest) -> Plan:
             f"{name} has a batch of {signature.batch}, and {request.streams} streams make batches of"
             f" {request.streams}; export it with --batch {request.streams}, or --batch dynamic"
         )
-    mode, strongly_typed, cache = precision_of(request, facts)
-    parser = choose_parser(request, release, facts) if request.network_type == 2 else None
-    record = matching_record(request.model, facts.digest)
-    return Plan(request, release, facts, record, parser, mode, strongly_typed, cache)
+    mode, strongly_typed, cache = precision_of(request, graph)
+    parser = choose_parser(request, release, graph) if request.network_type == 2 else None
+    record = matching_record(request.model, graph.digest)
+    return Plan(request, release, graph, record, parser, mode, strongly_typed, cache)
 
 
-def choose_parser(request: RenderRequest, release: DeepStream, facts: Graph) -> str:
-    takes_output = facts.signature.interface == "nvinfer"
+def choose_parser(request: RenderRequest, release: DeepStream, graph: Graph) -> str:
+    takes_output = graph.signature.interface == "nvinfer"
     parser = request.parser or ("tao" if takes_output and release.has_tao_parser else "segdeploy")
     if parser not in PARSERS:
         raise DeepStreamError(f"no parser is called {parser!r}; known: {', '.join(PARSERS)}")
     if parser == "tao" and not takes_output:
         raise DeepStreamError(
             f"NVIDIA's parser takes one output 'output' int64, {request.model.name} has"
-            f" {describe(facts.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
+            f" {describe(graph.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
         )
-    if parser == "segdeploy" and not takes_output and facts.signature.align_corners:
+    if parser == "segdeploy" and not takes_output and graph.signature.align_corners:
         raise DeepStreamError(
             f"{request.model.name} raises its logits with align_corners, and the parser of segdeploy raises them"
             " without; export the checkpoint with --interface nvinfer, whose graph does it itself"
@@ -107,20 +107,20 @@ def choose_parser(request: RenderRequest, release: DeepStream, facts: Graph) -> 
     return parser
 
 
-def precision_of(request: RenderRequest, facts: Graph) -> tuple[int, bool, Path | None]:
+def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path | None]:
     """network-mode, strongly-typed, and the calibration cache.
 
     A typed graph is taken as it is where nvinfer has `strongly-typed`, and then network-mode has to be 0: the flags
     that 1 and 2 set are refused beside it. Before, INT8 is on only where a cache is read.
     """
-    own, asked = facts.precision.narrowest, request.precision or facts.precision.narrowest
+    own, asked = graph.precision.narrowest, request.precision or graph.precision.narrowest
     if asked not in PRECISIONS:
         raise DeepStreamError(f"{asked!r} is not a precision; known: {', '.join(PRECISIONS)}")
-    if facts.precision.is_typed and asked != own:
+    if graph.precision.is_typed and asked != own:
         raise DeepStreamError(
             f"{request.model.name} is an {own} graph and {asked} was asked for; take the FP32 graph that it was made of"
         )
-    if facts.precision.is_typed and PROPERTY["strongly-typed"].exists_in(request.deepstream):
+    if graph.precision.is_typed and PROPERTY["strongly-typed"].exists_in(request.deepstream):
         return 0, True, None
     if asked != "int8":
         return (2 if asked == "fp16" else 0), False, None
@@ -131,7 +131,7 @@ def precision_of(request: RenderRequest, facts: Graph) -> tuple[int, bool, Path 
             " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
             " --int8-cache"
         )
-    return (3 if facts.precision.fp16 else 1), False, cache
+    return (3 if graph.precision.fp16 else 1), False, cache
 
 
 def beside(model: Path) -> Path:

@@ -45,7 +45,7 @@ def render(request: RenderRequest, output: Path) -> Rendered:
         "README.md": readme(plan),
         "nvinfer_config.txt": (written := nvinfer_config(plan)),
         "nvinfer_config.yml": as_yml(read_txt(written)).text,
-        "labels.txt": "".join(f"{name}\n" for name in plan.facts.signature.labels.names),
+        "labels.txt": "".join(f"{name}\n" for name in plan.graph.signature.labels.names),
         "colours.csv": colours(plan),
         **app_files(plan),
         **triton_files(plan),
@@ -73,7 +73,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def nvinfer_config(plan: Plan) -> str:
-    request, signature = plan.request, plan.facts.signature
+    request, signature = plan.request, plan.graph.signature
     lines = [
         Line("gpu-id", 0),
         Line("onnx-file", request.model.name),
@@ -86,7 +86,7 @@ def nvinfer_config(plan: Plan) -> str:
     ]
     if plan.strongly_typed:
         lines.append(
-            Line("strongly-typed", True, f"its precision, {plan.facts.precision.narrowest}, is in the graph")
+            Line("strongly-typed", True, f"its precision, {plan.graph.precision.narrowest}, is in the graph")
         )
     if plan.cache:
         lines.append(Line("int8-calib-file", plan.cache.name))
