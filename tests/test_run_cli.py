@@ -82,6 +82,35 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
     assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
 
 
+def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
+    """A tally that is printed too would stand in the middle of them."""
+    shell = " ".join(command(model, clip, "--max-frames", 2, "--json"))
+    for redirected in (f"{shell} /dev/stdout | cat", f"{shell} /dev/fd/1 > {tmp_path}/a; cat {tmp_path}/a"):
+        done = subprocess.run(["bash", "-c", redirected], capture_output=True, text=True, check=True)
+        assert [json.loads(line)["index"] for line in done.stdout.splitlines()] == [0, 1]
+    done = subprocess.run(["bash", "-c", f"{shell} /dev/null"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{clip}: 2 frames, ")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("kind", ["images", "clip"])
+def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind):
+    cv2.imwrite(str(tmp_path / "a.png"), clips.frame(0))
+    source = clip if kind == "clip" else tmp_path / "a.png"
+    for words, said in (
+        (["--json"], "segdeploy: standard output cannot be written: No space left on device\n"),
+        (["--json", "/dev/full"], "segdeploy: /dev/full cannot be written: No space left on device\n"),
+        ([], "segdeploy: standard output cannot be written: No space left on device\n"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                command(model, source, "-o", tmp_path / "out", *words),
+                stdout=full if "/dev/full" not in words else None, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        assert done.stderr == said
+        assert done.returncode == 1
+
+
 def test_several_sources_each_with_its_own_clip(graphs, clip, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     second = clips.write_clip(tmp_path / "other" / "street.mp4", clips.every_40_ms(7))

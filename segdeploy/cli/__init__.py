@@ -91,6 +91,10 @@ def run_verb(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         drop_output()
         return 0
+    except OSError:
+        if status := flushed(0):  # it was our output that could not be written
+            return status
+        raise
 
 
 def show_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

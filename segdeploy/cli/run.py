@@ -47,7 +47,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const="-",
-        help="areas per class as JSON, a line an image or frame; into FILE (.jsonl), or printed",
+        help="areas per class as JSON, a line an image or frame; into FILE (.jsonl, or a pipe), or printed",
     )
     video = parser.add_argument_group("videos and cameras")
     video.add_argument("--every", type=int, metavar="N", default=1, help="take every N-th frame (default: 1)")
@@ -76,7 +76,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--stdin-size", metavar="HxW", help="of the frames on standard input")
     video.add_argument("--stdin-fps", type=float, metavar="FPS", default=25.0, help="default: 25")
     video.add_argument(
-        "--timeout", type=float, metavar="S", default=10.0, help="for what hangs, seconds (default: 10)"
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=10.0,
+        help="for what hangs, outputs too, seconds (default: 10)",
     )
     video.add_argument(
         "--reconnect", type=float, metavar="S", default=120.0, help="for what was lost (default: 120)"
@@ -100,8 +104,8 @@ def execute(arguments: argparse.Namespace) -> int:
             raise RequestError(f"--{flag.replace('_', '-')} {value:g} is not above 0")
     if not 0 <= arguments.reconnect < 1e9:
         raise RequestError(f"--reconnect {arguments.reconnect:g} is less than 0")
-    if arguments.json not in (None, "-") and Path(arguments.json).suffix not in (".jsonl", ".json"):
-        raise RequestError(f"--json {arguments.json} is not a .jsonl; without a name, put --json last")
+    if arguments.json not in (None, "-"):
+        demand_lines_file(Path(arguments.json))
     if arguments.layout and not arguments.compare:
         raise RequestError(
             f"--layout {arguments.layout} is for two models; name the other one with --compare"
@@ -163,6 +167,17 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     if failed:
         print(f"segdeploy: {failed} of {total} images could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def demand_lines_file(path: Path) -> None:
+    """It may be the next word, which was meant for something else."""
+    from segdeploy.errors import RequestError
+    from segdeploy.files import cannot_be_written
+    from segdeploy.special_files import is_special, is_standard_output
+
+    with cannot_be_written(path):
+        if path.suffix not in (".jsonl", ".json") and not is_special(path) and not is_standard_output(path):
+            raise RequestError(f"--json {path} is not a .jsonl; without a name, put --json last")
 
 
 def lines_for(arguments: argparse.Namespace) -> Lines:

@@ -15,6 +15,7 @@ _ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
 _NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]*:/*)?[^\s/:@]+:.*@")
 _ENCODED_USER = re.compile(r"(?i)(%(?:25)*3a(?:%(?:25)*2f){2})(?:(?!%(?:25)*[23]f)[^&/?#])*%(?:25)*40")
 _HOST = re.compile(r"(?:\[[\w:.%]*\]|[^\[\]:]*)(?::\d*)?")
+_THEN_WORDS = re.compile(rf"{_HOST.pattern}:? |[^:]*$")
 _QUERY = re.compile(r"\?[\w.%$-]+=")  # as opposed to a password with a question mark
 _NAME = re.compile(r"([\w.%$-]{1,80}?)(\s*=\s*|%(?:25)*3[dD]|[\"']\s*:\s*)")
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -72,7 +73,7 @@ def _user_in(address: str, rest: str) -> int:
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     _, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host):  # its port is a password, which goes on behind what seemed to end it
-        return rest.rfind("@") + 1 or (len(authority) if re.search(":[^ ]", host.rpartition("]")[2]) else 0)
+        return rest.rfind("@") + 1 or (0 if _THEN_WORDS.match(host) else len(authority))
     if not at:
         return 0
     query = _QUERY.search(address)
