@@ -11,9 +11,9 @@ from segdeploy.prove.ledger import (
     compared_step,
     drop_of,
     first_step,
-    in_words,
-    judged_on,
+    int8_in_words,
     step_of,
+    where_judged,
     worst_class,
 )
 
@@ -37,28 +37,28 @@ def test_what_is_lost_is_counted_over_the_classes_of_the_truth():
 
 
 def test_the_verdict_in_words():
-    assert in_words(0.86, 0.47, OWN, INT8, LABELS, "on 3 images") == (
+    assert int8_in_words(0.86, 0.47, OWN, INT8, LABELS, "on 3 images") == (
         "INT8 covers 86% of the multiplications with weights, 47% of all, and costs 6.79 mIoU on 3 images; rider -8.3"
     )
     own, without = Verdict(Agreement(1, 10_000, 10_000, 0.0)), Verdict(Agreement(1, 10_000, 9979, 0.0))
-    assert in_words(1, 0.55, own, without, None, "on 3 images") == (
+    assert int8_in_words(1, 0.55, own, without, None, "on 3 images") == (
         "INT8 covers 100% of the multiplications with weights, 55% of all, and changes 0.21 % of the labels"
         " on 3 images"
     )
 
 
 def test_it_is_said_where_most_is_not_int8():
-    few = in_words(0.49, 0.3, OWN, INT8, LABELS, "")
+    few = int8_in_words(0.49, 0.3, OWN, INT8, LABELS, "")
     assert few.endswith(
         "; that is less than half of the multiplications with weights: most of the network is not in INT8"
     )
-    assert "less than half" not in in_words(0.5, 0.3, OWN, INT8, LABELS, "")
+    assert "less than half" not in int8_in_words(0.5, 0.3, OWN, INT8, LABELS, "")
 
 
 def test_whether_calibration_saw_what_is_judged_on():
-    assert judged_on(10, True) == "on 10 images that calibration did not see"
-    assert judged_on(1, False) == "on 1 image that calibration saw"
-    assert judged_on(4, None) == "on 4 images"
+    assert where_judged(10, True) == "on 10 images that calibration did not see"
+    assert where_judged(1, False) == "on 1 image that calibration saw"
+    assert where_judged(4, None) == "on 4 images"
 
 
 def test_a_step_has_what_it_cost_and_where_its_multiplications_are():

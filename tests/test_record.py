@@ -18,7 +18,7 @@ from segdeploy.model.record import (
     LedgerStep,
     Normalisation,
     WorstClass,
-    in_order,
+    each_command_once,
     matching_record,
     read_record,
     record_from,
@@ -305,8 +305,8 @@ def test_nothing_but_our_errors_comes_out_of_any_text(name, schema, tmp_path):
 
 
 def test_a_command_of_several_steps_is_named_once():
-    assert in_order(["a", "b", "b", "", "a"]) == ("a", "b", "a")
-    assert in_order([]) == in_order([""]) == ()
+    assert each_command_once(["a", "b", "b", "", "a"]) == ("a", "b", "a")
+    assert each_command_once([]) == each_command_once([""]) == ()
 
 
 def test_a_record_to_make_the_next_one_from_knows_how_it_was_made(tmp_path):

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def probes_in_words(calibration: Calibration | None) -> str:
-    from segdeploy.prove.ledger import judged_on
+    from segdeploy.prove.ledger import where_judged
 
     if calibration is None:
         return ""
-    where = judged_on(calibration.probes, calibration.held_out)
+    where = where_judged(calibration.probes, calibration.held_out)
     return f"{where}; a mIoU here is over the classes that their labels show, in evaluate also over those predicted"
 
 

@@ -99,7 +99,7 @@ def export_onnx(
     progress("tracing the network")
     pair.deployed.fit(size, checkpoint.options)
     model = trace(pair.deployed, model_card, signature)
-    describe(model, signature, checkpoint)
+    write_metadata(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
@@ -196,7 +196,7 @@ def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> M
     return tidy(program.model_proto, signature.input.name, signature.output.name, signature.batch)
 
 
-def describe(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:
+def write_metadata(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:
     facts = signature.metadata() | {
         "segdeploy.version": __version__,
         "segdeploy.weights": checkpoint.digest,

@@ -54,7 +54,7 @@ class Profile:
 
     @property
     def label(self) -> str:
-        """What it adds to a file name: nothing for one image at a time."""
+        """Is a part of the engine's file name; one image at a time adds nothing."""
         if self.max == 1:
             return ""
         return f".b{self.max}" if self.is_fixed else f".b{self.min}-{self.opt}-{self.max}"
@@ -88,7 +88,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """How many layers of an engine compute in which precision."""
+    """Counts the layers of an engine that compute in each precision."""
 
     source: Annotated[str, ("inspector", "network", "unknown")]  # as `Report` in convert.engine.layers says
     total: int
@@ -105,7 +105,7 @@ class EngineMemory:
 
 @dataclass(frozen=True)
 class DlaLayers:
-    """How many of the layers a DLA takes; the others fall back to the GPU."""
+    """Counts the layers that a DLA takes; the others fall back to the GPU."""
 
     layers: int
     on_dla: int
@@ -113,7 +113,7 @@ class DlaLayers:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an engine samples where its graph has GridSample, and why so."""
+    """Says how an engine samples where its graph has GridSample, and why so."""
 
     nodes: int = 0  # GridSample in the graph
     form: Annotated[str, (GRIDSAMPLE, GATHER)] = GRIDSAMPLE
@@ -122,7 +122,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What was asked of the builder beyond its defaults."""
+    """Holds what was asked of the builder beyond its defaults."""
 
     fp16: bool = False
     int8: bool = False
@@ -158,7 +158,7 @@ def flag_of(option: str) -> str:
 
 @dataclass(frozen=True)
 class EngineProof:
-    """What was seen when an engine was compared with its graph."""
+    """Holds what was seen when an engine was compared with its graph."""
 
     compared_with: str
     pixel_agreement: float  # over all slots and batches
@@ -170,7 +170,7 @@ class EngineProof:
 
 @dataclass(frozen=True)
 class Verified:
-    """Whether an engine was compared with its graph; one that `disagrees` was seen to be wrong and is not run."""
+    """Holds the proof of an engine, or why there is none; one that `disagrees` is wrong, and is not run."""
 
     proof: EngineProof | None = None
     why: str = ""  # there is no proof

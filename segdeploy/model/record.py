@@ -29,7 +29,7 @@ FileName = Annotated[str, re.compile(r"(?!\.{1,2}$)[^/\0]{1,250}")]  # and never
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to the channels of an image."""
+    """Holds what is done to the channels of an image."""
 
     mean: Triple
     input_scale: Triple  # of the graph's input
@@ -54,7 +54,7 @@ class WorstClass:
 
 @dataclass(frozen=True)
 class LedgerStep:
-    """What one step cost: how well its result agrees with what it was compared with, and how it scores."""
+    """Says what one step cost: how its result agrees with what it was compared with, and how it scores."""
 
     name: str  # fp32 | fp16 | int8 | int8+fp16 | engine
     compared_with: str | None = None
@@ -78,7 +78,7 @@ class LedgerStep:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a group of layers costs that is alone in INT8."""
+    """Says what a group of layers costs that is alone in INT8."""
 
     group: str
     kl: float
@@ -89,7 +89,7 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the scales of an INT8 graph were found, and what stays out of INT8."""
+    """Says how the scales of an INT8 graph were found, and what stays out of INT8."""
 
     method: str
     images: int | None  # None: the scales were in a file
@@ -150,7 +150,7 @@ class ArtifactRecord:
 
     @property
     def why_refuted(self) -> str | None:
-        """What was seen to be wrong with an engine; None where nothing was."""
+        """Says what was seen to be wrong with an engine; None where nothing was."""
         return self.engine.verified.why if self.engine and self.engine.verified.disagrees else None
 
     def as_text(self) -> str:
@@ -229,10 +229,10 @@ def refutation_of(engine: Path | None) -> str | None:
 def record_of_graph(graph: Path, digest: str) -> ArtifactRecord | None:
     """Read the record to make the next one from: its `commands` end with how the graph itself was made."""
     record = matching_record(graph, digest)
-    return record and replace(record, commands=in_order([*record.commands, record.command]))
+    return record and replace(record, commands=each_command_once([*record.commands, record.command]))
 
 
-def in_order(commands: Sequence[str]) -> tuple[str, ...]:
+def each_command_once(commands: Sequence[str]) -> tuple[str, ...]:
     """Name a command once that took several steps."""
     return tuple(
         one for place, one in enumerate(commands) if one and tuple(commands[place - 1 : place]) != (one,)

@@ -1,4 +1,4 @@
-"""How far two answers to the same frames differ: in the logits, in the pixels, per class."""
+"""Measures how far two answers to the same frames differ: in their logits, and in their labels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32
 
 
 def rms_of_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """As `compare_logits`, of the root of the mean square."""
+    """Gives the root of the mean square of what `compare_logits` gives the largest of."""
     if not np.isfinite(candidate).all():
         return float("inf")
     spread = float(reference.max() - reference.min())

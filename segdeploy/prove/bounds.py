@@ -1,4 +1,4 @@
-"""How far a graph or an engine may differ from what it was made from; what differs more is refused."""
+"""Bounds say how far a graph or an engine may differ from what it was made from; what differs more is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images to calibrate on: a seeded draw, and with labels one in which the rare classes are seen."""
+"""Chooses the images to calibrate on: a seeded draw, and with labels one in which the rare classes are seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a changed graph costs against the one it came from, on the same frames: logits, labels and, with truth, mIoU."""
+"""Compares a changed graph with the one it came from, on the same frames: logits, labels and, with truth, mIoU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a graph differs from the reference over all probes, and how it scores."""
+    """Says how a graph differs from the reference over all probes, and how it scores."""
 
     agreement: Agreement  # its pixels at the frames' size
     kl: float = 0.0  # mean over the pixels, of the class probabilities
@@ -87,7 +87,7 @@ class Judge:
             yield places, to_input(self.signature, filled)
 
     def answers(self, model: ModelProto) -> Iterator[tuple[NDArray[np.float32], LabelMap]]:
-        """Of each probe its logits and its labels, at the frame's size."""
+        """Gives each probe's logits, and its labels at the frame's size."""
         session = TapSession(model, self.tensors)
         for places, inputs in self.batches():
             found = [values for _, values in session.run(inputs)]

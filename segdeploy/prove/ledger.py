@@ -1,4 +1,4 @@
-"""What each step cost, as numbers for the record and as a sentence for a person."""
+"""Says what each step cost, as numbers for the record and as a sentence for a person."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[
     return labels.names[place], float(deltas[place])
 
 
-def in_words(
+def int8_in_words(
     with_weights: float, of_all: float, own: Verdict, verdict: Verdict, labels: Labels | None, judged: str
 ) -> str:
     """`with_weights`, `of_all`: the shares of those multiplications that are in INT8."""
@@ -60,7 +60,7 @@ def in_words(
     return words
 
 
-def judged_on(probes: int, held_out: bool | None) -> str:
+def where_judged(probes: int, held_out: bool | None) -> str:
     """`held_out`: None where it is not known what the scales were calibrated on."""
     seen = {None: "", True: " that calibration did not see", False: " that calibration saw"}[held_out]
     return f"on {probes} image{'' if probes == 1 else 's'}{seen}"

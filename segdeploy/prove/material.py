@@ -56,7 +56,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many images to calibrate and to judge on."""
+    """Says how many images to calibrate and to judge on."""
 
     count: int | None  # None: all but those kept to judge on, up to MOST_IMAGES
     probes: int
@@ -198,7 +198,7 @@ def set_aside(total: int, probes: int) -> int:
 
 
 def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tuple[list[int], bool]:
-    """Where to judge: on images that were not drawn, if there are enough; whether there are."""
+    """Choose where to judge: on images that were not drawn, if there are enough; and say whether there are."""
     left = aside or sorted(set(range(total)) - set(drawn))
     held_out = len(left) >= min(probes, FEWEST_PROBES)
     pool = left if held_out else drawn

@@ -98,20 +98,20 @@ def verify(path: Path, tell: Callable[[EngineProof], None] = lambda proof: None)
         except EngineDisagrees as error:
             raise EngineDisagrees(f"{error}. {marked(path, record, str(error))}") from error
         tell(proof)
-        return written(path, with_proof(record, proof))
+        return write_verified(path, with_proof(record, proof))
 
 
 def marked(path: Path, record: ArtifactRecord, why: str) -> str:
     """Note in the record that the engine is wrong; what that means for whoever wants to run it."""
     wrong = replace(record.engine_facts, verified=Verified(why=why, disagrees=True))
     try:
-        written(path, replace(record, engine=wrong))
+        write_verified(path, replace(record, engine=wrong))
     except OutputError as error:
         return f"Do not run it; its record could not be marked ({error}). Rebuild it: {rebuild(record)}"
     return f"Its record is marked, and segdeploy will not run it. Rebuild it: {rebuild(record)}"
 
 
-def written(path: Path, record: ArtifactRecord) -> ArtifactRecord:
+def write_verified(path: Path, record: ArtifactRecord) -> ArtifactRecord:
     known = replace(record, artifact=path.name)
     known.write(path.parent)
     return known
@@ -167,7 +167,7 @@ def remedy_for(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> s
     facts = record.engine_facts
     name, version = facts.flavour, Version.parse(facts.version)
     alone = [one for one in seen if one.batch == 1]
-    known = bug_of_sampling(version, samples_in(record), record.opset)
+    known = bug_of_sampling(version, gridsamples_in(record), record.opset)
     if known is not None and name == TENSORRT:
         report, remedy = known
         if facts.options.msda == GRIDSAMPLE:
@@ -193,7 +193,7 @@ def remedy_for(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> s
     )
 
 
-def samples_in(record: ArtifactRecord) -> int:
+def gridsamples_in(record: ArtifactRecord) -> int:
     """GridSample nodes that were built as they are."""
     built = record.engine_facts.sampling
     if built is None:  # there is none, or an earlier version built it
@@ -202,5 +202,5 @@ def samples_in(record: ArtifactRecord) -> int:
 
 
 def has_own_batch(record: ArtifactRecord) -> bool:
-    """Whether the graph is of one batch, and not only the profile."""
+    """Say whether the graph itself is of one batch, and not only the profile."""
     return all(binding.shape[:1] != (None,) for binding in record.engine_facts.bindings)

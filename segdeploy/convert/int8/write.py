@@ -30,7 +30,7 @@ from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.record import ArtifactRecord, Calibration, Sensitivity, record_of_graph, record_path
 from segdeploy.prove.judge import Verdict
-from segdeploy.prove.ledger import first_step, in_words, judged_on, record_from_graph, step_of
+from segdeploy.prove.ledger import first_step, int8_in_words, record_from_graph, step_of, where_judged
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def with_ledger(
         half = calibrated.verdict(job.judge, none)
         ledger.append(step_of("fp16", own, half, labels, shares_of(calibrated.graph(none))))
     ledger.append(step_of(facts.precision, own, verdict, labels, shares))
-    judged = judged_on(said.probes, said.held_out)
-    words = in_words(said.int8_share, shares.get("int8", 0), own, verdict, labels, judged)
+    judged = where_judged(said.probes, said.held_out)
+    words = int8_in_words(said.int8_share, shares.get("int8", 0), own, verdict, labels, judged)
     return replace(facts, ledger=tuple(ledger), verdict=words, calibration=said)
 
 
@@ -152,7 +152,7 @@ def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
 
 
 def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:
-    """Of what INT8 layers read and make: TensorRT computes a layer in INT8 only where both have a scale.
+    """Gives the scales of what INT8 layers read and make: TensorRT needs both to compute a layer in INT8.
 
     TensorRT knows a tensor by its name in the ONNX; one that only reorders another has that one's scale. The bias
     that is added behind a product is fused into it, so before and behind it the scale is the same.
@@ -173,5 +173,5 @@ def named_for_tensorrt(calibrated: Calibrated, keep: Collection[str]) -> dict[st
 
 
 def constant_scale(values: NDArray[np.float32]) -> float:
-    """As TensorRT writes a constant's: the middle of the bin behind the last of 2048."""
+    """Gives a constant's scale as TensorRT writes it: the middle of the bin behind the last of 2048."""
     return float(np.abs(values).max() * np.float32((BINS + 0.5) / BINS) / np.float32(LEVELS))
