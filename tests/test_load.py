@@ -1,6 +1,8 @@
 """An .onnx is read once: what the graph says of itself, and what is refused."""
 
 import hashlib
+import subprocess
+import sys
 
 import onnx
 import pytest
@@ -116,3 +118,13 @@ def test_a_graph_that_is_too_old(graphs, tmp_path):
     assert str(error.value) == (
         "old.onnx has opset 6, and ONNX Runtime reads 7 and newer; export it again with a newer one"
     )
+
+
+def test_a_graph_is_inspected_without_a_runtime(graphs):
+    """Nor with what reads pictures: ONNX alone, as the base install has it."""
+    heavy = "('onnxruntime', 'openvino', 'torch', 'tensorrt', 'cv2', 'av')"
+    code = f"import sys; from segdeploy.cli import main; main(); print(*(set({heavy}) & set(sys.modules)))"
+    command = [sys.executable, "-c", code, "inspect", str(graphs("frames"))]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[1].split() == ["card", "tiny"]
+    assert said[-1] == ""

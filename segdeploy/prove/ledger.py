@@ -13,12 +13,13 @@ from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.load import Graph
 from segdeploy.model.labels import Labels
 from segdeploy.model.record import ArtifactRecord, LedgerStep, WorstClass, first_record
-from segdeploy.prove.agreement import Agreement
-from segdeploy.prove.judge import Verdict
 from segdeploy.version import __version__
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # who shows a ledger needs no runtime
     from onnx import ModelProto
+
+    from segdeploy.prove.agreement import Agreement
+    from segdeploy.prove.judge import Verdict
 
 HALF = 0.5
 
