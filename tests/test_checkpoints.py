@@ -27,6 +27,7 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
 from segdeploy.errors import CheckpointError
+from segdeploy.networks import FAMILIES
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.segformer import build
 from segdeploy.networks.segformer.key_names import EPS, infer_segformer
@@ -42,6 +43,8 @@ B0 = {
     "num_labels": 19,
 }
 COUNTER = "decode_head.batch_norm.num_batches_tracked"
+TITLES = " or ".join(family.title for family in FAMILIES)
+TYPES = " or ".join(repr(name) for family in FAMILIES for name in family.types)
 CLASSES = ("road", "kerb", "sky", "car", "bus")
 
 
@@ -514,9 +517,9 @@ def test_configs_that_do_not_fit(tmp_path):
 
     assert "config.json is not JSON (" in with_config("{")
     assert "config.json holds a list; expected a JSON object" in with_config("[]")
-    assert "has no model_type; expected 'segformer' or 'mask2former'" in with_config("{}")
+    assert f"has no model_type; expected {TYPES}" in with_config("{}")
     assert with_config('{"model_type": "bert"}').endswith(
-        "says model_type 'bert', which is not supported; expected 'segformer' or 'mask2former'"
+        f"says model_type 'bert', which is not supported; expected {TYPES}"
     )
     assert with_config('{"model_type": "mask2former"}').endswith(
         "says model_type 'mask2former', but its weights are those of a SegFormer; expected both from one model"
@@ -645,8 +648,8 @@ def test_contents_that_are_no_state_dict(tmp_path):
     [
         (
             ["backbone.bottom_up.stem.conv1.weight", "roi_heads.box_head.fc1.weight"],
-            "is a detector: its keys start with backbone.bottom_up, roi_heads; expected a SegFormer or a Mask2Former"
-            " that was trained for segmentation",
+            f"is a detector: its keys start with backbone.bottom_up, roi_heads; expected {TITLES} that was trained for"
+            " segmentation",
         ),
         (
             ["backbone.conv1.weight", "bbox_head.cls.weight"],
@@ -655,12 +658,12 @@ def test_contents_that_are_no_state_dict(tmp_path):
         (["conv1.weight", "fc.weight"], "is an image classifier: its keys start with fc.weight; expected"),
         (
             ["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"],
-            "is not a SegFormer or a Mask2Former: its keys start with backbone.layer1, decode_head.conv_seg; expected"
-            " the names of a SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2)",
+            f"is not {TITLES}: its keys start with backbone.layer1, decode_head.conv_seg; expected the names of a"
+            " SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2)",
         ),
         (  # TAO's head is no decode_head: what is wrong is not that a head is missing
             ["backbone.patch_embed1.proj.weight", "decoder.linear_c1.proj.weight"],
-            "is not a SegFormer or a Mask2Former: its keys start with backbone.patch_embed1, decoder.linear_c1;",
+            f"is not {TITLES}: its keys start with backbone.patch_embed1, decoder.linear_c1;",
         ),
     ],
 )
@@ -825,10 +828,7 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
         "https://huggingface.co/org/gated, then log in: hf auth login"
     )
     assert down == "the Hub answered 418 for org/down; try again later"
-    assert (
-        bare
-        == "org/bare on the Hub has no config.json; expected a SegFormer or a Mask2Former of transformers"
-    )
+    assert bare == f"org/bare on the Hub has no config.json; expected {TITLES} of transformers"
     assert "says model_type 'oneformer', which is another network than Mask2Former" in other
     fetched = [line for line in FakeHub.asked if line.startswith("GET") and "/resolve/" in line]
     assert not [

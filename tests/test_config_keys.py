@@ -134,6 +134,10 @@ def test_what_is_not_read_of_a_mask2former_changes_nothing_in_the_reference():
         ({"num_hidden_layers": 3}, "has num_encoder_blocks 4 and num_hidden_layers 3, which are two names"),
         ({"strides": [4, 2, 2, 0]}, "has strides [4, 2, 2, 0]; expected a list of whole numbers above 0"),
         ({"mlp_ratios": [4, "4", 4, 4]}, "has mlp_ratios [4, '4', 4, 4]; expected a list of numbers above 0"),
+        (
+            {"num_attention_heads": [1, 2, 5, 4]},
+            "has hidden_sizes [8, 16, 24, 32] and attention heads [1, 2, 5, 4];",
+        ),
         ({"mlp_ratios": 4}, "has mlp_ratios 4; expected a list of numbers above 0"),
         ({"mlp_ratios": []}, "has mlp_ratios []; expected a list of numbers above 0"),
         ({"decoder_hidden_size": True}, "has decoder_hidden_size True; expected a whole number above 0"),
@@ -152,6 +156,10 @@ def test_a_segformer_that_would_be_another_network_is_refused(changes, says):
         ({"patch_size": 2}, "has patch_size 2; only 4 is supported"),
         ({"qkv_bias": 1}, "has qkv_bias 1; expected true or false"),
         ({"depths": [2, 2]}, "has depths [2, 2]; expected 4 whole numbers"),
+        (
+            {"num_heads": [3, 2, 4, 8]},
+            "has embed_dim [16, 32, 64, 128] and attention heads [3, 2, 4, 8]; expected",
+        ),
         ({"out_indices": [4]}, "has out_indices [4]; only [1, 2, 3, 4] is supported"),
         (
             {"num_attention_heads": [1, 1, 1, 1]},
@@ -164,6 +172,21 @@ def test_a_backbone_that_would_be_another_is_refused(changes, says):
     with pytest.raises(CheckpointError) as caught:
         complete_mask2former({**checkpoints.SMALL, "backbone_config": backbone}, "x")
     assert str(caught.value).startswith(f"the config.json of x {says}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"feature_size": 36}, "has feature_size 36; expected a multiple of 32 and of its 4 heads"),
+        ({"hidden_dim": 34}, "has hidden_dim 34; expected a multiple of 4 and of its 4 heads"),
+        ({"num_attention_heads": 5}, "has hidden_dim 32; expected a multiple of 4 and of its 5 heads"),
+    ],
+)
+def test_a_mask2former_that_cannot_be_built_is_refused(changes, says):
+    backbone = {"model_type": "swin", **checkpoints.BACKBONES["swin"]}
+    with pytest.raises(CheckpointError) as caught:
+        complete_mask2former({**checkpoints.SMALL, "backbone_config": backbone, **changes}, "x")
+    assert str(caught.value) == f"the config.json of x {says}"
 
 
 def test_an_alias_that_stands_alone_is_read():

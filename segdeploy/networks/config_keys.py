@@ -7,7 +7,7 @@ gains later has to be put into one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,15 @@ class ConfigKeys:
                     " two names of one thing; expected the same value"
                 )
         return found
+
+
+def demand_heads(key: str, sizes: Sequence[int], heads: Sequence[int], source: str) -> None:
+    """Refuse channels of stages that are no multiples of the stages' attention heads."""
+    if any(size % count for size, count in zip(sizes, heads, strict=True)):
+        raise CheckpointError(
+            f"the config.json of {source} has {key} {list(sizes)} and attention heads {list(heads)}; expected multiples"
+            " of the heads, stage by stage"
+        )
 
 
 def as_list(value: object) -> Any:

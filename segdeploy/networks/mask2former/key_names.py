@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.config_keys import ConfigKeys
+from segdeploy.networks.config_keys import ConfigKeys, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.mask2former.deformable import LEVELS, POINTS
+from segdeploy.networks.mask2former.plain import GROUPS
 from segdeploy.networks.weight_names import Shapes, Table, renamed, under
 
 CLASSIFIER = "class_predictor.weight"  # its rows are the classes and one for no object
@@ -260,11 +261,14 @@ def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, An
             raise CheckpointError(
                 f"the config.json of {source} has {key} {inner[key]!r}; expected {len(default)} whole numbers"
             )
+    if kind == "swin":
+        sizes = [inner["embed_dim"] << stage for stage in range(4)]
+        demand_heads("embed_dim", sizes, inner["num_heads"], source)
     config = CONFIG_KEYS.complete(stated, source) | {"backbone_config": inner}
-    for key in ("hidden_dim", "feature_size"):
-        if config[key] % 4 or config[key] % config["num_attention_heads"]:
+    for key, least in (("hidden_dim", 4), ("feature_size", GROUPS)):
+        if config[key] % least or config[key] % config["num_attention_heads"]:
             raise CheckpointError(
-                f"the config.json of {source} has {key} {config[key]}; expected a multiple of 4 and of its "
+                f"the config.json of {source} has {key} {config[key]}; expected a multiple of {least} and of its "
                 f"{config['num_attention_heads']} heads"
             )
     if config["decoder_layers"] < 2:

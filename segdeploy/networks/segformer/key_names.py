@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.config_keys import ConfigKeys
+from segdeploy.networks.config_keys import ConfigKeys, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.folding import affine_of
 from segdeploy.networks.weight_names import Shapes, Table, listed, renamed
@@ -219,4 +219,5 @@ def complete_segformer(stated: Mapping[str, Any], source: str) -> dict[str, Any]
             raise CheckpointError(
                 f"the config.json of {source} has {key} {config[key]!r}; expected {stages} numbers, one per stage"
             )
+    demand_heads("hidden_sizes", config["hidden_sizes"], config["num_attention_heads"], source)
     return config
