@@ -25,8 +25,9 @@ from segdeploy.size import Size
 
 THREADS = len(os.sched_getaffinity(0))
 PEER = ROOT / "benchmarks" / "peer_imagecorruptions.py"
-# What is one function of the frame needs one draw; noise of its own in each pixel averages out within a frame.
+# What is one function of the frame needs one draw, and noise of its own in each pixel averages out within a frame.
 DRAWS = dict.fromkeys(CORRUPTIONS, 1) | dict.fromkeys((*CATEGORIES["weather"], "motion_blur"), 8)
+DRAWS["frost"] = 24  # of six panes, behind which a network keeps a third or nearly all of its labels
 
 
 Frames = NDArray[np.uint8]
