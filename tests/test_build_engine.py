@@ -157,7 +157,7 @@ def test_files_that_are_no_graph(tmp_path, refused, graphs):
     (tmp_path / "x.onnx").write_bytes(b"no onnx at all")
     assert "cannot be read as an ONNX graph" in refused("build-engine", tmp_path / "x.onnx", *ON_RTX)
     (tmp_path / "x.engine").write_bytes(b"")
-    assert "an engine is built from an .onnx" in refused("build-engine", tmp_path / "x.engine", *ON_RTX)
+    assert "ends in '.engine'; a graph is an .onnx" in refused("build-engine", tmp_path / "x.engine", *ON_RTX)
 
 
 def foreign(path, nodes, constants):

@@ -88,7 +88,7 @@ for name in {MODULES}:
         "segdeploy.prove.against_pytorch",
         "segdeploy.prove.golden",
         "segdeploy.prove.judge",
-        "segdeploy.prove.ledger",
+        "segdeploy.prove.probes",
         "segdeploy.prove.material",
         "segdeploy.prove.ranges",
         "segdeploy.prove.verify",
