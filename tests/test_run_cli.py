@@ -93,8 +93,10 @@ def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("kind", ["images", "clip"])
-def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind):
+def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     cv2.imwrite(str(tmp_path / "a.png"), clips.frame(0))
     source = clip if kind == "clip" else tmp_path / "a.png"
     for words, said in (

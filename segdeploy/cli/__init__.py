@@ -30,7 +30,7 @@ from segdeploy.cli import (
     run,
     verify,
 )
-from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs
+from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, said_of_output
 from segdeploy.errors import SegdeployError
 from segdeploy.version import __version__
 
@@ -91,10 +91,8 @@ def run_verb(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         drop_output()
         return 0
-    except OSError:
-        if status := flushed(0):  # it was our output that could not be written
-            return status
-        raise
+    except OSError as error:
+        return said_of_output(error)
 
 
 def show_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

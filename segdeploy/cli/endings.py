@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 STOPPED = 130  # as a shell tells Ctrl-C
 LAST_WORDS_S = 1.0  # for what stands in a buffer, where nobody may be reading
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 MAY_HANG = ("segdeploy: ", "segdeploy-build")  # threads of a stream, and a build
 
 
@@ -64,10 +66,19 @@ def flushed(status: int) -> int:
         drop_output()
         return status
     except OSError as error:
-        drop_output()
         if status == 0:
-            print(f"segdeploy: standard output cannot be written: {error.strerror}", file=sys.stderr)
-        return status or 1
+            return said_of_output(error)
+        drop_output()  # what went wrong is said already
+        return status
+
+
+def said_of_output(error: OSError) -> int:
+    """Say that there is no room for what is printed; any other error, and a named file's, is a bug."""
+    if error.errno not in NO_ROOM or error.filename is not None:
+        raise error
+    drop_output()
+    print(f"segdeploy: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def drop_output() -> None:
