@@ -28,6 +28,19 @@ def test_rare_classes_are_covered():
     assert draw_covering(pixels, 16, 0) != draw_covering(pixels, 16, 1)
 
 
+def test_few_images_show_each_class_too():
+    """Fewer than eight images: an eighth of them is none, and a class still gets one."""
+    pixels = np.zeros((100, 3), np.int64)
+    pixels[:, 0] = 5000
+    pixels[[31, 77], 1] = 300
+    pixels[[5], 2] = 300
+    for seed in range(5):
+        chosen = draw_covering(pixels, 4, seed)
+        assert len(chosen) == 4
+        assert 5 in chosen
+        assert {31, 77} & set(chosen)
+
+
 def test_all_of_them():
     pixels = np.ones((9, 2), np.int64) * 1000
     assert draw_covering(pixels, 9, 0) == list(range(9))

@@ -122,3 +122,12 @@ def test_logits_with_their_classes_last(graphs):
     first, second = Judge(model, signature, probes), Judge(last, turned, probes)
     assert all(np.array_equal(a, b) for a, b in zip(first.labels, second.labels, strict=True))
     np.testing.assert_allclose(first.reference, second.reference, atol=1e-5)
+
+
+def test_the_divergence_is_a_mean_over_the_frames(graphs):
+    model, signature = opened(graphs("logits"))
+    other = with_factors(model, [0.5])
+    alone = [Judge(model, signature, [Probe(frame)]).verdict(other).kl for frame in FRAMES]
+    together = Judge(model, signature, [Probe(frame) for frame in FRAMES]).verdict(other).kl
+    assert together == pytest.approx(np.mean(alone), rel=1e-5)
+    assert np.ptp(alone) > 0

@@ -36,6 +36,13 @@ def test_what_is_lost_is_counted_over_the_classes_of_the_truth():
     assert worst_class(OWN, INT8, None) is None
 
 
+def test_a_class_that_the_truth_does_not_show_is_not_the_worst():
+    """Predicted on both sides where it is not, its IoU is 0 before and after, and all others have grown."""
+    before = scored((80, 10, 10), (0, 50, 0), (0, 0, 0))
+    after = scored((95, 0, 5), (0, 50, 0), (0, 0, 0))
+    assert worst_class(before, after, LABELS) == ("road", 100 * (95 / 100 - 80 / 100))
+
+
 def test_the_verdict_in_words():
     assert int8_in_words(0.86, 0.47, OWN, INT8, LABELS, "on 3 images") == (
         "INT8 covers 86% of the multiplications with weights, 47% of all, and costs 6.79 mIoU on 3 images; rider -8.3"

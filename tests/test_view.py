@@ -78,6 +78,16 @@ def test_what_is_made_for_one_reader_alone(tensor, maker, reader):
     assert view.only_reader(tensor, "Relu") is None
 
 
+def test_what_the_graph_answers_is_not_for_one_reader_alone():
+    nodes = [helper.make_node("Add", ["x", "x"], ["sum"]), helper.make_node("Relu", ["sum"], ["y"])]
+    inner = View(model_of(nodes, [value("x")], [value("y")]))
+    assert inner.only_reader("sum", "Relu") is not None
+    assert inner.only_maker("sum", "Add") is not None
+    answered = View(model_of(nodes, [value("x")], [value("y"), value("sum")]))
+    assert answered.only_reader("sum", "Relu") is None
+    assert answered.only_maker("sum", "Add") is None
+
+
 def test_types_and_shapes():
     view = View(by_hand())
     assert view.shapes == {
