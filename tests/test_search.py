@@ -51,10 +51,11 @@ def test_what_hurts_most_for_each_multiplication_goes_out_first():
     assert set(found.keep) == {"embed", "classifier"}
 
 
-def test_where_the_largest_group_must_go_too_the_order_is_by_damage_alone():
+@pytest.mark.parametrize("limit", [0.003, 0.0133])  # `shrink` alone is 6.7 and 1.5 times as much
+def test_where_the_largest_group_must_go_too_the_order_is_by_damage_alone(limit):
     costs = {"embed": 0.04, "query": 0.001, "shrink": 0.02}
     macs = {"embed": 10, "query": 1, "shrink": 300}  # for each multiplication `shrink` does the least damage
-    found = search(sensitivities(costs, macs), Damage(costs), within(0.003))
+    found = search(sensitivities(costs, macs), Damage(costs), within(limit))
     assert found.met
     assert set(found.keep) == {"embed", "shrink"}
 
@@ -66,6 +67,14 @@ def test_a_group_that_need_not_go_is_given_back():
     found = search(sensitivities(costs, macs), Damage(costs), within(0.006))
     assert found.met
     assert found.keep == ("embed",)
+
+
+def test_of_groups_that_fit_one_at_a_time_the_largest_is_given_back():
+    costs = {"tiny": 0.003, "small": 0.004, "embed": 0.04, "query": 0.001}
+    macs = {"tiny": 1, "small": 5, "embed": 100, "query": 100}
+    found = search(sensitivities(costs, macs), Damage(costs), within(0.006))
+    assert found.met
+    assert set(found.keep) == {"tiny", "embed"}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -59,9 +59,7 @@ class Histogram:
     def over_range(self) -> NDArray[np.float64]:
         """2048 equal bins over [0, largest]; a fine bin that lies across an edge is split by width."""
         width = 2.0**self.exponent / FINE
-        last = int(self.largest / width)  # the fine bin of the largest value, which ends there
+        last = int(self.largest / width)  # the fine bin of the largest value, within the last of the 2048
         edges, below = np.arange(last + 1) * width, np.cumsum(np.append(0, self.counts[:last]))
-        if self.largest > edges[-1]:
-            edges, below = np.append(edges, self.largest), np.append(below, self.seen)
         wanted = np.arange(BINS) * (self.largest / BINS)
         return np.diff(np.interp(wanted, edges, below), append=self.seen)

@@ -1,0 +1,64 @@
+"""What a strongly typed network is said to compute in, layer by layer."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from segdeploy.convert.engine.network import ParsedNetwork, report_of
+
+
+def layer(kind, name, inputs, dtype):
+    """`inputs` are tensors; the layer's one output is called as the layer is."""
+    output = SimpleNamespace(name=name, dtype=f"DataType.{dtype}")
+    return SimpleNamespace(
+        type=f"LayerType.{kind}", name=name, num_inputs=len(inputs), get_input=inputs.__getitem__, num_outputs=1,
+        get_output=lambda slot: output, output=output,
+    )  # fmt: skip
+
+
+def precisions(*layers):
+    definition = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    network = ParsedNetwork(None, None, None, definition, None, True)
+    return {found.name: found.precision for found in report_of(network).layers}
+
+
+def pair(name, kind="INT8"):
+    whole = SimpleNamespace(name=f"{name}.whole", dtype=f"DataType.{kind}")
+    return layer("DEQUANTIZE", name, [whole], "FLOAT")
+
+
+IMAGE = SimpleNamespace(name="image", dtype="DataType.FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("kind", "factors", "precision"),
+    [
+        ("CONVOLUTION", [pair("a"), pair("w")], "INT8"),
+        ("MATRIX_MULTIPLY", [pair("a"), pair("w")], "INT8"),
+        ("CONVOLUTION", [None, pair("w")], "FP32"),  # a weight alone is stored in INT8, and not computed with
+        ("CONVOLUTION", [pair("a"), None], "FP32"),
+        ("CONVOLUTION", [pair("a"), pair("w", "FP8")], "FP32"),
+        ("ELEMENTWISE", [pair("a"), pair("w")], "FP32"),
+    ],
+)
+def test_int8_takes_both_factors_of_a_product(kind, factors, precision):
+    made = [one for one in factors if one]
+    product = layer(kind, "product", [one.output if one else IMAGE for one in factors], "FLOAT")
+    assert precisions(*made, product) == {"product": precision}
+
+
+def test_a_pair_is_seen_through_what_only_moves():
+    first, second = pair("a"), pair("w")
+    turned = layer("SHUFFLE", "turned", [first.output], "FLOAT")
+    scaled = layer("ELEMENTWISE", "scaled", [first.output], "FLOAT")
+    moved = layer("CONVOLUTION", "moved", [turned.output, second.output], "FLOAT")
+    changed = layer("CONVOLUTION", "changed", [scaled.output, second.output], "HALF")
+    assert precisions(first, second, turned, scaled, moved, changed) == {
+        "scaled": "FP32", "moved": "INT8", "changed": "FP16",
+    }  # fmt: skip
+
+
+def test_shapes_and_labels_are_no_layers_with_a_precision():
+    labels = layer("TOPK", "labels", [IMAGE], "INT64")
+    relu = layer("ACTIVATION", "relu", [IMAGE], "HALF")
+    assert precisions(layer("CONSTANT", "c", [], "FLOAT"), labels, relu) == {"relu": "FP16"}
