@@ -30,6 +30,23 @@ MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 5
 ONE_SCALE = np.float32(0.01735207357279195)
 
 
+@pytest.fixture
+def traced(graphs, monkeypatch):
+    """Exports take graphs of the tiny network that were traced before: for what comes after that, which is slow."""
+    kinds = [
+        ("nvinfer", 1),
+        ("nvinfer", 3),
+        ("nvinfer", None),
+        ("frames", 1),
+        ("frames", None),
+        ("logits", 1),
+    ]
+    found = {kind: graphs(*kind) for kind in kinds}
+    monkeypatch.setattr(
+        export, "trace", lambda network, card, asked: onnx.load(found[asked.interface, asked.batch])
+    )
+
+
 def frames_of(count, height, width):
     return np.random.default_rng(3).integers(0, 256, (count, height, width, 3), np.uint8)
 
@@ -68,7 +85,7 @@ def test_each_interface_answers_for_every_slot(interface, batch, tiny, graphs):
         assert np.mean(answer == expected) >= 0.9999
 
 
-@pytest.mark.parametrize("size", ["64x64", "75x131", "200x328", "97x64"])
+@pytest.mark.parametrize("size", ["64x64", "75x131", "200x328"])
 def test_sizes_need_not_be_multiples_of_anything(size, tiny, tmp_path):
     exported = export_onnx(tiny, size=Size.parse(size), interface="frames", batch=None, output=tmp_path)
     frames = frames_of(2, *map(int, size.split("x")))
@@ -151,7 +168,7 @@ def test_the_graph_has_the_forms_that_runtimes_fuse(graphs):
             assert made_by[node.input[0]].op_type == "MatMul"
 
 
-def test_the_name_of_the_file(tiny, tmp_path):
+def test_the_name_of_the_file(traced, tiny, tmp_path):
     assert export_onnx(tiny, output=tmp_path / "new").path == tmp_path / "new" / "tiny.96x160.nvinfer.onnx"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
         "tiny.96x160.nvinfer.onnx",
@@ -163,7 +180,7 @@ def half_of(model):
     return {item.name for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT16}
 
 
-def test_fp16_is_in_the_graph_and_in_the_record(tiny, tmp_path):
+def test_fp16_is_in_the_graph_and_in_the_record(traced, tiny, tmp_path):
     exported = export_onnx(tiny, interface="frames", batch=None, fp16=True, output=tmp_path)
     assert exported.path == tmp_path / "tiny.96x160.frames.fp16.onnx"
     model = onnx.load(exported.path)
@@ -181,7 +198,7 @@ def test_fp16_is_in_the_graph_and_in_the_record(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
-def test_fp16_keeps_what_the_interface_promises(interface, tiny, graphs, tmp_path):
+def test_fp16_keeps_what_the_interface_promises(interface, traced, tiny, graphs, tmp_path):
     half = onnx.load(export_onnx(tiny, interface=interface, fp16=True, output=tmp_path).path)
     full = onnx.load(graphs(interface))
     assert (half.graph.input, half.graph.output) == (full.graph.input, full.graph.output)
@@ -229,7 +246,7 @@ def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
         ),  # labels as before: the logits' bound alone sees it
     ],
 )
-def test_an_fp16_graph_that_disagrees_is_not_left_behind(spoil, seen, tiny, tmp_path, monkeypatch):
+def test_an_fp16_graph_that_disagrees_is_not_left_behind(spoil, seen, traced, tiny, tmp_path, monkeypatch):
     def spoilt(model, *given):
         half = to_fp16(model, *given)
         for item in half.graph.initializer:
@@ -248,7 +265,7 @@ def test_an_fp16_graph_that_disagrees_is_not_left_behind(spoil, seen, tiny, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fp16_is_judged_as_a_gpu_rounds_too(tiny, tmp_path, monkeypatch):
+def test_fp16_is_judged_as_a_gpu_rounds_too(traced, tiny, tmp_path, monkeypatch):
     """The CPU computes most FP16 nodes in FP32, so what it answers is not all that is demanded."""
     compare = export.compare_with_pytorch
 
@@ -264,7 +281,7 @@ def test_fp16_is_judged_as_a_gpu_rounds_too(tiny, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fp16_on_the_command_line(tiny, tmp_path, capsys):
+def test_fp16_on_the_command_line(traced, tiny, tmp_path, capsys):
     assert main(["export", str(tiny), "--fp16", "--interface", "frames", "-o", str(tmp_path)]) == 0
     assert main(["inspect", str(tmp_path / "tiny.96x160.frames.fp16.onnx")]) == 0
     printed = capsys.readouterr().out
@@ -272,17 +289,14 @@ def test_fp16_on_the_command_line(tiny, tmp_path, capsys):
     assert "2 nodes in FP32: Transpose, Sub" in printed
 
 
-def spoil_head(network):
+def spoil_head(name, values):
     """A label changes where two classes are near, and the logits of one everywhere."""
-    with torch.no_grad():
-        network.head.classifier.bias[0] += 0.5
+    return values + np.eye(1, len(values), dtype=np.float32)[0] / 2 if name.endswith("bias") else values
 
 
-def enlarge_logits(network):
+def enlarge_logits(name, values):
     """No label changes, and every logit does by a hundredth."""
-    with torch.no_grad():
-        network.head.classifier.weight *= 1.01
-        network.head.classifier.bias *= 1.01
+    return values * np.float32(1.01)
 
 
 def spoil_one_slot(answers):
@@ -293,15 +307,20 @@ def spoil_one_slot(answers):
 
 @pytest.mark.parametrize("interface", ["logits", "frames"])
 @pytest.mark.parametrize(("spoil", "seen"), [(spoil_head, r"46\.\d+%"), (enlarge_logits, r"100\.0000%")])
-def test_a_graph_that_disagrees_is_not_left_behind(spoil, seen, interface, tiny, tmp_path, monkeypatch):
-    build = networks.build
+def test_a_graph_that_disagrees_is_not_left_behind(
+    spoil, seen, interface, traced, tiny, tmp_path, monkeypatch
+):
+    trace = export.trace
 
-    def spoilt(checkpoint):
-        pair = build(checkpoint)
-        spoil(pair.deployed)
-        return pair
+    def spoilt(*given):
+        model = trace(*given)
+        for item in model.graph.initializer:
+            if ".classifier." in item.name:
+                values = spoil(item.name, onnx.numpy_helper.to_array(item))
+                item.CopyFrom(onnx.numpy_helper.from_array(values, item.name))
+        return model
 
-    monkeypatch.setattr(networks, "build", spoilt)
+    monkeypatch.setattr(export, "trace", spoilt)
     match = (
         rf"\.onnx disagrees with PyTorch: {seen} of .*; demanded are 99\.99% of the pixels and 1e-03 as the largest"
         r" logits error\. No file was written"
@@ -312,7 +331,7 @@ def test_a_graph_that_disagrees_is_not_left_behind(spoil, seen, interface, tiny,
 
 
 @pytest.mark.parametrize("batch", [3, None])
-def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
+def test_a_wrong_last_slot_is_seen(batch, traced, tiny, tmp_path, monkeypatch):
     run = against_pytorch.OrtSession.run
     monkeypatch.setattr(
         against_pytorch.OrtSession, "run", lambda self, inputs: spoil_one_slot(run(self, inputs))
@@ -322,7 +341,7 @@ def test_a_wrong_last_slot_is_seen(batch, tiny, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_file_survives_a_failed_export(tiny, tmp_path, monkeypatch):
+def test_an_older_file_survives_a_failed_export(traced, tiny, tmp_path, monkeypatch):
     path = export_onnx(tiny, output=tmp_path).path
     before = digest_of(path), (tmp_path / f"{path.name}.json").read_text()
     monkeypatch.setattr(
@@ -372,7 +391,7 @@ def test_an_output_that_is_a_file(tiny, tmp_path):
         export_onnx(tiny, output=tmp_path / "out")
 
 
-def test_a_full_disk_is_refused_before_writing(tiny, tmp_path, monkeypatch):
+def test_a_full_disk_is_refused_before_writing(traced, tiny, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"has 0\.0 MB free and the graph needs"):
