@@ -34,7 +34,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from setting import RESULTS, replace_block, setting, write_results
+from setting import RESULTS, setting, write_results
 from torch import nn
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.utils.logging import disable_progress_bar
@@ -91,20 +91,11 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=3, help="rounds before the first timed one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "against_transformers.cpu.json")
-    parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="measure nothing; the table of these results"
-    )
-    parser.add_argument("--readme", action="store_true", help="put the table into benchmarks/README.md")
     asked = parser.parse_args()
-    if asked.table:
-        results = json.loads(asked.table.read_text())
-    else:
-        results = measure_rows(asked.rows, asked.rounds, asked.warm_up, asked.threads)
-        write_results(results, asked.output)
-    if asked.readme:
-        replace_block("against_transformers", table(results))
-    else:
-        print(table(results))
+    results = measure_rows(asked.rows, asked.rounds, asked.warm_up, asked.threads)
+    write_results(results, asked.output)
+    for row in results["rows"]:
+        print(row["row"], *(f"{side}: {json.dumps(seen)}" for side, seen in row["sides"].items()), sep="\n  ")
 
 
 def measure_rows(names: list[str], rounds: int, warm_up: int, threads: int) -> dict[str, Any]:
@@ -344,55 +335,6 @@ def cost(path: Path) -> dict[str, Any]:
         "gmacs": round(all_macs(model) / 1e9, 2),
         "size_bytes": path.stat().st_size,
     }
-
-
-# ---- the table -------------------------------------------------------------------------------------------------
-
-
-def table(results: dict[str, Any]) -> str:
-    machine, versions = results["machine"], results["versions"]
-    packages = {
-        "ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "torch": "torch", "transformers": "transformers",
-        "OpenCV": "opencv-python-headless",
-    }  # fmt: skip
-    listed = ", ".join(
-        f"{name} {versions[package]}" for name, package in packages.items() if package in versions
-    )
-    lines = [
-        f"{machine['cpu']}, {machine['threads']} threads of {machine['logical_cores']} logical cores; {listed};"
-        f" {results['rounds']} rounds after {results['warm_up']} untimed; load before {results['load_before']};"
-        f" {results['date']}.",
-        "",
-        f"| row | {' | '.join(SIDES)} | labels equal at input size | logits error |",
-        "|---" + "|--:" * (len(SIDES) + 2) + "|",
-    ]
-    for row in results["rows"]:
-        agreement = row["agreement"]
-        error = f"{agreement['logits_error']:.0e}" if "logits_error" in agreement else "–"
-        cells = [timed(row["sides"].get(side), side == USUAL) for side in SIDES]
-        lines.append(
-            f"| {row['row']} | {' | '.join(cells)} | {agreement['labels_equal_at_input_size']:.3%} | {error} |"
-        )
-    counted = ["nodes", *COUNTED, "gmacs"]
-    lines += [
-        "",
-        f"| graph, transformers → segdeploy | {' | '.join(counted[:-1])} | GMACs |",
-        "|---" + "|--:" * len(counted) + "|",
-    ]
-    for row in results["rows"]:
-        usual, ours = row["graphs"]["usual"], row["graphs"]["ours"]
-        lines.append(
-            f"| {row['row']} | " + " | ".join(f"{usual[key]} → {ours[key]}" for key in counted) + " |"
-        )
-    return "\n".join(lines)
-
-
-def timed(side: dict[str, Any] | None, is_usual: bool) -> str:
-    if side is None:
-        return "–"
-    low, high = side["ratio_quartiles"]
-    ratio = "" if is_usual else f", {side['ratio']:.2f}× ({low:.2f}–{high:.2f})"
-    return f"{side['ms']:.0f} ms{ratio}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from setting import RESULTS, ROOT, replace_block, setting, write_results
+from setting import RESULTS, ROOT, setting, write_results
 
 from segdeploy.assess.evaluate.corruptions import CATEGORIES, CORRUPTIONS, SEVERITIES, corrupt
 from segdeploy.convert.export import export_onnx
@@ -88,7 +88,6 @@ def main() -> None:
     print(f"largest difference: {100 * worst:.2f} points")
     if asked.name:
         write_results(setting(THREADS) | results, RESULTS / f"corruptions.{asked.name}.json")
-        replace_block("corruptions", table(rows))
 
 
 def compare(session: Session, frames: Frames, peer: Peer, name: str) -> Rows:
@@ -109,12 +108,6 @@ def compare(session: Session, frames: Frames, peer: Peer, name: str) -> Rows:
 
 def labels_of(session: Session, frames: Frames) -> Frames:
     return np.stack([segment(session, frame).labels for frame in frames])
-
-
-def table(rows: dict[str, Rows]) -> str:
-    """Percent of the labels kept, ours / the benchmark's."""
-    head = "| corruption | " + " | ".join(f"severity {one}" for one in SEVERITIES) + " |"
-    return "\n".join([head, "|---|" + "--:|" * len(SEVERITIES), *(row_of(*row) for row in rows.items())])
 
 
 def row_of(name: str, row: Rows) -> str:

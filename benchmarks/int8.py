@@ -8,7 +8,6 @@ FP16 is scored with its rounding written out: ONNX Runtime's CPU provider comput
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import tempfile
 import time
@@ -23,7 +22,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from setting import RESULTS, replace_block, setting, write_results
+from setting import RESULTS, setting, write_results
 
 from segdeploy import scenes
 from segdeploy.assess.evaluate.evaluate import evaluate, whole_image
@@ -42,8 +41,7 @@ from segdeploy.size import Size
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--readme", action="store_true", help="only write the results' tables into README.md")
-    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--size", default=None)
     parser.add_argument("--dataset", default="camvid")
     parser.add_argument("--root", type=Path, help="default: made scenes, 48 to calibrate on and 100 to score")
@@ -55,9 +53,6 @@ def main() -> None:
     parser.add_argument("--modelopt", metavar="PYTHON", help="of an environment with nvidia-modelopt[onnx]")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
-    if asked.readme:
-        replace_block("int8", readme())
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root, dataset = asked.root, asked.dataset
@@ -209,39 +204,6 @@ def share_in_int8(path: Path, fp32: Path) -> float:
     inside = {node.name for node in graph.node if len(node.input) > 1 and set(node.input[:2]) <= pairs}
     layers = layers_of(onnx.load(fp32))
     return sum(layer.macs for layer in layers if layer.name in inside) / sum(layer.macs for layer in layers)
-
-
-MODELS = {
-    "demo-b0": "The bundled SegFormer-B0",
-    "hf-cityscapes19-surrogate": "The stand-in SegFormer-B0",
-    "mask2former-scenes": "A small Mask2Former",
-}
-DATASETS = {"cityscapes": "made scenes", "camvid": "CamVid frames"}
-
-
-def readme() -> str:
-    parts = []
-    for path in sorted(RESULTS.glob("int8.*.json"), reverse=True):
-        one = json.loads(path.read_text())
-        size = f", {one['size']}" if one["size"] else ""
-        parts.append(
-            f"{MODELS[one['checkpoint']]}{size}, {one['train_images']} {DATASETS[one['dataset']]} to calibrate on,"
-            f" {one['val_images']} others to score:"
-        )
-        parts.append(table(one))
-    return "\n\n".join([*parts, collection()])
-
-
-def collection() -> str:
-    facts = json.loads((RESULTS / "collection.cpu.json").read_text())
-    (first, second), beside = facts["rows"], facts["entropy_beside_onnxruntime"]
-    return (
-        f"Collecting for B0 at {facts['size']} takes {first['ratio']:.2f} times the plain forward passes over"
-        f" {first['images']} images ({second['ratio']:.2f} over {second['images']})\nand"
-        f" {first['collect_peak_gb']:.2f} GB at its peak ({second['collect_peak_gb']:.2f} GB over {second['images']})."
-        f" Beside onnxruntime's entropy calibrator on {beside['images']} images:\n"
-        f"{beside['times_less_memory']:.1f} times less memory, {beside['times_faster']:.1f} times as fast."
-    )
 
 
 def table(results: dict[str, Any]) -> str:

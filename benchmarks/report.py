@@ -94,10 +94,22 @@ def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iter
         drawn[row["row"]] = {side: seen["ms"] for side, seen in row["sides"].items()}
     plots[name] = bars("Median time of one image, in turn", drawn, "ms")
     yield table(("row", *sides, "labels equal"), rows)
+    packages = ("onnxruntime", "openvino", "torch", "transformers", "opencv-python-headless")
+    versions = ", ".join(f"{one} {facts['versions'][one]}" for one in packages if one in facts["versions"])
     yield (
         f"{facts['rounds']} rounds of runs in turn on the CPU; the ratio (quartiles) is to {sides[0]}, round by round."
+        f" {versions}."
     )
     yield picture(name, "median times against transformers")
+    counted = [kind for kind in facts["rows"][0]["graphs"]["usual"] if kind != "size_bytes"]
+    graphs = {f"{row['network']} {row['size']} {row['measured']}": row["graphs"] for row in facts["rows"]}
+    yield table(
+        ("graph, transformers → segdeploy", *counted),
+        [
+            [what, *(f"{both['usual'][kind]} → {both['ours'][kind]}" for kind in counted)]
+            for what, both in graphs.items()
+        ],
+    )
 
 
 def agreement(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
@@ -107,6 +119,10 @@ def agreement(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         f" (lowest frame {facts['labels_equal_lowest_frame']:.4%}); with the arg-max at the input's size"
         f" {facts['labels_equal_argmax_before_resize']:.2%}."
     )
+    if facts["against_truth"]:
+        scores = facts["against_truth"].items()
+        rows = [[side, f"{seen['pixel_accuracy']:.4f}", f"{seen['miou']:.4f}"] for side, seen in scores]
+        yield table(("labels of", "accuracy", "mIoU"), rows)
 
 
 def int8(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
@@ -121,6 +137,7 @@ def int8(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
             [
                 row["graph"],
                 str(row.get("images", "–")),
+                f"{row['int8_share']:.0%}" if "int8_share" in row else "–",
                 f"{row['miou']:.2f}",
                 "–" if drop is None else f"{drop:+.2f}",
                 "–" if pixels is None else f"{pixels:+.2f}",
@@ -129,7 +146,7 @@ def int8(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         if drop is not None:
             drawn[row["graph"]] = {"mIoU lost": drop}
     plots[name] = bars(f"mIoU that INT8 costs, {facts['checkpoint']}", drawn, "points")
-    yield table(("graph", "calibrated on", "mIoU", "lost", "pixel accuracy lost"), rows)
+    yield table(("graph", "calibrated on", "in INT8", "mIoU", "lost", "pixel accuracy lost"), rows)
     yield picture(name, "mIoU lost by each quantiser")
 
 
@@ -150,6 +167,23 @@ def collection(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         f"Beside onnxruntime's entropy calibrator on {beside['images']} images: {beside['times_less_memory']:.1f} times"
         f" less memory, {beside['times_faster']:.1f} times as fast."
     )
+
+
+def corruptions(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['checkpoint']}, {facts['size']}, {facts['frames']} frames: per cent of the labels kept under our"
+        f" corruptions / under those of the benchmark's own code; {facts['largest_difference_points']} points apart at"
+        " the most."
+    )
+    rows = [
+        [
+            kind,
+            *(f"{100 * ours:.1f} / {100 * row['benchmark'][one]:.1f}" for one, ours in row["ours"].items()),
+        ]
+        for kind, row in facts["labels_kept"].items()
+    ]
+    severities = next(iter(facts["labels_kept"].values()))["ours"]
+    yield table(("corruption", *(f"severity {one}" for one in severities)), rows)
 
 
 def bench(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
@@ -354,6 +388,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Agreement, with transformers", "agreement", agreement),
     ("INT8", "int8", int8),
     ("Calibration", "collection", collection),
+    ("Corruptions", "corruptions", corruptions),
     ("Floors and predictions", "cost", cost),
     ("Mask2Former", "mask2former", mask2former),
     ("Streams", "stream", stream),

@@ -54,15 +54,6 @@ def write_results(results: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def replace_block(name: str, text: str) -> None:
-    """What stands in benchmarks/README.md between `<!-- name -->` and `<!-- /name -->`."""
-    readme = ROOT / "benchmarks" / "README.md"
-    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = readme.read_text().partition(opening)
-    _, _, after = rest.partition(closing)
-    readme.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
-
-
 def peak_bytes() -> int:
     """Of this process; getrusage's begins at what the parent had when it forked."""
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -72,4 +72,4 @@ def test_links_exist(page):
 def test_every_folder_says_what_it_is():
     for folder in ("models", "calibration", "deepstream", "benchmarks", "docker", "tests"):
         lines = (ROOT / folder / "README.md").read_text().splitlines()
-        assert 3 <= len(lines) <= (160 if folder == "benchmarks" else 60)
+        assert 3 <= len(lines) <= 60
