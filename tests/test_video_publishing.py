@@ -107,8 +107,13 @@ def test_a_process_that_is_ended_from_outside_is_told():
         publisher.close()
 
 
-def test_the_working_folder_is_not_searched_for_modules(tmp_path, monkeypatch):
+@pytest.mark.parametrize("places", [None, "", ":/nowhere"], ids=["unset", "empty", "an empty place"])
+def test_the_working_folder_is_not_searched_for_modules(places, tmp_path, monkeypatch):
     """What lies beside somebody's clips is not run."""
+    if places is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", places)
     for name in ("json.py", "numpy.py", "av.py", "segdeploy.py"):
         (tmp_path / name).write_text("open('RAN', 'w')\nraise SystemExit(9)\n")
     monkeypatch.chdir(tmp_path)

@@ -36,11 +36,9 @@ START_S = 60.0  # for Python to load on a busy machine, which the server has no 
 PIPE_BYTES = 1 << 20  # of a picture at once, instead of 64 KiB
 BEFORE_EACH = struct.Struct("<dII")  # seconds, height, width
 LONGER = 3  # than a server has: then the process ends by itself, if nobody is left to end it
-# The working folder is not searched for modules: what lies there is the user's.
-BEGIN = (
-    "import sys; sys.path[:] = [place for place in sys.path if place];"
-    "from segdeploy.picture.video_publishing import main; sys.exit(main())"
-)
+# It looks for modules where we do. The working folder is not searched: what lies there is the user's. That is why it starts
+# isolated: an empty place in PYTHONPATH is the working folder too, and Python gives it another name.
+BEGIN = "import sys; sys.path[:] = sys.argv[1:]; from segdeploy.picture.video_publishing import main; sys.exit(main())"
 
 
 class Publisher:
@@ -49,14 +47,13 @@ class Publisher:
     def __init__(self, uri: str, fps: float, timeout_s: float) -> None:
         self._name, self._timeout_s = without_credentials(uri), timeout_s
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 # _leave() closes it
-        package = str(Path(__file__).parents[2])
+        places = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
         self._process = subprocess.Popen(  # noqa: S603 # all of it is written here
-            [sys.executable, "-c", BEGIN],
+            [sys.executable, "-I", "-c", BEGIN, *places],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
             start_new_session=True,  # Ctrl-C is ours: we end it in order
         )
         self._pipe, self._started = pipes_of(self._process)
