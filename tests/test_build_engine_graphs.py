@@ -33,6 +33,13 @@ def test_fp16_is_written_into_the_graph(version, graphs, tensorrt_here, tmp_path
     assert there.arguments_of("set_flag") == []
 
 
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.0"])
+def test_a_graph_that_is_fp16_is_built_as_it_is(version, typed, tensorrt_here, tmp_path):
+    tensorrt_here(version)
+    assert run(typed["fp16"], tmp_path, "--fp16") == 0
+    assert names(tmp_path) == ["tiny.fp16.engine"]
+
+
 def test_8_6_gets_fp16_by_a_flag(graphs, tensorrt_here, tmp_path, capsys):
     there = tensorrt_here("8.6.1")
     assert run(graphs("frames"), tmp_path, "--fp16") == 0

@@ -302,6 +302,21 @@ def test_an_id_beyond_the_cards_classes_is_refused(graphs, card, tmp_path):
         segment(session, FRAMES[0])
 
 
+def test_the_first_id_that_is_no_class_is_refused(card):
+    ends = [TensorFacts("input", "float32", (1, 3, 96, 160))], [TensorFacts("output", "int64", (1, 96, 160))]
+    theirs = read_signature({}, *ends, "x.onnx", read_card(str(card)))
+    signature = replace(theirs, labels=generated_labels(["road", "kerb", "sky"]))
+    labels = np.zeros((1, 96, 160), np.int64)
+    labels[0, 5, 7] = 2
+    assert from_output(signature, labels)[0, 5, 7] == 2
+    for id_, words in ((3, "of 0 to 3"), (-1, "of -1 to 0")):
+        labels[0, 5, 7] = id_
+        with pytest.raises(
+            GraphError, match=f"answers class ids {words}, and its card 'theirs' has 3 classes"
+        ):
+            from_output(signature, labels)
+
+
 def test_labels_of_another_size_are_refused(graphs, tmp_path):
     small = (
         Foreign(graphs("nvinfer")).constant("from", [0, 0]).constant("to", [48, 80]).constant("sides", [2, 3])

@@ -1,60 +1,51 @@
+"""How much of what may be lost a quantisation has spent: by mIoU, by pixel accuracy, or by labels without truth."""
+
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from segdeploy.convert.int8.job import ACCURACY_SHARE, Job, Request
+from segdeploy.convert.int8.job import ACCURACY_SHARE, MAX_DISAGREEMENT, MAX_DROP, Job, Request
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.confusion import Confusion
 from segdeploy.prove.judge import Verdict
 
 
-def scored(*rows):
-    confusion = Confusion(2)
-    confusion.counts[:, :2] = np.array(rows)
-    return Verdict(Agreement(1, 1000, 990, 0.0), confusion=confusion)
+def verdict(*rows, equal=1.0):
+    confusion = None
+    if rows:
+        confusion = Confusion(len(rows))
+        confusion.counts[:, :-1] = rows
+    return Verdict(Agreement(1, 10_000, round(10_000 * equal), 0.0), 0.0, confusion)
 
 
-OWN = scored((900, 0), (0, 100))
+def spent(own, other, max_drop=None):
+    judge, material = SimpleNamespace(own=own), SimpleNamespace(labels=own.confusion)
+    job = Job(None, None, Request(max_drop=max_drop), material, judge, None, None, "", print)
+    return job.spent(other)
 
 
-def job(max_drop, own=OWN, labels="cityscapes"):
-    material, judge = SimpleNamespace(labels=labels), SimpleNamespace(own=own)
-    return Job(None, None, Request(max_drop=max_drop), material, judge, None, None, "", None)
+def test_the_bounds_are_those_of_the_readme():
+    assert (MAX_DROP, MAX_DISAGREEMENT, ACCURACY_SHARE) == (0.5, 3.0, 0.6)
 
 
-@pytest.mark.parametrize(
-    ("rows", "points", "accuracy"),
-    [
-        (
-            ((900, 0), (10, 90)),
-            100 * (1 - (900 / 910 + 90 / 100) / 2),
-            1.0,
-        ),  # of the small class: mIoU suffers
-        (((890, 10), (0, 100)), 100 * (1 - (890 / 900 + 100 / 110) / 2), 1.0),
-    ],
-)
-def test_what_is_spent_of_the_miou(rows, points, accuracy):
-    verdict = scored(*rows)
-    assert job(20).drop(verdict) == pytest.approx(points)
-    assert job(20).spent(verdict) == pytest.approx(points / 20)
-    assert points / 20 > accuracy / (ACCURACY_SHARE * 20)
+def test_miou_where_it_is_nearer_to_its_limit():
+    own, other = verdict((900, 0), (0, 100)), verdict((900, 0), (2, 98))
+    lost = 100 * (1 - (900 / 902 + 98 / 100) / 2)
+    assert spent(own, other, 2.0) == pytest.approx(lost / 2.0)
+    assert spent(own, other) == pytest.approx(lost / 0.5)
 
 
-def test_pixel_accuracy_may_fall_by_six_tenths_of_that():
-    """Where many classes are small, wrong pixels of the large one cost accuracy and hardly any mIoU."""
-    own = scored((1000, 0), (50, 50))
-    even = scored((988, 12), (38, 62))  # mIoU is won, and no pixel of accuracy lost
-    assert job(1, own).drop(even) < 0
-    assert job(1, own).spent(even) == 0
-    worse = scored((976, 24), (32, 68))  # 6 of 1,100 pixels more are wrong
-    assert job(1, own).drop(worse) < 0
-    assert job(1, own).spent(worse) == pytest.approx(100 * 6 / 1100 / 0.6)
-    assert job(0.5, own).spent(worse) == pytest.approx(100 * 6 / 1100 / 0.3)
+def test_pixel_accuracy_where_that_is_nearer():
+    """A class of 9000 pixels loses 90 of them to none of the classes, and its IoU as much; two small ones gain."""
+    own = verdict((9000, 0, 0), (0, 50, 50), (0, 50, 50))
+    other = verdict((8910, 0, 0), (0, 60, 40), (0, 40, 60))
+    other.confusion.counts[0, -1] = 90
+    assert other.miou > own.miou
+    lost = 100 * (9100 - 9030) / 9200
+    assert spent(own, other, 1.0) == pytest.approx(lost / 0.6)
+    assert spent(own, other) == pytest.approx(lost / 0.3)
 
 
-def test_without_truth_it_is_the_share_of_changed_labels():
-    own, verdict = Verdict(Agreement(1, 1000, 1000, 0.0)), Verdict(Agreement(1, 1000, 985, 0.1))
-    assert job(None, own, None).limit == 3.0
-    assert job(None, own, None).spent(verdict) == pytest.approx(1.5 / 3.0)
-    assert job(None).limit == 0.5
+def test_labels_where_there_is_no_truth():
+    assert spent(verdict(), verdict(equal=0.98)) == pytest.approx(2.0 / 3.0)
+    assert spent(verdict(), verdict(equal=0.98), 1.0) == pytest.approx(2.0)

@@ -114,6 +114,26 @@ def test_an_empty_mask_sees_everything_and_nothing_is_nan():
     assert deployed(deployed.queries(tokens), level, level, masks * 1e30).isfinite().all()
 
 
+@torch.inference_mode()
+def test_a_place_outside_the_mask_counts_nothing_however_well_it_fits():
+    """Holds for scores of some hundreds; and where a mask is empty nothing is added, so nothing is rounded away."""
+    plain = nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    plain.in_proj_weight[:32] *= 16
+    deployed = LevelAttention(plain, torch.zeros(2, 16), torch.zeros(16))
+    tokens, level = torch.randn(1, 2, 16), torch.randn(1, 8, 16)
+    masks = torch.ones(1, 2, 8)
+    scores = deployed.queries(tokens) @ deployed.key(level).reshape(1, 8, 2, 8).permute(0, 2, 3, 1)
+    best = scores[0, :, 0].sum(0).argmax()
+    masks[0, 0, best], masks[0, 1] = -1, -1
+    unseen = masks[0] < 0
+    unseen[1] = False
+    expected, _ = plain(tokens, level, level, attn_mask=unseen, need_weights=False)
+    assert scores.abs().max() > 100
+    torch.testing.assert_close(
+        deployed(deployed.queries(tokens), level, level, masks), expected, rtol=0, atol=2e-6
+    )
+
+
 def test_the_mask_features_convolution_is_in_the_mask_vectors(written):
     plain = networks.build(read_checkpoint(written)).plain
     decoder, projection = (

@@ -16,7 +16,7 @@ from segdeploy import flavour
 from segdeploy.cli import build_engine
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.engine import EngineMemory, EngineOptions, Verified, flag_of
+from segdeploy.model.engine import EngineGpu, EngineMemory, EngineOptions, Verified, flag_of
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
@@ -662,8 +662,15 @@ def test_a_hardware_compatible_engine(machine):
     machine.module.device = machine.device = FakeDevice("Newer GPU", "12.0")
     with open_session(path) as session:
         assert np.array_equal(session.run(frames_of(1)), brightest(frames_of(1)))
+    machine.device = FakeDevice("Oldest GPU", "8.0")
+    open_session(path).close()
     machine.device = FakeDevice("Older GPU", "7.5")
     assert "this Older GPU is sm_75: a hardware-compatible engine runs on sm_80 and later" in refusal_of(path)
+    built_on_turing = machine.engine(
+        options=EngineOptions(hardware_compatible=True), device=EngineGpu("NVIDIA T4", "7.5")
+    )
+    machine.device = FakeDevice("Newer GPU", "12.0")
+    assert "was built on NVIDIA T4 (sm_75), and this Newer GPU is sm_120" in refusal_of(built_on_turing)
 
 
 @pytest.mark.skipif(not has_rtx(), reason="needs [rtx]")

@@ -332,7 +332,7 @@ def rounding(model: ModelProto) -> ModelProto:
     nodes = []
     for node in made.graph.node:
         nodes.append(node)
-        called = node.name
+        called = node.name or node.output[0]  # ONNX Runtime refuses two nodes of one name
         for slot, name in enumerate(node.output):
             if types.get(name) != HALF or node.op_type in MOVES:
                 continue

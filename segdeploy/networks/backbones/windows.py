@@ -17,12 +17,10 @@ def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | 
     if not shift:
         return None
 
-    def parts(windows: int) -> Tensor:  # along one axis: windows×side
-        place = torch.arange(windows * side)
-        end = windows * side
-        return ((place >= end - side).int() + (place >= end - shift).int()).reshape(windows, side)
+    def parts(windows: int) -> Tensor:  # along one axis: windows×side; only the last window has two
+        return (torch.arange(windows * side) >= windows * side - shift).int().reshape(windows, side)
 
-    part = parts(rows)[:, None, :, None] * 3 + parts(columns)[None, :, None, :]  # rows×columns×side×side
+    part = parts(rows)[:, None, :, None] * 2 + parts(columns)[None, :, None, :]  # rows×columns×side×side
     part = part.reshape(rows * columns, 1, side * side)
     return (part[:, :, :, None] != part[:, :, None, :]).float() * FORBIDDEN
 
