@@ -84,9 +84,8 @@ def open_session(
     """
     runtime = runtime_for(path, provider)
     path = Path(path)
-    if (
-        runtime.takes != ".engine" and not path.is_file()
-    ):  # an engine's record may be here, and say how it was built
+    # An engine that is missing is refused by its session: its record may be here, and say how it was built.
+    if runtime.takes != ".engine" and not path.is_file():
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
         )
