@@ -28,7 +28,7 @@ NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "mis
 MOST_LINES = 400
 # Docstrings that begin as a fragment does. The number may fall, and is to become 0.
 FRAGMENT = re.compile(r"(What|Of|Whether|How|As|Where|Which|Those)\b")
-MOST_FRAGMENTS = 96
+MOST_FRAGMENTS = 78
 
 
 def modules(package: Path) -> dict[str, ast.Module]:

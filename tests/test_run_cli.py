@@ -13,9 +13,11 @@ import clips
 import cv2
 import numpy as np
 import pytest
+from test_decoding import png
 
 from segdeploy.cli import main
 from segdeploy.errors import RequestError
+from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.video_reading import Video
 from segdeploy.run.session import open_session, segment
 from segdeploy.serve.stream.outputs import places, short_names
@@ -136,6 +138,46 @@ def test_images_become_a_clip(model, tmp_path, capsys):
     assert run(model, tmp_path, "-o", tmp_path / "folder.mp4") == 1
     assert "1 of 5 images could not be read; the first: " in capsys.readouterr().err
     assert len(clips.times_of(tmp_path / "folder.mp4")) == 4
+
+
+def test_an_absurd_image_among_good_ones(model, tmp_path, capsys):
+    """Fifty bytes that say 40000x40000: as single images, and in a clip of them."""
+    for name in ("a.png", "c.png"):
+        cv2.imwrite(str(tmp_path / name), clips.frame(3))
+    (tmp_path / "b.png").write_bytes(png(40_000, 40_000))
+    long = tmp_path / f"{'x' * 245}.png"
+    (tmp_path / "c.png").rename(long)
+    assert run(model, tmp_path, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    first, second, total = said.err.splitlines()
+    assert first.startswith(
+        f"segdeploy: {tmp_path}/b.png is 40000x40000, 1,600,000,000 pixels; at most 100,000,000 are"
+    )
+    assert second.startswith(
+        f"segdeploy: {long} has too long a name: those of its results are up to 12 letters longer"
+    )
+    assert total == "segdeploy: 2 of 3 images could not be read"
+    assert said.out.startswith(f"{tmp_path}/out/a.overlay.png: ")
+    assert run(model, tmp_path, "-o", tmp_path / "a.mp4") == 1
+    assert "1 of 3 images could not be read; the first: " in capsys.readouterr().err
+    assert len(clips.times_of(tmp_path / "a.mp4")) == 2
+
+
+def test_the_largest_image_that_is_read(model, clip, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), clips.frame(3))
+    for source in (tmp_path / "a.png", clip):
+        assert run(model, source, "-o", tmp_path / "out", "--max-pixels", 96 * 128 - 1) == 1
+        assert (
+            f"{source} is 96x128, 12,288 pixels; at most 12,287 are read, or as many"
+            in capsys.readouterr().err
+        )
+        assert run(model, source, "-o", tmp_path / "out", "--max-pixels", "2e9") == 0
+    capsys.readouterr()
+    assert run(model, clip, "--max-pixels", 0) == 1
+    assert "--max-pixels 0 is outside 1 to 1e12" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert f"default: {MOST_PIXELS:,}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_images_of_two_folders_do_not_meet(model, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while work goes on; silent anywhere else."""
+"""Show a person at a terminal how work goes on; be silent anywhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends, also where something in it hangs: exit statuses, signals, threads that are left behind."""
+"""A command comes to its end here, also where something in it hangs: exit statuses, signals, threads left behind."""
 
 from __future__ import annotations
 

@@ -49,6 +49,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
         const="-",
         help="areas per class as JSON, a line an image or frame; into FILE (.jsonl, or a pipe), or printed",
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=float,
+        metavar="N",
+        help="the largest image or frame that is read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
+    )
     video = parser.add_argument_group("videos and cameras")
     video.add_argument("--every", type=int, metavar="N", default=1, help="take every N-th frame (default: 1)")
     video.add_argument("--batch", type=int, metavar="N", help="frames at once (default: the model's)")
@@ -89,6 +95,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.errors import RequestError
+    from segdeploy.picture.decoding import MOST_PIXELS
     from segdeploy.serve.stream.outputs import is_clip
     from segdeploy.serve.stream.sources import expand, is_images
 
@@ -102,6 +109,10 @@ def execute(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, flag)
         if not 0 < value < 1e6:
             raise RequestError(f"--{flag.replace('_', '-')} {value:g} is not above 0")
+    if arguments.max_pixels is None:
+        arguments.max_pixels = MOST_PIXELS
+    if not 1 <= arguments.max_pixels < 1e12:
+        raise RequestError(f"--max-pixels {arguments.max_pixels:g} is outside 1 to 1e12")
     if not 0 <= arguments.reconnect < 1e9:
         raise RequestError(f"--reconnect {arguments.reconnect:g} is less than 0")
     if arguments.json not in (None, "-"):
@@ -152,6 +163,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
             legend=not arguments.no_legend,
             how=arguments.fit,
             kernel=arguments.resize,
+            most_pixels=int(arguments.max_pixels),
         ):
             advance()
             if done.segmentation is None:
@@ -181,7 +193,7 @@ def demand_lines_file(path: Path) -> None:
 
 
 def lines_for(arguments: argparse.Namespace) -> Lines:
-    """Of --json; standard output by another name is standard output, where nothing else is then printed."""
+    """Open --json; standard output by another name is standard output, where nothing else is then printed."""
     from segdeploy.growing import Lines
     from segdeploy.special_files import is_standard_output
 
@@ -221,7 +233,14 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
             stack.enter_context(open_session(model, **opening, shares_cores=True)) for model in models
         ]
         screen = stack.enter_context(streaming())
-        how = Opening(arguments.timeout, arguments.reconnect, size, arguments.stdin_fps, screen.say)
+        how = Opening(
+            arguments.timeout,
+            arguments.reconnect,
+            size,
+            arguments.stdin_fps,
+            int(arguments.max_pixels),
+            screen.say,
+        )
         streams = open_streams(sources, how)
         for stream in streams:
             stack.callback(stream.close)

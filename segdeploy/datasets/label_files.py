@@ -15,17 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import EvaluationError, ImageError
+from segdeploy.picture.decoding import read_image_file
 
 GREY, PALETTE = 0, 3  # PNG's colour types
 
 
 def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
     """H×W ids of uint8 or uint16, or H×W×3 RGB; `coloured` says that a palette's colours are meant, not its indices."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    decoded, data = read_image_file(path, cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} is not a label image that can be decoded; expected a PNG of 8 or 16 bits")
     bits, kind = struct.unpack("BB", data[24:26]) if data[1:4] == b"PNG" else (8, GREY)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.given import as_path
+from segdeploy.picture.decoding import MOST_PIXELS, read_image_file
 from segdeploy.size import Size
 
 Frame = NDArray[np.uint8]  # H×W×3 RGB
@@ -32,7 +33,7 @@ KERNELS = ("linear", "pillow")
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the frame lies in the input: `content` rows and columns at `top`, `left`; the rest is padding."""
+    """The frame's place in the input: `content` rows and columns at `top`, `left`; the rest is padding."""
 
     frame: Size
     content: Size
@@ -56,14 +57,10 @@ def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
     return found
 
 
-def read_frame(path: str | PathLike[str]) -> Frame:
+def read_frame(path: str | PathLike[str], most_pixels: int = MOST_PIXELS) -> Frame:
     """8-bit RGB, upright: grey, alpha, 16-bit, CMYK and EXIF rotation are resolved while decoding."""
     path = as_path(path, "path")
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    decoded, _ = read_image_file(path, cv2.IMREAD_COLOR, most_pixels)
     if decoded is None:
         raise ImageError(
             f"{path} is not an image that can be decoded; expected one of {', '.join(IMAGE_SUFFIXES)}"

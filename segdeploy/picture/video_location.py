@@ -1,4 +1,4 @@
-"""What may be said of where a stream comes from or goes: all of it but what opens doors.
+"""Addresses of streams and servers are told without what opens doors.
 
 A password may hold what ends it elsewhere: quotes, spaces, `/`, `?`, `#`, `@`. An address that does not come out with a
 host and a port is therefore taken to have such a password. In doubt more is left out, never less.
@@ -61,7 +61,7 @@ def _without_users(text: str, alone: bool) -> str:
 
 
 def _address_in(text: str, scheme: re.Match[str]) -> str:
-    """What follows the scheme: to the quote that stands before it too, or to a space."""
+    """The text behind the scheme: to the quote that stands before it too, or to a space."""
     rest, before = text[scheme.end() :], text[: scheme.start()][-1:]
     if before and before in "'\"" and (closing := re.search(before + _ENDS, rest)):
         return rest[: closing.start()]
@@ -69,7 +69,7 @@ def _address_in(text: str, scheme: re.Match[str]) -> str:
 
 
 def _user_in(address: str, rest: str) -> int:
-    """How many characters to leave out, so that the host comes next."""
+    """Count the characters to leave out, so that the host comes next."""
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     _, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host):  # its port is a password, which goes on behind what seemed to end it
@@ -100,7 +100,7 @@ def _value_at(name: re.Match[str], alone: bool) -> re.Pattern[str]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value of this name opens doors: `password`, `user-pw`, `apiKey`, but not `key-int-max` nor `author`."""
+    """A value of this name opens doors: `password`, `user-pw`, `apiKey`, but not `key-int-max` nor `author`."""
     parts = [part.lower() for part in _PARTS.findall(unquote(unquote(name)))]
     together = "".join(parts)
     if not parts or together.endswith("useragent"):

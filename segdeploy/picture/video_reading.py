@@ -12,7 +12,8 @@ from typing import Any
 import av
 import numpy as np
 
-from segdeploy.errors import RequestError, VideoError
+from segdeploy.errors import ImageError, RequestError, VideoError
+from segdeploy.picture.decoding import MOST_PIXELS, demand_few_pixels
 from segdeploy.picture.image import Frame
 from segdeploy.picture.video_location import without_credentials
 
@@ -37,6 +38,7 @@ class Video:
         container: str | None = None,
         options: dict[str, str] | None = None,
         timeout_s: float | None = None,
+        most_pixels: int = MOST_PIXELS,
     ) -> None:
         self.name = name or (str(place) if isinstance(place, Path) else without_credentials(place))
         self._timeout_s = timeout_s
@@ -57,7 +59,9 @@ class Video:
             self._container.close()
             raise VideoError(f"{self.name} has no video track, only {' and '.join(kinds) or 'an empty file'}")
         self._track = self._container.streams.video[0]
+        self._demand_room(most_pixels)
         self._track.codec_context.thread_count = DECODER_THREADS
+        self._track.codec_context.options = {"max_pixels": str(most_pixels)}  # where it grows later, too
         rate = self._track.average_rate or self._track.guessed_rate
         self.fps = float(rate) if rate and 1 <= rate <= 1000 else USUAL_FPS
         self.frames = self._track.frames  # as the container says; 0 where it does not
@@ -100,8 +104,15 @@ class Video:
             except av.FFmpegError as error:
                 raise VideoError(f"{self.name} cannot be decoded: {self._why(error)}") from error
 
+    def _demand_room(self, most_pixels: int) -> None:
+        try:
+            demand_few_pixels(self.name, (self._track.height, self._track.width), most_pixels)
+        except ImageError as error:
+            self._container.close()
+            raise VideoError(str(error)) from error
+
     def finished(self) -> bool:
-        """Whether it ended by its own will, so that connecting again would only begin it anew."""
+        """It ended by its own will, so that connecting again would only begin it anew."""
         return False
 
     def _why(self, error: Exception) -> str:

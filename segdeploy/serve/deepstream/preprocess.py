@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import DeepStreamError
 from segdeploy.model.signature import Signature, describe
+from segdeploy.picture.decoding import read_image_file
 from segdeploy.picture.image import Frame, normalise
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.size import Size
@@ -106,7 +107,7 @@ def mean_image(config: NvinferConfig, size: Size) -> NDArray[np.float32] | None:
     path = config.file("mean-file")
     if path is None:
         return None
-    decoded = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    decoded = read_image_file(path, cv2.IMREAD_COLOR)[0] if path.is_file() else None
     if decoded is None or decoded.shape[:2] != (size.height, size.width) or path.suffix.lower() != ".ppm":
         raise DeepStreamError(
             f"mean-file {path.name} is not a PPM image of the network's {size}: nvinfer would not start"

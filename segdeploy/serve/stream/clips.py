@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segdeploy.errors import ImageError, VideoError
+from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.image import read_frame
 from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.serve.stream.pipes import PipeReader
@@ -44,16 +45,16 @@ class Slides:
     path = None
     fps = IMAGES_PER_S
 
-    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], most_pixels: int = MOST_PIXELS) -> None:
         self.name, self.frames = name, len(paths)
-        self._paths = paths
+        self._paths, self._most_pixels = paths, most_pixels
 
     def read(self) -> Iterator[TimedFrame]:
         """All that can be read; the others are named at the end."""
         bad: list[str] = []
         for index, path in enumerate(self._paths):
             try:
-                yield TimedFrame(read_frame(path), (index - len(bad)) / self.fps)
+                yield TimedFrame(read_frame(path, self._most_pixels), (index - len(bad)) / self.fps)
             except ImageError as error:
                 bad.append(str(error))
         if bad:

@@ -1,4 +1,4 @@
-"""How much a model flickers: the share of pixels that change class while the image does not.
+"""A model flickers by the share of pixels that change class while the image does not.
 
 A pixel stands still from one segmented frame to the next where each of its colours, averaged over 5×5 pixels, changes
 by at most 4 of 255 levels. Averaging 25 pixels divides a camera's noise by five, so a noise of 6 levels, which is a bad

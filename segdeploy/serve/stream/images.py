@@ -10,9 +10,12 @@ from pathlib import Path
 
 from segdeploy.errors import ImageError
 from segdeploy.files import make_folder
+from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.image import WRITTEN, Frame, find_images, read_frame
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.session import Session, segment_batch
+
+LONGEST_NAME = 255  # bytes, of every file system that is usual
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,47 @@ def segment_files(
     legend: bool = True,
     how: str = "stretch",
     kernel: str | None = None,
+    most_pixels: int = MOST_PIXELS,
 ) -> Iterator[Done]:
     """Each image of `sources` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
 
     <name> is without its suffix, unless a folder has images that differ only in it, and below the folder that all
     sources share.
     """
-    root = Path(os.path.commonpath([(path if path.is_dir() else path.parent).absolute() for path in sources]))
     make_folder(output)
-    batch: list[tuple[Path, Frame]] = []
-    paths = [path for source in sources for path in find_images(source, but=WRITTEN)]
-    alike = Counter(path.with_suffix("") for path in paths)
-    for path in paths:
+    batch: list[tuple[Path, Path, Frame]] = []
+    stems = stems_for(sources, output)
+    for number, (path, stem) in enumerate(stems, start=1):
         try:
-            batch.append((path, read_frame(path)))
+            demand_short(path, stem)
+            batch.append((path, stem, read_frame(path, most_pixels)))
         except ImageError as error:
             yield Done(path, None, error=error)
-        if batch and (len(batch) == session.batches[1] or path == paths[-1]):
-            frames = [frame for _, frame in batch]
-            results = segment_batch(session, frames, how, kernel)
-            for (done, frame), result in zip(batch, results, strict=True):
-                name = done.name if alike[done.with_suffix("")] > 1 else done.stem
-                stem = output / done.absolute().relative_to(root).with_name(name)
-                yield Done(done, result, write_results(result, frame, stem, alpha, legend))
+        if batch and (len(batch) == session.batches[1] or number == len(stems)):
+            results = segment_batch(session, [frame for _, _, frame in batch], how, kernel)
+            for (done, place, frame), result in zip(batch, results, strict=True):
+                yield Done(done, result, write_results(result, frame, place, alpha, legend))
             batch = []
+
+
+def stems_for(sources: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Each image with what the names of its results begin with."""
+    root = Path(os.path.commonpath([(path if path.is_dir() else path.parent).absolute() for path in sources]))
+    paths = [path for source in sources for path in find_images(source, but=WRITTEN)]
+    alike = Counter(path.with_suffix("") for path in paths)
+    names = [path.name if alike[path.with_suffix("")] > 1 else path.stem for path in paths]
+    return [
+        (path, output / path.absolute().relative_to(root).with_name(name))
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def demand_short(path: Path, stem: Path) -> None:
+    longest = max(len(ending) for ending in WRITTEN)
+    if len(os.fsencode(stem.name)) + longest > LONGEST_NAME:
+        raise ImageError(
+            f"{path} has too long a name: those of its results are up to {longest} letters longer; rename it"
+        )
 
 
 def write_results(

@@ -1,4 +1,4 @@
-"""What OUTPUT may be for one source or several, refused before any work where it cannot be."""
+"""OUTPUT is a place for one source or several, and is refused before any work where it can be none."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def demand_other(place: Path, streams: Sequence[Stream]) -> None:
 
 
 def short_names(names: Sequence[Path | str]) -> list[str]:
-    """What files can be called after: the last word of a path or an address; the second of the same is `-2`."""
+    """Names for files: the last word of a path or an address; the second of the same is `-2`."""
     found: list[str] = []
     for name in names:
         word = taken = short_name(name)

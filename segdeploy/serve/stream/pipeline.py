@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What became of one source."""
+    """The count of what became of one source."""
 
     name: str
     frames: int = 0

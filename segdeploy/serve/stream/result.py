@@ -1,4 +1,4 @@
-"""What the sinks and the page are given of each frame."""
+"""One segmented frame, as the sinks and the page are given it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where segmented frames go: a clip, an RTSP server, a JSON line each."""
+"""Segmented frames go into a clip, to an RTSP server, or into a JSON line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SOURCE may be: files, folders, globs, cameras, addresses, pipelines (gst:), standard input."""
+"""A SOURCE is opened here: a file, folder, glob, camera, address, pipeline (gst:) or standard input."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from segdeploy.errors import RequestError
+from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.image import IMAGE_SUFFIXES, WRITTEN, find_images
 from segdeploy.picture.video_location import as_typed, is_remote, without_credentials
 from segdeploy.picture.video_reading import TimedFrame, Video
@@ -39,7 +40,7 @@ class Stream(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """Where it is a video file."""
+        """The file, of a video file."""
 
     def read(self) -> Iterator[TimedFrame]: ...
 
@@ -54,6 +55,7 @@ class Opening:
     patience_s: float = 120.0  # for what was lost
     stdin_size: Size | None = None
     stdin_fps: float = 25.0
+    most_pixels: int = MOST_PIXELS  # of an image or a frame
     say: Callable[[str], None] = lambda text: None
 
 
@@ -135,7 +137,7 @@ def open_streams(sources: Sequence[Source], opening: Opening) -> list[Stream]:
     opened: list[Stream] = []
     try:
         if images and all(path.is_file() for path in images):
-            return [Slides(images[0].stem, images)]
+            return [Slides(images[0].stem, images, opening.most_pixels)]
         opened.extend(open_stream(source, opening) for source in sources)
     except BaseException:
         for stream in opened:
@@ -161,7 +163,7 @@ def open_stream(source: Source, opening: Opening) -> Stream:
 
 def open_path(path: Path, opening: Opening) -> Stream:
     if path.is_dir():
-        return Slides(str(path), find_images(path, but=WRITTEN))
+        return Slides(str(path), find_images(path, but=WRITTEN), opening.most_pixels)
     if path.is_char_device():
         device = partial(Video, str(path), container="v4l2", timeout_s=opening.timeout_s)
         return open_live(str(path), lambda stopped: device(), opening)
@@ -171,7 +173,7 @@ def open_path(path: Path, opening: Opening) -> Stream:
             if path.exists()
             else f"there is no file or folder {path}"
         )
-    return Clip(Video(path), path)
+    return Clip(Video(path, most_pixels=opening.most_pixels), path)
 
 
 def open_live(name: str, connect: Callable[[threading.Event], Video], opening: Opening) -> Live:
@@ -181,12 +183,15 @@ def open_live(name: str, connect: Callable[[threading.Event], Video], opening: O
 def open_remote(uri: str, opening: Opening) -> Stream:
     """Behind HTTP there may be a file, which has an end and waits, or a camera."""
     options = {"rtsp_transport": "tcp"} if uri.startswith(RTSP) else {}
-    video = Video(uri, options=options, timeout_s=opening.timeout_s)
+    open_video = partial(
+        Video, uri, options=options, timeout_s=opening.timeout_s, most_pixels=opening.most_pixels
+    )
+    video = open_video()
     if video.duration_s is not None and not uri.startswith(RTSP):
         return Clip(video)
     first = [video]
 
     def connect(stopped: threading.Event) -> Video:
-        return first.pop() if first else Video(uri, options=options, timeout_s=opening.timeout_s)
+        return first.pop() if first else open_video()
 
     return open_live(uri, connect, opening)

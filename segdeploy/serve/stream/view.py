@@ -248,7 +248,7 @@ def why_not(error: OSError | UnicodeError, port: int, address: str) -> str:
 
 
 def packed(sources: list[str], latest: Latest | None, names: tuple[str, ...]) -> bytes:
-    """What is to be told as JSON, then the frame and the class ids of each model; before each part its length."""
+    """Pack the facts as JSON, then the frame and the class ids of each model; before each part its length."""
     facts: dict[str, Any] = {"sources": sources, "serial": latest.serial if latest else 0}
     parts: list[bytes] = []
     if latest:

@@ -1,0 +1,136 @@
+"""Image files that say they are larger than memory, and how large each kind says it is."""
+
+import io
+import os
+import random
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdeploy.datasets.label_files import read_label_file
+from segdeploy.errors import ImageError
+from segdeploy.picture.decoding import MOST_PIXELS, read_image_file, sides_in_header
+from segdeploy.picture.image import IMAGE_SUFFIXES, read_frame
+
+KINDS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {}),
+    ".jpeg": (
+        "JPEG",
+        {"progressive": True, "exif": b"Exif\0\0" + b"\xff" * 99, "comment": b"\xff\xc0\xff\xda"},
+    ),
+    ".bmp": ("BMP", {}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {"big_tiff": True, "compression": "tiff_lzw"}),
+    ".webp": ("WEBP", {}),
+    ".lossless.webp": ("WEBP", {"lossless": True}),
+    ".alpha.webp": ("WEBP", {"mode": "RGBA"}),
+    ".ppm": ("PPM", {}),
+}
+
+
+def picture(ending, height=37, width=53):
+    name, how = KINDS[ending]
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    made, image = io.BytesIO(), Image.fromarray(pixels).convert(how.get("mode", "RGB"))
+    image.save(made, name, **{key: value for key, value in how.items() if key != "mode"})
+    return made.getvalue()
+
+
+def png(height, width, rows=b""):
+    """A PNG of `rows`, which need not be as many as its header says."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_every_kind_that_is_read_is_tried():
+    assert {f".{ending.rpartition('.')[2]}" for ending in KINDS} == set(IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_header_says_what_opencv_decodes(ending):
+    for height, width in ((37, 53), (1, 900), (300, 1)):
+        data = picture(ending, height, width)
+        assert (
+            sides_in_header(data)
+            == (height, width)
+            == cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape[:2]
+        )
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_damaged_file_is_named_whatever_it_says(tmp_path, ending):
+    data, dice = picture(ending), random.Random(3)
+    path = tmp_path / f"a{ending}"
+    for turn in range(300):
+        damaged = bytearray(data[: dice.randrange(len(data))] if turn % 2 else data)
+        for _ in range(dice.randrange(4)):
+            if damaged:
+                damaged[dice.randrange(min(len(damaged), 64))] = dice.randrange(256)
+        path.write_bytes(damaged)
+        for read in (read_frame, read_label_file):
+            try:
+                assert read(path).size
+            except Exception as error:  # noqa: BLE001
+                assert type(error).__module__ == "segdeploy.errors"
+                assert str(path) in str(error)
+
+
+def test_fifty_bytes_that_say_40000x40000(tmp_path):
+    (tmp_path / "b.png").write_bytes(png(40_000, 40_000))
+    for read in (read_frame, read_label_file):
+        with pytest.raises(ImageError) as caught:
+            read(tmp_path / "b.png")
+        assert str(caught.value) == (
+            f"{tmp_path}/b.png is 40000x40000, 1,600,000,000 pixels; at most 100,000,000 are read, or as many as"
+            " --max-pixels of `run` says"
+        )
+
+
+def test_a_limit_is_what_was_asked_for(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(40, 50, b"".join(b"\0" + bytes(50) for _ in range(40))))
+    assert read_frame(tmp_path / "a.png", 2000).shape == (40, 50, 3)
+    with pytest.raises(ImageError, match="is 40x50, 2,000 pixels; at most 1,999 are read"):
+        read_frame(tmp_path / "a.png", 1999)
+    assert MOST_PIXELS == 100_000_000
+
+
+def test_what_opencv_itself_refuses_is_named(tmp_path):
+    """Beyond its own limit it raises, where it gives nothing for other files."""
+    (tmp_path / "b.png").write_bytes(png(40_000, 40_000))
+    with pytest.raises(ImageError, match=r"b\.png cannot be decoded: .*CV_IO_MAX_IMAGE_PIXELS"):
+        read_frame(tmp_path / "b.png", 10**12)
+
+
+def test_an_image_that_takes_more_memory_than_there_is(tmp_path, monkeypatch):
+    def short(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(cv2, "imdecode", short)
+    (tmp_path / "a.png").write_bytes(picture(".png"))
+    with pytest.raises(ImageError, match=r"a\.png cannot be decoded: no memory"):
+        read_frame(tmp_path / "a.png")
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png cannot be read: it is no file"):
+        read_frame(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"gone\.png cannot be read: No such file"):
+        read_frame(tmp_path / "gone.png")
+    for content in (b"", b"text", b"GIF89a" + bytes(99)):
+        (tmp_path / "x.png").write_bytes(content)
+        assert read_image_file(tmp_path / "x.png", 1)[0] is None
