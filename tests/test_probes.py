@@ -65,8 +65,15 @@ def test_an_image_is_made_smaller_by_means_of_squares(size, tmp_path):
     assert small.shape == (rows, columns, 3)
 
 
-@pytest.mark.parametrize("times", [0, 1, 3, 1 << 40])
-def test_a_frame_that_does_not_just_cover_the_size_takes_no_memory(times):
-    with pytest.raises(ValueError, match="does not just cover 96x160"):
-        enlarged(np.zeros((48, 80, 3), np.uint8), times, Size(96, 160))
-    assert enlarged(np.zeros((48, 80, 3), np.uint8), 2, Size(96, 160)).shape == (96, 160, 3)
+@pytest.mark.parametrize(
+    ("height", "width", "times"), [(48, 80, 0), (48, 80, 1), (48, 80, 1 << 40), (97, 160, 1), (96, 161, 1), (47, 81, 2)]
+)  # fmt: skip
+def test_a_frame_that_does_not_just_cover_the_size_takes_no_memory(height, width, times):
+    with pytest.raises(
+        ValueError, match=f"a frame of {height * times}x{width * times} does not just cover 96x160"
+    ):
+        enlarged(np.zeros((height, width, 3), np.uint8), times, Size(96, 160))
+
+
+def test_a_frame_that_just_covers_the_size_is_cut_to_it():
+    assert enlarged(np.ones((33, 54, 3), np.uint8), 3, Size(97, 160)).shape == (97, 160, 3)
