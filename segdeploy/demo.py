@@ -109,7 +109,7 @@ def run_demo(
 
 
 def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callable[[str], None]) -> Quantised:
-    """As `segdeploy quantize --recipe demo-scenes` does it."""
+    """Quantise as `segdeploy quantize --recipe demo-scenes` does."""
     recipe = read_recipe("demo-scenes")
     seed = recipe.seed or 0
     with made_scenes(count, seed, size) as dataset:
@@ -123,7 +123,7 @@ def to_int8(graph: Path, size: Size, count: int, output: Path, progress: Callabl
 def to_deepstream(
     graph: Path, checkpoint: Path, street: Path, output: Path, progress: Callable[[str], None]
 ) -> tuple[Path, Path, Replay]:
-    """As `segdeploy deepstream config` and `deepstream replay --reference` do it, PyTorch on a few frames only."""
+    """Render and replay as `deepstream config` and `deepstream replay --reference` do, PyTorch on a few frames only."""
     progress("rendering its DeepStream configuration")
     render(RenderRequest(graph), output / "deepstream")
     configuration, replayed = output / "deepstream" / "nvinfer_config.txt", output / "replay.mp4"

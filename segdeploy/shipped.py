@@ -1,4 +1,4 @@
-"""Where the shipped data folders (models, calibration, benchmarks, …) are: in the wheel or beside the package."""
+"""Finds the shipped data folders (models, calibration, benchmarks, …): in the wheel or beside the package."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def as_json(done: Deployed) -> dict[str, Any]:
-    """As `inspect --json` says it, and what is of this build alone."""
+    """Say it as `inspect --json` does, and add what is of this build alone."""
     return {
         "file": str(done.built.path),
         "graphs": [str(graph) for graph in done.graphs],

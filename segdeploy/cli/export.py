@@ -49,7 +49,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def options() -> list[Option]:
-    """Those of all families, each name once."""
+    """List the options of all families, each name once."""
     return list({option.name: option for family in FAMILIES for option in family.options}.values())
 
 

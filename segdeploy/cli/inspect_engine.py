@@ -1,4 +1,4 @@
-"""What `inspect` says of an engine: from its record alone, so on any machine."""
+"""Tells of an engine what its record says, and needs nothing else, so `inspect` works on any machine."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Of the list of files with their sizes in bytes, and of what their values mean; not of every pixel."""
+        """Digest the list of files with their sizes in bytes, and what their values mean; not every pixel."""
         paths = [path for pair in self.pairs for path in (pair.image, pair.truth)]
         try:
             files = [(self.named(path), path.stat().st_size) for path in paths]
@@ -82,7 +82,7 @@ class Dataset:
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def asked_for(self) -> dict[str, Any]:
-        """What to ask for to open it again, in the keys of a recipe."""
+        """Say how to ask for it again, in the keys of a recipe."""
         if self.mapping is None:
             return {"dataset": self.name, "split": self.split}
         return {

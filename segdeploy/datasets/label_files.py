@@ -52,7 +52,7 @@ def png_size(path: Path) -> tuple[int, int] | None:
 
 
 def palette_indices(pixels: NDArray[Any], data: bytes, path: Path) -> NDArray[np.uint8]:
-    """Which entry of the file's palette each pixel is, found by its colour."""
+    """Find each pixel's entry in the file's palette by its colour."""
     keys, first, which, times = np.unique(
         pack(palette_of(data)), return_index=True, return_inverse=True, return_counts=True
     )

@@ -192,7 +192,7 @@ def facts_of_files(card: ModelCard) -> tuple[object, ...]:
 def card_from_config(
     source: str, family: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None
 ) -> ModelCard:
-    """What config.json and preprocessor_config.json say, in a card named after `source`."""
+    """Make a card of what config.json and preprocessor_config.json say, named after `source`."""
     facts = preprocessor or {}
     name = name_for(bare_name(source))
     names = [str(config["id2label"][key]).strip() for key in sorted(config["id2label"], key=int)]

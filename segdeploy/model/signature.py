@@ -1,4 +1,4 @@
-"""What a graph eats and answers, so that nothing after export needs to know which network is inside.
+"""Says what a graph eats and answers, so that nothing after export needs to know which network is inside.
 
 It is written into the ONNX metadata by `export` and read back from there by every session; graphs from elsewhere
 are recognised by their inputs and outputs, and described by a card.
@@ -74,12 +74,12 @@ class Signature:
 
     @property
     def channels_last(self) -> bool:
-        """Whether the input is N×H×W×3."""
+        """True where the input is N×H×W×3."""
         return self.input.shape[3] == 3 and self.input.shape[1] != 3
 
     @property
     def logits_last(self) -> bool:
-        """Whether the output is N×h×w×C."""
+        """True where the output is N×h×w×C."""
         shape = self.output.shape
         return self.interface == "logits" and shape[3] == self.classes and shape[1] != self.classes
 
@@ -135,7 +135,7 @@ def read_signature(
 
 
 def agrees(card: ModelCard, signature: Signature) -> bool:
-    """Whether the card says what the graph carries; in our own graphs the three stds are folded into the weights."""
+    """Tell if the card says what the graph carries; in our own graphs the three stds are folded into the weights."""
     if (card.labels.names, card.resize) != (signature.labels.names, signature.resize):
         return False
     if signature.foreign:

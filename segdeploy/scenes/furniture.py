@@ -1,4 +1,4 @@
-"""What stands on the sidewalks: lamps, traffic lights, signs, bins and trees."""
+"""Draws what stands on the sidewalks: lamps, traffic lights, signs, bins and trees."""
 
 from __future__ import annotations
 

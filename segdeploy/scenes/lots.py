@@ -1,4 +1,4 @@
-"""What stands beside the sidewalks: buildings, walls, fences, parks, and the trees of all of them."""
+"""Draws what stands beside the sidewalks: buildings, walls, fences, parks, and the trees of all of them."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def draw_motorcycle(canvas: Canvas, thing: Thing) -> None:
 
 
 def heading(thing: Thing) -> tuple[float, float]:
-    """What one metre ahead of a two-wheeler is across the image: signed, and as a width."""
+    """Project one metre ahead of a two-wheeler onto the image's width: signed, and as a width."""
     wide = 0.55 + 0.45 * thing.style[7]
     return (wide if thing.style[6] > 0.5 else -wide), wide
 

@@ -44,5 +44,5 @@ def shrunk(shape: Shape, share: float) -> Shape:
 
 
 def inner_side(x: float, half: float) -> float:
-    """Where the side that faces the camera's path is, of a thing at `x` that is two halves wide."""
+    """Give the x of the side that faces the camera's path, of a thing at `x` that is two halves wide."""
     return x - half if x > 0 else x + half

@@ -1,4 +1,4 @@
-"""What is where along one endless street, made in chunks as the camera comes to them."""
+"""Places things along one endless street, made in chunks as the camera comes to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the camera sees of a street at one moment, back to front: sky, ground, lots, things; then grain and light."""
+"""Draws what the camera sees of a street at one moment, back to front: sky, ground, lots, things; then grain, light."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def draw_ground(canvas: Canvas, street: Street) -> None:
 
 
 def draw_marks(canvas: Canvas, street: Street, near: float) -> None:
-    """What lies on the asphalt at places of its own: mended patches, dashes between lanes, crosswalks."""
+    """Draw what lies on the asphalt at places of its own: mended patches, dashes between lanes, crosswalks."""
     start = math.floor(near / 40) * 40 + 2
     for x, along_street in zip(PATCHES_X, street.skyline[:5] * 30, strict=True):
         for z in (start + along_street, start + along_street + 40):

@@ -1,1 +1,1 @@
-"""How good a model is against labels."""
+"""Scores a model against labels."""

@@ -1,4 +1,4 @@
-"""How a frame goes through a graph when it is scored: whole, through windows, at several scales, mirrored, spoilt."""
+"""Takes a frame through a graph to be scored: whole, through windows, at several scales, mirrored, spoilt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation is shown as: tables for a terminal, JSON for scripts, and pictures.
+"""Shows an evaluation: tables for a terminal, JSON for scripts, and pictures.
 
 Pictures are drawn with OpenCV, which is there anyway; a plotting library would be the largest thing to install.
 """
@@ -31,7 +31,7 @@ Results = Mapping[str, Evaluation]  # by model, the one that others are compared
 
 
 def deltas(results: Results) -> dict[str, Delta]:
-    """Of each further model to the first."""
+    """Compare each further model with the first."""
     (_, first), *others = results.items()
     return {name: delta((first.scores, first.sums), (other.scores, other.sums)) for name, other in others}
 

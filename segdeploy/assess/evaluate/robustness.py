@@ -1,4 +1,4 @@
-"""What is done so far of a robustness table: eighty evaluations, of which a stopped run keeps those that were finished.
+"""Keeps what a stopped run had finished of a robustness table, which takes eighty evaluations.
 
 The one under way is kept image by image as any evaluation is (`Unfinished`), in a file of its own.
 """
@@ -27,7 +27,7 @@ class Spoilt:
         self.scores = self._read()
 
     def score(self, name: str, severity: int, evaluate: Callable[[Unfinished], float]) -> float:
-        """What was scored before, or else now by `evaluate`."""
+        """Return the score of before, or score now with `evaluate`."""
         what = f"{name} {severity}"
         if what not in self.scores:
             under_way = Unfinished(self._image_by_image(what), {**self.key, "spoilt": what})

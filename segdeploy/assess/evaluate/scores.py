@@ -51,7 +51,7 @@ class Scores:
 
     @cached_property
     def frequency(self) -> NDArray[np.float64]:
-        """Of each class in the counted pixels."""
+        """Give the share that each class has of the counted pixels."""
         return share(self._there, self._there.sum())
 
     @cached_property
@@ -68,7 +68,7 @@ class Scores:
 
     @cached_property
     def category_iou(self) -> dict[str, float]:
-        """Of Cityscapes' seven categories, where the classes are Cityscapes'; otherwise of none."""
+        """Score Cityscapes' seven categories where the classes are Cityscapes'; otherwise give none."""
         if self.labels.names != read_labels("cityscapes").names:
             return {}
         ious = {}
@@ -98,7 +98,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ImageSums:
-    """What of each image's confusion matrix an IoU needs: three sums per class, images × classes each."""
+    """Keeps of each image's confusion matrix what an IoU needs: three sums per class, images × classes each."""
 
     hits: NDArray[np.int64]
     there: NDArray[np.int64]
@@ -115,7 +115,7 @@ class ImageSums:
 
     @property
     def mious(self) -> NDArray[np.float64]:
-        """Of each image by itself, to rank images; NaN where no pixel is counted."""
+        """Score each image by itself, to rank images; NaN where no pixel is counted."""
         per_class = iou_of(self.hits, self.there, self.predicted)
         return np.array([mean(row) for row in per_class])
 

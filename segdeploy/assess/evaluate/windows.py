@@ -118,13 +118,13 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # CÃ
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one axis; the last is moved back inside."""
+    """Give the beginnings of windows along one axis; the last is moved back inside."""
     last = max(length - window, 0)
     return [min(step * stride, last) for step in range(-(-last // stride) + 1)]
 
 
 def visits(first: Sequence[int], reach: int, length: int) -> NDArray[np.float32]:
-    """How many windows of `reach` pixels see each of `length` pixels along one axis."""
+    """Count the windows of `reach` pixels that see each of `length` pixels along one axis."""
     counts = np.zeros(length, np.float32)
     for start in first:
         counts[start : start + reach] += 1

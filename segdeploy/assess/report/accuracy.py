@@ -1,4 +1,4 @@
-"""What each step cost: the ledger of every artefact, scores with their classes, and frames to look at."""
+"""Shows what each step cost: the ledger of every artefact, scores with their classes, and frames to look at."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def svg(title: str, height: float, parts: Sequence[str]) -> str:
 
 
 def standing_alone(chart: str) -> str:
-    """As a file of its own, which brings its colours and a background along."""
+    """Make a file of its own of a chart: it brings its colours and a background along."""
     paper = (
         f"<style>{STYLE}.paper {{ fill: #ffffff; }}"
         "@media (prefers-color-scheme: dark) { .paper { fill: #15181b; } }</style>"
@@ -281,7 +281,7 @@ def named_dots(dots: Sequence[tuple[str, float, float, str]], index: int) -> lis
 
 
 def key(names: Sequence[str], series: Sequence[int] | None = None) -> str:
-    """Which colour is which series (by default in turn); nothing where there is one of them in turn."""
+    """Draw the key from colours to series (by default in turn); nothing where there is one of them in turn."""
     if len(names) < 2 and series is None:
         return ""
     parts, x = [], 4.0

@@ -1,4 +1,4 @@
-"""What of segdeploy's own files lies in a folder: records, evaluations with their pictures, measurements, graphs."""
+"""Finds segdeploy's own files in a folder: records, evaluations with their pictures, measurements, graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast: batch curves and comparisons of `segdeploy bench`, and where a frame's time goes."""
+"""Shows speeds: batch curves and comparisons of `segdeploy bench`, and where a frame's time goes."""
 
 from __future__ import annotations
 

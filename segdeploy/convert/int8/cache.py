@@ -193,7 +193,7 @@ def scale_of(digits: str) -> float:
 
 
 def hex_of(scale: float) -> str:
-    """As TensorRT prints it, without leading zeros; a ValueError completes the sentence “the scale is …”."""
+    """Print a scale as TensorRT does, without leading zeros; a ValueError completes the sentence “the scale is …”."""
     try:
         bits: int = struct.unpack("!I", struct.pack("!f", scale))[0]
     except OverflowError:

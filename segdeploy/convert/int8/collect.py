@@ -38,7 +38,7 @@ SCHEMA = 1  # of the state
 
 @dataclass(frozen=True)
 class Key:
-    """What a calibration depends on: three digests, of the graph, of what is done to a frame, and of the images."""
+    """Names what a calibration depends on by three digests: the graph's, the preprocessing's and the images'."""
 
     graph: str
     preprocessing: str

@@ -1,4 +1,4 @@
-"""How often each |x| was seen in one tensor, in constant memory and in one pass, whatever the order of the images.
+"""Counts how often each |x| was seen in one tensor, in constant memory and one pass, whatever the images' order.
 
 Bins are a power of two wide. When a larger value comes, neighbours are merged and the range doubles, so that the
 counts are exactly those that a first pass over all images, made to find the range, would have led to.
@@ -52,7 +52,7 @@ class Histogram:
         self.counts, self.exponent = merged, exponent
 
     def share_above(self, threshold: float) -> float:
-        """Of all values, those whose |x| is above `threshold`, as near as the fine bins tell."""
+        """Give the share of the values whose |x| is above `threshold`, as near as the fine bins tell."""
         first = int(np.ceil(threshold / (2.0**self.exponent / FINE)))
         return float(self.counts[min(first, FINE) :].sum() / max(self.seen, 1))
 

@@ -1,4 +1,4 @@
-"""What a quantisation was asked for, what it is judged on, and the scales that it found."""
+"""Holds what a quantisation was asked for, what it is judged on, and the scales that it found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACCURACY_SHARE = 0.6  # points of pixel accuracy that may be lost for each of mI
 
 @dataclass(frozen=True)
 class Request:
-    """What `quantize` was asked for; the images are a folder or a labelled data set."""
+    """A request to `quantize`; its images are a folder or a labelled data set."""
 
     images: Path | None = None
     dataset: Dataset | None = None
@@ -78,7 +78,7 @@ class Job:
 
     @property
     def method(self) -> str:
-        """How the scales were found: by a method of ours, or in somebody's cache."""
+        """Name the way in which the scales were found: a method of ours, or somebody's cache."""
         return self.request.scales.name if self.request.scales else self.request.method
 
     @property
@@ -91,7 +91,7 @@ class Job:
         return drop_of(self.judge.own, verdict)
 
     def spent(self, verdict: Verdict) -> float:
-        """Of what may be lost, the share that is: of mIoU or of pixel accuracy, whichever is nearer to its limit."""
+        """Give the share of what may be lost that is lost: in mIoU or pixel accuracy, whichever is nearer to its limit."""
         spent = self.drop(verdict) / max(self.limit, 1e-9)
         if verdict.confusion is None or self.judge.own.confusion is None:
             return spent
@@ -116,7 +116,7 @@ class Calibrated:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """Those that can be INT8: a tensor that was always zero has no scale, and its layers stay as they are."""
+        """List the layers that can be INT8: a tensor that was always zero has no scale, so its layers stay as they are."""
         return [layer for layer in self.every if self.scales[layer.root] > 0]
 
     @property
@@ -135,17 +135,17 @@ class Calibrated:
         return tuple(group for group in self.widened if group in used)
 
     def graph(self, keep: Collection[str]) -> ModelProto:
-        """As it is written."""
+        """Make the graph as it is written."""
         model = quantised(self.model, self.scales, names_in(self.layers, keep))
         return model if self.ranges is None else rest_in_fp16(model, self.keep_fp32, self.ranges)
 
     def as_computed(self, keep: Collection[str]) -> ModelProto:
-        """As a GPU computes it: the CPU runs most FP16 nodes in FP32, so the rounding is spelled out."""
+        """Make the graph as a GPU computes it: the CPU runs most FP16 nodes in FP32, so the rounding is spelled out."""
         model = self.graph(keep)
         return model if self.ranges is None else rounding(model)
 
     def share(self, keep: Collection[str]) -> float:
-        """Of the multiplications with weights, those that are in INT8."""
+        """Give the share of the multiplications with weights that is in INT8."""
         inside = sum(macs for group, macs in self.macs.items() if group not in keep)
         return inside / sum(layer.macs for layer in self.every)
 

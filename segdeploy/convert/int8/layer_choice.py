@@ -1,4 +1,4 @@
-"""What INT8 may cover: searched for within what may be lost, or replayed from a recipe."""
+"""Chooses the layers that INT8 covers: searched for within what may be lost, or replayed from a recipe."""
 
 from __future__ import annotations
 

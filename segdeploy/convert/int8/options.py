@@ -1,4 +1,4 @@
-"""What a user may say about an INT8 graph: on which images it is based and how its scales are found.
+"""Holds what a user may say about an INT8 graph: on which images it is based and how its scales are found.
 
 Nothing heavy is imported, so that the command line can make its choices of this module.
 """

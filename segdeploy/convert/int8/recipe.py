@@ -1,4 +1,4 @@
-"""What was decided for one model, small enough to read and to be replayed: the method, and what stays out of INT8."""
+"""Keeps what was decided for one model, to read and to replay: the method, and what stays out of INT8."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segdeploy.size import Size
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is None is not said, and is as the request has it."""
+    """A recipe; what is None in it is not said, and is as the request has it."""
 
     method: str | None = None
     percentile: float | None = None

@@ -77,7 +77,7 @@ def read_scale_file(path: Path) -> CalibrationCache:
 
 
 def key_in(path: Path) -> dict[str, str] | None:
-    """Of what a scales.json was collected; a calibration cache does not say, nor what was converted from one."""
+    """Read from what a scales.json was collected; a calibration cache does not say, nor what was converted from one."""
     if not is_ours(path):
         return None
     key = json.loads(path.read_bytes()).get("key")
@@ -93,7 +93,7 @@ def described(scales: CalibrationCache) -> str:
 def differences(
     first: CalibrationCache, second: CalibrationCache
 ) -> tuple[CacheComparison, list[Difference]]:
-    """How the two compare, and of their common tensors those that differ, the largest difference first."""
+    """Compare the two, and list those of their common tensors that differ, the largest difference first."""
     compared = compare_caches(first, second)
     found = [
         Difference(name, first.scales[name], second.scales[name], share)

@@ -127,7 +127,7 @@ def read_scales(job: Job, path: Path) -> Calibrated:
 
 
 def demand_same(path: Path, key: Key) -> dict[str, str] | None:
-    """What the file says that it was collected of, which is this graph and this preprocessing if it says so."""
+    """Return the file's key; refuse one that was collected from another graph or another preprocessing."""
     theirs = key_in(path)
     if theirs is None:
         return None

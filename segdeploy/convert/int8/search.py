@@ -1,4 +1,4 @@
-"""Which groups of layers stay out of INT8: as few multiplications as the allowed damage lets.
+"""Searches for the groups of layers that stay out of INT8: as few multiplications as the allowed damage lets.
 
 Each group is quantised alone and its damage measured; groups are then taken out from the most damage per multiplication
 on (or from the most damage on, where that order cannot do), the number of them found by bisection on the whole damage,

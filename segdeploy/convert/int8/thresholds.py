@@ -88,7 +88,7 @@ def demand_histograms(counts: NDArray[np.float64], largest: NDArray[np.float64])
 
 
 def entropy_bins(row: NDArray[np.float64]) -> int:
-    """How many bins to keep; TensorRT's threshold is half a bin above them, even where all are kept."""
+    """Count the bins to keep; TensorRT's threshold is half a bin above them, even where all are kept."""
     histogram = row.copy()
     # The zeros that ReLU, GELU and padding make would outweigh all else, though every threshold keeps them exact.
     histogram[0] = histogram[1]

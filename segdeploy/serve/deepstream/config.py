@@ -80,7 +80,7 @@ class NvinferConfig:
         return self.path.parent / value if value else None
 
     def line(self, key: str) -> int:
-        """Where `key` stands; where it does not, the line of [property]."""
+        """Give the line of `key`; where it is missing, the line of [property]."""
         entry = self.document.find("property", key)
         if entry:
             return entry.line
@@ -94,7 +94,7 @@ class NvinferConfig:
 
     @property
     def engine_name(self) -> str | None:
-        """What nvinfer calls the engine that it builds, beside the .onnx."""
+        """Give the name of the engine that nvinfer builds beside the .onnx."""
         onnx = self.get("onnx-file")
         if not onnx:
             return None

@@ -1,4 +1,4 @@
-"""What a check of a configuration says, and what it looks at."""
+"""Describes what a check of a configuration says, and what it looks at."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Case:
 
 
 def is_outside(named: str) -> bool:
-    """Whether `named`, taken relative to its folder, leads out of it; links are not followed."""
+    """Tell if `named`, taken relative to its folder, leads out of it; links are not followed."""
     return Path(named).is_absolute() or Path(os.path.normpath(named)).parts[:1] == ("..",)
 
 

@@ -45,7 +45,7 @@ class Key:
     instead: str = ""  # what took its place; such a key is not read from .yml
 
     def refusal(self, value: Value) -> str | None:
-        """What is expected instead of `value`, where nvinfer refuses it or makes nonsense of it."""
+        """Say what is expected instead of `value`, where nvinfer refuses it or makes nonsense of it."""
         if self.choices and value not in self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         if self.length and isinstance(value, tuple) and not self.length[0] <= len(value) <= self.length[1]:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration before a device sees it: each finding with its line and its remedy."""
+"""Finds what is wrong with a configuration before a device sees it: each finding with its line and its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nvinfer would make of the values, without looking into the graph: files, precision, engine, scaling, parser."""
+"""Checks what nvinfer makes of the values, the graph aside: files, precision, engine, scaling, parser."""
 
 from __future__ import annotations
 

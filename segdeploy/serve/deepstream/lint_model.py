@@ -1,4 +1,4 @@
-"""Whether a configuration computes what its graph was proven with: normalisation, size, classes, types, parser."""
+"""Checks that a configuration computes what its graph was proven with: normalisation, size, classes, types, parser."""
 
 from __future__ import annotations
 

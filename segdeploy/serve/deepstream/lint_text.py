@@ -1,4 +1,4 @@
-"""Whether nvinfer reads what is written: groups, keys, types, ranges, versions."""
+"""Checks that nvinfer reads what is written: groups, keys, types, ranges, versions."""
 
 from __future__ import annotations
 

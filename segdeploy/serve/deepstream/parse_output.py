@@ -30,7 +30,7 @@ Parse = Callable[[NDArray[Any]], Parsed]
 
 @contextmanager
 def parser_of(config: NvinferConfig, signature: Signature) -> Iterator[Parse | None]:
-    """What turns one frame's output into its class map; None where nothing behind nvinfer can see one."""
+    """Choose what turns one frame's output into its class map; None where nothing behind nvinfer can see one."""
     kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
     if kind == 100:
         yield as_tensor(signature) if config.get("output-tensor-meta") else None
@@ -67,7 +67,7 @@ def library_of(config: NvinferConfig, scratch: Path) -> Path:
 
 
 def as_tensor(signature: Signature) -> Parse:
-    """What has to be done by whoever reads the tensor behind network-type 100."""
+    """Parse as whoever reads the tensor behind network-type 100 has to."""
     size = signature.size
     whole = Geometry(size, size, 0, 0)
 
@@ -127,7 +127,7 @@ def own_parser(config: NvinferConfig, signature: Signature) -> Parse:
 
 
 def places(dims: tuple[int | None, ...], size: Size, by_pixel: bool) -> NDArray[np.int64]:
-    """Where nvinfer looks for class 0 of each pixel of the input, with the output's own strides."""
+    """Index class 0 of each pixel of the input as nvinfer does, with the output's own strides."""
     rows, columns = np.mgrid[: size.height, : size.width]
     if by_pixel:
         return np.asarray((rows * (dims[1] or 0) + columns) * (dims[2] or 0), np.int64)

@@ -1,4 +1,4 @@
-"""What is asked of a rendered folder, checked against the graph, with every default taken."""
+"""Checks what is asked of a rendered folder against the graph, and takes every default."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path 
 
 
 def beside(model: Path) -> Path:
-    """Of x.onnx, x.int8.onnx and x.int8.fp16.onnx alike what `quantize` has left for one of them."""
+    """Find what `quantize` has left beside any of x.onnx, x.int8.onnx and x.int8.fp16.onnx."""
     stem = model.stem.removesuffix(".fp16").removesuffix(".int8")
     places = [model.with_name(f"{stem}.int8{rest}.calib") for rest in ("", ".fp16")]
     return next((place for place in places if place.is_file()), places[0])

@@ -1,4 +1,4 @@
-"""What the published network answers in PyTorch, to hold a replay against."""
+"""Answers frames with the published network in PyTorch, to hold a replay against."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ NO_CLASS = 255
 
 @dataclass
 class Replay:
-    """What was seen over a clip."""
+    """The counts of a replay over a clip."""
 
     frames: int = 0
     inferred: int = 0

@@ -1,4 +1,4 @@
-"""What is asked of a rendered folder. Nothing heavy is imported: the command line makes its choices of this module."""
+"""Holds what is asked of a rendered folder. Nothing heavy is imported: the command line makes its choices of it."""
 
 from __future__ import annotations
 
