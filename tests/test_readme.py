@@ -71,7 +71,9 @@ def test_links_exist(page):
 
 def test_the_map_has_every_folder_of_the_package():
     folders = {path.parent.name for path in (ROOT / "segdeploy").glob("*/__init__.py")}
-    assert set(re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)) == folders
+    assert (
+        set(re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)) == folders
+    )
 
 
 def test_every_folder_says_what_it_is():

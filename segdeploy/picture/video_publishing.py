@@ -36,8 +36,8 @@ START_S = 60.0  # for Python to load on a busy machine, which the server has no 
 PIPE_BYTES = 1 << 20  # of a picture at once, instead of 64 KiB
 BEFORE_EACH = struct.Struct("<dII")  # seconds, height, width
 LONGER = 3  # than a server has: then the process ends by itself, if nobody is left to end it
-# It looks for modules where we do. The working folder is not searched: what lies there is the user's. That is why it starts
-# isolated: an empty place in PYTHONPATH is the working folder too, and Python gives it another name.
+# It looks for modules where we do. The working folder is not searched: what lies there is the user's. It starts
+# isolated because an empty place in PYTHONPATH is the working folder too, under another name.
 BEGIN = "import sys; sys.path[:] = sys.argv[1:]; from segdeploy.picture.video_publishing import main; sys.exit(main())"
 
 

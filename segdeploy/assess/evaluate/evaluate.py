@@ -203,7 +203,7 @@ class Unfinished:
 
 
 def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
-    """Name one evaluation. When the label files were written counts too: one of the same size may hold other classes."""
+    """Name one evaluation. The label files' times count too: one of the same size may hold other classes."""
     times = [pair.truth.stat().st_mtime_ns for pair in dataset.pairs]
     return {
         "model": model,

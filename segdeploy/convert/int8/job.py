@@ -91,7 +91,7 @@ class Job:
         return drop_of(self.judge.own, verdict)
 
     def spent(self, verdict: Verdict) -> float:
-        """Give the share of what may be lost that is lost: in mIoU or pixel accuracy, whichever is nearer to its limit."""
+        """Give the share of the allowed loss that is lost: in mIoU or pixel accuracy, what is nearer to its limit."""
         spent = self.drop(verdict) / max(self.limit, 1e-9)
         if verdict.confusion is None or self.judge.own.confusion is None:
             return spent
@@ -116,7 +116,7 @@ class Calibrated:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """List the layers that can be INT8: a tensor that was always zero has no scale, so its layers stay as they are."""
+        """List the layers that can be INT8: a tensor that was always zero has no scale, so its layers cannot."""
         return [layer for layer in self.every if self.scales[layer.root] > 0]
 
     @property

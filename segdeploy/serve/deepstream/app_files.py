@@ -119,7 +119,7 @@ def readme(plan: Plan) -> str:
 
 
 def reported(plan: Plan) -> list[str]:
-    """Warn of what DeepStream's own TensorRT is reported to compute wrongly in such a graph: nvinfer compares nothing."""
+    """Warn of what DeepStream's TensorRT is reported to compute wrongly in such a graph: nvinfer compares nothing."""
     request, graph = plan.request, plan.graph
     warnings = []
     for version in plan.release.tensorrts:
