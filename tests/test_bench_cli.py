@@ -67,8 +67,9 @@ def test_a_model_at_several_batches(graphs, tmp_path, capsys):
     assert results["machine"]["threads"] == 1
     assert results["machine"]["cpu"]
     assert results["plan"] == {
-        "trtexec": 11,
+        "trtexec": "11",
         "modes": {"transfers": False, "cuda_graph": True, "spin": True, "streams": 1},
+        "unstable_percent": 2.5,
         "warm_up_ms": 1.0,
         "duration_s": 0.01,
         "iterations": 10,
@@ -119,6 +120,7 @@ def test_a_device_shows_its_parts(instead, capsys):
         (["--no-cuda-graph"], (False, False)),
         (["--transfers", "include"], (True, True)),
         (["--trtexec-compat", "10"], (True, False)),
+        (["--trtexec-compat", "10.16"], (True, False)),
         (["--trtexec-compat", "10", "--cuda-graph", "--transfers", "exclude"], (False, True)),
     ],
 )
@@ -243,7 +245,7 @@ def test_a_model_without_a_record_works_and_says_so(graphs, tmp_path, capsys):
         (["--batch", "0"], "a batch of 0 was asked for; it is 1 to 1024"),
         (["--streams", "0"], "0 streams were asked for; expected 1 or more"),
         (["--streams", "2", "--compare", "x.onnx"], "--streams 2 is for measuring one model by itself; leave it out"),
-        (["--trtexec-compat", "9"], "there are defaults of trtexec 10 and 11, not of 9"),
+        (["--trtexec-compat", "8.5"], "the defaults of trtexec 8.6 to 11 are known, not of 8.5;"),
         (["--export-times", "t.json", "--batch", "1,2"], "--export-times holds the queries of one model at one batch"),
         (["--end-to-end", "x", "--batch", "1"], "--end-to-end takes frames as the model does, so leave --batch out"),
         (["--size", "64x96"], "--size is for checkpoints in PyTorch, and "),

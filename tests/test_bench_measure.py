@@ -75,7 +75,7 @@ def test_an_error_in_a_stream_is_not_swallowed():
 
 def test_a_session_that_times_itself_is_asked_for_its_parts():
     session = DeviceSession()
-    plan = make_plan(10, warm_up_ms=70, duration_s=0.7)
+    plan = make_plan("10", warm_up_ms=70, duration_s=0.7)
     found = measure(session, 4, plan)
     assert session.asked_modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
     assert session.open_lanes == 0
@@ -90,20 +90,39 @@ def test_a_session_that_times_itself_is_asked_for_its_parts():
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("version", "percent"),
+    [
+        ("8.6", 1.0), ("8.6.1", 1.0), ("9.3", 1.0), ("10", 1.0), ("10.0.1", 1.0), ("10.13", 1.0), ("10.13.0.35", 1.0),
+        ("10.13.2", 2.5), ("10.14", 2.5), ("10.16", 2.5), ("11", 2.5), ("11.1.0", 2.5), ("11.4", 2.5),
+    ],
+)  # fmt: skip
+def test_compute_is_unstable_from_where_that_trtexec_says(version, percent):
+    """As kUNSTABLE_PERF_REPORTING_THRESHOLD is in the tags of TensorRT's sampleReporting.cpp."""
+    assert make_plan(version).unstable_percent == percent
+    assert make_plan(version).modes.cuda_graph == version.startswith("11")
+
+
 def test_defaults_are_those_of_trtexec():
-    assert make_plan(11).modes == Modes(transfers=False, cuda_graph=True, spin=True, streams=1)
-    assert make_plan(10).modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
-    for version in (10, 11):
+    assert make_plan("11").modes == Modes(transfers=False, cuda_graph=True, spin=True, streams=1)
+    assert make_plan("10").modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
+    for version in ("10", "11"):
         plan = make_plan(version)
         assert (plan.warm_up_ms, plan.duration_s, plan.iterations) == (200, 3, 10)
-    said = make_plan(11, transfers=True, cuda_graph=False, streams=2)
+    said = make_plan("11", transfers=True, cuda_graph=False, streams=2)
     assert said.modes == Modes(transfers=True, cuda_graph=False, spin=True, streams=2)
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"trtexec": 9}, "there are defaults of trtexec 10 and 11, not of 9"),
+        *(
+            (
+                {"trtexec": version},
+                f"the defaults of trtexec 8.6 to 11 are known, not of {version}; expected a version like 10.9",
+            )
+            for version in ("8.5", "8", "12", "12.0", "", "ten", "10.", "10..2", "-11", "²")
+        ),
         ({"duration_s": 0.0}, "the duration is 0 s; expected more than 0, as in 3"),
         ({"duration_s": -1.0}, "the duration is -1 s; expected more than 0, as in 3"),
         ({"duration_s": float("inf")}, "the duration is inf; expected a number"),

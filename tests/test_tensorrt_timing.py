@@ -94,7 +94,7 @@ def test_a_run_that_breaks_off_leaves_the_session_whole(machine):  # noqa: F811
 
 def test_a_measurement_of_an_engine(machine):  # noqa: F811
     with TensorrtSession(machine.engine(profile=(1, 2, 4))) as session:
-        found = measure(session, 2, make_plan(10, warm_up_ms=5, duration_s=0.05))
+        found = measure(session, 2, make_plan("10", warm_up_ms=5, duration_s=0.05))
         assert found.timings.latency.median == 3
         assert found.has_device
         with pytest.raises(RequestError, match="a batch of 8 is outside the profile"):

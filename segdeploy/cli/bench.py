@@ -44,10 +44,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trtexec-compat",
-        metavar="N",
-        type=int,
-        default=11,
-        help="whose defaults: 11 (default: no transfers, CUDA graph, spin) or 10 (transfers, no graph, blocking)",
+        metavar="VERSION",
+        default="11",
+        help="whose defaults: 11 (default: no transfers, CUDA graph, spin) or 8.6 to 10.16 (transfers, no graph,"
+        " blocking; calls 1 %% of variation unstable up to 10.13.0, 2.5 %% from 10.13.2 on)",
     )
     parser.add_argument(
         "--cuda-graph",

@@ -111,7 +111,14 @@ def measure(
         ran=ran,
         memory=memory,
         power=meter.power(timings.qps * batch) if meter else None,
-        warnings=tuple(warnings_of(timings, enqueues=ran["clock"] == "device", streams=plan.modes.streams)),
+        warnings=tuple(
+            warnings_of(
+                timings,
+                enqueues=ran["clock"] == "device",
+                streams=plan.modes.streams,
+                unstable_percent=plan.unstable_percent,
+            )
+        ),
         stopped=stopped,
         queries=tuple(queries),
     )

@@ -1,8 +1,10 @@
-"""The modes of a measurement, with trtexec's defaults of the major version that it is to be laid beside."""
+"""The modes of a measurement, with the defaults of the trtexec that it is to be laid beside."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from segdeploy.errors import RequestError
 from segdeploy.run.timing import Modes
@@ -12,19 +14,31 @@ WARM_UP_MS = 200.0
 DURATION_S = 3.0
 ITERATIONS = 10
 
-# `trtexec 10` stands for 8.6 to 10.16, `trtexec 11` for 11.0 and later.
-TRTEXEC = {
-    10: Modes(transfers=True, cuda_graph=False, spin=False),
-    11: Modes(transfers=False, cuda_graph=True, spin=True),
-}
+
+class Defaults(NamedTuple):
+    """A trtexec's defaults, and from where on it calls compute times unstable."""
+
+    since: tuple[int, ...]  # this version of TensorRT, until the next row
+    modes: Modes
+    unstable_percent: float  # coefficient of variation of compute
+
+
+# sampleReporting.cpp has 1.0 in the tags v8.6.1 to v10.13.0 and 2.5 from v10.13.2 on.
+TRTEXEC = (
+    Defaults((8, 6), Modes(transfers=True, cuda_graph=False, spin=False), 1.0),
+    Defaults((10, 13, 2), Modes(transfers=True, cuda_graph=False, spin=False), 2.5),
+    Defaults((11,), Modes(transfers=False, cuda_graph=True, spin=True), 2.5),
+)
+OLDEST, NEWEST = TRTEXEC[0], TRTEXEC[-1]
 
 
 @dataclass(frozen=True)
 class Plan:
     """The measurement that was asked for."""
 
-    trtexec: int = 11
-    modes: Modes = TRTEXEC[11]
+    trtexec: str = "11"
+    modes: Modes = NEWEST.modes
+    unstable_percent: float = NEWEST.unstable_percent
     warm_up_ms: float = WARM_UP_MS
     duration_s: float = DURATION_S
     iterations: int = ITERATIONS
@@ -44,7 +58,7 @@ class Plan:
 
 
 def make_plan(
-    trtexec: int = 11,
+    trtexec: str = "11",
     *,
     transfers: bool | None = None,
     cuda_graph: bool | None = None,
@@ -52,15 +66,24 @@ def make_plan(
     warm_up_ms: float = WARM_UP_MS,
     duration_s: float = DURATION_S,
 ) -> Plan:
-    """trtexec's defaults, less what is said otherwise; None says nothing."""
-    if trtexec not in TRTEXEC:
-        known = " and ".join(map(str, TRTEXEC))
-        raise RequestError(f"there are defaults of trtexec {known}, not of {trtexec}")
-    usual = TRTEXEC[trtexec]
+    """Take the defaults of that version of trtexec, less what is said otherwise; None says nothing."""
+    usual = defaults_of(trtexec)
     modes = Modes(
-        transfers=usual.transfers if transfers is None else transfers,
-        cuda_graph=usual.cuda_graph if cuda_graph is None else cuda_graph,
-        spin=usual.spin,
+        transfers=usual.modes.transfers if transfers is None else transfers,
+        cuda_graph=usual.modes.cuda_graph if cuda_graph is None else cuda_graph,
+        spin=usual.modes.spin,
         streams=streams,
     )
-    return Plan(trtexec, modes, warm_up_ms, duration_s)
+    return Plan(trtexec, modes, usual.unstable_percent, warm_up_ms, duration_s)
+
+
+def defaults_of(trtexec: str) -> Defaults:
+    """Look up a version as TensorRT writes it, as far as it is said: 10 alone is taken as the first of its kind."""
+    version = (
+        tuple(map(int, trtexec.split("."))) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}", trtexec) else ()
+    )
+    if not OLDEST.since <= version < (NEWEST.since[0] + 1,):
+        raise RequestError(
+            f"the defaults of trtexec 8.6 to 11 are known, not of {trtexec}; expected a version like 10.9"
+        )
+    return next(row for row in reversed(TRTEXEC) if row.since <= version)
