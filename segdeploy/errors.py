@@ -17,15 +17,21 @@
     ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
 
-A message says what was found, what was expected and what to do, in one or two plain sentences.
+A message says what was found, what was expected and what to do, in one or two plain sentences. It may quote names
+that somebody else has chosen, so it is safe to print and of a length that can be read, wherever it ends up.
 Only `segdeploy.cli` catches, prints and exits.
 """
 
 from __future__ import annotations
 
+from segdeploy.printable import in_brief, printable
+
 
 class SegdeployError(Exception):
-    """Root of the errors above. Anything else that escapes is a bug and keeps its traceback."""
+    """Root of the errors above. Anything else that escapes is a bug."""
+
+    def __str__(self) -> str:
+        return in_brief(printable(super().__str__()))
 
 
 class RequestError(SegdeployError):

@@ -5,9 +5,9 @@ from bench_fakes import DeviceSession, HostSession
 
 from segdeploy.assess.bench import compare as module
 from segdeploy.assess.bench.compare import (
-    as_markdown,
     compare,
     demand_alike,
+    markdown_lines,
     queries_per_turn,
     summarise_rounds,
     told_apart,
@@ -140,7 +140,7 @@ def test_markdown():
     models = [opened(HostSession(), "a.onnx"), opened(HostSession(), "b.onnx")]
     rows = summarise_rounds([(20.0, 10.0)] * 10, ["a.onnx", "b.onnx"], models, [1, 2])
     comparison = module.Comparison(4, 10, rows, {}, (), False)
-    assert as_markdown(comparison).splitlines() == [
+    assert markdown_lines(comparison) == [
         "| batch 4, 10 rounds in turn | runtime | median ms | images/s | times as fast (quartiles) |",
         "|---|---|--:|--:|--:|",
         "| a.onnx | a fake | 20.00 | 200.0 | 1 |",

@@ -10,9 +10,7 @@ import argparse
 import io
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
-from types import TracebackType
 
 from segdeploy.cli import (
     bench,
@@ -31,6 +29,8 @@ from segdeploy.cli import (
     verify,
 )
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, said_of_output
+from segdeploy.cli.faults import keep_tracebacks, print_fault
+from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
 from segdeploy.errors import SegdeployError
 from segdeploy.version import __version__
 
@@ -56,7 +56,7 @@ VERBS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="segdeploy",
         description="From a segmentation checkpoint to a proven engine and a running camera stream.",
     )
@@ -69,34 +69,35 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit statuses: 0, 1 for what is refused, 2 for a wrong command line, 70 for a fault of ours."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name need not be text
-    sys.excepthook = show_fault
+    if argv is None:  # the process is this command's
+        keep_tracebacks()
+    words = sys.argv[1:] if argv is None else argv
     before = threading.enumerate()
-    return flushed(leave_what_hangs(run_verb(parser().parse_args(argv)), before))
+    return flushed(leave_what_hangs(run_verb(words), before))
 
 
-def run_verb(arguments: argparse.Namespace) -> int:
-    module, _ = VERBS[arguments.verb]
+def run_verb(words: Sequence[str]) -> int:
     try:
+        known = parser()
+        demand_no_empty_word(known, words)
+        arguments = known.parse_args(words)
+        module, _ = VERBS[arguments.verb]
         status: int = module.execute(arguments)
         return status
     except SegdeployError as error:
-        print(f"segdeploy: {error}", file=sys.stderr)
+        print_message(error)
         return 1
     except KeyboardInterrupt:
-        print("segdeploy: stopped", file=sys.stderr)
+        print_message("stopped")
         return STOPPED
     except BrokenPipeError:  # the reader of our output has gone (| head)
         drop_output()
         return 0
     except OSError as error:
         return said_of_output(error)
-
-
-def show_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback of a bug, in which FFmpeg's errors tell addresses with their passwords."""
-    from segdeploy.picture.video_location import without_credentials
-
-    sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
+    except Exception as error:  # noqa: BLE001 # whatever it is, it is a fault of ours
+        return print_fault(error)

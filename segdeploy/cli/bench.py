@@ -15,6 +15,7 @@ from segdeploy.cli.arguments import (
     parse_size,
 )
 from segdeploy.cli.endings import STOPPED
+from segdeploy.cli.printing import print_json, print_lines, print_message
 
 if TYPE_CHECKING:
     from segdeploy.assess.bench.measure import Measurement
@@ -104,7 +105,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.assess.bench.jetson import open_board
     from segdeploy.assess.bench.models import on_gpu
     from segdeploy.assess.bench.nvml import open_gpu
-    from segdeploy.assess.bench.results import results_of, setting, spelled, write_results
+    from segdeploy.assess.bench.results import results_of, setting, write_results
 
     plan, opening, batches = demand(arguments)
     models = [arguments.model, *(arguments.compare or [])]
@@ -130,11 +131,11 @@ def execute(arguments: argparse.Namespace) -> int:
         for model in bench.models:
             model.session.close()
     if arguments.json == "-":
-        print(spelled(results), end="")
+        print_json(results)
     elif arguments.json:
         write_results(results, Path(arguments.json))
     if bench.stopped:
-        print("segdeploy: stopped; what was measured so far is above", file=sys.stderr)
+        print_message("stopped; what was measured so far is above")
     return STOPPED if bench.stopped else 0
 
 
@@ -249,7 +250,7 @@ class Bench:
             self.say(line)
 
     def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:
-        from segdeploy.assess.bench.compare import as_markdown, compare, demand_alike
+        from segdeploy.assess.bench.compare import compare, demand_alike, markdown_lines
         from segdeploy.assess.bench.measure import demand_batches, usual_batches
         from segdeploy.assess.bench.table import how_it_ran
 
@@ -264,7 +265,7 @@ class Bench:
             for batch in batches:
                 self.announce(f"batch {batch}: {self.plan.duration_s * len(models):g} s")
                 comparisons.append(compare(self.models, batch, self.plan, allow_unlike=allow_unlike))
-                self.say(as_markdown(comparisons[-1]) + "\n")
+                self.say(*markdown_lines(comparisons[-1]), "")
                 if comparisons[-1].stopped:
                     self.stopped = True
                     break
@@ -306,11 +307,11 @@ class Bench:
     def announce(self, step: str) -> None:
         """A line, not a spinner: that would take turns with what is measured."""
         if sys.stderr.isatty():
-            print(step, file=sys.stderr)
+            print_message(step)
 
-    def say(self, text: str) -> None:
+    def say(self, *lines: str) -> None:
         if not self.quiet:
-            print(text)
+            print_lines(*lines)
 
     def show(self, table: Any) -> None:
         from segdeploy.cli.console import show_tables

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from contextlib import nullcontext
@@ -9,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.quantize import calibration_options, describe_calibration
 from segdeploy.cli.words import layers_in_words, verified_in_words
 from segdeploy.convert.engine.request import FORMS, LEVELS
@@ -87,7 +87,7 @@ def execute(arguments: argparse.Namespace) -> int:
         request = DeployRequest(engine, arguments.runtime, quantisation, calibrator)
         done = deploy(arguments.model, request, output=arguments.output, command=command, progress=progress)
     if arguments.json:
-        print(json.dumps(as_json(done), indent=1))
+        print_json(as_json(done))
     else:
         show(done)
     return 0
@@ -107,16 +107,18 @@ def show(done: Deployed) -> None:
     record = done.built.record
     engine = record.engine_facts
     for graph in done.graphs:
-        print(f"{graph}: made on the way")
+        print_lines(f"{graph}: made on the way")
     size, seconds = engine.memory.engine_bytes / 1e6, engine.build_seconds
-    print(f"{done.built.path}: {record.precision}, {size:.1f} MB, built in {seconds:.1f} s")
-    print(f"layers: {layers_in_words(engine.layers)}")
+    print_lines(f"{done.built.path}: {record.precision}, {size:.1f} MB, built in {seconds:.1f} s")
+    print_lines(f"layers: {layers_in_words(engine.layers)}")
     if engine.dla:
-        print(f"DLA: {engine.dla.on_dla} of {engine.dla.layers} layers; the others fall back to the GPU")
-    print(f"verified: {verified_in_words(engine.verified)}")
+        print_lines(
+            f"DLA: {engine.dla.on_dla} of {engine.dla.layers} layers; the others fall back to the GPU"
+        )
+    print_lines(f"verified: {verified_in_words(engine.verified)}")
     if record.verdict:
-        print(record.verdict)
+        print_lines(record.verdict)
     for note in done.built.advice:
-        print(f"note: {note}")
+        print_lines(f"note: {note}")
     if engine.verified.proof is None:
-        print(f"next, on the target: segdeploy verify {shlex.quote(str(done.built.path))}")
+        print_lines(f"next, on the target: segdeploy verify {shlex.quote(str(done.built.path))}")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from segdeploy.cli.printing import print_json, print_lines
 
 SHOWN = 20  # differences
 
@@ -72,12 +73,12 @@ def show(arguments: argparse.Namespace) -> int:
             "dead": scales.dead,
             "scales": scales.scales,
         }
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print_json(facts)
         return 0
-    print(f"{path}: {described(scales)}, {len(scales.scales)} tensors, {len(scales.dead)} of them dead")
+    print_lines(f"{path}: {described(scales)}, {len(scales.scales)} tensors, {len(scales.dead)} of them dead")
     width = max(map(len, scales.scales), default=0)
     for name, scale in scales.scales.items():
-        print(
+        print_lines(
             f"{name:{width}}  "
             + (f"{scale:.6g}  ±{127 * scale:.6g}" if scale else "0  dead: never anything but zero")
         )
@@ -112,21 +113,21 @@ def compare(arguments: argparse.Namespace) -> int:
             "differences": [one._asdict() for one in found],
             "same": same,
         }
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print_json(facts)
         return 0 if same else 1
-    print(f"A  {arguments.first}: {described(first)}, {len(first.scales)} tensors")
-    print(f"B  {arguments.second}: {described(second)}, {len(second.scales)} tensors")
+    print_lines(f"A  {arguments.first}: {described(first)}, {len(first.scales)} tensors")
+    print_lines(f"B  {arguments.second}: {described(second)}, {len(second.scales)} tensors")
     for letter, names in (("A", compared.only_first), ("B", compared.only_second)):
         if names:
-            print(f"only in {letter}: {', '.join(names[:SHOWN])}" + more(len(names)))
-    print(
+            print_lines(f"only in {letter}: {', '.join(names[:SHOWN])}" + more(len(names)))
+    print_lines(
         f"{len(compared.differences)} tensors in both, {len(beyond)} differ by more than {arguments.within:g} %"
     )
     width = max((len(one.tensor) for one in beyond[:SHOWN]), default=0)
     for one in beyond[:SHOWN]:
-        print(f"{one.tensor:{width}}  {one.first:.6g}  {one.second:.6g}  {100 * one.share:.3g} %")
+        print_lines(f"{one.tensor:{width}}  {one.first:.6g}  {one.second:.6g}  {100 * one.share:.3g} %")
     if len(beyond) > SHOWN:
-        print(more(len(beyond)).strip())
+        print_lines(more(len(beyond)).strip())
     return 0 if same else 1
 
 
@@ -138,5 +139,5 @@ def convert(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.scale_files import convert
 
     words = convert(arguments.file, arguments.tensorrt, arguments.output)
-    print(f"{arguments.output}: {words}")
+    print_lines(f"{arguments.output}: {words}")
     return 0

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from segdeploy.printable import printable
+
 if TYPE_CHECKING:
     from segdeploy.serve.stream.result import Shown
 
@@ -46,6 +48,7 @@ def steps() -> Iterator[Steps]:
         task = bar.add_task("starting", total=None)
 
         def show(step: str, share: float | None = None) -> None:
+            step = printable(step)
             if share is None:
                 bar.reset(task, description=step)
                 bar.tasks[0].total = None  # to `reset` this means the total that it has
@@ -59,18 +62,34 @@ def steps() -> Iterator[Steps]:
 def counted(total: int, what: str) -> Iterator[Callable[[], None]]:
     """A bar that moves by one at each call."""
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(printable(what), total=total)
         yield lambda: bar.advance(task)
 
 
 def show_tables(shown: Sequence[Table]) -> None:
-    console = Console()
+    for table in shown:
+        make_printable(table)
+    console = plain_console()
     if not console.is_terminal:  # a file has no width that lines would have to be folded to
-        console = Console(width=max(Console(width=10_000).measure(table).maximum for table in shown))
+        wide = plain_console(10_000)
+        console = plain_console(max(wide.measure(table).maximum for table in shown))
     for table in shown:
         console.print(table)
+
+
+def plain_console(width: int | None = None) -> Console:
+    """Open standard output for words that are what they are: rich would obey `[bold]` and `:car:` in a name."""
+    return Console(width=width, markup=False, emoji=False)
+
+
+def make_printable(table: Table) -> None:
+    table.title = table.title and printable(str(table.title))
+    for column in table.columns:
+        column.header = printable(str(column.header))
+        column._cells[:] = (printable(str(cell)) for cell in column.cells)
 
 
 class Screen:
@@ -90,7 +109,7 @@ class Screen:
 
     def expect(self, source: str, frames: int) -> None:
         """0 frames: nobody knows how many."""
-        self._tasks[source] = self._bar.add_task(source, total=frames or None, now="")
+        self._tasks[source] = self._bar.add_task(printable(source), total=frames or None, now="")
 
     def take(self, shown: Shown) -> None:
         now = f"{shown.fps:.1f} FPS  {shown.latency_ms:.0f} ms"
@@ -99,7 +118,7 @@ class Screen:
         self._newest[shown.source] = (self._newest.get(shown.source, (0, ""))[0] + 1, now)
 
     def say(self, text: str) -> None:
-        self._said.put(text)
+        self._said.put(printable(text))
 
     def close(self) -> None:
         self._ended.set()

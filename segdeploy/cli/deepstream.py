@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from segdeploy.cli.arguments import at_least
+from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS
 
@@ -84,11 +83,10 @@ def execute_config(arguments: argparse.Namespace) -> int:
         arguments.int8_cache,
     )
     rendered = render(request, arguments.output)
-    for path in rendered.paths:
-        print(path)
+    print_lines(*rendered.paths)
     for warning in rendered.warnings:
-        print(f"segdeploy: {warning}", file=sys.stderr)
-    print(
+        print_message(warning)
+    print_lines(
         f"next: segdeploy deepstream replay -c {arguments.output / 'nvinfer_config.txt'} -i CLIP -o replay.mp4"
     )
     return 0
@@ -99,16 +97,14 @@ def execute_lint(arguments: argparse.Namespace) -> int:
 
     found = lint(arguments.file, arguments.model, arguments.deepstream)
     if arguments.json:
-        print(
-            json.dumps({"file": str(arguments.file), "findings": [one._asdict() for one in found]}, indent=1)
-        )
+        print_json({"file": str(arguments.file), "findings": [one._asdict() for one in found]})
     else:
         for one in found:
-            print(
+            print_lines(
                 f"{arguments.file}:{one.line}: {one.code}: {one.what}. {one.remedy[:1].upper()}{one.remedy[1:]}."
             )
         if not found:
-            print(f"{arguments.file}: nothing found")
+            print_lines(f"{arguments.file}: nothing found")
     return 1 if found else 0
 
 
@@ -135,18 +131,19 @@ def execute_replay(arguments: argparse.Namespace) -> int:
             progress=advance,
         )
     if arguments.json:
-        print(json.dumps({"output": str(arguments.output)} | seen.as_json(), indent=1))
+        print_json({"output": str(arguments.output)} | seen.as_json())
         return 0
-    print(BANNER)
-    print(f"{arguments.output}: {seen.frames} frames, {seen.inferred} of them inferred")
+    print_lines(BANNER)
+    print_lines(f"{arguments.output}: {seen.frames} frames, {seen.inferred} of them inferred")
     if seen.agreement and seen.lowest:
-        print(f"against PyTorch: {seen.agreement}, lowest frame {seen.lowest.pixel_agreement:.4%}")
+        print_lines(f"against PyTorch: {seen.agreement}, lowest frame {seen.lowest.pixel_agreement:.4%}")
     if seen.without_class:
-        print(f"without a class: {seen.without_class / seen.pixels:.2%} of the pixels")
+        print_lines(f"without a class: {seen.without_class / seen.pixels:.2%} of the pixels")
     if seen.beyond:
-        print(f"read past the end of the output: {seen.beyond:,} values, 0 here and anything on the device")
-    for note in seen.notes:
-        print(f"note: {note}")
+        print_lines(
+            f"read past the end of the output: {seen.beyond:,} values, 0 here and anything on the device"
+        )
+    print_lines(*(f"note: {note}" for note in seen.notes))
     return 0
 
 

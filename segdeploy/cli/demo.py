@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segdeploy.cli.printing import print_lines
+
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -18,21 +20,22 @@ def execute(arguments: argparse.Namespace) -> int:
         from segdeploy.demo import run_demo
 
         demo = run_demo(arguments.output, progress=progress)
-    print(
-        f"""The bundled SegFormer-B0 is now {demo.exported.path}.
-It was compared with PyTorch: {demo.exported.agreement}.
-Its INT8 form is {demo.int8.path}.
-{demo.int8.record.verdict}.
-On {demo.images} made scenes it never saw it scores {demo.miou:.1%} mIoU, {demo.pixel_accuracy:.1%} of the pixels.
-It knows made scenes only: for a real street take a real checkpoint.
-Its DeepStream configuration is {demo.configuration}.
-Replayed without DeepStream it agrees with PyTorch: {demo.replay.agreement}.
-
-look at   {demo.sheet}  (scene | truth | answer)
-          {demo.clip}
-          {demo.replayed}  (what that configuration shows of {demo.street})
-next      segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out
-          segdeploy run out/segformer-b0-cityscapes.1024x1024.nvinfer.onnx IMAGE_OR_FOLDER -o out
-          segdeploy inspect {demo.int8.path}"""
+    print_lines(
+        f"The bundled SegFormer-B0 is now {demo.exported.path}.",
+        f"It was compared with PyTorch: {demo.exported.agreement}.",
+        f"Its INT8 form is {demo.int8.path}.",
+        f"{demo.int8.record.verdict}.",
+        f"On {demo.images} made scenes it never saw it scores {demo.miou:.1%} mIoU,"
+        f" {demo.pixel_accuracy:.1%} of the pixels.",
+        "It knows made scenes only: for a real street take a real checkpoint.",
+        f"Its DeepStream configuration is {demo.configuration}.",
+        f"Replayed without DeepStream it agrees with PyTorch: {demo.replay.agreement}.",
+        "",
+        f"look at   {demo.sheet}  (scene | truth | answer)",
+        f"          {demo.clip}",
+        f"          {demo.replayed}  (what that configuration shows of {demo.street})",
+        "next      segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out",
+        "          segdeploy run out/segformer-b0-cityscapes.1024x1024.nvinfer.onnx IMAGE_OR_FOLDER -o out",
+        f"          segdeploy inspect {demo.int8.path}",
     )
     return 0

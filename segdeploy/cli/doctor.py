@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
+
+from segdeploy.cli.printing import lines_in_columns, print_json, print_lines
 
 if TYPE_CHECKING:
     from segdeploy.doctor import Diagnosis
@@ -39,13 +40,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.table:
         if arguments.json:
-            print(json.dumps({name: records(rows) for name, rows in tables().items()}, indent=1))
+            print_json({name: records(rows) for name, rows in tables().items()})
         else:
-            print("\n\n".join(f"{name}\n{columns(rows)}" for name, rows in tables().items()))
+            print_lines(*lines_of_tables(tables()))
         return 0
     diagnosis = diagnose(ThisMachine())
     if arguments.json:
-        print(json.dumps(asdict(diagnosis), indent=1))
+        print_json(asdict(diagnosis))
     else:
         show(diagnosis)
     works = {one.name: one.works for one in diagnosis.abilities}
@@ -55,22 +56,20 @@ def execute(arguments: argparse.Namespace) -> int:
 def show(diagnosis: Diagnosis) -> None:
     width = max(len(one.subject) for one in diagnosis.findings)
     for one in diagnosis.findings:
-        print(f"{one.level:<7}  {one.subject:<{width}}  {one.found}")
+        print_lines(f"{one.level:<7}  {one.subject:<{width}}  {one.found}")
         for remedy in (one.remedy, one.command):
             if remedy:
-                print(f"{'':<7}  {'':<{width}}    {remedy}")
-    print("\nwhat will work")
+                print_lines(f"{'':<7}  {'':<{width}}    {remedy}")
+    print_lines("", "what will work")
     width = max(len(one.words) for one in diagnosis.abilities)
     for able in diagnosis.abilities:
-        print(f"{'yes' if able.works else 'no':<7}  {able.words:<{width}}  {able.why}")
-    print(f"\nnext: {diagnosis.next}")
+        print_lines(f"{'yes' if able.works else 'no':<7}  {able.words:<{width}}  {able.why}")
+    print_lines("", f"next: {diagnosis.next}")
 
 
-def columns(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def lines_of_tables(named: dict[str, list[tuple[str, ...]]]) -> list[str]:
+    """Give each table under its name, with an empty line before the next one."""
+    return [line for name, rows in named.items() for line in ("", name, *lines_in_columns(rows))][1:]
 
 
 def records(rows: list[tuple[str, ...]]) -> list[dict[str, str]]:

@@ -10,6 +10,9 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
+from segdeploy.cli.faults import print_fault
+from segdeploy.cli.printing import print_message
+
 STOPPED = 130  # as a shell tells Ctrl-C
 LAST_WORDS_S = 1.0  # for what stands in a buffer, where nobody may be reading
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -73,11 +76,11 @@ def flushed(status: int) -> int:
 
 
 def said_of_output(error: OSError) -> int:
-    """Say that there is no room for what is printed; any other error, and a named file's, is a bug."""
+    """Say that there is no room for what is printed; any other error, and a named file's, is a fault of ours."""
     if error.errno not in NO_ROOM or error.filename is not None:
-        raise error
+        return print_fault(error)
     drop_output()
-    print(f"segdeploy: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    print_message(f"standard output cannot be written: {error.strerror}")
     return 1
 
 

@@ -11,6 +11,7 @@ from segdeploy.cli.arguments import (
     parse_numbers,
     parse_size,
 )
+from segdeploy.cli.printing import print_json
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
 
@@ -120,7 +121,7 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     done = evaluate_models(request, counted)
     if arguments.json == "-":
-        print(done.as_text(), end="")
+        print_json(done.report())
         return 0
     show_tables(
         [*tables(done.scores), *(robustness_shown(name, table) for name, table in done.robustness.items())]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
+from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
 
@@ -85,6 +86,6 @@ def execute(arguments: argparse.Namespace) -> int:
             progress=progress,
             **given,
         )
-    print(f"{exported.path}: {exported.agreement}")
-    print(f"next: segdeploy run {shlex.quote(str(exported.path))} IMAGE -o out")
+    print_lines(f"{exported.path}: {exported.agreement}")
+    print_lines(f"next: segdeploy run {shlex.quote(str(exported.path))} IMAGE -o out")
     return 0

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import at_least
+from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.words import probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
 
@@ -78,26 +78,28 @@ def execute(arguments: argparse.Namespace) -> int:
         "classes": signature.labels.names,
     }
     if arguments.json:
-        print(json.dumps(facts | {"record": None if record is None else asdict(record)}, indent=1))
+        print_json(facts | {"record": None if record is None else asdict(record)})
         return 0
     for name, value in facts.items():
-        print(f"{name:>10}  {', '.join(map(str, value)) if isinstance(value, tuple) else value}")
+        print_lines(f"{name:>10}  {', '.join(map(str, value)) if isinstance(value, tuple) else value}")
     if record is None:
-        print(f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known")
+        print_lines(
+            f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known"
+        )
         return 0
-    print(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
-    print(
+    print_lines(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
+    print_lines(
         f"{'nodes':>10}  {record.cost.get('nodes', 'not counted')}, opset {record.opset}, {record.precision}"
     )
     if record.islands:
-        print(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
+        print_lines(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     for step in record.ledger:
-        print(f"{step.name:>10}  {step_in_words(step)}")
+        print_lines(f"{step.name:>10}  {step_in_words(step)}")
     judged = probes_in_words(record.calibration)
     if judged:
-        print(f"{'judged':>10}  {judged}")
+        print_lines(f"{'judged':>10}  {judged}")
     if record.verdict:
-        print(f"{'verdict':>10}  {record.verdict}")
+        print_lines(f"{'verdict':>10}  {record.verdict}")
     return 0
 
 
@@ -131,20 +133,20 @@ def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
             "prediction": None if prediction is None else prediction.as_json(),
             "achieved_share": share,
         }
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
         return 0
     show_tables([cost_table(cost)])
-    print(
+    print_lines(
         "bytes: what an ideal runtime that fuses all between two products must move, per image; weights per batch"
     )
     if floor:
-        print(
+        print_lines(
             f"floor on {floor.device}, {floor.precision}, batch {floor.batch}: {floor.ms:.3f} ms, {floor.fps:.0f} FPS"
             f" (multiplications {floor.compute_ms:.3f} ms, bytes {floor.memory_ms:.3f} ms)"
         )
-        print(prediction)
+        print_lines(prediction)
     if share is not None:
-        print(f"measured {arguments.measured:g} ms: {share:.1%} of the floor's speed is achieved")
+        print_lines(f"measured {arguments.measured:g} ms: {share:.1%} of the floor's speed is achieved")
     return 0
 
 

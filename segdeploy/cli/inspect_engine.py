@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
+from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.words import layers_in_words, step_in_words, verified_in_words
 from segdeploy.flavour import WORDS
 from segdeploy.model.engine import Binding, EngineFacts, Sampling
@@ -17,10 +17,10 @@ def inspect_engine(path: Path, *, as_json: bool) -> None:
     record = read_engine_record(path)
     demand_engine(path, record)
     if as_json:
-        print(json.dumps({"file": str(path), "record": asdict(record)}, indent=1))
+        print_json({"file": str(path), "record": asdict(record)})
         return
     for name, words in lines(path, record):
-        print(f"{name:>10}  {words}")
+        print_lines(f"{name:>10}  {words}")
 
 
 def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:

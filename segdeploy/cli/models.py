@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from segdeploy.cli.printing import lines_in_columns, print_json, print_lines
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def execute(arguments: argparse.Namespace) -> int:
             }
             for card in cards
         ]
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
         return 0
     sources = list(dict.fromkeys(card.miou_source for card in cards if card.miou_source))
     rows = [("card", "size", "classes", "mIoU, published", "checkpoint")]
@@ -34,11 +35,7 @@ def execute(arguments: argparse.Namespace) -> int:
         if card.miou_source:
             miou += f" [{sources.index(card.miou_source) + 1}]"
         rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("\nmIoU as published in:")
-    for number, source in enumerate(sources, start=1):
-        print(f"[{number}] {source}")
-    print("\nnext: segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
+    print_lines(*lines_in_columns(rows), "", "mIoU as published in:")
+    print_lines(*(f"[{number}] {source}" for number, source in enumerate(sources, start=1)))
+    print_lines("", "next: segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
     return 0

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.printing import print_lines
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
@@ -110,26 +111,30 @@ def execute(arguments: argparse.Namespace) -> int:
         shown = sorted(seen.items(), key=lambda one: -one[1])
         counts = ", ".join(f"{name} {pixels:,}" for name, pixels in shown if pixels)
         unseen = [name for name, pixels in shown if not pixels]
-        print(f"pixels seen in {calibration.images} images: {counts}")
-        print(f"not seen: {', '.join(unseen) or 'no class'}")
-    print(f"{done.path}: {done.record.verdict}")
+        print_lines(f"pixels seen in {calibration.images} images: {counts}")
+        print_lines(f"not seen: {', '.join(unseen) or 'no class'}")
+    print_lines(f"{done.path}: {done.record.verdict}")
     if arguments.cache_for:
-        print(
+        print_lines(
             f"calibration cache for TensorRT {arguments.cache_for}: every INT8 layer has scales for what it reads and"
             " what it makes; which layers that TensorRT computes in INT8 was not seen on a device"
         )
-    print(f"kept out of INT8: {', '.join(calibration.keep) or 'nothing'}")
+    print_lines(f"kept out of INT8: {', '.join(calibration.keep) or 'nothing'}")
     if calibration.widened:
-        print(f"with thresholds of least squared error: {', '.join(calibration.widened)}")
+        print_lines(f"with thresholds of least squared error: {', '.join(calibration.widened)}")
     if calibration.dead:
-        print(f"out of INT8 because what they read was zero on every image: {', '.join(calibration.dead)}")
+        print_lines(
+            f"out of INT8 because what they read was zero on every image: {', '.join(calibration.dead)}"
+        )
     return 0
 
 
 def show(sensitivities: Sequence[Sensitivity]) -> None:
     if not sensitivities:
         return
-    print(f"{'alone in INT8':32}  {'changed labels':>14}  {'lost':>7}  {'KL':>9}  {'MMACs':>8}")
+    print_lines(f"{'alone in INT8':32}  {'changed labels':>14}  {'lost':>7}  {'KL':>9}  {'MMACs':>8}")
     for one in sorted(sensitivities, key=lambda one: one.kl, reverse=True)[:12]:
         changed = 100 * (1 - one.pixel_agreement)
-        print(f"{one.group:32}  {changed:12.3f} %  {one.drop:7.3f}  {one.kl:9.2e}  {one.macs / 1e6:8.1f}")
+        print_lines(
+            f"{one.group:32}  {changed:12.3f} %  {one.drop:7.3f}  {one.kl:9.2e}  {one.macs / 1e6:8.1f}"
+        )

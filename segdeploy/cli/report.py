@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segdeploy.cli.printing import print_lines
+
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="where export, evaluate and bench wrote")
@@ -19,5 +21,5 @@ def execute(arguments: argparse.Namespace) -> int:
     if output.suffix not in (".html", ".htm"):
         raise RequestError(f"-o {output} is no .html file")
     write_report(arguments.folder, output)
-    print(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
+    print_lines(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
     return 0

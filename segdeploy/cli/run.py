@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import LAYOUT_CHOICES, add_fit, add_provider
+from segdeploy.cli.printing import print_lines, print_message
+from segdeploy.printable import printable_json
 
 if TYPE_CHECKING:
     from segdeploy.growing import Lines
@@ -168,16 +169,18 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
             advance()
             if done.segmentation is None:
                 failed += 1
-                print(f"segdeploy: {done.error}", file=sys.stderr)
+                print_message(done.error)
                 continue
             areas = done.segmentation.areas()
             if lines is not None:
-                lines.write(json.dumps({"image": str(done.path), "areas": areas}))
+                lines.write(printable_json({"image": str(done.path), "areas": areas}, None))
             if arguments.json != "-":
                 shares = list(areas.items())[:4]
-                print(f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares))
+                print_lines(
+                    f"{done.written[0]}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares)
+                )
     if failed:
-        print(f"segdeploy: {failed} of {total} images could not be read", file=sys.stderr)
+        print_message(f"{failed} of {total} images could not be read")
     return 1 if failed else 0
 
 
@@ -270,8 +273,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         tallies = pipeline.run()
     if arguments.json != "-":
         tell(tallies, streams, written)
-        for line in flicker_words(flicker, names):
-            print(line)
+        print_lines(*flicker_words(flicker, names))
     return 1 if pipeline.errors else 0
 
 
@@ -297,7 +299,7 @@ def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> Non
         if tally.frames:
             place = without_credentials(written[number]) if written else tally.name
             lost = f", {tally.dropped} dropped" if streams[number].live else ""
-            print(f"{place}: {tally.frames} frames, {tally.fps:.1f} a second{lost}")
+            print_lines(f"{place}: {tally.frames} frames, {tally.fps:.1f} a second{lost}")
 
 
 def flicker_words(flicker: Flicker, names: tuple[str, ...]) -> list[str]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from segdeploy.cli.printing import print_json, print_lines
 
 if TYPE_CHECKING:
     from segdeploy.model.engine import EngineProof
@@ -23,10 +24,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def show(arguments: argparse.Namespace, proof: EngineProof) -> None:
     if arguments.json:
-        print(json.dumps({"engine": str(arguments.engine)} | vars(proof), indent=1))
+        print_json({"engine": str(arguments.engine)} | vars(proof))
         return
     batches = ", ".join(map(str, proof.batches))
-    print(
+    print_lines(
         f"{arguments.engine}: {proof.pixel_agreement:.4%} of the pixels as {proof.compared_with} labels them"
         f" (worst slot {proof.worst_slot:.4%}; batches of {batches} on {proof.device})"
     )

@@ -162,7 +162,7 @@ def told_apart(models: Sequence[Opened]) -> list[str]:
     ]
 
 
-def as_markdown(comparison: Comparison) -> str:
+def markdown_lines(comparison: Comparison) -> list[str]:
     lines = [
         f"| batch {comparison.batch}, {comparison.rounds} rounds in turn | runtime | median ms | images/s"
         " | times as fast (quartiles) |",
@@ -173,4 +173,4 @@ def as_markdown(comparison: Comparison) -> str:
         ratio = "1" if first else f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
         images_per_s = comparison.batch / row.median_ms * 1e3
         lines.append(f"| {row.model} | {row.runtime} | {row.median_ms:.2f} | {images_per_s:.1f} | {ratio} |")
-    return "\n".join(lines)
+    return lines

@@ -68,13 +68,16 @@ class EvaluatedModels:
     robustness: dict[str, dict[str, Any]]  # on spoilt frames, where these were asked for
     mode: Mode
 
-    def as_text(self) -> str:
-        """The report as JSON."""
+    def report(self) -> dict[str, Any]:
         options = {"fit": self.mode.fit, "resize": self.mode.kernel}
         report = as_json(self.scores, self.facts, options)
         if self.robustness:
             report["robustness"] = self.robustness
-        return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return report
+
+    def as_text(self) -> str:
+        """The report as JSON."""
+        return json.dumps(self.report(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +11,7 @@ from segdeploy.picture.image import Frame
 from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_publishing import Publisher
 from segdeploy.picture.video_writing import ClipWriter
+from segdeploy.printable import printable_json
 from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sources import RTSP, Stream
 from segdeploy.size import Size
@@ -77,7 +77,7 @@ class JsonLines:
         }
         if len(shown.results) > 1:
             line["areas_of_other"] = shown.results[1].areas()
-        self._lines.write(json.dumps(line))
+        self._lines.write(printable_json(line, None))
 
     def close(self) -> None:
         self._lines.close()
