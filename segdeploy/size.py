@@ -9,6 +9,11 @@ from segdeploy.errors import RequestError
 SMALLEST, LARGEST = 64, 16384
 
 
+def is_number(text: str) -> bool:
+    """Tell a whole number that is typed, of at most nine digits: all that is counted in one is far below."""
+    return text.isdecimal() and len(text) < 10
+
+
 @dataclass(frozen=True)
 class Size:
     height: int
@@ -18,7 +23,7 @@ class Size:
     def parse(cls, text: str) -> Size:
         """`512x1024` is height x width; sides of 64 to 16384."""
         height, cross, width = text.lower().partition("x")
-        if not (cross and height.isdecimal() and width.isdecimal()):
+        if not (cross and is_number(height) and is_number(width)):
             raise RequestError(f"{text!r} is not a size; expected HEIGHTxWIDTH, as in 512x1024")
         size = cls(int(height), int(width))
         for side in (size.height, size.width):

@@ -134,3 +134,28 @@ def test_what_is_no_file(tmp_path):
     for content in (b"", b"text", b"GIF89a" + bytes(99)):
         (tmp_path / "x.png").write_bytes(content)
         assert read_image_file(tmp_path / "x.png", 1)[0] is None
+
+
+def test_a_damaged_png_is_named_before_a_library_says_a_word(tmp_path, capfd):
+    """libpng prints its errors, and OpenCV gives half of the picture for some, as its version has it."""
+    data, path = picture(".png"), tmp_path / "a.png"
+    for damaged in (data[:-1], data[: len(data) // 2], data[:40], data[:60] + b"\xff" + data[61:]):
+        assert damaged != data
+        path.write_bytes(damaged)
+        with pytest.raises(ImageError) as refused:
+            read_frame(path)
+        expected = (
+            f"{path} is a damaged PNG, from byte {{}} of {len(damaged)} on; copy it again, or write it again"
+        )
+        at = 33 if damaged is not data[:-1] and len(damaged) != len(data) - 1 else len(data) - 12
+        assert str(refused.value) == expected.format(at)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_png_is_whole_whatever_stands_behind_it_or_in_a_note(tmp_path):
+    data, path = picture(".png"), tmp_path / "a.png"
+    path.write_bytes(data)
+    expected = read_frame(path)
+    note = struct.pack(">I", 3) + b"tEXt" + b"a\0b" + b"none"  # its checksum is wrong, and nobody needs it
+    path.write_bytes(data[:33] + note + data[33:] + b"more")
+    assert np.array_equal(read_frame(path), expected)

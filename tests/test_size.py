@@ -21,7 +21,20 @@ def test_a_size_is_written_as_it_is_read():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "512", "512x", "x512", "axb", "-512x512", "512x-512", "512.0x512", "64x64x64", "512×512"],
+    [
+        "",
+        "x",
+        "512",
+        "512x",
+        "x512",
+        "axb",
+        "-512x512",
+        "512x-512",
+        "512.0x512",
+        "64x64x64",
+        "512×512",
+        "9" * 10 + "x64",
+    ],
 )
 def test_what_is_not_a_size_is_refused(text):
     with pytest.raises(RequestError) as refused:
@@ -37,3 +50,8 @@ def test_a_side_out_of_range_is_named(text, side):
     with pytest.raises(RequestError) as refused:
         Size.parse(text)
     assert str(refused.value) == f"the size {text} has a side of {side}; a side is 64 to 16384 pixels"
+
+
+def test_a_number_of_5000_digits_is_no_side():
+    with pytest.raises(RequestError, match=r"is not a size; expected HEIGHTxWIDTH, as in 512x1024$"):
+        Size.parse("64x" + "9" * 5000)

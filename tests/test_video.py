@@ -123,6 +123,13 @@ def test_what_is_no_video(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match=r"text\.mp4 cannot be opened: it holds no video"):
         Video(tmp_path / "text.mp4")
+    (tmp_path / "notes.txt").write_text("of which FFmpeg's `tty` would make frames\n" * 99)
+    with pytest.raises(VideoError) as refused:
+        Video(tmp_path / "notes.txt")
+    expected = (
+        f"{tmp_path}/notes.txt is a text file, of which FFmpeg would draw the letters; expected a video"
+    )
+    assert str(refused.value) == expected
     sound = clips.write_clip(tmp_path / "sound.mp4", clips.every_40_ms(20), sound=True, pictures=False)
     with pytest.raises(VideoError, match=r"sound\.mp4 has no video track, only audio"):
         Video(sound)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # the process is this command's
         keep_tracebacks()
     words = sys.argv[1:] if argv is None else argv
+    # OpenCV has words of its own for a damaged image, beside ours.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     before = threading.enumerate()
     return flushed(leave_what_hangs(run_verb(words), before))
 

@@ -16,6 +16,7 @@ from segdeploy.cli.arguments import (
 )
 from segdeploy.cli.endings import STOPPED
 from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.size import is_number
 
 if TYPE_CHECKING:
     from segdeploy.assess.bench.measure import Measurement
@@ -182,7 +183,7 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int]
 
 def parse_batches(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
+    if not all(map(is_number, parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of batch sizes, as in 1,2,4,8")
     return [int(part) for part in parts]
 

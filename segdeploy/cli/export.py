@@ -10,6 +10,7 @@ from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
+from segdeploy.size import is_number
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def parse_batch(text: str) -> int | None:
     """None is any batch."""
     if text == "dynamic":
         return None
-    if not text.isdecimal():
+    if not is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `dynamic`")
     return int(text)
 

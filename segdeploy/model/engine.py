@@ -8,6 +8,7 @@ from typing import Annotated
 
 from segdeploy.errors import RequestError
 from segdeploy.flavour import NAMES, RTX, TENSORRT
+from segdeploy.size import is_number
 
 LARGEST_BATCH = 1024
 Batch = Annotated[int, range(1, LARGEST_BATCH + 1)]
@@ -34,7 +35,7 @@ class Profile:
     def parse(cls, text: str) -> Profile:
         """`1:4:8`, or `4` for that batch alone."""
         parts = text.split(":")
-        if not all(part.isdecimal() for part in parts) or len(parts) not in (1, 3):
+        if not all(map(is_number, parts)) or len(parts) not in (1, 3):
             raise RequestError(
                 f"--batch {text!r} is not a batch; expected MIN:OPT:MAX, as in 1:4:8, or one number"
             )

@@ -76,7 +76,7 @@ def _as_regex(piece: str) -> str:
     field = _FIELD.fullmatch(piece)
     if field is None:
         return re.escape(piece)
-    return f"(?P<{field[1]}>{'.*' if field[1] == 'at' else '[0-9]+'})"
+    return f"(?P<{field[1]}>{'.*' if field[1] == 'at' else '[0-9]{1,9}'})"
 
 
 def renamed(weights: Weights, table: Table, source: str) -> Weights:

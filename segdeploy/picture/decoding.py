@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from segdeploy.errors import ImageError
 
 Sides = tuple[int, int]  # height, width
 
+PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 100_000_000  # 300 MB as RGB, and a few times that on the way
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # JPEG's frame headers
 _ALONE = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}  # JPEG's markers without a length, and what is none
@@ -46,6 +48,8 @@ def read_image_file(
     if sides is None:
         return None, data
     demand_few_pixels(str(path), sides, most_pixels)
+    if data.startswith(PNG):
+        demand_whole_png(path, data)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags), data
     except (cv2.error, MemoryError) as error:
@@ -59,6 +63,26 @@ def demand_few_pixels(name: str, sides: Sides, most_pixels: int) -> None:
             f"{name} is {height}x{width}, {height * width:,} pixels; at most {most_pixels:,} are read, or as many as"
             " --max-pixels of `run` says"
         )
+
+
+def demand_whole_png(path: Path, data: bytes) -> None:
+    """Refuse a PNG that ends early, or whose checksums do not hold in the parts that make the picture.
+
+    OpenCV gives half a picture for some of these, depending on its version, and libpng prints words of its own.
+    """
+    at = len(PNG)
+    while len(data) >= at + 12:
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        critical = not name[0] & 0x20  # it begins with a capital letter
+        if critical and data[end - 4 : end] != struct.pack(">I", zlib.crc32(data[at + 4 : end - 4])):
+            break
+        if name == b"IEND":
+            return
+        at = end
+    raise ImageError(
+        f"{path} is a damaged PNG, from byte {at} of {len(data)} on; copy it again, or write it again"
+    )
 
 
 def sides_in_header(data: bytes) -> Sides | None:
@@ -133,7 +157,7 @@ def tiff_sides(data: bytes) -> Sides:
 
 
 READERS: tuple[tuple[bytes, Callable[[bytes], Sides]], ...] = (
-    (rb"\x89PNG\r\n\x1a\n", png_sides),
+    (PNG, png_sides),
     (rb"\xff\xd8\xff", jpeg_sides),
     (rb"BM", bmp_sides),
     (rb"RIFF....WEBP", webp_sides),

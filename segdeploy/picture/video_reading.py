@@ -18,6 +18,13 @@ from segdeploy.picture.image import Frame
 from segdeploy.picture.video_location import without_credentials
 
 USUAL_FPS = 25.0
+TEXT = (
+    "tty",
+    "bin",
+    "idf",
+    "xbin",
+    "adf",
+)  # formats in which FFmpeg draws letters, which it takes any text for
 DECODER_THREADS = 2  # enough for 4K, and the rest of the cores belong to the network
 
 
@@ -54,6 +61,11 @@ class Video:
             )
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"{self.name} cannot be opened: {self._why(error)}") from error
+        if self._container.format.name in TEXT:
+            self._container.close()
+            raise VideoError(
+                f"{self.name} is a text file, of which FFmpeg would draw the letters; expected a video"
+            )
         if not self._container.streams.video:
             kinds = sorted({stream.type for stream in self._container.streams})
             self._container.close()

@@ -9,6 +9,7 @@ from segdeploy.errors import DeepStreamError
 from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.findings import Finding
+from segdeploy.size import is_number
 
 KEYS = {
     "source-list": ("list",),
@@ -102,7 +103,7 @@ def fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterator[Fin
     dims = config.get("infer-dims")
     for side, least in (("width", dims[2]), ("height", dims[1])) if dims else ():
         entry = app.document.find("segvisual", side)
-        if entry is None or not entry.value.isdecimal() or int(entry.value) < least:
+        if entry is None or not is_number(entry.value) or int(entry.value) < least:
             yield Finding(
                 "segvisual-too-small", entry.line if entry else dict(app.document.groups).get("segvisual", 1),
                 f"segvisual's {side} is {entry.value if entry else 'not set'}, the network's output {least}",

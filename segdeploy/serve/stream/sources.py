@@ -19,7 +19,7 @@ from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.serve.stream.clips import Clip, RawFrames, Slides
 from segdeploy.serve.stream.live import Live
 from segdeploy.serve.stream.pipes import GstVideo, camera_pipeline, words_of
-from segdeploy.size import Size
+from segdeploy.size import Size, is_number
 
 STDIN = "-"
 CSI = "csi://"
@@ -110,7 +110,7 @@ def found_camera(device: str) -> Path:
 
 
 def demand_sensor(text: str) -> None:
-    if not text.isdecimal():
+    if not is_number(text):
         raise RequestError(f"{CSI}{text} names no CSI camera; expected {CSI}0, {CSI}1, …")
 
 
