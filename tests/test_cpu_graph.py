@@ -111,7 +111,6 @@ def test_a_tail_of_the_same_shape_is_recognised(options, tmp_path):
         {"where": "asymmetric"},
         {"kind": TensorProto.FLOAT16},
         {"last": 1},
-        {"classes": 257},
     ],
 )
 def test_another_tail_stays(options, tmp_path):

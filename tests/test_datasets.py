@@ -236,7 +236,7 @@ def test_known_classes_keep_their_order_and_colours(tmp_path):
         ("ids: [a, b]", "`ids` maps 0 to 65535 to class names or ignore, as in {0: road}"),
         ("ids: {0: a, 65536: b}", "`ids` maps 0 to 65535"),
         ("ids: {0: a, true: b}", "`ids` maps 0 to 65535"),
-        ("ids: {0: ignore}", "`ids` names no class, or more than 255"),
+        ("ids: {0: ignore}", "`ids` names no class"),
         ("{ids: {0: a}, from: [b]}", "`from` maps a model's class names to those of `ids`, or to none"),
         ("{ids: {0: a}, from: {b: c}}", "`from` counts 'b' as 'c'; known are none, a"),
         ("{ids: {0: a}, images: 3}", "folders and endings are text"),

@@ -130,7 +130,7 @@ def test_a_frame_is_shown_with_truth_prediction_and_what_is_wrong():
     truth[:, 150:] = 255
     predicted = np.ones((2, 200), np.uint8)
     predicted[0] = 0
-    picture = draw_sight(Sight("sträße.png", frame, truth, predicted), THREE.palette())
+    picture = draw_sight(Sight("sträße.png", frame, truth, predicted), THREE)
     assert picture.shape == (2 + 28, 4 * 200, 3)
     image, true, guessed, difference = (picture[28:, 200 * i : 200 * (i + 1)] for i in range(4))
     assert np.array_equal(image, frame)

@@ -51,7 +51,7 @@ def test_equal_to_cityscapes_own_evaluation(oracle, without, tmp_path):
         cv2.imwrite(str(pair.truth), ids)
         cv2.imwrite(str(predicted), guessed)
         oracle.evaluatePair(str(predicted), str(pair.truth), matrix, {}, {}, oracle.args)
-        counts += count_pairs(dataset.read_truth(pair), table[guessed], 19)
+        counts += count_pairs(dataset.read_truth(pair), table[guessed], 19, 255)
     scores = Scores(counts, CITYSCAPES)
 
     theirs = {i: oracle.getIouScoreForLabel(i, matrix, oracle.args) for i in CITYSCAPES.ids}

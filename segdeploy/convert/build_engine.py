@@ -130,6 +130,11 @@ def images_of(quantisation: Quantisation) -> list[Path]:
 
 def demand_sense(graph: Graph, request: DeployRequest) -> None:
     asked, written = request.engine, graph.precision
+    if graph.signature.output.dtype == "uint16":
+        raise GraphError(
+            f"{graph.name} answers the labels of its {graph.signature.classes} classes as uint16, which TensorRT does"
+            " not have; export it with --interface nvinfer, whose labels are int64, or with --interface logits"
+        )
     if asked.int8 and not written.int8 and request.quantisation is None:
         raise RequestError(
             f"{graph.name} is {written}, and --int8 needs images to calibrate on: add --images DIR, or --dataset NAME"

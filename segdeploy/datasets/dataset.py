@@ -21,12 +21,10 @@ from segdeploy.datasets.known import FOLDER
 from segdeploy.datasets.label_files import pack, read_label_file
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.labels import BY_COUNT, Labels, read_labels
+from segdeploy.model.labels import BY_COUNT, Labels, ignore_of, read_labels, truth_type
 from segdeploy.picture.image import LabelMap
 
-IGNORE = 255
-NONE = 255  # of a prediction: no class of the data set, and so wrong wherever the truth is counted
-STRANGE = 256  # of a value that has no meaning
+STRANGE = 1 << 16  # of a value that has no meaning
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Dataset:
     split: str
     labels: Labels  # the classes that are scored
     pairs: tuple[Pair, ...]
-    ids: Mapping[int, int]  # value of a label pixel → class, or IGNORE
+    ids: Mapping[int, int]  # value of a label pixel → class, or the labels' `ignore`
     colours: Mapping[tuple[int, int, int], int] = field(
         default_factory=dict
     )  # the same, where labels are coloured
@@ -92,11 +90,11 @@ class Dataset:
             "mapping_digest": digest_of(self.mapping),
         }
 
-    def read_truth(self, pair: Pair) -> LabelMap:  # class indices, or IGNORE
+    def read_truth(self, pair: Pair) -> LabelMap:  # class indices, or the labels' `ignore`
         pixels = read_label_file(pair.truth, coloured=bool(self.colours))
         grey = pixels.ndim == 2
         classes = self._of_ids.take(pixels) if grey else self._of_colours.take(pack(pixels))
-        strange = classes > IGNORE
+        strange = classes == STRANGE
         if strange.any():
             value = pixels[strange][0]
             what = f"the id {value}" if grey else f"the colour {tuple(map(int, value))}"
@@ -104,10 +102,11 @@ class Dataset:
                 f"{pair.truth} holds {what}, which {self.name} gives no meaning; ids are {ranges(self.ids)}"
                 + (f", or one of {len(self.colours)} colours" if self.colours else "")
             )
-        return classes.astype(np.uint8)
+        return classes.astype(truth_type(len(self.labels.names)))
 
-    def lookup_from(self, model: Labels) -> NDArray[np.uint8]:
-        """256 entries from a model's class to the class here that it counts as, NONE where it counts as none."""
+    def lookup_from(self, model: Labels) -> LabelMap:
+        """Give the class here that each class of a model counts as; `ignore`, which is wrong wherever the truth is
+        counted, where it counts as none."""
         names = known_as(model.names, self.labels.names)
         targets = [self.counted_as.get(name, name) for name in names]
         missing = [name for name in self.labels.names if name not in targets]
@@ -117,25 +116,26 @@ class Dataset:
                 f"{shortened(missing)}. --dataset folder with a --mapping can say what each counts as, under `from`"
             )
         own = {name: index for index, name in enumerate(self.labels.names)}
-        table = np.full(256, NONE, np.uint8)
-        table[: len(targets)] = [own.get(target, NONE) for target in targets]
+        none = self.labels.ignore
+        table = np.full(max(256, len(targets)), none, truth_type(len(own)))
+        table[: len(targets)] = [own.get(target, none) for target in targets]
         return table
 
     @cached_property
-    def _of_ids(self) -> NDArray[np.uint16]:
-        table = np.full(1 << 16, STRANGE, np.uint16)
+    def _of_ids(self) -> NDArray[np.int32]:
+        table = np.full(1 << 16, STRANGE, np.int32)
         table[list(self.ids)] = list(self.ids.values())
         return table
 
     @cached_property
-    def _of_colours(self) -> NDArray[np.uint16]:
-        table = np.full(1 << 24, STRANGE, np.uint16)
+    def _of_colours(self) -> NDArray[np.int32]:
+        table = np.full(1 << 24, STRANGE, np.int32)
         table[pack(np.array(list(self.colours)))] = list(self.colours.values())
         return table
 
 
 def indices(names: Sequence[str]) -> dict[str, int]:
-    return {**{name: place for place, name in enumerate(names)}, "ignore": IGNORE}
+    return {**{name: place for place, name in enumerate(names)}, "ignore": ignore_of(len(names))}
 
 
 def known_as(names: Sequence[str], own: Sequence[str]) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segdeploy.datasets.dataset import IGNORE, Dataset, Pair, indices
+from segdeploy.datasets.dataset import Dataset, Pair, indices
 from segdeploy.datasets.known import DATASETS, FOLDER, Layout, names_of_datasets
 from segdeploy.datasets.mapping import read_mapping
 from segdeploy.errors import EvaluationError, RequestError
@@ -42,9 +42,9 @@ def open_known(name: str, root: Path, split: str | None) -> Dataset:
     facts = read_yaml(folder("models") / "labels" / f"{known.labels}.yaml")
     places = range(len(labels.names))
     if layout.values == "places":
-        ids = dict(enumerate(places)) | {IGNORE: IGNORE}
+        ids = dict(enumerate(places)) | {labels.ignore: labels.ignore}
     else:  # 255 is no class in any of them: in Cityscapes it is what the licence plate's −1 becomes in a byte
-        ids = dict.fromkeys((*facts.get("not_counted", ()), IGNORE), IGNORE)
+        ids = dict.fromkeys((*facts.get("not_counted", ()), 255), labels.ignore)
         ids |= dict(zip(labels.ids or places, places, strict=True))
     index = indices(labels.names)
     colours = {tuple(entry["colour"]): index[entry["is"]] for entry in facts.get("originals", ())}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdeploy.datasets.dataset import IGNORE, indices, shortened
+from segdeploy.datasets.dataset import indices, shortened
 from segdeploy.datasets.known import Layout
 from segdeploy.errors import CardError, EvaluationError
-from segdeploy.model.labels import Labels, known_labels, labels_of, read_labels, read_yaml
+from segdeploy.model.labels import MOST_CLASSES, Labels, known_labels, labels_of, read_labels, read_yaml
 
 PLACES = ("image_ending", "images", "label_ending", "labels")
 
@@ -22,7 +22,7 @@ class FolderMapping:
     path: Path
     layout: Layout
     labels: Labels
-    ids: dict[int, int]  # value of a label pixel → class, or IGNORE
+    ids: dict[int, int]  # value of a label pixel → class, or the labels' `ignore`
     counted_as: dict[str, str]  # class of a model → class here
 
 
@@ -60,8 +60,10 @@ def read_facts_of_mapping(path: Path) -> dict[str, Any]:
         raise EvaluationError(
             f"{path.name}: `ids` maps 0 to 65535 to class names or ignore, as in {{0: road}}"
         )
-    if not 1 <= len(set(ids.values()) - {"ignore"}) <= IGNORE:
-        raise EvaluationError(f"{path.name}: `ids` names no class, or more than {IGNORE}")
+    if set(ids.values()) <= {"ignore"}:
+        raise EvaluationError(f"{path.name}: `ids` names no class")
+    if len(set(ids.values()) - {"ignore"}) > MOST_CLASSES:
+        raise EvaluationError(f"{path.name}: `ids` names more than {MOST_CLASSES} classes")
     if not isinstance(counted_as, dict) or not all(
         isinstance(name, str) for pair in counted_as.items() for name in pair
     ):

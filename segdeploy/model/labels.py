@@ -17,7 +17,7 @@ from segdeploy.errors import CardError
 from segdeploy.shipped import folder
 
 SUFFIXES = (".yaml", ".yml")
-MOST_CLASSES = 255  # of the 256 values of a label pixel, 255 is `ignore`
+MOST_CLASSES = 65535  # an id has 16 bits, and the largest number is `ignore`
 BY_COUNT = {19: "cityscapes", 150: "ade20k"}
 
 
@@ -27,23 +27,42 @@ class Labels:
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     ids: tuple[int, ...] | None  # the data set's id of each class; None: its index
-    ignore: int = 255
+
+    @property
+    def ignore(self) -> int:
+        """Give the value of a label pixel that is of no class: beyond every class."""
+        return ignore_of(len(self.names))
 
     def palette(self) -> NDArray[np.uint8]:
-        """256×3 RGB; black where there is no class."""
-        table = np.zeros((256, 3), np.uint8)
+        """Give RGB for every value that a label may have; black where there is no class."""
+        table = np.zeros((256 if self.ignore == 255 else 1 << 16, 3), np.uint8)
         table[: len(self.colours)] = self.colours
         return table
 
-    def lookup_from_ids(self) -> NDArray[np.uint8]:
-        """256 entries from the data set's ids to class indices, `ignore` for every other id.
+    def lookup_from_ids(self) -> NDArray[Any]:
+        """Give class indices for the data set's ids, `ignore` for every other id.
 
         ADE20K's "reduce labels" (0 is no class, 1 to 150 are) is in its ids, so nothing has to be reduced after this.
         """
-        table = np.full(256, self.ignore, np.uint8)
-        for index, identity in enumerate(self.ids or range(len(self.names))):
-            table[identity] = index
+        identities = self.ids or tuple(range(len(self.names)))
+        table = np.full(max(256, max(identities) + 1), self.ignore, truth_type(len(self.names)))
+        table[list(identities)] = np.arange(len(identities))
         return table
+
+
+# What a model answers has as many bits as its classes need; what a label file says has room for `ignore` too.
+
+
+def ids_type(classes: int) -> np.dtype[np.uint8 | np.uint16]:
+    return np.dtype(np.uint8 if classes <= 256 else np.uint16)
+
+
+def truth_type(classes: int) -> np.dtype[np.uint8 | np.uint16]:
+    return ids_type(classes + 1)
+
+
+def ignore_of(classes: int) -> int:
+    return int(np.iinfo(truth_type(classes)).max)
 
 
 def known_labels() -> list[str]:
@@ -77,11 +96,12 @@ def parse_labels(name: str, facts: Any, path: Path) -> Labels:
             and isinstance(entry["name"], str)
             and isinstance(entry["colour"], list)
             and len(entry["colour"]) == 3
-            and all(_is_byte(value) for value in (*entry["colour"], entry.get("id", 0)))
+            and all(_is_below(256, value) for value in entry["colour"])
+            and _is_below(MOST_CLASSES, entry.get("id", 0))
         ):
             raise CardError(
                 f"{path.name}: class {index} is {entry!r}; expected {{name: road, colour: [128, 64, 128]}}, and an id "
-                "of 0 to 255 where the data set's label files have another than the class's index"
+                f"of 0 to {MOST_CLASSES - 1} where the data set's label files have another than the class's index"
             )
     given = [entry["id"] for entry in classes if "id" in entry]
     if given and (len(given) != len(classes) or len(set(given)) != len(given)):
@@ -132,5 +152,5 @@ def read_yaml(path: Path) -> Any:
         raise CardError(f"{path.name} is not YAML{where}: {reason}") from error
 
 
-def _is_byte(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+def _is_below(end: int, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end

@@ -6,7 +6,7 @@ are recognised by their inputs and outputs, and described by a card.
 | interface | input | output |
 |---|---|---|
 | nvinfer | `input` float32 N×3×H×W = scale·(rgb − mean), one scale | `output` int64 N×1×H×W class ids |
-| frames | `frames` uint8 N×H×W×3 RGB | `labels` uint8 N×H×W |
+| frames | `frames` uint8 N×H×W×3 RGB | `labels` uint8 N×H×W (uint16 beyond 256 classes) |
 | logits | as nvinfer | `logits` float32 N×C×h×w as the network gives them |
 
 Logits are raised to the input's size bilinearly, with the network's own `align_corners`: whoever reads a graph of the
@@ -205,7 +205,7 @@ IMAGENET_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
 ONE_SCALE = 0.01735207357279195  # 1 / the mean of the three stds: what the public nvinfer configurations hold
 
 FLOATS = ("float32", "float16")
-IDS = ("int64", "int32", "uint8")
+IDS = ("int64", "int32", "uint8", "uint16")
 MOST_IDS = 256  # of labels that are to fit a byte
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segdeploy.errors import CardError
 from segdeploy.model.card import ModelCard, card_for_checkpoint, read_card
+from segdeploy.model.labels import ids_type
 from segdeploy.model.signature import ONE_SCALE, TENSOR_NAMES, Signature, TensorFacts
 from segdeploy.networks.family import Checkpoint, DeployedNetwork, Output
 from segdeploy.size import Size
@@ -45,7 +46,7 @@ def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None,
     """The signature of a graph to be made; refused is a size that the network cannot take."""
     output.demand(size)
     logits = output.logits_size(size)
-    height, width = size.height, size.width
+    height, width, classes = size.height, size.width, len(card.labels.names)
     input_name, output_name = TENSOR_NAMES[interface]
     if interface == "frames":
         eaten = TensorFacts(input_name, "uint8", (batch, height, width, 3))
@@ -53,10 +54,8 @@ def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None,
         eaten = TensorFacts(input_name, "float32", (batch, 3, height, width))
     answered = {
         "nvinfer": TensorFacts(output_name, "int64", (batch, 1, height, width)),
-        "frames": TensorFacts(output_name, "uint8", (batch, height, width)),
-        "logits": TensorFacts(
-            output_name, "float32", (batch, len(card.labels.names), logits.height, logits.width)
-        ),
+        "frames": TensorFacts(output_name, ids_type(classes).name, (batch, height, width)),
+        "logits": TensorFacts(output_name, "float32", (batch, classes, logits.height, logits.width)),
     }[interface]
     scale = 1.0 if interface == "frames" else ONE_SCALE
     return Signature(
@@ -91,4 +90,4 @@ class WithInterface(nn.Module):
             return upsampled(logits, given.shape[-2:], self.align_corners).argmax(1, keepdim=True)
         pixels = given.float().permute(0, 3, 1, 2) - self.mean  # TensorRT computes with uint8 only to cast it
         logits = upsampled(self.network(pixels), pixels.shape[-2:], self.align_corners)
-        return logits.argmax(1).to(torch.uint8)
+        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.uint16)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.given import as_path
+from segdeploy.model.labels import ids_type
 from segdeploy.picture.decoding import MOST_PIXELS, read_image_file
 from segdeploy.size import Size
 
 Frame = NDArray[np.uint8]  # H×W×3 RGB
-LabelMap = NDArray[np.uint8]  # H×W
+LabelMap = NDArray[np.uint8 | np.uint16]  # H×W; 16 bits where there are more than 256 classes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 WRITTEN = (".overlay.png", ".colours.png", ".ids.png")  # what `run` adds to a name: never an input
@@ -108,7 +109,7 @@ def unfit_logits(
     """Labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, arg-max after."""
     logits = inner_logits(logits, size, geometry, align_corners)
     best = raised(logits[0], geometry.frame, align_corners).copy()
-    labels = np.zeros(best.shape, np.uint8)
+    labels: LabelMap = np.zeros(best.shape, ids_type(len(logits)))
     for index, plane in enumerate(logits[1:], start=1):  # one plane at a time: never C×H×W floats
         values = raised(plane, geometry.frame, align_corners)
         labels[values > best] = index

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import OutputError
 from segdeploy.files import write_bytes
 from segdeploy.given import as_path
-from segdeploy.model.labels import Labels
+from segdeploy.model.labels import Labels, truth_type
 from segdeploy.picture.image import Frame, LabelMap
 
 
@@ -39,10 +39,14 @@ class Segmentation:
         return self.colours_into(np.empty((*self.labels.shape, 3), np.uint8))
 
     def colours_into(self, canvas: Frame) -> Frame:
-        """Into a part of a larger picture too; one pass of OpenCV's, ten times as fast as indexing the palette."""
-        return np.asarray(
-            cv2.applyColorMap(self.labels, self.classes.palette()[:, None], dst=canvas), np.uint8
-        )
+        """Into a part of a larger picture too; one pass of OpenCV's, ten times as fast as indexing the palette.
+
+        OpenCV's palettes have 256 colours; where there are more classes it is indexed.
+        """
+        palette = self.classes.palette()
+        if self.labels.dtype != np.uint8:
+            return np.take(palette, self.labels, axis=0, out=canvas)
+        return np.asarray(cv2.applyColorMap(self.labels, palette[:256, None], dst=canvas), np.uint8)
 
     def overlay(self, frame: Frame, alpha: float = 0.55, legend: bool = True) -> Frame:
         """`frame` with the classes' colours laid over it; classes under 0.2 % are left out of the legend."""
@@ -64,8 +68,11 @@ class Segmentation:
         write_image(path, self.colours())
 
     def write_ids(self, path: str | PathLike[str]) -> None:
-        """A grey PNG whose values are the class ids (Cityscapes: train ids)."""
-        write_image(path, self.labels)
+        """A grey PNG whose values are the class ids (Cityscapes: train ids).
+
+        It has 16 bits where there are more than 255 classes: in one of 8 bits 255 is no class.
+        """
+        write_image(path, self.labels.astype(truth_type(len(self.classes.names)), casting="safe"))
 
 
 LEAST_SHARE = 0.002  # of a class that the legend names
@@ -131,7 +138,7 @@ def darken(box: Frame) -> None:
         cv2.LUT(box, DARKENED, dst=box)
 
 
-def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+def write_image(path: str | PathLike[str], image: NDArray[np.uint8 | np.uint16]) -> None:
     """RGB or grey, in the format of the suffix, whole or not at all."""
     path = as_path(path, "path")
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
+from segdeploy.model.labels import ignore_of
+from segdeploy.picture.image import LabelMap
 
 
 class Confusion:
     """`counts` is truth × predicted; its last column counts predictions that are none of the classes."""
 
-    def __init__(self, classes: int, ignore: int = 255) -> None:
+    def __init__(self, classes: int, ignore: int | None = None) -> None:
         self.counts: NDArray[np.int64] = np.zeros((classes, classes + 1), np.int64)
-        self.ignore = ignore
+        self.ignore = ignore_of(classes) if ignore is None else ignore
 
-    def add(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
+    def add(self, truth: LabelMap, predicted: LabelMap) -> None:
         self.counts += count_pairs(truth, predicted, len(self.counts), self.ignore)
 
     @property
@@ -51,18 +54,38 @@ def mean(values: NDArray[np.float64]) -> float:
 
 
 def count_pairs(
-    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int, ignore: int = 255
+    truth: LabelMap, predicted: LabelMap, classes: int, ignore: int
 ) -> NDArray[np.int64]:  # classes × classes + 1
-    """All 256 × 256 pairs of bytes are counted, which is faster than leaving the ignored pixels out beforehand."""
+    """All 256 × 256 pairs of bytes are counted, which is faster than leaving the ignored pixels out beforehand.
+
+    Of 16 bits there would be 2³² pairs: predictions beyond the classes are one column, and ignored pixels are left out.
+    """
     if truth.shape != predicted.shape:
         raise RequestError(
             f"the truth is {truth.shape}, the prediction {predicted.shape}; expected one shape"
         )
+    if max(truth.itemsize, predicted.itemsize) > 1 or classes > 256:
+        return count_wide_pairs(truth, predicted, classes, ignore)
     pairs = truth.astype(np.uint16) << 8 | predicted.astype(np.uint16)
     every = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256).astype(np.int64)
     outside = [label for label in np.flatnonzero(every.any(axis=1)) if label >= classes and label != ignore]
-    if outside:
-        raise RequestError(
-            f"the truth holds the label {outside[-1]}; expected 0 to {classes - 1}, or {ignore} to ignore"
-        )
+    demand_none_outside(outside, classes, ignore)
     return np.hstack([every[:classes, :classes], every[:classes, classes:].sum(axis=1, keepdims=True)])
+
+
+def count_wide_pairs(
+    truth: LabelMap, predicted: LabelMap, classes: int, ignore: int
+) -> NDArray[np.int64]:  # classes × classes + 1
+    counted = truth != ignore
+    rows = truth[counted].astype(np.int64)
+    demand_none_outside(np.unique(rows[rows >= classes]).tolist(), classes, ignore)
+    cells = rows * (classes + 1) + np.minimum(predicted[counted], classes)
+    counts = np.bincount(cells, minlength=classes * (classes + 1))
+    return counts.reshape(classes, classes + 1).astype(np.int64)
+
+
+def demand_none_outside(labels: Sequence[Any], classes: int, ignore: int) -> None:
+    if labels:
+        raise RequestError(
+            f"the truth holds the label {labels[-1]}; expected 0 to {classes - 1}, or {ignore} to ignore"
+        )

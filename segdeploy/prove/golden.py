@@ -25,7 +25,7 @@ from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.view import View
 from segdeploy.model.engine import GoldenFrame
 from segdeploy.model.signature import Signature
-from segdeploy.picture.image import Geometry, unfit_logits
+from segdeploy.picture.image import Geometry, LabelMap, unfit_logits
 from segdeploy.prove.probes import enlarged, small_frames, times_smaller
 from segdeploy.run.io import from_output, to_input
 from segdeploy.size import Size
@@ -42,7 +42,7 @@ def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -
     frames = np.stack([enlarged(small, times, signature.size) for _, small in made])
     model = as_rounded(without_plugins(graph.model)).SerializeToString()
     batch = signature.batch or 1
-    labels: list[NDArray[np.uint8]] = []
+    labels: list[LabelMap] = []
     for start in range(0, count, batch):
         slots = [(start + slot) % count for slot in range(batch)]
         answer = run_exactly(model, to_input(signature, frames[slots]), signature.output.name)
@@ -51,11 +51,11 @@ def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -
     return tuple(GoldenFrame(times, as_text(small), as_text(known), name) for (name, small), known in filled)
 
 
-def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.uint8], LabelMap]:
     """Read the frames N×H×W×3 and their labels N×H×W."""
     try:
         frames = [enlarged(from_text(one.frame), one.enlarged, size) for one in record]
-        labels = [from_text(one.labels)[..., 0] for one in record]
+        labels = [labels_in_text(one.labels) for one in record]
         return np.stack(frames), np.stack(labels)
     except (ValueError, cv2.error) as error:
         raise EngineError(
@@ -63,7 +63,7 @@ def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.u
         ) from error
 
 
-def labels_from_output(signature: Signature, answers: NDArray[Any]) -> NDArray[np.uint8]:
+def labels_from_output(signature: Signature, answers: NDArray[Any]) -> LabelMap:
     """Give the labels N×H×W of a graph's or an engine's output."""
     given = from_output(signature, answers)
     if signature.interface != "logits":
@@ -81,17 +81,22 @@ def as_rounded(model: ModelProto) -> ModelProto:
     return rounding(model)
 
 
-def as_text(image: NDArray[np.uint8]) -> str:
+def as_text(image: LabelMap) -> str:
     encoded, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not encoded:
         raise EngineError("a frame could not be encoded as PNG")
     return base64.b64encode(data.tobytes()).decode()
 
 
-def from_text(text: str) -> NDArray[np.uint8]:
-    """Decode a PNG to H×W×3; a grey image has three times the same."""
+def from_text(text: str, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
+    """Decode a PNG, to H×W×3 unless `flags` say otherwise."""
     data = base64.b64decode(text)
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if decoded is None:
         raise ValueError("not a PNG")
-    return np.asarray(decoded, np.uint8)
+    return np.asarray(decoded)
+
+
+def labels_in_text(text: str) -> LabelMap:
+    """Decode labels of 8 or 16 bits."""
+    return from_text(text, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)

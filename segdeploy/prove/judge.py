@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.graph.layers import argmax_is_over_last, logits_of
+from segdeploy.model.labels import ids_type
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.prove.agreement import Agreement, compare_logits, rms_of_logits, total
 from segdeploy.prove.confusion import Confusion
 from segdeploy.run.inner_tensors import TapSession
-from segdeploy.run.io import to_input
+from segdeploy.run.io import as_labels, to_input
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,13 +64,14 @@ class Judge:
         probes: Sequence[Probe],
         *,
         classes: int | None = None,
-        translate: NDArray[np.uint8] | None = None,
+        translate: LabelMap | None = None,
     ) -> None:
         self.signature = signature
         self.probes = list(probes)
         self.fitted = [image.fit(probe.frame, signature.size, kernel=signature.resize) for probe in probes]
         self.classes = classes or signature.classes
-        self.translate = np.arange(256, dtype=np.uint8) if translate is None else translate
+        own = np.arange(max(256, signature.classes)).astype(ids_type(signature.classes))
+        self.translate: LabelMap = own if translate is None else translate
         self.tensors = [logits_of(model)]
         if signature.interface != "logits":
             self.tensors.append(signature.output.name)
@@ -101,8 +103,8 @@ class Judge:
         size, geometry = self.signature.size, self.fitted[place][1]
         if self.signature.interface == "logits":
             return image.unfit_logits(logits, size, geometry, self.signature.align_corners)
-        flat = answer.reshape(size.height, size.width)
-        return image.unfit(flat.astype(np.uint8), geometry)  # a copy: the array is written again
+        labels = as_labels(self.signature, answer.reshape(size.height, size.width))
+        return image.unfit(labels, geometry).copy()  # the array is written again
 
     def look_at(self, model: ModelProto) -> Verdict:
         """The reference's answers are kept, and scored."""

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,8 +37,8 @@ class Source:
     truths: tuple[Path, ...]  # the label files, in the images' order
     digest: str
     labels: Labels
-    translate: NDArray[np.uint8]  # from a model's class to the labels'
-    read_truth: Callable[[int], LabelMap]  # the classes at this place, 255 where not counted
+    translate: LabelMap  # from a model's class to the labels'
+    read_truth: Callable[[int], LabelMap]  # the classes at this place, the labels' `ignore` where not counted
     read_pair: Callable[[int], tuple[Frame, LabelMap]]
 
 
@@ -50,7 +49,7 @@ class Material:
     held_out: bool  # whether none of the probes is among `images`
     aside: int = 0  # images that were kept from the draw
     labels: Labels | None = None  # of the truth
-    translate: NDArray[np.uint8] | None = None  # from a model's class to the truth's
+    translate: LabelMap | None = None  # from a model's class to the truth's
     seen: dict[str, int] | None = None  # pixels of each class in `images`
 
 
@@ -135,9 +134,8 @@ def seen_in(
     pixels = np.zeros(shape, np.int64)
 
     def count(place: int) -> NDArray[np.int64]:
-        truth = source.read_truth(place)
-        found = cv2.calcHist([truth], [0], None, [256], [0, 256])  # exact up to 2²⁴ pixels
-        return found.ravel()[: shape[1]].astype(np.int64)
+        found = np.bincount(source.read_truth(place).ravel(), minlength=shape[1])
+        return found[: shape[1]].astype(np.int64)
 
     with ThreadPoolExecutor(THREADS) as pool, closing(results(pool, count, range(shape[0]))) as counted:
         for place, row in enumerate(counted):

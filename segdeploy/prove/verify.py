@@ -22,6 +22,7 @@ from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
 from segdeploy.model.card import card_called
 from segdeploy.model.engine import GRIDSAMPLE, EngineProof, Verified
 from segdeploy.model.record import ArtifactRecord, LedgerStep
+from segdeploy.picture.image import LabelMap
 from segdeploy.prove import agreement, golden
 from segdeploy.prove.agreement import Agreement, compare_labels
 from segdeploy.prove.bounds import bounds_of_engine, demand_agreement
@@ -126,7 +127,7 @@ def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
 
 
 def compare_slots(
-    session: Session, batch: int, frames: NDArray[np.uint8], labels: NDArray[np.uint8]
+    session: Session, batch: int, frames: NDArray[np.uint8], labels: LabelMap
 ) -> Iterator[Seen]:
     """Each slot of a batch with each of the frames, one after the other."""
     orders = orders_of(len(frames))

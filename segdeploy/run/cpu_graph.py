@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
+from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.signature import TensorFacts
-from segdeploy.run.lazy_labels import FACTORS, MOST_CLASSES, LazyLabels
+from segdeploy.run.lazy_labels import FACTORS, LazyLabels
 
 CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # other only where a side is raised to one pixel: never here
 OLDEST_OPSET = 13  # Resize and Softmax meant something else once
@@ -99,14 +100,30 @@ def cut_labels(view: View) -> LazyLabels | None:
     if classes != kept or classes > MOST_CLASSES or not exact or not all(item in FACTORS for item in factors):
         return None
     dtype = tensor_facts(answer).dtype
-    for node in (cast, largest, resize):
-        if node is not None:
-            graph.node.remove(node)
-    del graph.output[:]
-    graph.output.append(
-        helper.make_tensor_value_info(resize.input[0], TensorProto.FLOAT, [side or None for side in before])
+    nodes = [node for node in (resize, largest, cast) if node is not None]
+    logits = helper.make_tensor_value_info(
+        resize.input[0], TensorProto.FLOAT, [side or None for side in before]
     )
-    return LazyLabels(factors, dtype, bool(chooses.get("keepdims", 1)))
+    alone = nodes_alone(view.model, nodes, logits, factors)
+    for node in nodes:
+        graph.node.remove(node)
+    del graph.output[:]
+    graph.output.append(logits)
+    return LazyLabels(factors, dtype, bool(chooses.get("keepdims", 1)), alone)
+
+
+def nodes_alone(
+    model: ModelProto, nodes: list[NodeProto], logits: ValueInfoProto, factors: tuple[int, int]
+) -> bytes:
+    """Write the nodes from the logits to the graph's output as a graph of their own."""
+    resize = NodeProto.FromString(nodes[0].SerializeToString())
+    resize.input[:] = [logits.name, "", "scales"]
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, *factors])
+    graph = helper.make_graph([resize, *nodes[1:]], "labels", [logits], [model.graph.output[0]], [scales])
+    made = helper.make_model(graph, opset_imports=model.opset_import)
+    made.ir_version = model.ir_version
+    serialised: bytes = made.SerializeToString()
+    return serialised
 
 
 def sides_of(name: str, view: View) -> tuple[int, ...]:

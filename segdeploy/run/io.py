@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import GraphError
+from segdeploy.model.labels import ids_type
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
+from segdeploy.picture.image import LabelMap
 
 
 def to_input(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
@@ -28,7 +30,7 @@ def to_input(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def from_output(signature: Signature, output: NDArray[Any]) -> NDArray[Any]:
-    """Turn the graph's output into float32 logits N×C×h×w or uint8 labels N×H×W.
+    """Turn the graph's output into float32 logits N×C×h×w or labels N×H×W, of 8 bits, or 16 beyond 256 classes.
 
     What a graph left open, and its signature could not say, is checked here against its card.
     """
@@ -46,9 +48,21 @@ def from_output(signature: Signature, output: NDArray[Any]) -> NDArray[Any]:
         raise GraphError(
             f"the graph answers labels {output.shape} to images of {size}; export it with labels of the input's size"
         )
-    if signature.foreign and not 0 <= output.min() <= output.max() < signature.classes:
+    return as_labels(signature, output.reshape(-1, size.height, size.width))
+
+
+def as_labels(signature: Signature, ids: NDArray[Any]) -> LabelMap:
+    """Turn class ids of any type into labels; refused is an id that is none of the signature's classes.
+
+    An id that the narrow type cannot hold is found in all ids or-ed together: one pass over the wide ones, and the
+    largest is looked for among the narrow ones, so that not even a video notices.
+    """
+    kind = ids_type(signature.classes)
+    fits = ids.dtype == kind or 0 <= np.bitwise_or.reduce(ids, axis=None) <= np.iinfo(kind).max
+    labels = ids.astype(kind, copy=False)
+    if not fits or labels.max() >= signature.classes:
         raise GraphError(
-            f"the graph answers class ids of {output.min()} to {output.max()}, and its card {signature.card!r} has"
+            f"the graph answers class ids of {ids.min()} to {ids.max()}, and its card {signature.card!r} has"
             f" {signature.classes} classes; name the card that it was trained for"
         )
-    return output.reshape(-1, size.height, size.width).astype(np.uint8, copy=False)
+    return labels

@@ -5,49 +5,61 @@ weights. So only cells whose corners differ, which lie along the edges of things
 the classes that at some corner reach what another has at all four. Labels are those of the arg-max over the raised
 logits, the lowest index where several are equal; they can differ only where two classes are closer than float32
 rounds, about which two runtimes do not agree either.
+
+None of this holds for a logit that is NaN or infinite: then the nodes that were cut off are run as the file has them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CLASSES = 256
+from segdeploy.model.labels import ids_type
+from segdeploy.picture.image import LabelMap
+
 FACTORS = (2, 4, 8, 16, 32)  # their shares are exact in binary, so that equal logits stay equal
-CHUNK_CELLS = 4096  # what is made of so many stays in a core's cache
+CHUNK_CELLS = 4096  # what is made of so many stays in a core's cache; fewer beyond 256 classes
 
 
 @dataclass(frozen=True)
 class LazyLabels:
-    """`factors` by which the logits are raised, down and across."""
+    """`factors` by which the logits are raised, down and across; `nodes` is what was cut off, as a graph of its own."""
 
     factors: tuple[int, int]
     dtype: str
     keeps_class_axis: bool
+    nodes: bytes = field(default=b"", repr=False)
+
+    def fit(self, logits: NDArray[np.float32]) -> bool:
+        """Tell whether all logits are finite, for which their sum is."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(logits.sum()))
 
     def of(self, logits: NDArray[np.float32]) -> NDArray[Any]:  # N×C×h×w -> N×H×W or N×1×H×W
         labels = np.stack([raised_labels(image, self.factors) for image in logits])
         return (labels[:, None] if self.keeps_class_axis else labels).astype(self.dtype, copy=False)
 
 
-def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> NDArray[np.uint8]:  # C×h×w -> H×W
+def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> LabelMap:  # C×h×w -> H×W
     """Cells reach from one pixel centre of the logits to the next, and beyond the outermost by repeating them."""
     classes, height, width = logits.shape
     down, across = factors
     pixels = np.asarray(cv2.transpose(np.ascontiguousarray(logits).reshape(classes, -1)))  # hw×C
-    corners = np.pad(pixels.argmax(1).astype(np.uint8).reshape(height, width), 1, mode="edge")
+    kind = ids_type(classes)
+    corners = np.pad(pixels.argmax(1).astype(kind).reshape(height, width), 1, mode="edge")
     first = corners[:-1, :-1]
     mixed = (first != corners[:-1, 1:]) | (first != corners[1:, :-1]) | (first != corners[1:, 1:])
     enlarged = ((width + 1) * across, (height + 1) * down)
-    raised = np.asarray(cv2.resize(first, enlarged, interpolation=cv2.INTER_NEAREST), np.uint8)
+    raised = np.asarray(cv2.resize(first, enlarged, interpolation=cv2.INTER_NEAREST), kind)
     cells = raised.reshape(height + 1, down, width + 1, across)
     rows, columns = np.nonzero(mixed)
-    for start in range(0, len(rows), CHUNK_CELLS):
-        row, column = rows[start : start + CHUNK_CELLS], columns[start : start + CHUNK_CELLS]
+    chunk = max(1, CHUNK_CELLS * 256 // max(classes, 256))
+    for start in range(0, len(rows), chunk):
+        row, column = rows[start : start + chunk], columns[start : start + chunk]
         above, below = np.maximum(row - 1, 0) * width, np.minimum(row, height - 1) * width
         left, right = np.maximum(column - 1, 0), np.minimum(column, width - 1)
         at_corners = [pixels[line + place] for line in (above, below) for place in (left, right)]
@@ -55,18 +67,19 @@ def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> NDAr
     return np.ascontiguousarray(raised[down // 2 : -down // 2, across // 2 : -across // 2])
 
 
-def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> NDArray[np.uint8]:
+def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> LabelMap:
     """M×down×across labels inside M cells, of what is at their corners, M×C each: both above, both below."""
+    kind_of_ids = ids_type(corners[0].shape[1])
     above, below = np.minimum(*corners[:2]), np.minimum(*corners[2:])
     everywhere = np.minimum(above, below).max(1)
     highest = np.maximum(np.maximum(*corners[:2]), np.maximum(*corners[2:]))
     possible = highest >= everywhere[:, None]
     if 4 * np.count_nonzero(possible) > possible.size:  # as good as all, in noise: do not pick them out
         crowd = interpolated([corner.T for corner in corners], factors)
-        return first_largest(crowd).transpose(2, 0, 1).astype(np.uint8)
+        return first_largest(crowd).transpose(2, 0, 1).astype(kind_of_ids)
     counts = np.count_nonzero(possible, axis=1)
     cell, kind = np.nonzero(possible)  # by cell, and then by class
-    labels = np.empty((len(counts), *factors), np.uint8)
+    labels = np.empty((len(counts), *factors), kind_of_ids)
     for count in np.unique(counts):
         chosen = counts == count
         of_these = chosen[cell]

@@ -43,19 +43,18 @@ class OpenvinoSession(OpenModel):
             )
         self.signature: Signature = read_signature(copy.metadata, copy.inputs, copy.outputs, path.name, card)
         self.batches = (self.signature.batch or 1,) * 2
-        settings = {
+        self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
         }
         try:
-            core = openvino.Core()
-            model = core.read_model(copy.model)
-            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._request: Any = self._compile(copy.model)
         except RuntimeError as error:
             said = str(error).strip().splitlines()[-1]
             raise GraphError(f"{path} cannot be loaded by OpenVINO: {said}") from error
         self._labels, self.ran = copy.labels, copy.ran
+        self._last: Any = None
         self._lock = threading.Lock()  # a request is one answer at a time
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
@@ -65,7 +64,17 @@ class OpenvinoSession(OpenModel):
                 raise RequestError(f"the session of {self.name} is closed")
             self._request.infer([np.ascontiguousarray(inputs)], share_inputs=True)
             answer = self._request.get_output_tensor(0).data  # OpenVINO's own memory, written by the next run
-            return self._labels.of(answer) if self._labels else np.array(answer, self.signature.output.dtype)
+            if self._labels and self._labels.fit(answer):
+                return self._labels.of(answer)
+            if self._labels:  # the file's own last nodes, of logits that are not all finite
+                self._last = self._last or self._compile(self._labels.nodes)
+                self._last.infer([np.array(answer)])
+                answer = self._last.get_output_tensor(0).data
+            return np.array(answer, self.signature.output.dtype)
+
+    def _compile(self, model: bytes) -> Any:
+        core = openvino.Core()
+        return core.compile_model(core.read_model(model), "CPU", self._settings).create_infer_request()
 
     def close(self) -> None:
-        self._request = None
+        self._request = self._last = None

@@ -83,13 +83,23 @@ class OrtSession(OpenModel):
         self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
         self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
         self._labels = copy.labels if copy else None
+        self._last: ort.InferenceSession | None = None
         self._answer = self._session.get_outputs()[0].name if self._labels else self.signature.output.name
         self.ran = copy.ran if copy else {}
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
         answer = np.asarray(self._session.run([self._answer], {self.signature.input.name: inputs})[0])
-        return self._labels.of(answer) if self._labels else answer
+        if self._labels is None:
+            return answer
+        return self._labels.of(answer) if self._labels.fit(answer) else self._labels_of_file(answer)
+
+    def _labels_of_file(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Run the file's own last nodes, of logits that are not all finite."""
+        assert self._labels is not None  # noqa: S101 - asked for where there are some
+        if self._last is None:
+            self._last = ort.InferenceSession(self._labels.nodes, quiet_options(), providers=[CPU])
+        return np.asarray(self._last.run(None, {self._last.get_inputs()[0].name: logits})[0])
 
     @property
     def _session(self) -> ort.InferenceSession:
@@ -98,7 +108,7 @@ class OrtSession(OpenModel):
         return self._opened
 
     def close(self) -> None:
-        self._opened = None
+        self._opened = self._last = None
 
 
 def demand_provider(provider: str) -> str:

@@ -92,7 +92,8 @@ def evaluate(
     todo = [index for index in range(len(dataset)) if index not in done]
     with closing(decoded(dataset, todo, workers)) as images:
         for index, frame, truth in images:
-            matrix = count_pairs(truth, lookup[predicted_for(predict, frame)], size)
+            predicted = lookup[predicted_for(predict, frame)]
+            matrix = count_pairs(truth, predicted, size, dataset.labels.ignore)
             if unfinished:
                 unfinished.append(index, matrix)
             counts += matrix
@@ -114,9 +115,10 @@ def look(predict: Predict, dataset: Dataset, classes: Labels, index: int) -> Sig
 
 def predicted_for(predict: Predict, frame: Frame) -> LabelMap:
     labels = predict(frame)
-    if labels.shape != frame.shape[:2] or labels.dtype != np.uint8:
+    if labels.shape != frame.shape[:2] or labels.dtype not in (np.uint8, np.uint16):
         raise RequestError(
-            f"a frame of {frame.shape[:2]} got {labels.dtype} {labels.shape} labels; expected its size in uint8"
+            f"a frame of {frame.shape[:2]} got {labels.dtype} {labels.shape} labels; expected its size in uint8 or"
+            " uint16"
         )
     return labels
 

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from segdeploy.assess.evaluate.evaluate import Evaluation, Sight
 from segdeploy.assess.evaluate.scores import Delta, Scores, delta
-from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.model.labels import Labels
+from segdeploy.picture.image import Frame
 from segdeploy.picture.segmentation import write_image
 from segdeploy.version import __version__
 
@@ -186,7 +187,7 @@ def write_pictures(evaluation: Evaluation, sights: Iterable[Sight], folder: Path
     write_image(written[1], draw_classes(evaluation.scores))
     for place, sight in enumerate(sights, start=1):
         written.append(folder / f"{stem}.worst-{place:02d}.png")
-        write_image(written[-1], draw_sight(sight, evaluation.dataset.labels.palette()))
+        write_image(written[-1], draw_sight(sight, evaluation.dataset.labels))
     return written
 
 
@@ -237,11 +238,12 @@ def draw_classes(scores: Scores) -> Frame:
     return canvas
 
 
-def draw_sight(sight: Sight, palette: NDArray[np.uint8]) -> Frame:
+def draw_sight(sight: Sight, labels: Labels) -> Frame:
     """Image | truth | prediction | difference: wrong is red, what is not counted is black, the rest is the image."""
     difference = sight.frame // 3 + 160
     difference[sight.predicted != sight.truth] = WRONG
-    difference[uncounted(sight.truth)] = 0
+    difference[sight.truth == labels.ignore] = 0
+    palette = labels.palette()
     panels = [sight.frame, palette[sight.truth], palette[sight.predicted], difference]
     titles = [sight.name, *PANELS[1:]]
     strips = []
@@ -250,10 +252,6 @@ def draw_sight(sight: Sight, palette: NDArray[np.uint8]) -> Frame:
         write(strip, title, (6, 19), INK)
         strips.append(np.vstack([strip, panel]))
     return np.hstack(strips)
-
-
-def uncounted(truth: LabelMap) -> NDArray[np.bool_]:
-    return np.asarray(truth == 255)
 
 
 def write(canvas: Frame, text: str, at: tuple[int, int], ink: tuple[int, int, int]) -> None:

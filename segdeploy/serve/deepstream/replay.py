@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import DeepStreamError, RequestError
+from segdeploy.model.labels import truth_type
 from segdeploy.picture.image import Frame, Geometry, unfit
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.picture.video_reading import TimedFrame
@@ -34,7 +35,6 @@ BANNER = (
     "This stands in for DeepStream: nvinfer's scaling, normalisation, interval and parsing as its public sources have"
     " them, the graph in ONNX Runtime on the CPU. TensorRT and nvsegvisual did not run."
 )
-NO_CLASS = 255
 
 
 @dataclass
@@ -177,8 +177,8 @@ def infer(
 
 def drawn(frame: Frame, parsed: Parsed, session: Session) -> Frame:
     """The class map stretched over the whole frame, padding and all; black where there is no class."""
-    known = (parsed.class_map >= 0) & (parsed.class_map < NO_CLASS)
-    labels = np.where(known, parsed.class_map, NO_CLASS).astype(np.uint8)
-    size = session.signature.size
+    size, classes = session.signature.size, session.signature.labels
+    known = (parsed.class_map >= 0) & (parsed.class_map < classes.ignore)
+    labels = np.where(known, parsed.class_map, classes.ignore).astype(truth_type(len(classes.names)))
     stretched = unfit(labels, Geometry(Size(*frame.shape[:2]), size, 0, 0))
-    return Segmentation(stretched, session.signature.labels).overlay(frame)
+    return Segmentation(stretched, classes).overlay(frame)

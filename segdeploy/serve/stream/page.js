@@ -37,19 +37,20 @@ function parse(buffer) {
 
 const decode = (bytes) => createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none" });
 
-// Class ids come as a grey picture; their colours are laid on here.
+// Class ids come as a grey picture, or as red + 256·green where they are more; their colours are laid on here.
 function coloured(ids, palette) {
   const canvas = new OffscreenCanvas(ids.width, ids.height);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.drawImage(ids, 0, 0);
   const picture = pen.getImageData(0, 0, ids.width, ids.height);
-  const table = new Uint32Array(256).fill(0xff000000);
+  const values = palette.length > 256 ? 65536 : 256;
+  const table = new Uint32Array(values).fill(0xff000000);
   palette.forEach((colour, index) => {
     const value = parseInt(colour.slice(1), 16);
     table[index] = 0xff000000 | ((value & 255) << 16) | (value & 0xff00) | (value >> 16);
   });
   const pixels = new Uint32Array(picture.data.buffer);
-  for (let at = 0; at < pixels.length; at += 1) pixels[at] = table[pixels[at] & 255];
+  for (let at = 0; at < pixels.length; at += 1) pixels[at] = table[pixels[at] & (values - 1)];
   pen.putImageData(picture, 0, 0);
   return canvas;
 }

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
+from segdeploy.picture.image import LabelMap
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.serve.stream.result import Shown
 
@@ -268,7 +269,7 @@ def packed(sources: list[str], latest: Latest | None, names: tuple[str, ...]) ->
         parts.append(encoded(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]))
         # A third of the time that colours would take, and no class is lost to a lossy format.
         quick = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        parts += [encoded(".png", result.labels, quick) for result in shown.results]
+        parts += [encoded(".png", ids_picture(result.labels), quick) for result in shown.results]
     whole = [json.dumps(facts).encode(), *parts]
     return b"".join(struct.pack("<I", len(part)) + part for part in whole)
 
@@ -282,6 +283,14 @@ def told(result: Segmentation, name: str) -> dict[str, Any]:
         "palette": palette,
         "areas": list(result.areas().items()),
     }
+
+
+def ids_picture(labels: LabelMap) -> NDArray[np.uint8]:
+    """Bring labels into a picture that a browser gives back as it is: grey, or beyond 256 classes red + 256·green."""
+    if labels.dtype == np.uint8:
+        return labels.astype(np.uint8, copy=False)
+    blue = np.zeros_like(labels)
+    return np.dstack([blue, labels >> 8, labels & 255]).astype(np.uint8)
 
 
 def encoded(suffix: str, picture: NDArray[np.uint8], how: list[int]) -> bytes:
