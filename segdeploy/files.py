@@ -36,10 +36,10 @@ def replacing_together(*paths: Path, durable: bool = True) -> Iterator[tuple[Pat
     `durable` ones are on the disk before they are moved, so that a power cut leaves the old files or the new ones.
     """
     places = [landing(path) for path in paths]
-    for place in places:
-        make_folder(place.parent)
-        clear_leftovers(place.parent.absolute())
     with cannot_be_written(paths[0]), ExitStack() as stack:
+        stack.enter_context(folders_made(*(place.parent for place in places)))
+        for place in places:
+            clear_leftovers(place.parent.absolute())
         parts = [stack.enter_context(held_file(place)) for place in places]
         yield tuple(part for part, _ in parts)
         if durable:
@@ -195,6 +195,21 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} is not writable; name another one with -o")
+
+
+@contextmanager
+def folders_made(*folders: Path) -> Iterator[None]:
+    """Make `folders` and all that lead to them; if the block fails, those that were not there are none again."""
+    above = {one for folder in folders for one in (folder, *folder.parents) if not os.path.lexists(one)}
+    try:
+        for folder in folders:
+            make_folder(folder)
+        yield
+    except BaseException:
+        for folder in sorted(above, key=lambda one: -len(one.parts)):
+            with suppress(OSError):  # something is in it by now
+                folder.rmdir()
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -28,7 +28,9 @@ LEVELS = [
     {"__main__"},
 ]
 # Folders of one level that may import each other all the same, and why.
-SIBLINGS: dict[tuple[str, str], str] = {}
+SIBLINGS: dict[tuple[str, str], str] = {
+    ("serve", "convert"): "a folder for DeepStream holds a calibration cache, whose reader is that of INT8",
+}
 
 
 def name_of(path: Path, package: Path = PACKAGE) -> str:
@@ -110,8 +112,8 @@ def test_no_module_reaches_itself() -> None:
         ("size", "from segdeploy.cli import main", ["segdeploy.size imports segdeploy.cli"], ["cli", "size"]),
         ("run.ort", "from segdeploy.convert import export", ["segdeploy.run.ort imports segdeploy.convert.export"], []),
         ("run.io", "from segdeploy.run.session import Session", [], ["run.io", "run.session"]),
-        ("serve.stream.live", "def later():\n    import segdeploy.convert.export",
-         ["segdeploy.serve.stream.live imports segdeploy.convert.export"], []),
+        ("serve.stream.live", "def later():\n    import segdeploy.assess.report.page",
+         ["segdeploy.serve.stream.live imports segdeploy.assess.report.page"], []),
     ],
 )  # fmt: skip
 def test_a_planted_import_is_caught(name, planted, upwards, circled, tmp_path) -> None:

@@ -53,7 +53,8 @@ def test_weights_in_a_file_beside_it(graphs, tmp_path):
     (tmp_path / "x.data").unlink()
     assert read_graph(path, weights=False).signature == graph.signature
     with pytest.raises(
-        GraphError, match=r"^the weights of .*x\.onnx cannot be read \(.*\); keep its files together$"
+        GraphError,
+        match=r"^the weights of .*x\.onnx lie in .*x\.data, which is not there; keep its files together$",
     ):
         read_graph(path)
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, external_data_helper
+from onnx import GraphProto, ModelProto, TensorProto, external_data_helper
+from onnx.external_data_helper import ExternalDataInfo
 
 from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import counting_nodes
 from segdeploy.graph.known_bugs import samples_of
 from segdeploy.graph.precision import Precision, read_precision
-from segdeploy.graph.view import View, opset_of, tensor_facts
+from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
 
@@ -47,8 +48,9 @@ class Graph:
     @cached_property
     def digest(self) -> str:
         """Give the SHA-256 of the file, joined by those of the files beside it that its weights lie in."""
-        beside = weight_files(self.model, self.path)
-        return self.digest_read or joined_digest(files.digest_of(self.path), beside)
+        return self.digest_read or joined_digest(
+            files.digest_of(self.path), demand_weights(self.model, self.path)
+        )
 
     @cached_property
     def view(self) -> View:
@@ -84,9 +86,10 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
     path = Path(path)
     data = read_onnx(path)
     graph = parse_graph(data, path, card)
-    beside = weight_files(graph.model, path)
+    weight_files(graph.model, path)
     if not weights:
         return graph
+    beside = demand_weights(graph.model, path)
     load_weights(graph.model, path)
     return replace(graph, digest_read=joined_digest(digest_of_bytes(data), beside))
 
@@ -142,17 +145,56 @@ def digest_of_bytes(data: bytes) -> str:
 
 def weight_files(model: ModelProto, path: Path) -> list[Path]:
     """List the files beside `path` that weights lie in; names out of the file are data, and never lead elsewhere."""
-    names = {
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in model.graph.initializer
-        if external_data_helper.uses_external_data(tensor)
-    }
+    names = {info.location for info in outside(model)}
     for name in names:
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise GraphError(
                 f"{path} says that its weights lie in {name!r}, which is not beside it; {MADE_BY}"
             )
     return [path.parent / name for name in sorted(names)]
+
+
+def outside(model: ModelProto) -> list[ExternalDataInfo]:
+    """Say of each tensor whose weights are not in the graph's own file where they are."""
+    found = tensors_in(model.graph)
+    return [ExternalDataInfo(tensor) for tensor in found if external_data_helper.uses_external_data(tensor)]
+
+
+def tensors_in(graph: GraphProto) -> Iterator[TensorProto]:
+    """Give the tensors that hold values: weights, those of nodes, and those of the graphs inside nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from ([attribute.t] if attribute.HasField("t") else attribute.tensors)
+        for inner in inner_graphs(node):
+            yield from tensors_in(inner)
+
+
+def demand_weights(model: ModelProto, path: Path) -> list[Path]:
+    """List the files beside `path` that weights lie in, and refuse what makes no whole graph with them.
+
+    A link is refused, as runtimes do: a graph from elsewhere would choose which file of this machine is read.
+    """
+    beside = weight_files(model, path)
+    for one in beside:
+        if not one.is_file():
+            raise GraphError(
+                f"the weights of {path} lie in {one}, which is not there; keep its files together"
+            )
+        if one.resolve() != path.parent.resolve() / one.relative_to(path.parent):
+            raise GraphError(
+                f"the weights of {path} lie in {one}, which is a link; put the file itself there"
+            )
+    for info in outside(model):
+        one = path.parent / info.location
+        size_bytes, end = one.stat().st_size, (info.offset or 0) + (info.length or 0)
+        if size_bytes < end:
+            raise GraphError(
+                f"the weights of {path} end at byte {end} of {one}, which has {size_bytes}; copy it again"
+            )
+    return beside
 
 
 def load_weights(model: ModelProto, path: Path) -> None:

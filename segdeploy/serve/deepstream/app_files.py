@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from string import Template
 
 from segdeploy.flavour import Version
@@ -20,11 +22,12 @@ def filled(template: str, **values: object) -> str:
 
 def colours(plan: Plan) -> str:
     labels = plan.graph.signature.labels
-    rows = [
-        f"{index},{name},{red},{green},{blue}\n"
-        for index, (name, (red, green, blue)) in enumerate(zip(labels.names, labels.colours, strict=True))
-    ]
-    return "id,name,red,green,blue\n" + "".join(rows)
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("id", "name", "red", "green", "blue"))
+    for index, (name, colour) in enumerate(zip(labels.names, labels.colours, strict=True)):
+        rows.writerow((index, name, *colour))
+    return table.getvalue()
 
 
 def app_files(plan: Plan) -> dict[str, str]:
@@ -100,6 +103,8 @@ def readme(plan: Plan) -> str:
         more.append("| parser/ | the output parser's source and Makefile |")
     if plan.cache:
         more.append(f"| {plan.cache.name} | TensorRT's calibration cache |")
+    more += [f"| {path.name} | weights of the graph |" for path in plan.weights]
+    more.append("| rendered.json | what segdeploy wrote here: it replaces nothing else |")
     return filled(
         "README.md",
         model=request.model.name,

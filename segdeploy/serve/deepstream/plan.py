@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
+from segdeploy.convert.int8.cache import read_cache
 from segdeploy.errors import DeepStreamError
-from segdeploy.graph.load import Graph, read_graph
+from segdeploy.graph.load import Graph, demand_weights, read_graph
 from segdeploy.model.record import ArtifactRecord, matching_record
-from segdeploy.model.signature import NO_CARD, describe
+from segdeploy.model.signature import NO_CARD, Signature, describe
 from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
@@ -35,6 +37,7 @@ class Plan:
     network_mode: int
     strongly_typed: bool
     cache: Path | None
+    weights: tuple[Path, ...] = ()  # files beside the graph that its weights lie in
 
     @property
     def engine(self) -> str:
@@ -78,10 +81,32 @@ def make_plan(request: RenderRequest) -> Plan:
             f"{name} has a batch of {signature.batch}, and {request.streams} streams make batches of"
             f" {request.streams}; export it with --batch {request.streams}, or --batch dynamic"
         )
+    demand_writable(signature, name)
     mode, strongly_typed, cache = precision_of(request, graph)
     parser = choose_parser(request, release, graph) if request.network_type == 2 else None
     record = matching_record(request.model, graph.digest)
-    return Plan(request, release, graph, record, parser, mode, strongly_typed, cache)
+    weights = tuple(demand_weights(graph.model, graph.path))
+    return Plan(request, release, graph, record, parser, mode, strongly_typed, cache, weights)
+
+
+def demand_writable(signature: Signature, name: str) -> None:
+    """Refuse what nvinfer would read otherwise than it was meant.
+
+    Its reader of labels takes a line a class, leaves out empty ones and cuts each at a `;`; nothing can be escaped.
+    """
+    if not all(isfinite(one) and one > 0 for one in signature.scale) or not all(
+        map(isfinite, signature.mean)
+    ):
+        raise DeepStreamError(
+            f"{name} says that its input is {signature.scale[0]} * (x - {signature.mean}), which is no image;"
+            " export its checkpoint again"
+        )
+    for index, label in enumerate(signature.labels.names):
+        if not label or ";" in label or not label.isprintable():
+            raise DeepStreamError(
+                f"class {index} of {name} is called {label!r}, and nvinfer reads a line a class, which ends at a ';';"
+                " give it another name in the checkpoint's id2label or its card's labels, and export it again"
+            )
 
 
 def choose_parser(request: RenderRequest, release: DeepStream, graph: Graph) -> str:
@@ -131,6 +156,7 @@ def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path 
             " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
             " --int8-cache"
         )
+    read_cache(cache)
     return (3 if graph.precision.fp16 else 1), False, cache
 
 

@@ -7,14 +7,18 @@ what the graph was proven with. The folder can be copied: the graph and all it n
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy import files
+from segdeploy.errors import DeepStreamError
 from segdeploy.model.record import record_path
+from segdeploy.serve.deepstream import manifest
 from segdeploy.serve.deepstream.app_files import app_files, colours, readme, reported, triton_files
 from segdeploy.serve.deepstream.config import Line, write_txt
 from segdeploy.serve.deepstream.document import as_yml, read_txt
+from segdeploy.serve.deepstream.manifest import Manifest, demand_ours, remove_stale
 from segdeploy.serve.deepstream.plan import (
     OUR_LIBRARY,
     OUR_PARSER,
@@ -38,9 +42,31 @@ class Rendered:
 
 
 def render(request: RenderRequest, output: Path) -> Rendered:
-    """Writes the folder."""
+    """Write the folder, all of it or nothing; what lies there already is replaced where segdeploy wrote it."""
     plan = make_plan(request)
-    files.make_folder(output)
+    contents = contents_of(plan)
+    with files.folders_made(output), files.locked(output / manifest.NAME):
+        write_folder(output, contents)
+    return Rendered([output / name for name in (*contents, manifest.NAME)], reported(plan))
+
+
+def write_folder(output: Path, contents: Mapping[str, bytes | Path]) -> None:
+    in_place = {name for name, content in contents.items() if is_same(content, output / name)}
+    written = {name: content for name, content in contents.items() if name not in in_place}
+    known = demand_ours(output, written)
+    ours = {name: digest for name, digest in known.files.items() if name in in_place}
+    names = [*written, manifest.NAME]
+    with files.replacing_together(*(output / name for name in names)) as (*parts, last):
+        for name, part in zip(written, parts, strict=True):
+            write_part(written[name], part, output / name)
+            ours[name] = files.digest_of(part)
+        write_part(Manifest(ours).as_text().encode(), last, output / manifest.NAME)
+    remove_stale(output, known, contents.keys())
+
+
+def contents_of(plan: Plan) -> dict[str, bytes | Path]:
+    """Give each file of the folder by its place: its bytes, or the file that it is a copy of."""
+    model = plan.request.model
     texts = {
         "README.md": readme(plan),
         "nvinfer_config.txt": (written := nvinfer_config(plan)),
@@ -50,26 +76,36 @@ def render(request: RenderRequest, output: Path) -> Rendered:
         **app_files(plan),
         **triton_files(plan),
     }
-    for name, text in texts.items():
-        files.write_text(output / name, text)
-    copied = {request.model.name: request.model}
+    copied = [(model.name, model)]
+    copied += [(str(path.relative_to(model.parent)), path) for path in plan.weights]
     if plan.record:
-        copied[record_path(request.model).name] = record_path(request.model)
+        copied.append((record_path(model).name, record_path(model)))
     if plan.cache:
-        copied[plan.cache.name] = plan.cache
+        copied.append((plan.cache.name, plan.cache))
     if plan.parser == "segdeploy":
         sources = folder("deepstream") / "parser"
-        copied |= {f"parser/{name}": sources / name for name in ("segdeploy_parser.cpp", "Makefile")}
-    for name, source in copied.items():
-        copy(source, output / name)
-    return Rendered([output / name for name in (*texts, *copied)], reported(plan))
+        copied += [(f"parser/{name}", sources / name) for name in ("segdeploy_parser.cpp", "Makefile")]
+    contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()}
+    for name, source in copied:
+        if name in contents or name == manifest.NAME:
+            raise DeepStreamError(
+                f"{source} would be {name} in the folder, and so would another file; give it another name"
+            )
+        contents[name] = source
+    return contents
 
 
-def copy(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    with files.replacing(target) as part:
-        shutil.copyfile(source, part)
+def is_same(content: bytes | Path, place: Path) -> bool:
+    """Tell whether a file that is to be copied lies in its place already."""
+    return isinstance(content, Path) and place.exists() and place.samefile(content)
+
+
+def write_part(content: bytes | Path, part: Path, place: Path) -> None:
+    with files.cannot_be_written(place):
+        if isinstance(content, Path):
+            shutil.copyfile(content, part)
+        else:
+            part.write_bytes(content)
 
 
 def nvinfer_config(plan: Plan) -> str:
