@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segdeploy.api import build_engine, evaluate, measure, quantize, render_deepstream
     from segdeploy.assess.bench.measure import Measurement
     from segdeploy.assess.evaluate.evaluate import Evaluation
+    from segdeploy.convert.adopt.adopt import Adopted, adopt
     from segdeploy.convert.build_engine import Deployed
     from segdeploy.convert.export import Exported, export, export_onnx
     from segdeploy.convert.int8.write import Quantised
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 # Name to the module that has it.
 _HOME = {
+    "Adopted": "convert.adopt.adopt",
     "ArtifactRecord": "model.record",
     "Deployed": "convert.build_engine",
     "DeviceArray": "run.device_array",
@@ -49,6 +51,7 @@ _HOME = {
     "Segmentation": "picture.segmentation",
     "Session": "run.session",
     "Size": "size",
+    "adopt": "convert.adopt.adopt",
     "build_engine": "api",
     "evaluate": "api",
     "export": "convert.export",
@@ -65,6 +68,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Adopted",
     "ArtifactRecord",
     "Deployed",
     "DeviceArray",
@@ -80,6 +84,7 @@ __all__ = [
     "Session",
     "Size",
     "__version__",
+    "adopt",
     "build_engine",
     "evaluate",
     "export",

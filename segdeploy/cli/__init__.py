@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 
 from segdeploy.cli import (
+    adopt,
     bench,
     build_engine,
     cache,
@@ -38,6 +39,10 @@ from segdeploy.version import __version__
 VERBS = {
     "models": (models, "list the model cards and what each needs"),
     "export": (export, "turn a checkpoint into an ONNX graph, compared with PyTorch"),
+    "adopt": (
+        adopt,
+        "turn any ONNX graph of a segmentation network into one of segdeploy's, compared with it",
+    ),
     "run": (run, "segment images, videos and camera streams with a model"),
     "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from segdeploy.errors import RequestError
 from segdeploy.run.runtimes import providers, providers_in_words
-from segdeploy.size import Size
+from segdeploy.size import Size, is_number
 
 FIT_CHOICES = ("stretch", "letterbox")
 INTERFACE_CHOICES = ("nvinfer", "frames", "logits")
@@ -64,6 +64,15 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def parse_batch(text: str) -> int | None:
+    """None is any batch."""
+    if text == "dynamic":
+        return None
+    if not is_number(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `dynamic`")
+    return int(text)
 
 
 def parse_size(text: str) -> Size:

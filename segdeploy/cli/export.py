@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
+from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_size
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
-from segdeploy.size import is_number
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -53,15 +52,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def options() -> list[Option]:
     """List the options of all families, each name once."""
     return list({option.name: option for family in FAMILIES for option in family.options}.values())
-
-
-def parse_batch(text: str) -> int | None:
-    """None is any batch."""
-    if text == "dynamic":
-        return None
-    if not is_number(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `dynamic`")
-    return int(text)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -94,6 +94,21 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
     return replace(graph, digest_read=joined_digest(digest_of_bytes(data), beside))
 
 
+def read_whole(path: Path) -> tuple[ModelProto, str]:
+    """Read a graph that need not be one of segmentation, with its weights; returns it with its digest."""
+    data = read_onnx(path)
+    try:
+        model = onnx.load_from_string(data)
+    except Exception as error:  # protobuf's own, which depends on its version
+        raise GraphError(f"{path} cannot be read as an ONNX graph ({error})") from error
+    if not model.graph.input or not model.graph.output:
+        raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
+    demand_opset(model, path)
+    beside = weight_files(model, path)
+    load_weights(model, path)
+    return model, joined_digest(digest_of_bytes(data), beside)
+
+
 def graph_in(data: bytes, path: Path) -> Graph:
     """Make the graph that a step has just written to `path` of the bytes that it wrote."""
     return replace(parse_graph(data, path), digest_read=digest_of_bytes(data))

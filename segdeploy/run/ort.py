@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -160,6 +161,21 @@ def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str
     for batch in batches:
         answers = session.run(None, {session.get_inputs()[0].name: batch})
         yield {name: np.asarray(answer) for name, answer in zip(names, answers, strict=True)}
+
+
+def constants_folded(model: bytes, name: str) -> bytes:
+    """Compute what does not depend on the input, and leave out what changes nothing, as each session does first."""
+    options = quiet_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        try:
+            ort.InferenceSession(model, options, providers=[CPU])
+        except Exception as error:
+            raise GraphError(
+                f"{name} cannot be loaded by ONNX Runtime at this size: {str(error).strip().splitlines()[0]}"
+            ) from error
+        return (Path(folder) / "folded.onnx").read_bytes()
 
 
 def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_numbers, parse_size
+from segdeploy.cli.printing import print_lines
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx of any exporter")
+    parser.add_argument(
+        "--card", metavar="NAME", help="describes it: a card of `segdeploy models`, or your own .yaml"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        type=Path,
+        help="names of its classes, one a line, or a .yaml with colours",
+    )
+    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="of its images, 0 to 255")
+    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="likewise")
+    parser.add_argument("--size", type=parse_size, metavar="HxW", help="where the graph leaves it open")
+    parser.add_argument(
+        "--answer", metavar="NAME", help="the output with the classes, where there are several"
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="P",
+        type=float,
+        help="of a graph with one channel (default: a probability of 0.5)",
+    )
+    parser.add_argument(
+        "--interface",
+        choices=INTERFACE_CHOICES,
+        default="nvinfer",
+        help="nvinfer: for DeepStream (default); frames: uint8 RGB in, labels out; logits: for research",
+    )
+    parser.add_argument(
+        "--batch", type=parse_batch, metavar="N", default=1, help="batch size, or `dynamic` (default: 1)"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.cli.console import steps
+    from segdeploy.convert.adopt.adopt import adopt
+
+    with steps() as progress:
+        adopted = adopt(
+            arguments.model,
+            card=arguments.card,
+            classes=arguments.classes,
+            mean=arguments.mean,
+            std=arguments.std,
+            size=arguments.size,
+            answer=arguments.answer,
+            threshold=arguments.threshold,
+            interface=arguments.interface,
+            batch=arguments.batch,
+            output=arguments.output,
+            command=shlex.join(["segdeploy", *sys.argv[1:]]),
+            progress=progress,
+        )
+    print_lines(f"{adopted.path}: {adopted.agreement}")
+    print_lines(*(f"assumed: {words}" for words in adopted.assumed))
+    print_lines(f"next: segdeploy run {shlex.quote(str(adopted.path))} IMAGE -o out")
+    return 0

@@ -1,0 +1,284 @@
+"""Turns any ONNX graph of a segmentation network into one of ours, or leaves no file where the two disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import exp
+from os import PathLike
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto
+
+from segdeploy import files
+from segdeploy.convert.adopt.chain import without_names
+from segdeploy.convert.adopt.described import (
+    AdoptRequest,
+    card_for,
+    choose_normalisation,
+    image_of,
+    name_classes,
+    output_of,
+)
+from segdeploy.convert.adopt.ending import Ending, find_ending, put_answer
+from segdeploy.convert.adopt.fixed import fixed
+from segdeploy.convert.adopt.own_input import own_normalisation, put_input, scale_for
+from segdeploy.errors import GraphError, RequestError
+from segdeploy.given import as_optional_path, as_optional_size, as_path
+from segdeploy.graph.load import read_whole
+from segdeploy.graph.precision import PRECISION, read_precision, shares_of
+from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
+from segdeploy.graph.view import View, copy_of, opset_of
+from segdeploy.model.card import ModelCard, read_card
+from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
+from segdeploy.model.signature import INTERFACES, PREFIX, TENSOR_NAMES, Signature, TensorFacts
+from segdeploy.prove.against_graph import Original, compare_with_original
+from segdeploy.prove.agreement import Agreement
+from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
+from segdeploy.prove.ledger import compared_step, node_counts
+from segdeploy.size import Size
+from segdeploy.version import __version__
+
+Progress = Callable[[str], None]
+MOST_BATCH = 1024
+REFERENCE = "the original graph"
+REMEDY = (
+    "No file was written. Where its classes tie by nature, allow more in a card of your own (--card); otherwise"
+    " report it with the program that exported the graph"
+)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    path: Path
+    record: ArtifactRecord
+    agreement: Agreement
+    assumed: tuple[str, ...]  # what the file did not say, in words
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.record.agreement_in_words}"
+
+
+def adopt(
+    source: str | PathLike[str],
+    *,
+    card: str | None = None,
+    classes: str | PathLike[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: str | Size | None = None,
+    answer: str | None = None,
+    threshold: float | None = None,
+    interface: str = "nvinfer",
+    batch: int | None = 1,
+    output: str | PathLike[str] = ".",
+    command: str = "",
+    progress: Progress = lambda step: None,
+) -> Adopted:
+    """Adopt the .onnx `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
+
+    What the file does not say is taken from `card`, or from `classes`, `mean`, `std` and `size`; what is left is
+    assumed, and named in `assumed`.
+    """
+    request = AdoptRequest(
+        card, as_optional_path(classes, "classes"), mean, std, as_optional_size(size, "size"), answer, threshold,
+        interface, batch,
+    )  # fmt: skip
+    return adopt_graph(as_path(source, "source"), request, as_path(output, "output"), command, progress)
+
+
+def adopt_graph(path: Path, request: AdoptRequest, output: Path, command: str, progress: Progress) -> Adopted:
+    demand_request(request)
+    card = read_card(request.card) if request.card else None
+    progress("reading the graph")
+    whole, digest = read_whole(path)
+    demand_foreign(whole, path.name)
+    original = only_output(whole, output_of(View(whole), path.name, request.answer))
+    given, size = image_of(View(original), path.name, request, card)
+    progress(f"fixing it at {size}")
+    model = fixed(original, path.name, [side or 1 for side in given.shape])
+    found = find_ending(model, size, request.threshold)
+    mean, std, assumed = choose_normalisation(
+        given, path.name, request, card, own_normalisation(View(model), given.name)
+    )
+    labels, numbered = name_classes(found.classes, path.name, request, card)
+    described = card_for(path, size, mean, std, labels, card)
+    described = replace(described, mean=mean, std=std, size=size)
+    signature = promised_signature(described, request, model, found)
+    made, logits = rewritten(model, found, signature, std)
+    red, green, blue = std
+    fed = replace(
+        signature,
+        interface="logits",
+        input=given,
+        batch=given.shape[0],
+        scale=(1 / red, 1 / green, 1 / blue),
+        foreign=True,
+    )
+    reference = original_of(original, found, fed)
+    target = (
+        output if output.suffix == ".onnx" else output / f"{described.name}.{size}.{request.interface}.onnx"
+    )
+    if target.exists() and target.resolve() == path.resolve():
+        raise RequestError(f"{target} is the graph itself; name another file or folder: -o")
+    files.make_folder(target.parent)
+    with files.replacing_together(record_path(target), target) as [beside, part]:
+        part.write_bytes(made.SerializeToString())
+        progress("comparing it with the original")
+        seen = compare_with_original(made, part, signature, logits, reference)
+        bounds = bounds_of_graph("fp32", described)
+        if not logits or reference.logits is None:
+            bounds = replace(bounds, logits_error=None)
+        demand_agreement(seen, bounds, f"{target.name} disagrees with {path.name}", REMEDY)
+        step = compared_step("fp32", seen, REFERENCE, shares_of(made))
+        record = record_adopted(
+            target.name,
+            made,
+            signature,
+            described,
+            ArtifactSource(path.name, described.licence, "onnx", digest),
+            step,
+        )
+        record = replace(record, digest=files.digest_of(part), command=command)
+        beside.write_text(record.as_text(), encoding="utf-8")
+    return Adopted(
+        target, record, seen, tuple(filter(None, (assumed, numbered, *others_assumed(found, request))))
+    )
+
+
+def demand_request(request: AdoptRequest) -> None:
+    if request.interface not in INTERFACES:
+        raise RequestError(f"{request.interface!r} is not an interface; known: {', '.join(INTERFACES)}")
+    if request.batch is not None and not 1 <= request.batch <= MOST_BATCH:
+        raise RequestError(f"a batch of {request.batch} was asked for; it is 1 to {MOST_BATCH}, or dynamic")
+    if request.card and (request.mean or request.std or request.classes):
+        raise RequestError(
+            "a card says mean, std and classes; leave --mean, --std and --classes out, or the card"
+        )
+
+
+def demand_foreign(model: ModelProto, name: str) -> None:
+    if any(item.key == f"{PREFIX}interface" for item in model.metadata_props):
+        raise GraphError(
+            f"{name} is a graph of segdeploy already; go on with: segdeploy run, quantize or build-engine"
+        )
+    halves = any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer)
+    if halves or read_precision(model).int8:
+        raise GraphError(
+            f"{name} has {'FP16' if halves else 'INT8'} inside already; adopt the FP32 graph that it was made of, and"
+            " let segdeploy write the types: quantize, or build-engine --fp16"
+        )
+
+
+def only_output(model: ModelProto, name: str) -> ModelProto:
+    made = copy_of(model)
+    kept = [value for value in made.graph.output if value.name == name]
+    del made.graph.output[:]
+    made.graph.output.extend(kept)
+    return made
+
+
+def promised_signature(card: ModelCard, request: AdoptRequest, model: ModelProto, found: Ending) -> Signature:
+    size, batch = card.size, request.batch
+    eaten_name, answered_name = TENSOR_NAMES[request.interface]
+    pixels = (batch, size.height, size.width)
+    frames = request.interface == "frames"
+    eaten = (
+        TensorFacts(eaten_name, "uint8", (*pixels, 3))
+        if frames
+        else TensorFacts(eaten_name, "float32", (batch, 3, *pixels[1:]))
+    )
+    classes = len(card.labels.names)
+    if request.interface == "logits":
+        if found.is_labels:
+            raise RequestError(
+                "no logits were found under the graph's labels; take another interface: nvinfer or frames"
+            )
+        shape = View(model).shapes[found.tensor]
+        answered = TensorFacts(
+            answered_name, "float32", (batch, classes, *(shape[1:3] if found.last else shape[2:]))
+        )
+    elif frames:
+        answered = TensorFacts(answered_name, "uint8", pixels)
+    else:
+        answered = TensorFacts(answered_name, "int64", (batch, 1, *pixels[1:]))
+    scale = scale_for(request.interface, card.std)
+    return Signature(
+        request.interface, eaten, answered, size, batch, card.mean, (scale,) * 3, card.labels, card.resize, card.name,
+        align_corners=found.align_corners,
+    )  # fmt: skip
+
+
+def rewritten(
+    model: ModelProto, found: Ending, signature: Signature, std: Sequence[float]
+) -> tuple[ModelProto, str]:
+    """Give a fixed graph an interface's ends; returns it with the tensor of its logits, or ""."""
+    taken = (signature.input.name, signature.output.name)
+    made = without_names(model, taken)
+    if found.tensor in taken:
+        found = replace(found, tensor=f"{found.tensor}.theirs")
+    logits = put_answer(made, found, signature)
+    put_input(made, signature, [1 / (one * signature.scale[0]) for one in std])
+    if signature.batch != 1:
+        open_batch_of(made)
+    set_batch(made, signature.batch)
+    facts = signature.metadata() | {f"{PREFIX}version": __version__, PRECISION: "fp32"}
+    onnx.helper.set_model_props(made, facts)
+    made.producer_name, made.producer_version, made.graph.name = "segdeploy", __version__, "segdeploy"
+    onnx.checker.check_model(made, full_check=True)
+    return made, logits
+
+
+def open_batch_of(model: ModelProto) -> None:
+    """Let a graph that was fixed at one image take any number: what it computes per image says so by itself."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    resize_by_scales(model)
+    open_batch(model)
+
+
+def original_of(model: ModelProto, found: Ending, fed: Signature) -> Original:
+    view = View(model)
+    inner = found.tensor if not found.is_labels and found.tensor in view.makers else None
+    output = model.graph.output[0].name
+    cut = found.threshold
+    cut_of_output = cut
+    if cut is not None and "Sigmoid" in found.stripped:
+        cut_of_output = 1 / (1 + exp(-cut))
+    return Original(
+        model, fed, output, inner, found.last, found.output_last, found.align_corners, cut, cut_of_output
+    )
+
+
+def record_adopted(
+    artifact: str,
+    model: ModelProto,
+    signature: Signature,
+    card: ModelCard,
+    source: ArtifactSource,
+    step: LedgerStep,
+) -> ArtifactRecord:
+    return ArtifactRecord(
+        artifact=artifact,
+        digest="",  # the file is written after it is described
+        card=card.name,
+        interface=signature.interface,
+        size=str(signature.size),
+        batch=signature.batch,
+        precision="fp32",
+        opset=opset_of(model),
+        normalisation=Normalisation(card.mean, signature.scale, card.std),
+        resize=card.resize,
+        classes=card.labels.names,
+        source=source,
+        cost=node_counts(model),
+        ledger=(step,),
+        versions={"onnx": onnx.__version__},
+    )
+
+
+def others_assumed(found: Ending, request: AdoptRequest) -> list[str]:
+    if found.classes == 1 and request.threshold is None and not found.is_share:
+        return [f"its one channel is the second class above {found.threshold:g} (--threshold)"]
+    return []

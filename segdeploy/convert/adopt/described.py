@@ -1,0 +1,169 @@
+"""Gathers what a graph from elsewhere does not say, and names all of it that had to be assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdeploy.convert.adopt.own_input import ONES, ZEROS, OwnNormalisation
+from segdeploy.errors import CardError, GraphError, RequestError
+from segdeploy.graph.view import View, tensor_facts
+from segdeploy.model.card import ModelCard, Triple, name_for, triple
+from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of, read_labels
+from segdeploy.model.signature import IMAGENET_MEAN, IMAGENET_SCALE, TensorFacts, describe
+from segdeploy.size import Size
+
+BYTES = "uint8"
+
+
+@dataclass(frozen=True)
+class AdoptRequest:
+    """Holds what a user says about a graph from elsewhere; None says nothing."""
+
+    card: str | None = None
+    classes: Path | None = None  # a file of their names
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    size: Size | None = None
+    answer: str | None = None  # the output, where there are several
+    threshold: float | None = None
+    interface: str = "nvinfer"
+    batch: int | None = 1
+
+
+def image_of(
+    view: View, name: str, request: AdoptRequest, card: ModelCard | None
+) -> tuple[TensorFacts, Size]:
+    """Describe the only input as an image of one size."""
+    inputs = [tensor_facts(value) for value in view.inputs]
+    if len(inputs) != 1:
+        listed = ", ".join(describe(tensor) for tensor in inputs)
+        raise GraphError(
+            f"{name} has {len(inputs)} inputs ({listed}); a segmentation graph has one image input"
+        )
+    (given,) = inputs
+    sides = given.shape
+    if len(sides) != 4 or 3 not in (sides[1] or 3, sides[3] or 3):
+        raise GraphError(f"{name}: the input {describe(given)} is no image; expected N×3×H×W or N×H×W×3")
+    last = sides[3] == 3 and sides[1] != 3
+    own = sides[1:3] if last else sides[2:]
+    wanted = request.size or (card.size if card else None)
+    height, width = (
+        side or (getattr(wanted, key) if wanted else None)
+        for side, key in zip(own, ("height", "width"), strict=True)
+    )
+    if height is None or width is None:
+        raise RequestError(
+            f"{name}: the input {describe(given)} leaves its height and width open; say the size: --size HxW"
+        )
+    size = Size(height, width)
+    if request.size and request.size != size:
+        raise RequestError(
+            f"{name} is of {size} for good, and {request.size} was asked for; export it again at that size"
+        )
+    batch = sides[0] or 1
+    shape = (batch, height, width, 3) if last else (batch, 3, height, width)
+    return TensorFacts(given.name, given.dtype, shape), size
+
+
+def output_of(view: View, name: str, wanted: str | None) -> str:
+    names = [value.name for value in view.model.graph.output]
+    if wanted is not None and wanted not in names:
+        raise RequestError(f"{name} has no output {wanted!r}; it has {', '.join(map(repr, names))}")
+    if wanted is None and len(names) > 1:
+        raise RequestError(
+            f"{name} has {len(names)} outputs: {', '.join(map(repr, names))}; name the one with the classes:"
+            " --answer NAME"
+        )
+    return wanted or names[0]
+
+
+def choose_normalisation(
+    given: TensorFacts, name: str, request: AdoptRequest, card: ModelCard | None, own: OwnNormalisation | None
+) -> tuple[Triple, Triple, str]:
+    """Mean and std on the scale of 0 to 255, and in words what was assumed."""
+    said = (
+        None
+        if request.mean is None and request.std is None
+        else (triple(list(request.mean or ZEROS), "mean"), triple(list(request.std or ONES), "std"))
+    )
+    if given.dtype == BYTES:
+        if said not in (None, (ZEROS, ONES)):
+            raise RequestError(f"{name} eats bytes and normalises them itself; leave --mean and --std out")
+        return ZEROS, ONES, ""
+    if said is None and card is not None:
+        said = card.mean, card.std
+    if own is not None:
+        if said is None:
+            return (
+                ZEROS,
+                own.std,
+                f"the graph {own.words}, so it is fed pixels of 0 to {255 / own.std[0]:g} (--mean, --std)",
+            )
+        if any(said[0]):
+            raise RequestError(
+                f"{name} {own.words}, and mean {said[0]} was given: it would be subtracted twice. Give what the graph"
+                " itself is fed: --mean 0,0,0 --std 255,255,255 for pixels of 0 to 1, --std 1,1,1 for 0 to 255"
+            )
+    if said is None:
+        red, green, blue = (1 / scale for scale in IMAGENET_SCALE)
+        return IMAGENET_MEAN, (red, green, blue), "the normalisation is ImageNet's (--mean, --std)"
+    return (*said, "")
+
+
+def name_classes(
+    classes: int | None, name: str, request: AdoptRequest, card: ModelCard | None
+) -> tuple[Labels, str]:
+    """The names of a graph's classes, one more than channels where there is one, and what was assumed."""
+    if request.classes is not None:
+        labels = read_classes(request.classes)
+    elif card is not None:
+        labels = card.labels
+    elif classes is None:
+        raise RequestError(
+            f"{name} answers labels, and does not say of how many classes; name them: --classes FILE"
+        )
+    else:
+        labels = generated_labels([f"class {index}" for index in range(max(classes, 2))])
+        return labels, f"the {len(labels.names)} classes are numbered (--classes)"
+    wanted = None if classes is None else max(classes, 2)
+    if wanted not in (None, len(labels.names)):
+        raise RequestError(
+            f"{name} tells {wanted} classes apart, and {len(labels.names)} are named ({labels.name}); name as many"
+        )
+    return labels, ""
+
+
+def read_classes(path: Path) -> Labels:
+    """The labels of a .yaml, or the names in a text file: one a line, or joined by semicolons as nvinfer has them."""
+    if path.suffix in SUFFIXES:
+        return read_labels(str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"{path} cannot be read as a list of class names: {error}") from error
+    names = [name.strip() for name in text.replace(";", "\n").splitlines() if name.strip()]
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise CardError(
+            f"{path} holds {len(names)} class names; expected at least two, one a line, each once"
+        )
+    return labels_of(names, name_for(path.stem))
+
+
+def card_for(
+    path: Path, size: Size, mean: Triple, std: Triple, labels: Labels, card: ModelCard | None
+) -> ModelCard:
+    if card is not None:
+        return card
+    return ModelCard(
+        name_for(path.stem),
+        "",
+        path.name,
+        size,
+        mean,
+        std,
+        labels,
+        "linear",
+        "as the graph's, which it does not say",
+    )

@@ -1,0 +1,101 @@
+"""Gives a graph from elsewhere one size, and what segdeploy's steps need of it: a recent opset and known shapes.
+
+Exporters leave sides open and compute shapes while the graph runs: Shape, Gather, Concat, Reshape. With the size fixed
+all of that is constant; ONNX Runtime folds it, as it would before each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from segdeploy.errors import GraphError
+from segdeploy.graph.layers import tell_nodes_apart
+from segdeploy.graph.view import STANDARD, View, copy_of, inner_graphs, opset_of
+from segdeploy.run.ort import constants_folded
+
+WANTED_OPSET = 17  # LayerNormalization is one node from here on; TensorRT 8.6 reads up to it
+LEAST_OPSET = 13  # INT8 has a scale per channel from here on
+
+
+def fixed(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
+    """Copy `model` with its input of this shape, its shape computations folded, and opset 17 where it was older."""
+    made = copy_of(model)
+    graph = made.graph
+    weights = {item.name for item in graph.initializer}
+    images = [value for value in graph.input if value.name not in weights]
+    del graph.input[:], graph.value_info[:]
+    graph.input.extend(images)
+    set_shape(graph.input[0], shape)
+    for value in graph.output:  # what the exporter said may be of another size
+        value.type.tensor_type.ClearField("shape")
+    made = onnx.load_from_string(constants_folded(made.SerializeToString(), name))
+    used = {node.domain for node in made.graph.node}  # ONNX Runtime imports all that it knows
+    imports = [entry for entry in made.opset_import if entry.domain in STANDARD or entry.domain in used]
+    del made.opset_import[len(imports) :]
+    for kept, entry in zip(made.opset_import, [(one.domain, one.version) for one in imports], strict=True):
+        kept.domain, kept.version = entry
+    made = in_wanted_opset(made, name)
+    demand_plain(made, name)
+    tell_nodes_apart(made)
+    demand_shapes(made, name)
+    return made
+
+
+def set_shape(value: ValueInfoProto, shape: Sequence[int]) -> None:
+    sides = value.type.tensor_type.shape
+    del sides.dim[:]
+    for side in shape:
+        sides.dim.add().dim_value = side
+
+
+def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
+    """Rewrite an older graph in opset 17; one that cannot be stays as it is where that is enough."""
+    written = opset_of(model)
+    if written >= WANTED_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, WANTED_OPSET)
+    except Exception as error:  # the converter's own, of many kinds
+        if written >= LEAST_OPSET:
+            return model
+        raise GraphError(
+            f"{name} has opset {written}, and it cannot be rewritten in {WANTED_OPSET}"
+            f" ({str(error).splitlines()[0]}); export it again with opset {LEAST_OPSET} or newer"
+        ) from error
+
+
+def demand_plain(model: ModelProto, name: str) -> None:
+    """Refuse what the later steps cannot look into."""
+    for node in model.graph.node:
+        if inner_graphs(node):
+            raise GraphError(
+                f"{name} has a node {node.op_type} ({node.name or 'without a name'}) whose branch or length depends on"
+                " the image, and engines are built of graphs without; export it again so that none is left"
+            )
+        if node.domain not in STANDARD:
+            raise GraphError(
+                f"{name} has a node {node.domain}.{node.op_type}, which is no operator of ONNX; export it again with"
+                " standard operators"
+            )
+
+
+def demand_shapes(model: ModelProto, name: str) -> None:
+    view = View(model)
+    unknown = [
+        node
+        for node in view.nodes
+        if any(not is_known(view.shapes.get(output)) for output in node.output if output)
+    ]
+    if unknown:
+        first = unknown[0]
+        raise GraphError(
+            f"{name}: at one size {len(unknown)} of its {len(view.nodes)} nodes have results whose size depends on"
+            f" the image, the first is {first.name} ({first.op_type}); export it again at a fixed height and width"
+        )
+
+
+def is_known(shape: tuple[int, ...] | None) -> bool:
+    return shape is not None and 0 not in shape

@@ -1,0 +1,501 @@
+"""Any graph becomes one of ours: other exporters' beginnings and ends, each against what the graph answered before."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from test_foreign_models import FRAMES, KINDS, Foreign, card  # noqa: F401 - a fixture
+
+import segdeploy
+from segdeploy.cli import main
+from segdeploy.convert.adopt.adopt import adopt
+from segdeploy.convert.adopt.own_input import own_normalisation
+from segdeploy.errors import ExportDisagrees, GraphError, RequestError
+from segdeploy.graph.load import read_graph
+from segdeploy.graph.view import View
+from segdeploy.model.record import read_record
+from segdeploy.model.signature import INTERFACES
+from segdeploy.prove.against_graph import enlarged_bilinearly
+from segdeploy.run.session import open_session, segment
+from segdeploy.size import Size
+
+SIDES = 64, 96
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+class Net:
+    """A network of two convolutions with stride 2 and a classifier, written as an exporter would, node by node."""
+
+    def __init__(
+        self, classes: int = 5, *, last: bool = False, eats: int = FLOAT, opset: int = 17, pad: int = 1
+    ) -> None:
+        self.random, self.opset = np.random.default_rng(3), opset
+        self.nodes, self.weights = [], []
+        self.tensor = "image"
+        self.given = helper.make_tensor_value_info("image", eats, [1, *SIDES, 3] if last else [1, 3, *SIDES])
+        if eats != FLOAT:
+            self.then("Cast", to=FLOAT)
+        if last:
+            self.then("Transpose", perm=[0, 3, 1, 2])
+        self.begun = self.tensor
+        self.classes, self.pad = classes, pad
+
+    def body(self) -> "Net":
+        for width, reads in ((8, 3), (16, 8)):
+            self.then(
+                "Conv",
+                self.held(self.random.normal(0, 0.3, (width, reads, 3, 3))),
+                strides=[2, 2],
+                pads=[self.pad] * 4,
+            )
+            self.then("Relu")
+        weight, bias = (
+            self.random.normal(0, 1, (self.classes, 16, 1, 1)),
+            self.random.normal(0, 0.1, self.classes),
+        )
+        return self.then("Conv", self.held(weight), self.held(bias))
+
+    def then(self, kind: str, *more: str, **attributes) -> "Net":
+        output = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, [self.tensor, *more], [output], **attributes))
+        self.tensor = output
+        return self
+
+    def held(self, values, kind=np.float32) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(values, kind), name))
+        return name
+
+    def raised(self, **attributes) -> "Net":
+        scales = self.held([1, 1, 4, 4])
+        return self.then(
+            "Resize",
+            "",
+            scales,
+            **{"mode": "linear", "coordinate_transformation_mode": "half_pixel", **attributes},
+        )
+
+    def model(self, kind: int = FLOAT, outputs: int = 1) -> ModelProto:
+        answers = [
+            helper.make_empty_tensor_value_info(name)
+            for name in (self.tensor, self.nodes[-2].output[0])[:outputs]
+        ]
+        for value in answers:
+            value.type.tensor_type.elem_type = kind
+        graph = helper.make_graph(self.nodes, "theirs", [self.given], answers, self.weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+
+
+def logits(**settings) -> Net:
+    return Net(**settings).body()
+
+
+def normalised(net: Net, mean, std) -> Net:
+    net.then("Sub", net.held(np.reshape(mean, (1, 3, 1, 1)))).then(
+        "Div", net.held(np.reshape(std, (1, 3, 1, 1)))
+    )
+    return net.body()
+
+
+# What a graph of Net's ends with, and whether its logits are found below.
+ENDS = {
+    "logits": (lambda: logits().model(), True),
+    "raised": (lambda: logits().raised().model(), True),
+    "corners on corners": (
+        lambda: logits().raised(coordinate_transformation_mode="align_corners").model(),
+        True,
+    ),
+    "nearest": (
+        lambda: (
+            logits()
+            .raised(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+            .model()
+        ),
+        True,
+    ),
+    "soft-max": (lambda: logits().raised().then("Softmax", axis=1).model(), True),
+    "small soft-max": (lambda: logits().then("Softmax", axis=1).model(), True),
+    "raised soft-max": (lambda: logits().then("Softmax", axis=1).raised().model(), True),
+    "log-soft-max": (lambda: logits().raised().then("LogSoftmax", axis=1).model(), True),
+    "sigmoids": (lambda: logits().raised().then("Sigmoid").model(), True),
+    "classes last": (lambda: logits().raised().then("Transpose", perm=[0, 2, 3, 1]).model(), True),
+    "soft-max of the last": (
+        lambda: logits().raised().then("Transpose", perm=[0, 2, 3, 1]).then("Softmax", axis=3).model(),
+        True,
+    ),
+    "arg-max": (lambda: logits().raised().then("ArgMax", axis=1, keepdims=0).model(INT64), True),
+    "arg-max, kept": (
+        lambda: (
+            logits()
+            .raised()
+            .then("ArgMax", axis=1)
+            .then("Cast", to=TensorProto.INT32)
+            .model(TensorProto.INT32)
+        ),
+        True,
+    ),
+    "arg-max as float": (
+        lambda: logits().raised().then("ArgMax", axis=1).then("Cast", to=FLOAT).model(),
+        True,
+    ),
+    "arg-max over the last": (
+        lambda: (
+            logits()
+            .raised()
+            .then("Transpose", perm=[0, 2, 3, 1])
+            .then("ArgMax", axis=-1, keepdims=0)
+            .model(INT64)
+        ),
+        True,
+    ),
+    "labels by nearest": (lambda: by_nearest(logits().then("ArgMax", axis=1)).model(INT64), False),
+    "one channel": (lambda: logits(classes=1).raised().model(), True),
+    "one probability": (lambda: logits(classes=1).raised().then("Sigmoid").model(), True),
+    "one small probability": (lambda: logits(classes=1).then("Sigmoid").model(), True),
+    "a threshold": (
+        lambda: above(logits(classes=1).raised().then("Sigmoid"), 0.3).model(TensorProto.INT32),
+        True,
+    ),
+}
+# What it begins with: the graph, and what has to be said of it.
+BEGINNINGS = {
+    "images last": (lambda: logits(last=True).raised().model(), {}),
+    "bytes": (lambda: normalised(Net(eats=TensorProto.UINT8), MEAN, STD).model(), {}),
+    "bytes last": (lambda: normalised(Net(eats=TensorProto.UINT8, last=True), MEAN, STD).model(), {}),
+    "half": (lambda: logits(eats=TensorProto.FLOAT16).model(), {}),
+    "0 to 255": (lambda: normalised(Net(), MEAN, STD).model(), {}),
+    "0 to 1": (lambda: normalised(Net(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).model(), {}),
+    "one std": (lambda: logits().model(), {"mean": (127.5,) * 3, "std": (127.5,) * 3}),
+    "no zero padding": (lambda: logits(pad=0).model(), {}),
+}
+
+
+def by_nearest(net: Net) -> Net:
+    scales = net.held([1, 1, 4, 4])
+    net.then("Cast", to=FLOAT).then(
+        "Resize",
+        "",
+        scales,
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
+    return net.then("Cast", to=INT64)
+
+
+def above(net: Net, bound: float) -> Net:
+    return net.then("Greater", net.held(bound)).then("Cast", to=TensorProto.INT32)
+
+
+def written(model: ModelProto, folder: Path) -> Path:
+    onnx.save(model, folder / "theirs.onnx")
+    return folder / "theirs.onnx"
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("name", ENDS)
+def test_every_end_is_understood(name, interface, tmp_path):
+    make, has_logits = ENDS[name]
+    path = written(make(), tmp_path)
+    known = {} if has_logits else {"classes": five(tmp_path)}
+    if interface == "logits" and not has_logits:
+        with pytest.raises(
+            RequestError, match="no logits were found under the graph's labels; take another interface"
+        ):
+            adopt(path, interface=interface, output=tmp_path / "out", **known)
+        return
+    done = adopt(
+        path, interface=interface, batch=2 if interface == "frames" else 1, output=tmp_path / "out", **known
+    )
+    assert done.agreement.pixel_agreement == 1
+    assert (done.agreement.logits_error is not None) == has_logits
+    assert done.agreement.logits_error is None or done.agreement.logits_error < 3e-6
+    graph = read_graph(done.path)
+    assert (graph.signature.interface, graph.signature.foreign, graph.opset) == (interface, False, 17)
+    kinds = {node.op_type for node in graph.view.nodes}
+    assert not kinds & {"Softmax", "LogSoftmax", "Sigmoid"} or "small" in name or name == "raised soft-max"
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_every_beginning_is_understood(name, interface, tmp_path):
+    make, known = BEGINNINGS[name]
+    done = adopt(written(make(), tmp_path), interface=interface, output=tmp_path / "out", **known)
+    assert done.agreement.pixel_agreement == 1
+    assert done.agreement.logits_error < (2e-3 if name == "half" else 1e-6)
+    assert not any(
+        node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8
+        for node in read_graph(done.path).view.nodes[:-1]
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_our_own_graphs_come_back(name, graphs, card, tmp_path):  # noqa: F811 - the fixture
+    """The tiny network's graphs, made into other people's, answer as they did before."""
+    interface, batch, change, equal = KINDS[name]
+    theirs = change(Foreign(graphs(interface, batch))).written(tmp_path / "theirs.onnx")
+    done = adopt(theirs, card=str(card), output=tmp_path / "out")
+    with open_session(done.path) as session, open_session(graphs("nvinfer")) as own:
+        for frame in FRAMES:
+            assert (segment(session, frame).labels == segment(own, frame).labels).mean() >= equal
+
+
+def test_the_proof_raises_as_pytorch_does():
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).normal(size=(4, 7, 11)).astype(np.float32)
+    for aligned in (False, True):
+        for size in (Size(28, 44), Size(64, 65), Size(7, 11)):
+            expected = torch.nn.functional.interpolate(
+                torch.from_numpy(values)[None],
+                (size.height, size.width),
+                mode="bilinear",
+                align_corners=aligned,
+            )
+            assert np.abs(enlarged_bilinearly(values, size, aligned) - expected[0].numpy()).max() < 5e-6
+
+
+def five(folder: Path) -> Path:
+    (folder / "five.txt").write_text("road\nkerb\nsky\ncar\nbus\n")
+    return folder / "five.txt"
+
+
+def test_what_is_assumed_is_named(tmp_path):
+    path = written(logits().model(), tmp_path)
+    done = adopt(path, output=tmp_path / "out")
+    assert done.assumed == (
+        "the normalisation is ImageNet's (--mean, --std)",
+        "the 5 classes are numbered (--classes)",
+    )
+    told = adopt(path, mean=MEAN, std=STD, classes=five(tmp_path), output=tmp_path / "told")
+    assert told.assumed == ()
+    assert read_graph(told.path).signature.labels.names == ("road", "kerb", "sky", "car", "bus")
+    channel = adopt(written(logits(classes=1).model(), tmp_path), output=tmp_path / "one")
+    assert channel.assumed[-1] == "its one channel is the second class above 0 (--threshold)"
+
+
+def test_the_record_names_the_original(tmp_path):
+    path = written(logits().model(), tmp_path)
+    done = segdeploy.adopt(path, output=tmp_path / "out")
+    record = read_record(done.path)
+    assert record == done.record
+    assert (record.source.checkpoint, record.source.layout) == ("theirs.onnx", "onnx")
+    assert record.source.weights == segdeploy.files.digest_of(path)
+    (step,) = record.ledger
+    assert (step.name, step.compared_with, step.pixel_agreement) == ("fp32", "the original graph", 1.0)
+
+
+def test_an_open_batch_takes_any(tmp_path):
+    done = adopt(
+        written(logits().raised().model(), tmp_path), batch=None, interface="frames", output=tmp_path / "out"
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (5, *SIDES, 3), np.uint8)
+    with open_session(done.path) as session:
+        assert session.signature.batch is None
+        whole = session.run(frames)
+        assert all(
+            np.array_equal(whole[place], session.run(frames[place : place + 1])[0]) for place in range(5)
+        )
+
+
+def test_scores_of_one_channel_are_cut_where_asked(tmp_path):
+    path = written(logits(classes=1).raised().then("Sigmoid").model(), tmp_path)
+    shares = []
+    for threshold in (0.1, 0.5, 0.9):
+        done = adopt(path, threshold=threshold, interface="frames", output=tmp_path / f"{threshold}")
+        with open_session(done.path) as session:
+            frames = np.random.default_rng(0).integers(0, 256, (1, *SIDES, 3), np.uint8)
+            shares.append(session.run(frames).mean())
+    assert shares[0] > shares[1] > shares[2]
+
+
+def test_the_graphs_own_normalisation_is_seen():
+    for mean, std, fed in (
+        (MEAN, STD, 1.0),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 255.0),
+        ((0, 0, 0), (255, 255, 255), 1.0),
+    ):
+        found = own_normalisation(View(normalised(Net(), mean, std).model()), "image")
+        assert found.std == (fed,) * 3
+    assert own_normalisation(View(logits().model()), "image") is None
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch would rather have its newer exporter
+def test_open_sides_and_weights_beside_it(tmp_path):
+    """Shapes that are computed while the graph runs are constants at one size."""
+    torch = pytest.importorskip("torch")
+
+    class Raises(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 5, 3, stride=4, padding=1)
+
+        def forward(self, x):
+            low = self.conv(x)
+            flat = (
+                low.flatten(2)
+                .transpose(1, 2)
+                .reshape(x.shape[0], low.shape[2], low.shape[3], 5)
+                .permute(0, 3, 1, 2)
+            )
+            return torch.nn.functional.interpolate(flat, x.shape[2:], mode="bilinear").argmax(1)
+
+    torch.manual_seed(0)
+    path = tmp_path / "open.onnx"
+    names = {"input_names": ["image"], "dynamic_axes": {"image": {0: "n", 2: "h", 3: "w"}}}
+    torch.onnx.export(
+        Raises().eval(), (torch.zeros(1, 3, 64, 64),), str(path), dynamo=False, opset_version=11, **names
+    )
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="open.data", size_threshold=0)
+    for size in ("64x96", "101x67"):
+        done = adopt(path, size=size, batch=2, output=tmp_path / "out")
+        assert done.agreement.pixel_agreement == 1
+        graph = read_graph(done.path)
+        assert not {node.op_type for node in graph.view.nodes} & {"Shape", "Gather", "ConstantOfShape"}
+        assert all(0 not in shape for shape in graph.view.shapes.values())
+    with pytest.raises(RequestError, match="leaves its height and width open; say the size: --size HxW"):
+        adopt(path, output=tmp_path / "none")
+
+
+def test_a_rewrite_that_computes_something_else_leaves_nothing(tmp_path, monkeypatch):
+    from segdeploy.convert.adopt import adopt as module
+
+    monkeypatch.setattr(module, "scale_for", lambda interface, std: 1 / 40)
+    monkeypatch.setattr(
+        module, "put_input", lambda model, signature, factors: put(model, signature, [1.0, 1.0, 1.0])
+    )
+    put = __import__("segdeploy.convert.adopt.own_input", fromlist=["put_input"]).put_input
+    with pytest.raises(
+        ExportDisagrees,
+        match=r"theirs\.64x96\.nvinfer\.onnx disagrees with theirs\.onnx: .* No file was written",
+    ):
+        adopt(written(logits().model(), tmp_path), output=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def quantised(model: ModelProto) -> ModelProto:
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.int8(0), "z")]
+    )
+    pair = [
+        helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"]),
+    ]
+    nodes = [*pair, *model.graph.node]
+    nodes[2].input[0] = "dq"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def with_branch(model: ModelProto) -> ModelProto:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["b"])], "b", [], [helper.make_empty_tensor_value_info("b")]
+    )
+    branch.output[0].type.tensor_type.elem_type = FLOAT
+    asks = [
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["yes"], to=TensorProto.BOOL),
+        helper.make_node("If", ["yes"], ["either"], then_branch=branch, else_branch=branch),
+    ]
+    nodes = [*asks, *model.graph.node]
+    nodes[3].input[0] = "either"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def of_ours(model: ModelProto) -> ModelProto:
+    helper.set_model_props(model, {"segdeploy.interface": "nvinfer"})
+    return model
+
+
+REFUSED = {
+    "two outputs": (
+        lambda: logits().raised().model(outputs=2),
+        {},
+        "has 2 outputs: 't5', 't4'; name the one with the classes: --answer",
+    ),
+    "no such output": (lambda: logits().model(), {"answer": "x"}, "has no output 'x'; it has 't4'"),
+    "another size": (
+        lambda: logits().model(),
+        {"size": "128x96"},
+        "is of 64x96 for good, and 128x96 was asked for",
+    ),
+    "subtracted twice": (
+        lambda: normalised(Net(), MEAN, STD).model(),
+        {"mean": MEAN, "std": STD},
+        "it would be subtracted twice",
+    ),
+    "bytes and a mean": (
+        lambda: logits(eats=TensorProto.UINT8).model(),
+        {"mean": MEAN},
+        "eats bytes and normalises them itself",
+    ),
+    "small labels": (
+        lambda: logits().then("ArgMax", axis=1).model(INT64),
+        {},
+        r"has labels of \(16, 24\) for an input of 64x96",
+    ),
+    "unnamed labels": (
+        lambda: by_nearest(logits().then("ArgMax", axis=1)).model(INT64),
+        {},
+        "does not say of how many classes",
+    ),
+    "a threshold of five": (
+        lambda: logits().model(),
+        {"threshold": 0.5},
+        "a threshold is for graphs of one channel, and this one has 5",
+    ),
+    "no probability": (
+        lambda: logits(classes=1).raised().then("Sigmoid").model(),
+        {"threshold": 1.5},
+        "expected a probability",
+    ),
+    "quantised": (lambda: quantised(logits().model()), {}, "has INT8 inside already; adopt the FP32 graph"),
+    "a branch": (
+        lambda: with_branch(logits().model()),
+        {},
+        "has a node If .* whose branch or length depends on",
+    ),
+    "ours": (lambda: of_ours(logits().model()), {}, "is a graph of segdeploy already"),
+    "a card and a mean": (
+        lambda: logits().model(),
+        {"card": "segformer-b0-ade", "mean": MEAN},
+        "a card says mean, std and classes",
+    ),
+    "other classes": (
+        lambda: logits().model(),
+        {"card": "segformer-b0-ade"},
+        "tells 5 classes apart, and 150 are named",
+    ),
+    "batch 0": (lambda: logits().model(), {"batch": 0}, "a batch of 0 was asked for"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused(name, tmp_path):
+    make, known, words = REFUSED[name]
+    with pytest.raises((GraphError, RequestError), match=words):
+        adopt(written(make(), tmp_path), output=tmp_path / "out", **known)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_the_command_says_what_it_assumed_and_what_comes_next(tmp_path, capsys, refused):
+    path = written(logits().model(), tmp_path)
+    assert main(["adopt", str(path), "-o", str(tmp_path / "out")]) == 0
+    first, *assumed, last = capsys.readouterr().out.splitlines()
+    made = tmp_path / "out/theirs.64x96.nvinfer.onnx"
+    assert first.startswith(f"{made}: 100.0000% of 12,288 pixels equal over 2 inputs")
+    assert assumed == [
+        "assumed: the normalisation is ImageNet's (--mean, --std)",
+        "assumed: the 5 classes are numbered (--classes)",
+    ]
+    assert last == f"next: segdeploy run {made} IMAGE -o out"
+    capsys.readouterr()
+    assert main(["inspect", str(made), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["interface"] == "nvinfer"
+    assert "there is no file" in refused("adopt", tmp_path / "none.onnx")
