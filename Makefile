@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo bench test gpu-test lint wheel-test clean
+# One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo bench test test-fast gpu-test lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -22,7 +25,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/report.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# The inner loop: every module's contracts, without what takes more than a second or two.
+test-fast: $(VENV)/.installed
+	$(PYTEST) -m 'not slow'
 
 # On a machine with a GPU: a test that is skipped there fails.
 gpu-test: $(VENV)/.installed

@@ -86,6 +86,7 @@ def desk(graphs, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_runs_and_its_results_print_well(name, desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
@@ -96,6 +97,7 @@ def test_a_program_runs_and_its_results_print_well(name, desk, monkeypatch, caps
     assert "(path=" not in printed
 
 
+@pytest.mark.slow
 def test_the_programs_pass_mypy_strict(tmp_path):
     for place, name in enumerate(PROGRAMS):
         (tmp_path / f"program_{place}.py").write_text(written(name))

@@ -66,6 +66,7 @@ def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
     assert record.engine.graph.digest == digest_of(tmp_path / f"{demo.stem}.fp16.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fp16", [(), ("--fp16",)])
 def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--int8", *fp16, "--images", images, "--max-drop", 100) == 0
@@ -84,6 +85,7 @@ def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     assert read_record(tmp_path / "again" / f"{stem}.rtx.engine").engine.layers.by_precision == counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fp16", [(), ("--fp16",)])
 def test_a_dynamic_batch(fp16, graphs, tmp_path):
     assert run(graphs("frames", None), "-o", tmp_path, "--batch", "1:4:8", *fp16) == 0
@@ -93,6 +95,7 @@ def test_a_dynamic_batch(fp16, graphs, tmp_path):
     assert record.engine.bindings[0].shape == (None, 96, 160, 3)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch(graphs, tmp_path):
     assert run(graphs("frames", 4), "-o", tmp_path / "x.engine") == 0
     assert read_record(tmp_path / "x.engine").engine.profile == Profile(4, 4, 4)

@@ -187,6 +187,7 @@ def reads(monkeypatch):
     watched = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0"])
 @pytest.mark.parametrize("precision", [[], ["--fp16"], ["--int8"], ["--int8", "--fp16"]])
 def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, tensorrt_here, reads, tmp_path):

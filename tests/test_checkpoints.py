@@ -782,6 +782,7 @@ def ask(endpoint, cache, questions):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
     weights, config = random_weights(), json.dumps(TINY).encode()
     small = {"config.json": config, "model.safetensors": save(weights)}
@@ -839,6 +840,7 @@ def test_hub_ids_are_downloaded_and_failures_explained(tmp_path):
     assert not [line for line in fetched if "org/good" in line and "pytorch_model" in line]
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer(tmp_path):
     [answer] = ask("http://127.0.0.1:9", tmp_path, [("org/good", None)])
     assert answer == (

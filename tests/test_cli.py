@@ -31,6 +31,7 @@ def image(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_export_run_inspect(tiny, image, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["export", str(tiny), "--interface", "frames", "--size", "64x96", "-o", str(out)]) == 0
@@ -178,6 +179,7 @@ def test_an_output_that_cannot_be_written(tiny, tmp_path, capsys):
     assert "cannot be made: Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_writing(tiny, tmp_path):
     """A limit on file size stands for a full disk: the write itself fails half way."""
     code = (
@@ -251,6 +253,7 @@ def test_broken_models(graphs, image, tmp_path, refused):
 # ---- images -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_corrupt_jpeg_among_good_ones(graphs, image, tmp_path, capsys):
     folder = tmp_path / "many"
     folder.mkdir()
@@ -309,6 +312,7 @@ def test_run_flags_that_make_no_sense(graphs, image, refused):
 # ---- leaving in the middle --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file(tiny, tmp_path):
     out = tmp_path / "out"
     child = subprocess.Popen(

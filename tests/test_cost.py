@@ -50,6 +50,7 @@ def graph_of(network, height, width):
     return program.model_proto
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployed", [False, True], ids=["plain", "deployed"])
 def test_multiply_adds_are_pytorchs(deployed):
     plain = network("b0", (1, 2, 1, 1))
@@ -65,6 +66,7 @@ def test_pytorchs_counter_finds_the_papers_figures(name):
     assert by_torch(plain, 512, 512) / 1e9 == pytest.approx(PAPER[name][3], abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("b0",), ("b1",), ("b2", "b3", "b4")], ids="".join)
 def test_our_count_finds_the_papers_figures(names):
     """With a block per stage counted in a graph, and the others as often as the network has them."""
@@ -210,6 +212,7 @@ def test_raising_and_the_arg_max_read_the_logits_and_write_labels():
     assert bytes_of(model) == {"net.a": X + MAP, "output": MAP + 16 * 16 * 8}
 
 
+@pytest.mark.slow
 def test_the_batch_changes_nothing_of_one_image(graphs):
     open_one, fixed = onnx.load(graphs("nvinfer", None)), onnx.load(graphs("nvinfer", 1))
     three = onnx.load(graphs("nvinfer", 3))

@@ -372,6 +372,7 @@ def test_a_function_that_an_old_driver_lacks(driver, monkeypatch):
         calls.memory()
 
 
+@pytest.mark.slow
 def test_cuda_python_itself(library, tmp_path):
     """The real package finds the fake driver as it would find NVIDIA's."""
     if REAL in os.environ:

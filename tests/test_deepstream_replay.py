@@ -85,6 +85,7 @@ def frames_of(path):
         found.append(frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "asked"),
     [
@@ -115,6 +116,7 @@ def test_every_slot_of_a_batch_is_used(batch, made, images, reference, tmp_path)
     assert seen.lowest.pixel_agreement >= 0.999
 
 
+@pytest.mark.slow
 def test_the_bundled_checkpoint(tmp_path, images, bundled):
     source = folder("models") / "demo-b0"
     size = read_card("segformer-b0-demo").size

@@ -58,6 +58,7 @@ def test_a_part_of_an_array_is_taken_where_it_begins():
         lent(Producer(array[..., :2]), 1)
 
 
+@pytest.mark.slow
 def test_an_array_is_kept_as_long_as_it_is_lent():
     array = np.zeros(4, np.float32)
     kept = weakref.ref(array)

@@ -114,6 +114,7 @@ def test_what_is_copied_is_there_and_gets_into_the_context(path):
     assert {*forced, "segdeploy", "pyproject.toml", "README.md", "LICENSE"} == set(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_wheel_is_built_of_what_is_copied_and_installs(path, tmp_path):
     """The stage's own commands, in a folder that holds what they would find; hatchling comes from this environment."""

@@ -69,6 +69,7 @@ def as_nvinfer(frames):
     return np.ascontiguousarray((ONE_SCALE * (frames - MEAN)).transpose(0, 3, 1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3, None])
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
 def test_each_interface_answers_for_every_slot(interface, batch, tiny, graphs):
@@ -85,6 +86,7 @@ def test_each_interface_answers_for_every_slot(interface, batch, tiny, graphs):
         assert np.mean(answer == expected) >= 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["64x64", "75x131", "200x328"])
 def test_sizes_need_not_be_multiples_of_anything(size, tiny, tmp_path):
     exported = export_onnx(tiny, size=Size.parse(size), interface="frames", batch=None, output=tmp_path)
@@ -180,6 +182,7 @@ def half_of(model):
     return {item.name for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.slow
 def test_fp16_is_in_the_graph_and_in_the_record(traced, tiny, tmp_path):
     exported = export_onnx(tiny, interface="frames", batch=None, fp16=True, output=tmp_path)
     assert exported.path == tmp_path / "tiny.96x160.frames.fp16.onnx"
@@ -197,6 +200,7 @@ def test_fp16_is_in_the_graph_and_in_the_record(traced, tiny, tmp_path):
     assert np.mean(run(exported.path, frames) == reference(tiny, frames)[1]) >= 0.995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
 def test_fp16_keeps_what_the_interface_promises(interface, traced, tiny, graphs, tmp_path):
     half = onnx.load(export_onnx(tiny, interface=interface, fp16=True, output=tmp_path).path)
@@ -217,6 +221,7 @@ def large_checkpoint(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_what_overflows_stays_fp32(tmp_path):
     record = export_onnx(large_checkpoint(tmp_path / "large"), fp16=True, output=tmp_path).record
     assert record.islands[0] == "network.stages.0.embed/Conv"
@@ -225,6 +230,7 @@ def test_what_overflows_stays_fp32(tmp_path):
     assert record.agreement.pixel_agreement >= 0.995
 
 
+@pytest.mark.slow
 def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
     monkeypatch.setattr(fp16, "measure_ranges", lambda model, inputs: {})
     folder = large_checkpoint(tmp_path / "large")
@@ -236,6 +242,7 @@ def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "seen"),
     [
@@ -265,6 +272,7 @@ def test_an_fp16_graph_that_disagrees_is_not_left_behind(spoil, seen, traced, ti
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_fp16_is_judged_as_a_gpu_rounds_too(traced, tiny, tmp_path, monkeypatch):
     """The CPU computes most FP16 nodes in FP32, so what it answers is not all that is demanded."""
     compare = export.compare_with_pytorch
@@ -281,6 +289,7 @@ def test_fp16_is_judged_as_a_gpu_rounds_too(traced, tiny, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_fp16_on_the_command_line(traced, tiny, tmp_path, capsys):
     assert main(["export", str(tiny), "--fp16", "--interface", "frames", "-o", str(tmp_path)]) == 0
     assert main(["inspect", str(tmp_path / "tiny.96x160.frames.fp16.onnx")]) == 0
@@ -358,6 +367,7 @@ def test_a_card_of_other_classes(tiny, tmp_path):
         export_onnx(tiny, card="segformer-b0-demo", output=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_card_gives_the_labels(tmp_path):
     numbered = [f"LABEL_{index}" for index in range(19)]
     folder = write_checkpoint(tmp_path / "numbered", TINY, numbered)

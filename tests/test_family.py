@@ -124,6 +124,7 @@ def test_exact_labels_score_a_hundred_per_cent(interface, strided, made, tmp_pat
     assert report["models"][0]["scores"]["miou"] >= 0.9999
 
 
+@pytest.mark.slow
 def test_fp16_and_an_open_batch(strided, tmp_path):
     exported = export_onnx(strided, interface="frames", batch=None, fp16=True, output=tmp_path)
     frames = np.stack([scene(seed=1), scene(seed=2)])
@@ -183,6 +184,7 @@ def test_a_card_of_another_family_is_refused(tiny, tmp_path, refused):
 # ---- options ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_option_changes_the_network_it_belongs_to(strided, tmp_path):
     pair = networks.build(read_checkpoint(strided, options={"slope": "gentle"}))
     assert pair.plain.slope == 0.2

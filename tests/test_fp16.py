@@ -36,6 +36,7 @@ def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
         assert session.signature.labels.names == ("road", "kerb", "sky", "car", "bus")
 
 
+@pytest.mark.slow
 def test_the_batch_stays_open(graphs, tmp_path):
     half = write_fp16(graphs("frames", None), output=tmp_path)
     with open_session(half.path) as session:

@@ -27,6 +27,7 @@ def test_a_frame_is_a_few_ten_kilobytes():
     assert len(golden.as_text(small)) < 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "batch"), [("nvinfer", 1), ("frames", 1), ("frames", 3), ("frames", None), ("logits", 1)]
 )

@@ -112,6 +112,7 @@ def run(model, inputs):
     return session.run(None, {session.get_inputs()[0].name: inputs})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "form"), [("frames", "gather"), ("nvinfer", None), ("logits", "gridsample")]
 )
@@ -168,6 +169,7 @@ def test_masks_are_made_where_they_are_needed(exported):
     assert masks == [15, 60, 240, 15, 960]
 
 
+@pytest.mark.slow
 def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
     made = exported("frames", "plugin")
     model = onnx.load(made.path)
@@ -195,6 +197,7 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
         export.prove_fp16(onnx.load(path), path, None, card, path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["gridsample", "gather"])
 def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     made = halved(form)
@@ -209,6 +212,7 @@ def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     demand_engine(made.path, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "form"), [("frames", "gather"), ("logits", "gridsample")])
 def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported):
     demand_engine(exported(interface, form).path, None)
@@ -280,6 +284,7 @@ def test_a_graph_of_gathers_is_built_as_it_is(exported, tensorrt_here, tmp_path)
     assert engine_of(path, tmp_path).advice == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "asked"), [("gather", None), ("gridsample", "gather")])
 def test_where_tensorrt_chooses_types_places_are_counted_in_fp32(
     form, asked, exported, tensorrt_here, tmp_path
@@ -336,6 +341,7 @@ def test_sampling_as_gathers_changes_no_label(written, exported):
     assert np.mean(run(gathers, frames) == labels) >= 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fp16", [False, True])
 def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
@@ -345,6 +351,7 @@ def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, 
     assert done.record.precision == ("fp16" if fp16 else "fp32")
 
 
+@pytest.mark.slow
 def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(exported, tensorrt_here, tmp_path):
     tensorrt_here("10.16.1")
     path = exported("frames", "plugin").path
@@ -368,6 +375,7 @@ def test_rtx_has_no_plugins(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_another_task_on_the_command_line(written, tmp_path, capsys):
     folder = tmp_path / "mask2former-panoptic"
     folder.mkdir()
@@ -402,6 +410,7 @@ def test_msda_is_refused_where_there_is_none(tiny, refused):
     assert "leave it out" in refused("export", tiny, "--msda", "gather")
 
 
+@pytest.mark.slow
 def test_int8_through_the_quantiser(exported, tmp_path):
     write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
@@ -426,6 +435,7 @@ def test_the_record_names_the_network(exported):
     assert record["cost"]["GridSample"] == 6
 
 
+@pytest.mark.slow
 def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, card, tmp_path):
     """The same function, with one layer's inner activations large and the weights behind them small."""
     for name in ("config.json", "preprocessor_config.json"):

@@ -30,6 +30,7 @@ def tried(pytester, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SKIPS.values(), ids=SKIPS)
 def test_a_skip_fails_in_ci_and_says_why(text, tried):
     outcomes, said = tried(text, CI="true")
@@ -39,6 +40,7 @@ def test_a_skip_fails_in_ci_and_says_why(text, tried):
     assert expected in said and "no Chromium is installed" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SKIPS.values(), ids=SKIPS)
 @pytest.mark.parametrize("environment", [{}, {"CI": "false"}, {"SEGDEPLOY_GPU": "1"}], ids=str)
 def test_a_skip_is_a_skip_elsewhere(text, environment, tried):
@@ -46,16 +48,19 @@ def test_a_skip_is_a_skip_elsewhere(text, environment, tried):
     assert outcomes == {"skipped": 1}
 
 
+@pytest.mark.slow
 def test_what_ci_does_not_install_may_be_skipped(tried):
     outcomes, _ = tried(f"pytestmark = pytest.mark.beyond_ci\n{SKIPS['inside']}", CI="true")
     assert outcomes == {"skipped": 1}
 
 
+@pytest.mark.slow
 def test_a_fault_that_is_known_is_no_skip(tried):
     text = "@pytest.mark.xfail(reason='a fault')\ndef test_it(): assert False"
     assert tried(text, CI="true")[0] == {"xfailed": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "outcomes"), [({"CI": "true"}, {"skipped": 1}), ({"SEGDEPLOY_GPU": "1"}, {"failed": 1})]
 )

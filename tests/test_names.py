@@ -56,6 +56,7 @@ def fragments(package: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_top_level_name_stands_in_one_module():
     found = names_in_many(PACKAGE)
     allowed = CONTRACTS.keys() | TWICE
@@ -76,6 +77,7 @@ def test_no_module_is_long():
     assert {path: n for path, n in lines.items() if n > MOST_LINES} == {}
 
 
+@pytest.mark.slow
 def test_a_docstring_is_a_sentence():
     assert fragments(PACKAGE) == []
 

@@ -20,6 +20,7 @@ def images(session, count):
     return to_input(session.signature, frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_it_answers_as_onnx_runtime_does(interface, batch, graphs, openvino):

@@ -114,6 +114,7 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
         assert len({cache.scales[name] for name in made[layer.name]} if layer.group not in keep else {0}) == 1
 
 
+@pytest.mark.slow
 def test_a_cache_costs_nothing_where_it_is_not_asked_for(demo, city, tmp_path):
     plain = quantize(demo, request(city, max_drop=2.0), output=tmp_path)
     scales = json.loads(plain.path.with_suffix(".scales.json").read_text())
@@ -144,6 +145,7 @@ def test_scales_of_another_graph_or_preprocessing_are_refused_with_both_keys(dem
             quantize(demo, asked, output=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, capsys):
     recipe = next(done.path.parent.glob("*.recipe.yaml"))
     arguments = [
@@ -164,6 +166,7 @@ def test_a_recipe_is_replayed_to_the_same_graph(demo, city, done, tmp_path, caps
     assert "kept out of INT8:" in said
 
 
+@pytest.mark.slow
 def test_a_recipe_names_its_images(demo, city, tmp_path, capsys):
     (tmp_path / "nine.yaml").write_text("{method: entropy, dataset: cityscapes, split: train, count: 9}")
     arguments = ["quantize", str(demo), "--root", str(city), "--probes", "4", "--equalise", "off"]
@@ -175,6 +178,7 @@ def test_a_recipe_names_its_images(demo, city, tmp_path, capsys):
     assert "500 images were asked for, cityscapes train has 12" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scales_from_a_calibration_cache(demo, images, done, tmp_path, capsys):
     (cache,) = done.path.parent.glob("*.calib")
     arguments = ["quantize", str(demo), "--images", str(images), "--probes", "2", "--max-drop", "50"]
@@ -221,6 +225,7 @@ def test_labels_of_another_size_than_their_image(demo, city, tmp_path, capsys):
     assert "labels are never resized, so both must have one size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, capsys):
     arguments = ["quantize", str(demo), "--images", str(images), "--probes", "4", "--equalise", "on"]
     assert main([*arguments, "--max-drop", "20", "-o", str(tmp_path)]) == 0
@@ -233,6 +238,7 @@ def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, ca
     assert "    judged  on 4 images that calibration saw; a mIoU here is over the classes" in said
 
 
+@pytest.mark.slow
 def test_images_are_kept_to_judge_on_and_the_recipe_says_so(demo, images, tmp_path):
     plain = ["quantize", str(demo), "--images", str(images), "--equalise", "off", "--max-drop", "50"]
     assert main([*plain, "--probes", "2", "-o", str(tmp_path / "first")]) == 0
@@ -246,6 +252,7 @@ def test_images_are_kept_to_judge_on_and_the_recipe_says_so(demo, images, tmp_pa
     assert "on 2 images that calibration did not see" in read_record(first).verdict
 
 
+@pytest.mark.slow
 def test_a_card_given_for_a_foreign_graph_names_what_stays_fp32(demo, images, tmp_path):
     card = replace(read_card("segformer-b0-demo"), name="mine", keep_fp32=("*stages.0*",))
     asked = Request(images=images, probes=2, equalise="off", max_drop=50, fp16=True, card=card)
@@ -253,6 +260,7 @@ def test_a_card_given_for_a_foreign_graph_names_what_stays_fp32(demo, images, tm
     assert any("stages.0" in name for name in done.record.islands)
 
 
+@pytest.mark.slow
 def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
     mixed = quantize(demo, request(city, max_drop=2.0, fp16=True), output=tmp_path)
     model = onnx.load(mixed.path)
@@ -273,6 +281,7 @@ def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
     assert both.logits_error > fp16.logits_error > 0
 
 
+@pytest.mark.slow
 def test_the_search_keeps_out_what_hurts_most(demo, city, tmp_path):
     strict = quantize(demo, request(city, max_drop=0.02), output=tmp_path)
     assert strict.calibration.sensitivities
@@ -283,6 +292,7 @@ def test_the_search_keeps_out_what_hurts_most(demo, city, tmp_path):
     assert 100 * (fp32.miou - int8.miou) <= 0.02
 
 
+@pytest.mark.slow
 def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_path):
     asked = quantize(demo, request(city, max_drop=5.0, sensitivity=True), output=tmp_path)
     groups = {layer.group for layer in layers_of(onnx.load(demo))}
@@ -293,6 +303,7 @@ def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_pat
     assert sum(one.macs for one in stored) == sum(layer.macs for layer in layers_of(onnx.load(demo)))
 
 
+@pytest.mark.slow
 def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done, tmp_path):
     mse = quantize(
         demo, request(city, max_drop=50, method="mse", cache_for="10.9.0"), output=tmp_path / "mse"
@@ -313,6 +324,7 @@ def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done,
             quantize(demo, request(city, recipe=wrong), output=tmp_path / "wrong")
 
 
+@pytest.mark.slow
 def test_equalisation_is_taken_where_it_does_less_damage(demo, images, tmp_path):
     """One channel in a LayerNorm made much too large, exactly made up for in the weights that read it."""
     model = onnx.load(demo)
@@ -337,6 +349,7 @@ def test_equalisation_is_taken_where_it_does_less_damage(demo, images, tmp_path)
     assert kl["auto"] == kl["on"]
 
 
+@pytest.mark.slow
 def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
     impossible = Request(
         images=images, probes=4, equalise="off", max_drop=0.0, method="percentile", percentile=0.5
@@ -353,6 +366,7 @@ def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
     assert len(best.keep) > 8
 
 
+@pytest.mark.slow
 def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monkeypatch):
     keep, ran = collecting.keep, []
     monkeypatch.setattr(collecting, "KEPT_EVERY", 4)
@@ -375,6 +389,7 @@ def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monk
     assert resumed.path.read_bytes() == straight.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_calibration_of_something_else_is_refused_with_both_keys(demo, images, tmp_path):
     quantize(demo, Request(images=images, probes=2, equalise="off", max_drop=50), output=tmp_path)
     fewer = Request(images=images, count=9, probes=2, equalise="off", max_drop=50)
@@ -433,6 +448,7 @@ def test_dead_layers_stay_as_they_are(demo, images, tmp_path):
     assert done.record.calibration.dead == (f"{block}.shrink/Conv",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "batch"), [("nvinfer", 4), ("frames", None)])
 def test_batches_keep_their_batch(interface, batch, bundled, images, tmp_path):
     source = bundled(interface, "97x131", batch)

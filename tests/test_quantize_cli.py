@@ -117,6 +117,7 @@ def test_made_scenes_are_for_the_bundled_model_only(graphs, refused, misused):
     )
 
 
+@pytest.mark.slow
 def test_the_recipe_of_made_scenes_needs_nothing_else(demo, tmp_path, capsys):
     arguments = ["quantize", str(demo), "--recipe", "demo-scenes", "--max-drop", "50", "--probes", "8"]
     assert main([*arguments, "-o", str(tmp_path / "a")]) == 0, capsys.readouterr().err
@@ -144,6 +145,7 @@ def two_folders(tmp_path):
     return root, mapping
 
 
+@pytest.mark.slow
 def test_a_recipe_of_two_folders_is_replayed_with_its_mapping(
     graphs, two_folders, recipe, refused, tmp_path, capsys
 ):

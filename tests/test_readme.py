@@ -38,6 +38,7 @@ def desk(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_commands_run(desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     commands = [line for block in blocks("console") for line in block.splitlines()]

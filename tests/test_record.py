@@ -279,6 +279,7 @@ def print_all_of(record):
         rebuild(record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in sorted(SAMPLES.iterdir())])
 @pytest.mark.parametrize("schema", [1, 2])
 def test_nothing_but_our_errors_comes_out_of_any_text(name, schema, tmp_path):

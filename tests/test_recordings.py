@@ -48,6 +48,7 @@ def seen_until(path):
     return shown[-1][1] - shown[0][1], len(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_recording_that_is_killed_plays_up_to_its_last_seconds(tmp_path, seed):
     sound = clips.write_clip(tmp_path / "sound.mp4", clips.every_40_ms(750), sound=True, pictures=False)
@@ -82,6 +83,7 @@ def record(path, seconds=6.0, fps=25):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_a_recording_plays_wherever_it_is_cut_while_it_grows(tmp_path, ending):
     """As a power cut does that takes what was not yet on the disk."""
@@ -128,6 +130,7 @@ def boxes(data):
     return kinds
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_there_is_replaced_when_the_new_one_plays(tmp_path):
     path = record(tmp_path / "a.mp4", seconds=1)
     old = path.read_bytes()
@@ -141,6 +144,7 @@ def test_a_clip_that_is_there_is_replaced_when_the_new_one_plays(tmp_path):
     assert seen_until(path)[1] == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("limit", [40_000, 61_000, 77_777])
 def test_a_disk_that_is_full_ends_a_recording_and_costs_nothing_of_it(tmp_path, ending, limit):

@@ -114,6 +114,7 @@ class Rows(HTMLParser):
         self.inside = None
 
 
+@pytest.mark.slow
 def test_the_ledger_says_what_each_step_cost(graphs, images, tmp_path):
     """Cell by cell: how much of a graph is INT8 stands where its heading says so."""
     graph = graphs("frames")

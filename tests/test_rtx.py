@@ -30,11 +30,13 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "size", "batch"), KINDS)
 def test_the_bundled_b0_builds(interface, size, batch, bundled):
     assert engine_of(bundled(interface, size, batch), batch).stat().st_size > 1 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "size", "batch"), KINDS[:4])
 def test_the_bundled_b0_builds_in_fp16(interface, size, batch, bundled, tmp_path):
     path = tmp_path / "half.onnx"
@@ -42,6 +44,7 @@ def test_the_bundled_b0_builds_in_fp16(interface, size, batch, bundled, tmp_path
     assert engine_of(path, batch).stat().st_size > 1 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["*LayerNormalization", "*Softmax", "*Conv", "*MatMul", "network.head*"])
 def test_fp32_islands_build(keep, graphs, tmp_path):
     path = tmp_path / "islands.onnx"
@@ -49,6 +52,7 @@ def test_fp32_islands_build(keep, graphs, tmp_path):
     engine_of(path, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "size", "fp16"),
     [
@@ -65,6 +69,7 @@ def test_the_bundled_b0_builds_in_int8(interface, size, fp16, bundled, images, t
     assert engine_of(done.path, 1).stat().st_size > 1 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "batch", "equalise"), [("frames", None, "off"), ("nvinfer", 4, "off"), ("frames", 1, "on")]
 )

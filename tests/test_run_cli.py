@@ -84,6 +84,7 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
     assert [json.loads(line)["index"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
     """A tally that is printed too would stand in the middle of them."""
     shell = " ".join(command(model, clip, "--max-frames", 2, "--json"))
@@ -95,6 +96,7 @@ def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("kind", ["images", "clip"])
 def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbuffered, monkeypatch):
@@ -206,6 +208,7 @@ def test_a_name_that_is_no_text(model, tmp_path):
     assert done.stdout.startswith(f"{tmp_path}/out/\\udcff.overlay.png: ")
 
 
+@pytest.mark.slow
 def test_raw_frames_on_standard_input(model, tmp_path):
     def give(data, *more):
         return subprocess.run(command(model, "-", *more), input=data, capture_output=True, check=False)
@@ -224,6 +227,7 @@ def test_raw_frames_on_standard_input(model, tmp_path):
     assert not (tmp_path / "none.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path, ending):
     out = tmp_path / "out.mp4"
@@ -245,6 +249,7 @@ def test_ctrl_c_leaves_a_clip_that_plays(model, tmp_path, ending):
     assert len(clips.times_of(out)) == len(lines_of(tmp_path / "a.jsonl")) > 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(model):
     frames = b"".join(clips.frame(index).tobytes() for index in range(40))
     line = " ".join(command(model, "-", "--stdin-size", "96x128", "--json"))
@@ -342,6 +347,7 @@ def test_an_output_that_is_an_input(model, clip, tmp_path, capsys):
     assert "expected a name that ends in .mp4, .mov, .mkv" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_output_that_can_be_no_clip_is_refused_before_the_work(model, clip, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()

@@ -61,6 +61,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serve", [silent, dribbling])
 def test_a_server_that_hangs_costs_its_stream_alone(graphs, tmp_path, serve):
     lines = tmp_path / "a.jsonl"
@@ -77,6 +78,7 @@ def test_a_server_that_hangs_costs_its_stream_alone(graphs, tmp_path, serve):
     assert len(lines_of(lines)) == run.fed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serve", [silent, dribbling])
 def test_sigterm_ends_in_time_while_a_server_hangs(graphs, tmp_path, serve):
     lines = tmp_path / "a.jsonl"
@@ -98,6 +100,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_pipe_that_nobody_reads_costs_the_lines_alone(graphs, tmp_path):
     clip = tmp_path / "a.mp4"
     run = Run(graphs("frames"), "-o", clip, "--json")
@@ -108,6 +111,7 @@ def test_a_pipe_that_nobody_reads_costs_the_lines_alone(graphs, tmp_path):
     assert len(clips.times_of(clip)) == run.fed > 200  # what a pipe holds, and more
 
 
+@pytest.mark.slow
 def test_sigterm_ends_in_time_while_nobody_reads(graphs, tmp_path):
     clip = tmp_path / "a.mp4"
     run = Run(graphs("frames"), "-o", clip, "--json")
@@ -120,6 +124,7 @@ def test_sigterm_ends_in_time_while_nobody_reads(graphs, tmp_path):
     assert len(clips.times_of(clip)) > 200
 
 
+@pytest.mark.slow
 def test_a_named_pipe_is_written_through_and_given_up(graphs, tmp_path):
     pipe, clip = tmp_path / "a.jsonl", tmp_path / "a.mp4"
     os.mkfifo(pipe)

@@ -47,6 +47,7 @@ def upsampled_labels(logits, size):
     return F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", PUBLIC)
 def test_networks_answer_as_transformers_does(variant, tmp_path):
     import transformers

@@ -286,6 +286,7 @@ def test_a_sink_that_hangs_holds_no_other_source(stuck, live, batch):
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.slow
 def test_a_sink_that_hangs_loses_its_own_source_nothing_elsewhere(stuck):
     """A live source goes on at its rate for its other sink; a file waits, and goes on when the one is given up."""
     for live in (True, False):

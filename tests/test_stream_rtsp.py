@@ -66,6 +66,7 @@ def serving(port, *what):
         server.stdout.close()
 
 
+@pytest.mark.slow
 def test_the_runner_outlives_the_server(port, graphs, tmp_path):
     said, out = [], tmp_path / "live.mp4"
     with serving(port, "play"):
@@ -106,6 +107,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_verb_with_a_password_that_is_not_said(port, graphs, tmp_path):
     out = tmp_path / "{name}.mp4"
     uri = f"rtsp://joe:sesame@127.0.0.1:{port}/live"
@@ -155,6 +157,7 @@ def test_pictures_are_published(port):
     assert came == ["frame\n"] * 40
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_while_it_takes_a_stream(port, graphs, tmp_path):
     """The other sink goes on at its rate, and SIGTERM ends what the server holds."""
     lines = tmp_path / "p.jsonl"

@@ -103,6 +103,7 @@ def test_what_makes_no_sense_is_refused(graphs, clip, tmp_path, refused, capsys)
     assert "70000 is not a port" in refused("run", model, clip, "--view", 70000)
 
 
+@pytest.mark.slow
 def test_the_page_is_there_as_long_as_the_stream(graphs, tmp_path):
     """Frames come through a pipe, so that the stream lasts as long as the test wants."""
     model = str(graphs("frames"))

@@ -56,6 +56,7 @@ def test_there_is_a_suite_for_every_machine(suites):
     assert any(suites.read_suite(path).needs == "cpu" for path in PATHS)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_results(suites, graphs, tmp_path):
     bench = f"segdeploy bench {shlex.quote(str(graphs('frames')))} --duration 0.01 --threads 1"
     suite = suites.Suite("small", "?", "cpu", (), {"one": bench, "wrong": f"{bench} --batch 7"})
@@ -66,6 +67,7 @@ def test_a_run_writes_its_results(suites, graphs, tmp_path):
     assert results["command"].startswith("segdeploy bench ")
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_on_what_could_not_be_made(suites, tmp_path):
     suite = suites.Suite(
         "small", "?", "cpu", ("segdeploy export nowhere.pth",), {"one": "segdeploy bench x.onnx"}

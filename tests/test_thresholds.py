@@ -87,6 +87,7 @@ def slow_divergence(counts, kept):
     return math.fsum(terms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normal", "outlier", "gelu", "softmax", "5 bins", "gaps", "fractions"])
 def test_entropy_is_the_slow_search_over_all_candidates(name):
     counts = HISTOGRAMS[name]
