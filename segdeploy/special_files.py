@@ -33,6 +33,21 @@ def kind_at(path: Path) -> str:
     return next((name for is_kind, name in KINDS.items() if is_kind(mode)), "a file")
 
 
+def read_file(path: Path) -> bytes:
+    """Read a file; a pipe, which would keep us waiting, and a device, which may have no end, are an OSError."""
+    kind = kind_at(path)
+    if kind not in ("a file", "a folder"):
+        raise OSError(errno.EINVAL, f"it is {kind}, and no file")
+    return path.read_bytes()
+
+
+def is_file(path: Path) -> bool:
+    """Tell if a regular file is there; a name that is too long for one, or that may not be looked at, is none."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
+
+
 def is_special(path: Path) -> bool:
     return kind_at(path) in WRITTEN_THROUGH
 

@@ -1,6 +1,7 @@
 """Each file in traps/ is a good configuration but for one thing, and its name is the one finding that it gets."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -212,6 +213,14 @@ EDGES = {
         ({"labelfile-path": "../labels.txt"}, None),
         ({"labelfile-path": "/opt/nvidia-labels.txt"}, None),
     ],
+    "foreign-library": [
+        ({"custom-lib-path": "configs/../made/our.so", **OURS}, []),
+        ({"custom-lib-path": "/opt/nvidia/our.so", **OURS}, []),
+        ({"custom-lib-path": "/opt/nvidia/../our.so", **OURS}, None),
+        ({"custom-lib-path": "/our.so", **OURS}, None),
+        ({"custom-lib-path": "there.so", **OURS}, []),
+        ({"custom-lib-path": "link.so", **OURS}, None),
+    ],
     "missing-file": [
         ({"labelfile-path": "labels.none"}, None),
         ({"custom-lib-path": "made/our.so", **OURS}, []),
@@ -360,8 +369,9 @@ EDGES = {
 @pytest.mark.parametrize("rule", EDGES)
 def test_a_rule_ends_where_it_should(rule, place, models, tmp_path):
     (tmp_path / "made").mkdir()
-    for name in ("there.calib", "built_b1_.engine", "built_b12_.engine", "made/Makefile"):
+    for name in ("there.calib", "built_b1_.engine", "built_b12_.engine", "made/Makefile", "there.so"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link.so").symlink_to(TRAPS / "clean.txt")
     path = place(TRAPS / "clean.txt")
     clean = path.read_text()
     for changes, codes, graph, version in (edge(*one) for one in EDGES[rule]):
@@ -545,3 +555,31 @@ def test_what_the_verb_refuses(tmp_path, capsys, misused):
         lint(tmp_path / "x.txt", version="5.0")
     assert main(["deepstream", "lint", str(tmp_path / "x.txt"), "--model", str(tmp_path / "x.onnx")]) == 1
     assert "there is no file" in capsys.readouterr().err
+
+
+# ---- what is no file, and names that none can have -----------------------------------------------------------------
+
+
+def test_a_pipe_is_no_configuration(tmp_path, capsys):
+    pipe = tmp_path / "config.txt"
+    os.mkfifo(pipe)
+    for words in (("lint", pipe), ("replay", "-c", pipe, "-i", TRAPS, "-o", "x.mp4")):
+        assert main(["deepstream", *map(str, words)]) == 1
+        assert capsys.readouterr().err == f"segdeploy: {pipe} cannot be read: it is a pipe, and no file\n"
+
+
+@pytest.mark.parametrize("key", ["labelfile-path", "onnx-file", "int8-calib-file", "model-engine-file", "mean-file",
+                                 "custom-lib-path"])  # fmt: skip
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "pipe", "loop"])
+def test_a_name_that_no_file_has_is_a_finding(key, name, place, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    path = place(TRAPS / "clean.txt")
+    text = re.sub(rf"^{key}=.*\n", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(f"{text}{key}={name}\n")
+    assert {one.code for one in lint(path)} & {
+        "missing-file",
+        "engine-rebuilt",
+        "int8-without-cache",
+        "foreign-library",
+    }

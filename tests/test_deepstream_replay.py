@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts, numbere
 from segdeploy.run.session import open_session
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.document import read_document
+from segdeploy.serve.deepstream.lint import lint
 from segdeploy.serve.deepstream.parse_output import Parsed, parser_of
 from segdeploy.serve.deepstream.preprocess import make_feed
 from segdeploy.serve.deepstream.reference import PyTorchReference
@@ -390,3 +392,61 @@ def test_another_checkpoint_is_no_reference(graphs, tmp_path):
     other = write_checkpoint(tmp_path / "other", TINY, ["a", "b"])
     with pytest.raises(DeepStreamError, match="name the checkpoint that the graph was exported from"):
         PyTorchReference(str(other), read_graph(graphs("nvinfer")).signature)
+
+
+# ---- whose library is loaded ---------------------------------------------------------------------------------------
+
+EVIL = """
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) { fclose(fopen("RAN", "w")); }
+"""
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A library that writes a file as soon as it is loaded."""
+    if not shutil.which("gcc"):
+        pytest.skip("there is no gcc here to build a library with")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.c").write_text(EVIL)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "evil.so", "evil.c"], cwd=tmp_path, check=True)
+    return tmp_path / "evil.so"
+
+
+@pytest.mark.parametrize(
+    ("function", "instead"),
+    [("Anything", ""), ("NvDsInferParseSegdeploy", "; without the file segdeploy's own takes its place")],
+)
+def test_a_library_that_is_not_ours_is_loaded_if_it_is_trusted(
+    function, instead, made, clip, evil, tmp_path, capsys
+):
+    names = {"parse-segmentation-func-name": function, "custom-lib-path": str(evil)}
+    config = made("logits", changes=names)
+    request = ["deepstream", "replay", "-c", str(config), "-i", str(clip), "-o", str(tmp_path / "out.mp4")]
+    assert main(request) == 1
+    assert capsys.readouterr().err == (
+        f"segdeploy: {function} is to come from {evil}, which is not what segdeploy's own source gives here, and"
+        f" loading it would run its code. If you trust whoever made it, add --trust-parser{instead}\n"
+    )
+    assert lint(config)[0].code == "foreign-library"
+    assert not (tmp_path / "RAN").exists()
+    assert not (tmp_path / "out.mp4").exists()
+    assert main([*request, "--trust-parser"]) == 1
+    assert capsys.readouterr().err == (
+        f"segdeploy: evil.so holds no function {function}; correct parse-segmentation-func-name\n"
+    )
+    assert (tmp_path / "RAN").exists()
+
+
+def test_what_make_gives_here_is_ours(made, clip, reference, tmp_path):
+    if not (shutil.which("make") and shutil.which("g++")):
+        pytest.skip("there is no make or no g++ here")
+    config = made("logits")
+    headers = folder("deepstream") / "parser" / "abi"
+    subprocess.run(
+        ["make", "-C", str(config.parent / "parser"), f"INCLUDES=-I{headers}"],
+        check=True,
+        capture_output=True,
+    )
+    assert (config.parent / "parser" / "libsegdeploy_parser.so").is_file()
+    assert agreement(config, clip, reference, tmp_path) >= 0.999

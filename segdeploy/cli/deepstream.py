@@ -55,6 +55,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     replay.add_argument("-o", "--output", metavar="MP4", type=Path, required=True)
     replay.add_argument("--reference", metavar="CHECKPOINT", help="hold it against this network in PyTorch")
+    replay.add_argument(
+        "--trust-parser",
+        action="store_true",
+        help="load the output parser that the configuration names, and so run its code (default: segdeploy's own only)",
+    )
     replay.add_argument("--json", action="store_true", help="print JSON")
 
     run = verbs.add_parser("run", help="start ds-tao-segmentation on a configuration")
@@ -128,6 +133,7 @@ def execute_replay(arguments: argparse.Namespace) -> int:
             arguments.input,
             arguments.output,
             reference=reference,
+            trust_parser=arguments.trust_parser,
             progress=advance,
         )
     if arguments.json:

@@ -17,6 +17,7 @@ from segdeploy.files import digest_of, write_text
 from segdeploy.model import schema_1
 from segdeploy.model.engine import EngineFacts
 from segdeploy.model.typed_json import from_json
+from segdeploy.special_files import is_file
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def matching_record(artifact: Path, digest: str) -> ArtifactRecord | None:
 
 def refutation_of(engine: Path | None) -> str | None:
     """Say what was seen to be wrong with the engine that lies there; None where nothing was, or nothing is known."""
-    record = read_record(engine) if engine is not None and engine.is_file() else None
+    record = read_record(engine) if engine is not None and is_file(engine) else None
     if record is None or record.why_refuted is None or engine is None:
         return None
     return (

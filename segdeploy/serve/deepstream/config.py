@@ -14,6 +14,7 @@ from segdeploy.releases import rendered_versions
 from segdeploy.serve.deepstream.document import Document, Entry, read_document
 from segdeploy.serve.deepstream.keys import Key, Value, keys_of, likely
 from segdeploy.serve.deepstream.values import read_value, write_value
+from segdeploy.special_files import is_file, read_file
 
 SUFFIXES = {".txt": "txt", ".yml": "yml", ".yaml": "yml"}  # anything else nvinfer reads as a .txt
 NETWORK_MODES = {0: "fp32", 1: "int8", 2: "fp16", 3: "best"}
@@ -107,7 +108,7 @@ class NvinferConfig:
     @property
     def has_cache(self) -> bool:
         cache = self.file("int8-calib-file")
-        return cache is not None and cache.is_file()
+        return cache is not None and is_file(cache)
 
 
 def engine_name(onnx: str, batch: int, device: str, precision: str) -> str:
@@ -116,7 +117,7 @@ def engine_name(onnx: str, batch: int, device: str, precision: str) -> str:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return read_file(path).decode()
     except OSError as error:
         raise DeepStreamError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

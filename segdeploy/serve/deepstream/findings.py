@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from segdeploy.serve.deepstream.config import NvinferConfig
+from segdeploy.special_files import read_file
 
 SDK_ROOT = "/opt/nvidia/"  # what lies there is the box's own, and cannot be looked at here
 
@@ -36,7 +38,19 @@ def is_outside(named: str) -> bool:
     return Path(named).is_absolute() or Path(os.path.normpath(named)).parts[:1] == ("..",)
 
 
+def leads_outside(folder: Path, named: str) -> bool:
+    """Tell if `named` leads out of its folder, also where it is a link."""
+    with suppress(OSError, ValueError, RuntimeError):
+        return is_outside(named) or not (folder / named).resolve().is_relative_to(folder.resolve())
+    return True
+
+
+def is_of_the_sdk(named: str) -> bool:
+    """Tell if `named` lies in NVIDIA's own folder: also one that goes on with `..` is no part of that."""
+    return os.path.normpath(named).startswith(SDK_ROOT)
+
+
 def label_lines(path: Path) -> list[str]:
     """One class a line, empty lines left out, as nvinfer reads it."""
-    text = path.read_bytes().decode(errors="replace")
+    text = read_file(path).decode(errors="replace")
     return [line.removesuffix("\r") for line in text.split("\n") if line]

@@ -93,7 +93,10 @@ class ParserLibrary:
 
 
 def build_own_parser(target: Path) -> None:
-    """segdeploy's parser against its own copy of the ABI, which needs a compiler and no SDK."""
+    """Compile segdeploy's parser against its own copy of the ABI, which needs a compiler and no SDK.
+
+    The options are those of its Makefile, so that what `make` gave with this compiler has the same bytes.
+    """
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise DeepStreamError(
@@ -101,7 +104,7 @@ def build_own_parser(target: Path) -> None:
             " `make -C parser` was run"
         )
     sources = folder("deepstream") / "parser"
-    command = [compiler, "-std=c++14", "-O2", "-shared", "-fPIC", f"-I{sources / 'abi'}", "-o", str(target)]
+    command = [compiler, "-std=c++14", "-O3", "-shared", "-fPIC", f"-I{sources / 'abi'}", "-o", str(target)]
     done = subprocess.run(  # noqa: S603
         [*command, str(sources / "segdeploy_parser.cpp")], capture_output=True, text=True, check=False
     )

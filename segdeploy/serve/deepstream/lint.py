@@ -12,6 +12,7 @@ from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
 from segdeploy.serve.deepstream.findings import Case, Finding
+from segdeploy.special_files import is_file
 
 
 def lint(path: Path, model: Path | None = None, version: str | None = None) -> list[Finding]:
@@ -24,7 +25,7 @@ def lint(path: Path, model: Path | None = None, version: str | None = None) -> l
     try:
         text = read_text(path)
     except DeepStreamError as error:
-        if not path.is_file():
+        if not is_file(path):
             raise
         return [Finding("not-text", 1, str(error), "write it as UTF-8 text")]
     if "\0" in text:
@@ -61,7 +62,7 @@ def graph_named(config: NvinferConfig, model: Path | None) -> Graph | None:
     if model is not None:
         return read_graph(model, weights=False)
     own = config.file("onnx-file")
-    return read_graph(own, weights=False) if own and own.is_file() else None
+    return read_graph(own, weights=False) if own and is_file(own) else None
 
 
 def in_order(found: Iterable[Finding]) -> list[Finding]:

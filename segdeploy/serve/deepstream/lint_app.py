@@ -10,6 +10,7 @@ from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.findings import Finding
 from segdeploy.size import is_number
+from segdeploy.special_files import is_file
 
 KEYS = {
     "source-list": ("list",),
@@ -90,7 +91,7 @@ def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
         )
         return
     elsewhere = "configs" + entry.value[2:]
-    if not any((folder / elsewhere).is_file() for folder in (app.path.parent, *app.path.resolve().parents)):
+    if not any(is_file(folder / elsewhere) for folder in (app.path.parent, *app.path.resolve().parents)):
         yield Finding(
             "app-looks-elsewhere", entry.line,
             f"the app also opens {elsewhere}, relative to where it is started, and ends if it is not there",

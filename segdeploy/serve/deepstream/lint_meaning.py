@@ -10,14 +10,16 @@ from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig
 from segdeploy.serve.deepstream.document import Entry
 from segdeploy.serve.deepstream.findings import (
     REFUTED_REMEDY,
-    SDK_ROOT,
     Case,
     Finding,
+    is_of_the_sdk,
     is_outside,
     label_lines,
+    leads_outside,
 )
 from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY
 from segdeploy.serve.deepstream.plan import TAO_PARSER
+from segdeploy.special_files import is_file
 
 INT8_MODES = (1, 3)
 NEAREST = (0, 6)
@@ -46,21 +48,27 @@ def files(config: NvinferConfig) -> Iterator[Finding]:
 
 
 def file(config: NvinferConfig, entry: Entry, named: str) -> Iterator[Finding]:
-    if named.startswith(SDK_ROOT) or named != named.rstrip() or " #" in named:  # the last two: trailing-text
+    if is_of_the_sdk(named) or named != named.rstrip() or " #" in named:  # the last two: trailing-text
         return
     folder = config.path.parent
     path = folder / named
-    if is_outside(named):
+    if entry.key == "custom-lib-path" and leads_outside(folder, named):
+        yield Finding(
+            "foreign-library", entry.line,
+            f"custom-lib-path is {named}, outside the configuration's own folder, and whoever loads it runs its code",
+            "build the parser beside the configuration and name it relative to it; and load what you trust only",
+        )  # fmt: skip
+    elif is_outside(named):
         yield Finding(
             "path-outside-folder", entry.line, f"{entry.key} is {named}, outside the configuration's own folder",
             "put the file beside the configuration and name it relative to it, so that the folder can be copied",
         )  # fmt: skip
-    elif not path.is_file() and not is_made_later(config, entry.key):
+    elif not is_file(path) and not is_made_later(config, entry.key):
         yield Finding(
             "missing-file", entry.line, f"{entry.key} is {named}, and there is no such file beside the configuration",
             "paths are taken relative to the configuration: correct it, or put the file there",
         )  # fmt: skip
-    if entry.key == "labelfile-path" and path.is_file():
+    if entry.key == "labelfile-path" and is_file(path):
         yield from labels(config, entry)
 
 
@@ -70,7 +78,7 @@ def is_made_later(config: NvinferConfig, key: str) -> bool:
         return bool(config.get("onnx-file"))
     if key == "custom-lib-path":
         path = config.file(key)
-        return path is not None and (path.parent / "Makefile").is_file()
+        return path is not None and is_file(path.parent / "Makefile")
     return key == "int8-calib-file" and config.get("network-mode") in INT8_MODES
 
 
@@ -126,7 +134,7 @@ def engine(config: NvinferConfig) -> Iterator[Finding]:
         return
     path = config.file("model-engine-file")
     batch = f"_b{config.get('batch-size')}_"
-    if path is None or not path.is_file() or (batch not in named and "_b" in named):
+    if path is None or not is_file(path) or (batch not in named and "_b" in named):
         yield Finding(
             "engine-rebuilt", config.line("model-engine-file"),
             f"model-engine-file is {named}, and nvinfer writes the engine of this batch-size, gpu-id and network-mode"

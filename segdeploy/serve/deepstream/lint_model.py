@@ -10,6 +10,7 @@ from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
 from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
+from segdeploy.special_files import is_file
 
 
 def check(case: Case, graph: Graph) -> Iterator[Finding]:
@@ -96,12 +97,7 @@ def classes(case: Case, graph: Graph) -> Iterator[Finding]:
             f"write num-detected-classes={len(names)}",
         )  # fmt: skip
     path = config.file("labelfile-path")
-    if (
-        path is None
-        or str(path).startswith(SDK_ROOT)
-        or not path.is_file()
-        or graph.signature.card == NO_CARD
-    ):
+    if path is None or str(path).startswith(SDK_ROOT) or not is_file(path) or graph.signature.card == NO_CARD:
         return
     lines = label_lines(path)
     other = [

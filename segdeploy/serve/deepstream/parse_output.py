@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import DeepStreamError
+from segdeploy.files import digest_of
 from segdeploy.model.signature import Signature, describe
 from segdeploy.picture.image import Geometry, unfit_logits
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.library import ParserLibrary, build_own_parser
 from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
 from segdeploy.size import Size
+from segdeploy.special_files import is_file
 
 
 class Parsed(NamedTuple):
@@ -29,7 +31,9 @@ Parse = Callable[[NDArray[Any]], Parsed]
 
 
 @contextmanager
-def parser_of(config: NvinferConfig, signature: Signature) -> Iterator[Parse | None]:
+def parser_of(
+    config: NvinferConfig, signature: Signature, trust_parser: bool = False
+) -> Iterator[Parse | None]:
     """Choose what turns one frame's output into its class map; None where nothing behind nvinfer can see one."""
     kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
     if kind == 100:
@@ -46,24 +50,36 @@ def parser_of(config: NvinferConfig, signature: Signature) -> Iterator[Parse | N
         yield tao_parser(signature)
     else:
         with TemporaryDirectory() as name:
-            library = ParserLibrary(library_of(config, Path(name)), function)
+            library = ParserLibrary(library_of(config, Path(name), trust_parser), function)
             threshold, classes = config.get("segmentation-threshold"), config.get("num-detected-classes")
             output, size = signature.output.name, signature.size
             yield lambda answer: Parsed(library.parse(output, answer, size, classes, threshold))
 
 
-def library_of(config: NvinferConfig, scratch: Path) -> Path:
-    """The library of the configuration; our own is built where it has not been yet."""
+def library_of(config: NvinferConfig, scratch: Path, trust_parser: bool) -> Path:
+    """Give the configuration's library where it is trusted, and else our own, which is built here.
+
+    Loading a library runs its code. One that has the bytes that our source gives here is ours, whatever its name.
+    """
     path, function = config.file("custom-lib-path"), config.get("parse-segmentation-func-name")
-    if path is not None and path.is_file():
-        return path
-    if function != OUR_PARSER or path is None:
+    is_there = path is not None and is_file(path)
+    if path is None or (not is_there and function != OUR_PARSER):
         raise DeepStreamError(
             f"{function} is to come from custom-lib-path {config.get('custom-lib-path')}, and there is no such file:"
             " nvinfer would not start"
         )
-    build_own_parser(scratch / path.name)
-    return scratch / path.name
+    if is_there and trust_parser:
+        return path
+    own, instead = scratch / "own.so", ""
+    if function == OUR_PARSER:
+        build_own_parser(own)
+        instead = "; without the file segdeploy's own takes its place"
+    if is_there and (not instead or digest_of(own) != digest_of(path)):
+        raise DeepStreamError(
+            f"{function} is to come from {path}, which is not what segdeploy's own source gives here, and loading it"
+            f" would run its code. If you trust whoever made it, add --trust-parser{instead}"
+        )
+    return own
 
 
 def as_tensor(signature: Signature) -> Parse:

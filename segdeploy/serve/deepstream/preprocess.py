@@ -17,6 +17,7 @@ from segdeploy.picture.decoding import read_image_file
 from segdeploy.picture.image import Frame, normalise
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.size import Size
+from segdeploy.special_files import is_file
 
 FILTERS = {
     0: cv2.INTER_NEAREST_EXACT,
@@ -107,7 +108,7 @@ def mean_image(config: NvinferConfig, size: Size) -> NDArray[np.float32] | None:
     path = config.file("mean-file")
     if path is None:
         return None
-    decoded = read_image_file(path, cv2.IMREAD_COLOR)[0] if path.is_file() else None
+    decoded = read_image_file(path, cv2.IMREAD_COLOR)[0] if is_file(path) else None
     if decoded is None or decoded.shape[:2] != (size.height, size.width) or path.suffix.lower() != ".ppm":
         raise DeepStreamError(
             f"mean-file {path.name} is not a PPM image of the network's {size}: nvinfer would not start"

@@ -27,6 +27,7 @@ from segdeploy.serve.deepstream.frames import Source, open_source
 from segdeploy.serve.deepstream.parse_output import Parse, Parsed, parser_of
 from segdeploy.serve.deepstream.preprocess import Feed, make_feed
 from segdeploy.size import Size
+from segdeploy.special_files import is_file
 
 # The labels H×W, of the network's size, that a frame should get; None: it is not compared.
 Reference = Callable[[Frame], NDArray[np.int64] | None]
@@ -87,6 +88,7 @@ def replay(
     output: Path,
     *,
     reference: Reference | None = None,
+    trust_parser: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Replay:
     if output.suffix.lower() != ".mp4":
@@ -100,7 +102,7 @@ def replay(
     clip = open_source(source)
     with open_session(graph_of(config)) as session:
         feed = make_feed(config, session.signature)
-        with parser_of(config, session.signature) as parse:
+        with parser_of(config, session.signature, trust_parser) as parse:
             found = Replay(expected=clip.frames, notes=notes_on(config, parse))
             sound = source if source.is_file() else None
             with ClipWriter(output, clip.size, clip.fps, sound) as writer:
@@ -126,7 +128,7 @@ def graph_of(config: NvinferConfig) -> Path:
         raise DeepStreamError(
             f"{config.path.name} names no onnx-file; an engine cannot be run here, so name its graph"
         )
-    if not path.is_file():
+    if not is_file(path):
         raise DeepStreamError(f"onnx-file {config.get('onnx-file')} is not beside {config.path.name}")
     return path
 
