@@ -362,6 +362,14 @@ def test_ctrl_c_ends_in_time_whatever_hangs(stuck, where):
     assert len(other.shown) == pipeline.tallies[1].frames > 50
 
 
+def test_what_a_slow_sink_lacks_of_a_camera_is_said():
+    sink, said = Kept(wait_s=0.6), []
+    (tally,) = run([Made(count=24, live=True, wait_s=0.05)], [sink], said=said)
+    lacking = tally.frames - len(sink.indices)
+    assert lacking > 0
+    assert said == [f"{sink.name} was too slow for {lacking} live frames, which are not in it"]
+
+
 def test_ctrl_c_closes_everything_in_order():
     class Pressed(Kept):
         def take(self, shown):

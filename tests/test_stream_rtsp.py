@@ -92,9 +92,12 @@ def test_the_runner_outlives_the_server(port, graphs, tmp_path):
     session.close()
     assert "connecting again for up to 30 s" in said[0]
     assert said[1].startswith(f"rtsp://127.0.0.1:{port}/live is back after ")
-    assert len(said) == 2
+    (left_out,) = [
+        outlet.left_out for outlet in pipeline._own[0]
+    ]  # of a live source, while the machine is busy
+    assert len(said) == 2 + (left_out > 0)
     times = clips.times_of(out)
-    assert len(times) == tally.frames
+    assert len(times) + left_out == tally.frames
     assert times == sorted(times)
     assert max(later - earlier for earlier, later in pairwise(times)) > 1  # the gap stays
     assert [json.loads(line)["index"] for line in (tmp_path / "live.jsonl").read_text().splitlines()][-1] > 50

@@ -25,6 +25,7 @@ class Outlet:
         self.sink, self._timeout_s = sink, timeout_s
         self.error: BaseException | None = None
         self.left_behind = False
+        self.left_out = 0  # frames of live sources
         self._frames: deque[Shown] = deque()
         self._changed = threading.Condition()
         self._ended = False
@@ -38,9 +39,13 @@ class Outlet:
         """Hand on a frame: a file's waits for room, however long; a live one is left out where nothing moves."""
         with self._changed:
             self._changed.wait_for(self._has_room, None if patient else self._worth_waiting_s())
-            if self.error is None and self._has_room():
-                self._frames.append(shown)
-                self._changed.notify_all()
+            if self.error is not None:
+                return
+            if not self._has_room():
+                self.left_out += 1
+                return
+            self._frames.append(shown)
+            self._changed.notify_all()
 
     def end(self) -> None:
         """Nothing more comes; what waits is still written."""

@@ -137,6 +137,7 @@ class Pipeline:
                     stream.close()
         if self._failure is not None:
             raise self._failure
+        self._tell_what_was_left_out()
         return self.tallies
 
     def _thread(self, name: str, work: Callable[..., None], *given: Any) -> threading.Thread:
@@ -206,6 +207,13 @@ class Pipeline:
             if all(other.error for other in (*own, *self._shared)):  # nobody is left to take its frames
                 self._inbox.give_up(lane)
                 self._streams[lane].stop()
+
+    def _tell_what_was_left_out(self) -> None:
+        for outlet in self._outlets():
+            if outlet.left_out and outlet.error is None:
+                self._say(
+                    f"{outlet.sink.name} was too slow for {outlet.left_out} live frames, which are not in it"
+                )
 
     # ---- the threads -------------------------------------------------------------------------------------------
 
