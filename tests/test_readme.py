@@ -8,7 +8,9 @@ from pathlib import Path
 
 import clips
 import cv2
+import onnx
 import pytest
+from test_adopt import logits
 
 from segdeploy import scenes
 from segdeploy.cli import main, parser
@@ -35,6 +37,8 @@ def desk(tmp_path_factory):
     for name in ("street.mp4", "night.mp4"):
         clips.write_clip(folder / name, clips.every_40_ms(5))
     scenes.write_cityscapes(folder / "cityscapes", 2, seed=900_000_000)
+    onnx.save(logits().raised().model(), folder / "theirs.onnx")
+    (folder / "classes.txt").write_text("road\nkerb\nsky\ncar\nbus\n")
     return folder
 
 
