@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -65,12 +66,12 @@ def make_plan(request: RenderRequest) -> Plan:
     if len(set(signature.scale)) > 1:
         raise DeepStreamError(
             f"{name} was not exported by segdeploy and wants a scale per channel; nvinfer has one, net-scale-factor."
-            " Export its checkpoint with segdeploy, which folds the others into the graph"
+            f" Fold the others into the graph: segdeploy adopt {shlex.quote(name)}"
         )
     if signature.card == NO_CARD:
         raise DeepStreamError(
-            f"{name} was not exported by segdeploy and does not say its classes; export its checkpoint with:"
-            " segdeploy export CHECKPOINT"
+            f"{name} was not exported by segdeploy and does not say its classes; make it one of segdeploy's with:"
+            f" segdeploy adopt {shlex.quote(name)} --classes FILE"
         )
     if request.network_type not in NETWORK_TYPES:
         raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
