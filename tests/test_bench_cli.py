@@ -332,7 +332,7 @@ def test_compare_and_end_to_end_are_two_requests():
         ('{"kind": "bench"}', "has schema None, and this version of segdeploy"),
         ('{"schema": 1}', "holds no results of segdeploy bench"),
         ("[]", "holds no results of segdeploy bench"),
-        ("{", "cannot be read as results of segdeploy bench: "),
+        ("{", "results.json is not JSON: Expecting property name"),
     ],
 )  # fmt: skip
 def test_a_results_file_that_cannot_be_read(tmp_path, text, said):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 
 import numpy as np
@@ -108,6 +109,10 @@ def test_an_image_that_was_counted_in_part_is_not_kept(network, images, tmp_path
         ({"schema": None}, "has schema None and"),
         ({"done": None}, "is not a calibration that can be read .* delete it"),
         ({"tensors": {}}, "is not a calibration that can be read .* delete it"),
+        ({"done": 10**12}, r"\(done is 1000000000000; expected 1 to 4294967295\); delete it"),
+        ({"done": 9999}, "says that 9,999 images were counted, and there are 8; delete it"),
+        ({"done": True}, r"\(done is true; expected a whole number\)"),
+        ({"tensors": {"x": [10**15, 1.0, 1]}}, "its counts are "),
         ({"key": {}}, "is not a calibration that can be read .* delete it"),
         ({"key": {"graph": "d" * 64, "preprocessing": "b", "images": "c"}}, "was collected for graph dddddddddddd"),
     ],
@@ -122,6 +127,47 @@ def test_a_state_that_cannot_be_taken_up(change, words, network, images, tmp_pat
     with pytest.raises(CalibrationError, match=words):
         collect(*network, images, key=KEY, state=state)
     assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (10**15, 1.0, None),
+        (-(10**9), 0.0, None),
+        (5, 1e300, None),
+        (5, float("nan"), None),
+        (5, -1.0, None),
+        (5, 1.0, 7),
+    ],
+)
+def test_a_state_with_absurd_numbers_is_refused(odd, network, images, tmp_path):
+    state = tmp_path / "x.npz"
+    collect(*network, images, key=KEY, state=state)
+    with np.load(state) as kept:
+        facts, counts = json.loads(str(kept["facts"])), kept["counts"]
+    name, (_, _, seen) = next(iter(facts["tensors"].items()))
+    facts["tensors"][name] = [*odd[:2], odd[2] or seen]
+    np.savez_compressed(state, facts=json.dumps(facts), counts=counts)
+    with pytest.raises(CalibrationError, match=r"is not a calibration that can be read \(.*\); delete it"):
+        collect(*network, images, key=KEY, state=state)
+
+
+def test_a_damaged_state_is_refused(network, images, tmp_path):
+    state = tmp_path / "x.npz"
+    collect(*network, images, key=KEY, state=state)
+    whole, chance = state.read_bytes(), random.Random(5)
+    for turn in range(120):
+        data = bytearray(whole[: chance.randrange(len(whole))] if turn % 4 == 0 else whole)
+        for _ in range(chance.choice((1, 3, 30))):
+            if data:
+                data[
+                    chance.randrange(len(data)) if turn % 2 else -1 - chance.randrange(min(len(data), 400))
+                ] ^= 1 << (turn % 8)
+        state.write_bytes(data)
+        try:
+            restore(state, KEY, network[2])
+        except CalibrationError as error:
+            assert "allow_pickle" not in str(error)
 
 
 def test_an_image_that_has_gone_is_named(graphs, network, images):

@@ -15,7 +15,7 @@ LEVELS = [
     {"gpus", "printable", "shipped", "version"},
     {"errors"},
     {"special_files"},
-    {"files", "size", "devices", "flavour", "releases"},
+    {"files", "size", "devices", "flavour", "releases", "untrusted"},
     {"given"},
     {"model", "scenes", "growing"},
     {"picture", "graph", "networks"},

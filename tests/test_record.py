@@ -138,17 +138,21 @@ def test_an_engine_of_schema_1_that_was_seen_to_be_wrong():
 # ---- what is no record -----------------------------------------------------------------------------------------
 
 
+SYNTAX = "(it is not JSON: "
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "(Expecting value: line 1 column 1 (char 0)); export again"),
-        ("{", "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); export again"),
+        ("", f"{SYNTAX}Expecting value: line 1 column 1 (char 0)); export again"),
+        ("{", f"{SYNTAX}Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); export again"),
+        ('{"schema": 1' + "0" * 30 + "}", "(it holds a number of more than 64 bits); export again"),
         ("[]", "(it is a list; expected an object); export again"),
         ("{}", "(it has no 'artifact'); export again"),
         ('{"schema": 1}', "(it has no 'artifact'); export again"),
         ('{"schema": 2, "other": 2}', "(it has 'other', which is none of its fields); export again"),
         ("[" * 100_000, "(it is nested too deeply); export again"),
-        (b"\xff{}", "('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); export again"),
+        (b"\xff{}", f"{SYNTAX}'utf-8' codec can't decode byte 0xff in position 0: invalid start byte); export again"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_record(content, why, tmp_path):
@@ -198,10 +202,10 @@ def test_an_engine_is_built_again(tmp_path):
 def test_a_record_that_may_not_be_read(tmp_path, monkeypatch):
     RECORD.write(tmp_path)
 
-    def refuse(path, encoding):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(
         GraphError, match=r"x\.onnx\.json is not a record .*Permission denied.*; export again"
     ):

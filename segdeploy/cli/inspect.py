@@ -56,7 +56,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
     from segdeploy.graph.load import read_graph
     from segdeploy.model.card import read_card
-    from segdeploy.model.record import read_record
     from segdeploy.model.signature import describe as tensor
 
     card = read_card(arguments.card) if arguments.card else None
@@ -64,7 +63,7 @@ def execute(arguments: argparse.Namespace) -> int:
     signature = graph.signature
     if arguments.cost or arguments.device:
         return show_cost(arguments, graph.model)
-    record = read_record(arguments.file)
+    record = graph.record
     facts = {
         "file": str(arguments.file),
         "card": signature.card,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.printing import print_lines
+from segdeploy.cli.printing import print_lines, print_message
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -14,12 +14,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.assess.report import write_report
+    from segdeploy.assess.report import write_page
+    from segdeploy.assess.report.findings import look_into
     from segdeploy.errors import RequestError
 
     output = arguments.output or arguments.folder / "report.html"
     if output.suffix not in (".html", ".htm"):
         raise RequestError(f"-o {output} is no .html file")
-    write_report(arguments.folder, output)
+    findings = look_into(arguments.folder)
+    write_page(findings, output)
+    for fault in findings.faults:
+        print_message(fault)
     print_lines(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
-    return 0
+    return 1 if findings.faults else 0

@@ -19,6 +19,7 @@ from segdeploy.graph.known_bugs import samples_of
 from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
+from segdeploy.model.record import ArtifactRecord, matching_record, record_path
 from segdeploy.model.signature import Signature, TensorFacts, read_signature
 
 MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
@@ -51,6 +52,11 @@ class Graph:
         return self.digest_read or joined_digest(
             files.digest_of(self.path), demand_weights(self.model, self.path)
         )
+
+    @property
+    def record(self) -> ArtifactRecord | None:
+        """Read the record beside the file, which must be this very file's; None where there is none."""
+        return matching_record(self.path, self.digest) if record_path(self.path).exists() else None
 
     @cached_property
     def view(self) -> View:
@@ -225,4 +231,9 @@ def joined_digest(digest: str, beside: Sequence[Path]) -> str:
     """Join the digests of a graph and of the files beside it; `digest` itself where the graph is one file."""
     if not beside:
         return digest
-    return hashlib.sha256("".join([digest, *map(files.digest_of, beside)]).encode()).hexdigest()
+    try:
+        return hashlib.sha256("".join([digest, *map(files.digest_of, beside)]).encode()).hexdigest()
+    except OSError as error:
+        raise GraphError(
+            f"the weights {error.filename} cannot be read ({error.strerror}); keep the graph's files together"
+        ) from error

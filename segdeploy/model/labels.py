@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from segdeploy.errors import CardError
 from segdeploy.shipped import folder
+from segdeploy.untrusted import Unreadable, load_yaml
 
 SUFFIXES = (".yaml", ".yml")
 MOST_CLASSES = 65535  # an id has 16 bits, and the largest number is `ignore`
@@ -140,16 +140,9 @@ def generated_labels(names: Sequence[str], name: str = "unnamed") -> Labels:
 
 def read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CardError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise CardError(f"{path.name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise CardError(f"{path.name} is not YAML{where}: {reason}") from error
+        return load_yaml(path)
+    except Unreadable as error:
+        raise CardError(f"{path.name if path.is_file() else path} {error}") from error
 
 
 def _is_below(end: int, value: object) -> bool:

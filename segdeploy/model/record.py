@@ -16,8 +16,9 @@ from segdeploy.errors import EngineError, GraphError
 from segdeploy.files import digest_of, write_text
 from segdeploy.model import schema_1
 from segdeploy.model.engine import EngineFacts
-from segdeploy.model.typed_json import from_json
+from segdeploy.model.typed_json import WrongField, from_json
 from segdeploy.special_files import is_file
+from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:
@@ -175,10 +176,10 @@ def read_record(artifact: Path) -> ArtifactRecord | None:
 
 def read_record_file(path: Path) -> ArtifactRecord:
     try:
-        return record_from(json.loads(path.read_text(encoding="utf-8")))
-    except RecursionError as error:
-        raise unreadable(path, "it is nested too deeply") from error
-    except (OSError, ValueError) as error:  # of the file, of its JSON, of a field
+        return record_from(read_json(path))
+    except Unreadable as error:
+        raise unreadable(path, f"it {error}") from error
+    except WrongField as error:
         raise unreadable(path, str(error)) from error
 
 
@@ -188,7 +189,7 @@ def unreadable(path: Path, why: str) -> GraphError:
 
 
 def record_from(facts: object) -> ArtifactRecord:
-    """Take what json.loads made of a record's text, today's or one of schema 1."""
+    """Take what JSON made of a record's text, today's or one of schema 1."""
     if isinstance(facts, dict) and facts.get("schema") == 1:
         return from_json(ArtifactRecord, schema_1.in_todays_places(facts), schema_1.RENAMED)
     return from_json(ArtifactRecord, facts)

@@ -7,7 +7,6 @@ against the network that the configuration describes, name by name and shape by 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
 from segdeploy.networks.weight_files import SUFFIXES, first_line, read_tensors
 from segdeploy.networks.weight_names import check_weights, listed
+from segdeploy.untrusted import Unreadable, read_json
 
 __all__ = ["read_checkpoint"]
 
@@ -253,9 +253,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from error
+        content = read_json(path)
+    except Unreadable as error:
+        raise CheckpointError(f"{path} {error}; fetch it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a JSON object")
     return content

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,6 +20,7 @@ from segdeploy.model.labels import Labels
 from segdeploy.picture.image import WRITTEN, Frame, LabelMap, find_images, read_frame
 from segdeploy.prove.choose import draw, draw_covering
 from segdeploy.prove.judge import Probe
+from segdeploy.untrusted import Unreadable, read_arrays
 
 THREADS = 2
 MOST_IMAGES = 500  # more are read only when they are asked for
@@ -168,10 +168,10 @@ def key_of_truths(source: Source) -> str:
 def read_counts(path: Path, key: str) -> NDArray[np.int64] | None:
     """None where it is of other label files, or cannot be read: counting again costs less than a question."""
     try:
-        with np.load(path) as kept:
-            return np.asarray(kept["pixels"], np.int64) if str(kept["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = read_arrays(path, {"key": "U", "pixels": "iu"})
+    except Unreadable:
         return None
+    return np.asarray(kept["pixels"], np.int64) if str(kept["key"]) == key else None
 
 
 def part(total: int, wanted: Wanted, name: str) -> Parted:

@@ -10,9 +10,11 @@ from typing import Any
 
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.record import ArtifactRecord, read_record
+from segdeploy.graph.load import read_graph
+from segdeploy.model.record import ArtifactRecord, record_path
 from segdeploy.run.runtimes import Runtime, runtime_for
 from segdeploy.run.session import Session, open_session
+from segdeploy.run.tensorrt.compatibility import read_engine_record
 from segdeploy.size import Size
 
 FILES = (".onnx", ".engine")
@@ -94,15 +96,20 @@ HEEDING = {".onnx": "graphs", "checkpoint": "checkpoints in PyTorch"}
 
 
 def open_file(path: Path, opening: ModelOptions) -> Opened:
+    """Open a graph or an engine with its record; one that was changed since its record was written is refused."""
     if path.suffix == ".engine":
         from segdeploy.run.tensorrt.session import TensorrtSession
 
-        session: Session = TensorrtSession(path, graphs=opening.cuda_graph)
+        session: Session = TensorrtSession(
+            path, graphs=opening.cuda_graph
+        )  # which holds the two side by side
+        record: ArtifactRecord | None = read_engine_record(path)
+        digest = digest_of(path)
     else:
+        graph = read_graph(path, weights=False) if record_path(path).exists() else None
+        record, digest = (graph.record, graph.digest) if graph else (None, digest_of(path))
         session = open_session(path, threads=opening.threads, provider=opening.provider)
-    record = read_record(path)
-    runtime = runtime_in_words(runtime_of(path, opening), record)
-    return Opened(path.name, session, runtime, digest_of(path), record)
+    return Opened(path.name, session, runtime_in_words(runtime_of(path, opening), record), digest, record)
 
 
 def runtime_of(model: str | Path, opening: ModelOptions) -> Runtime:

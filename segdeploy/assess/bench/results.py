@@ -20,6 +20,7 @@ from segdeploy.assess.bench.waterfall import Waterfall
 from segdeploy.errors import RequestError
 from segdeploy.files import write_text
 from segdeploy.run.runtimes import packages_of_runtimes
+from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
 
 SCHEMA = 1
@@ -80,9 +81,9 @@ def write_results(results: Mapping[str, Any], path: Path) -> None:
 
 def read_results(path: Path) -> dict[str, Any]:
     try:
-        results = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read as results of segdeploy bench: {error}") from error
+        results = read_json(path)
+    except Unreadable as error:
+        raise RequestError(f"{path} {error}; expected the results of segdeploy bench") from error
     if not isinstance(results, dict) or results.get("kind") != "bench":
         raise RequestError(f"{path} holds no results of segdeploy bench")
     schema = results.get("schema")

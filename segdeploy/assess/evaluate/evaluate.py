@@ -27,6 +27,7 @@ from segdeploy.model.labels import Labels
 from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.prove.confusion import count_pairs
 from segdeploy.run.session import Session, segment
+from segdeploy.untrusted import parse_json
 
 Predict = Callable[[Frame], LabelMap]  # an H×W×3 frame to the model's class of each of its pixels
 
@@ -193,7 +194,7 @@ class Unfinished:
 
     def _demand(self, header: bytes) -> None:
         try:
-            found = json.loads(header)
+            found = parse_json(header)
             schema = found.pop("schema")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error

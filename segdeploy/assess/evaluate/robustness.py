@@ -12,6 +12,7 @@ from pathlib import Path
 from segdeploy.assess.evaluate.evaluate import Unfinished, spelled
 from segdeploy.errors import EvaluationError
 from segdeploy.files import write_text
+from segdeploy.untrusted import read_json
 
 SCHEMA = 1  # also of what the corruptions are: a change of theirs makes older scores worthless
 
@@ -46,7 +47,7 @@ class Spoilt:
         if not self.path.is_file():
             return {}
         try:
-            found = json.loads(self.path.read_bytes())
+            found = read_json(self.path)
             schema, scores = found.pop("schema"), found.pop("scores")
             scores = {str(what): float(score) for what, score in scores.items()}
         except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segdeploy.assess.report.findings import look_into
+from segdeploy.assess.report.findings import Findings, look_into
 from segdeploy.assess.report.page import page_of
 from segdeploy.files import write_text
 
 
 def write_report(folder: Path, output: Path) -> Path:
-    write_text(output, page_of(look_into(folder)))
+    return write_page(look_into(folder), output)
+
+
+def write_page(findings: Findings, output: Path) -> Path:
+    write_text(output, page_of(findings))
     return output

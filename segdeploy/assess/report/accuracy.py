@@ -11,6 +11,7 @@ import numpy as np
 from segdeploy.assess.report.charts import bars
 from segdeploy.assess.report.findings import Findings, Found, worst_frames
 from segdeploy.assess.report.markup import (
+    alert,
     details,
     figure,
     heading,
@@ -27,16 +28,22 @@ MOST_FRAMES = 6  # of a model, so that the page can be mailed
 
 
 def ledger(findings: Findings) -> Sequence[str]:
+    parts = [alert(words) for words in findings.faults]
     if not findings.records:
-        return [missing("No record lies here: segdeploy export and quantize write one beside each graph.")]
-    parts = []
-    for record in findings.records.values():
+        parts.append(
+            missing("No record lies here: segdeploy export and quantize write one beside each graph.")
+        )
+    for path, record in findings.records.items():
         parts.append(heading(f"{record.artifact}, {record.precision}"))
         parts.append(
             paragraph(
                 record.verdict or f"{record.agreement_in_words[:1].upper()}{record.agreement_in_words[1:]}."
             )
         )
+        if path in findings.alone:
+            parts.append(
+                missing("It is not here: these are the words of its record, which is not held against it.")
+            )
         if record.ledger:
             headings = (
                 "step",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from segdeploy.assess.bench.results import SCHEMA as BENCH_SCHEMA
 from segdeploy.assess.evaluate.report import SCHEMA as EVALUATION_SCHEMA
-from segdeploy.errors import RequestError
-from segdeploy.model.record import ArtifactRecord, read_record_file
+from segdeploy.errors import RequestError, SegdeployError
+from segdeploy.files import digest_of
+from segdeploy.model.record import ArtifactRecord, matching_record, read_record_file
+from segdeploy.untrusted import Unreadable, read_json
 
 SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
 MARKS = {"record": ("artifact", "digest", "interface"), "evaluation": ("dataset", "models", "options")}
@@ -26,16 +27,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Findings:
+    """Holds what a folder has; what does not hold is left out, and said in `faults`."""
+
     folder: Path
     records: dict[Path, ArtifactRecord] = field(default_factory=dict)
     evaluations: tuple[Found, ...] = ()
     benches: tuple[Found, ...] = ()
-
-    @property
-    def graphs(self) -> list[Path]:
-        """The graphs that have a record here, as far as they lie beside it."""
-        artifacts = (path.with_suffix("") for path in self.records)
-        return [path for path in artifacts if path.suffix == ".onnx" and path.is_file()]
+    graphs: tuple[Path, ...] = ()  # those that lie beside their record, and are the ones that it describes
+    alone: tuple[Path, ...] = ()  # records whose artifact is not here, so that they are only words
+    faults: tuple[str, ...] = ()
 
 
 def look_into(folder: Path) -> Findings:
@@ -43,27 +43,53 @@ def look_into(folder: Path) -> Findings:
         raise RequestError(f"{folder} is not a folder; name one that segdeploy wrote into")
     records: dict[Path, ArtifactRecord] = {}
     found: dict[str, list[Found]] = {kind: [] for kind in SCHEMAS}
+    faults: list[str] = []
     for path in sorted(folder.rglob("*.json")):
         facts = read(path)
         kind = kind_of(facts)
         if kind == "record":
-            records[path] = read_record_file(path)
+            try:
+                records[path] = read_proven(path)
+            except SegdeployError as error:  # the other files here are none the worse for it
+                faults.append(str(error))
         elif kind is not None:
             demand_schema(path, kind, facts)
             found[kind].append(Found(path, facts))
-    if not records and not any(found.values()):
+    if not records and not any(found.values()) and not faults:
         raise RequestError(
             f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
             f" segdeploy export -o {folder}, evaluate -o {folder} or bench --json {folder / 'bench.json'}"
         )
-    return Findings(folder, records, tuple(found["evaluation"]), tuple(found["bench"]))
+    artifacts = [path.with_suffix("") for path in records]
+    return Findings(
+        folder,
+        records,
+        tuple(found["evaluation"]),
+        tuple(found["bench"]),
+        tuple(path for path in artifacts if path.suffix == ".onnx" and path.is_file()),
+        tuple(path for path in records if not path.with_suffix("").is_file()),
+        tuple(faults),
+    )
+
+
+def read_proven(path: Path) -> ArtifactRecord:
+    """Read a record; refuse one whose artifact lies here and is another file than it describes, or none."""
+    artifact = path.with_suffix("")
+    record = read_record_file(path)
+    if artifact.suffix == ".onnx" and artifact.is_file():
+        from segdeploy.graph.load import read_graph
+
+        return read_graph(artifact, weights=False).record or record
+    if artifact.is_file():
+        return matching_record(artifact, digest_of(artifact)) or record
+    return record
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Nothing for what is no JSON object: other programs' files may lie here too."""
+    """Give nothing for what is no JSON object: other programs' files may lie here too."""
     try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        facts = read_json(path)
+    except Unreadable:
         return {}
     return facts if isinstance(facts, dict) else {}
 

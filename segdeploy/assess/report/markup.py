@@ -15,6 +15,10 @@ def missing(words: str) -> str:
     return f'<p class="missing">{escape(words)}</p>'
 
 
+def alert(words: str) -> str:
+    return f'<p class="alert" role="alert">{escape(words)}</p>'
+
+
 def paragraph(words: str) -> str:
     return f"<p>{escape(words)}</p>"
 

@@ -31,7 +31,7 @@ SECTIONS: tuple[Section, ...] = (
 def page_of(findings: Findings) -> str:
     try:
         body = "".join(section(name, title, show(findings)) for name, title, show in SECTIONS)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RequestError(
             f"a file in {findings.folder} is not as segdeploy writes it ({error!r}); write it again, or take it away"
         ) from error
@@ -69,4 +69,5 @@ def summary(findings: Findings) -> str:
         (len(findings.evaluations), "evaluation"),
         (len(findings.benches), "benchmark file"),
     )
-    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted)
+    words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted)
+    return f"{words}; {len(findings.faults)} left out, which the ledger names" if findings.faults else words

@@ -26,11 +26,10 @@ def maps(findings: Findings) -> Sequence[str]:
 
 
 def map_of(graph: Path) -> list[str]:
-    import onnx
-
+    from segdeploy.graph.load import read_graph
     from segdeploy.graph.precision import precisions_of
 
-    placed = precisions_of(onnx.load(graph))
+    placed = precisions_of(read_graph(graph, weights=False).model)
     total = sum(one.macs for one in placed) or 1
     shares: Counter[str] = Counter()
     groups: dict[tuple[str, str], int] = {}

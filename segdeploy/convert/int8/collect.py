@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,20 @@ from segdeploy.files import digest_of, replacing
 from segdeploy.graph.load import Graph
 from segdeploy.graph.parts import parts_of
 from segdeploy.model.signature import Signature
+from segdeploy.model.typed_json import from_json
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, read_frame
 from segdeploy.prove.material import FEWEST
 from segdeploy.run.inner_tensors import TapChain
 from segdeploy.run.io import to_input
+from segdeploy.untrusted import Unreadable, parse_json, read_arrays
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 KEPT_EVERY = 16  # images between two savings of the state
 SCHEMA = 1  # of the state
+MOST_KEPT = 1 << 32  # images
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ class Key:
 
     def __str__(self) -> str:
         return f"graph {self.graph[:12]}, preprocessing {self.preprocessing[:12]}, images {self.images[:12]}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Holds what is kept of a calibration under way, beside the counts."""
+
+    key: Key
+    done: Annotated[int, range(1, MOST_KEPT)]  # images
+    tensors: dict[str, tuple[int, float, int]]  # exponent, largest and seen of each one's histogram
+    schema: int = SCHEMA
+    bins: int = FINE
 
 
 def key_of(graph: Graph, images: Sequence[Path]) -> Key:
@@ -83,6 +97,10 @@ def collect(
     """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from."""
     demand_enough(images)
     tally = restore(state, key, tensors) if state else None
+    if tally is not None and tally.done > len(images):
+        raise CalibrationError(
+            f"{state} says that {tally.done:,} images were counted, and there are {len(images)}; delete it"
+        )
     tally = tally or Tally({name: Histogram() for name in tensors})
     chain = TapChain([(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)])
     kept = tally.done
@@ -176,13 +194,8 @@ def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor
 
 
 def keep(path: Path, key: Key, tally: Tally) -> None:
-    facts = {
-        "schema": SCHEMA,
-        "bins": FINE,
-        "key": asdict(key),
-        "done": tally.done,
-        "tensors": {name: [one.exponent, one.largest, one.seen] for name, one in tally.histograms.items()},
-    }
+    tensors = {name: (one.exponent, one.largest, one.seen) for name, one in tally.histograms.items()}
+    facts = asdict(Kept(key, tally.done, tensors))
     counts = np.stack([one.counts for one in tally.histograms.values()])
     with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, facts=json.dumps(facts), counts=counts)
@@ -192,33 +205,33 @@ def restore(path: Path, key: Key, tensors: Sequence[str]) -> Tally | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path) as kept:
-            facts, counts = json.loads(str(kept["facts"])), kept["counts"]
-        found = facts.get("schema"), facts.get("bins")
-    except Exception as error:
+        arrays = read_arrays(path, {"facts": "U", "counts": "iu"})
+        facts = parse_json(str(arrays["facts"]))
+        if isinstance(facts, dict) and (facts.get("schema"), facts.get("bins")) != (SCHEMA, FINE):
+            raise CalibrationError(
+                f"{path} has schema {facts.get('schema')} and {facts.get('bins')} bins, this version of segdeploy"
+                f" reads schema {SCHEMA} with {FINE}; delete it to collect again"
+            )
+        kept = from_json(Kept, facts)
+        histograms = histograms_in(kept, arrays["counts"])
+    except ValueError as error:  # of the file, of its JSON, of a field, of a count
+        why = f"it {error}" if isinstance(error, Unreadable) else error
+        raise CalibrationError(f"{path} is not a calibration that can be read ({why}); delete it") from error
+    if kept.key != key:
         raise CalibrationError(
-            f"{path} is not a calibration that can be read ({error}); delete it"
-        ) from error
-    if found != (SCHEMA, FINE):
-        raise CalibrationError(
-            f"{path} has schema {found[0]} and {found[1]} bins, this version of segdeploy reads schema {SCHEMA} with"
-            f" {FINE}; delete it to collect again"
-        )
-    try:
-        of, done = Key(**facts["key"]), int(facts["done"])
-        histograms = {}
-        for row, (name, (exponent, largest, seen)) in zip(counts, facts["tensors"].items(), strict=True):
-            one = Histogram()
-            one.counts, one.exponent, one.largest, one.seen = row, exponent, largest, seen
-            histograms[name] = one
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CalibrationError(
-            f"{path} is not a calibration that can be read ({error!r}); delete it"
-        ) from error
-    if of != key:
-        raise CalibrationError(
-            f"{path} was collected for {of}; asked for now is {key}. Delete it to collect again, or name another -o"
+            f"{path} was collected for {kept.key}; asked for now is {key}. Delete it to collect again, or name"
+            " another -o"
         )
     if not set(tensors) <= set(histograms):
         return None
-    return Tally({name: histograms[name] for name in tensors}, done)
+    return Tally({name: histograms[name] for name in tensors}, kept.done)
+
+
+def histograms_in(kept: Kept, counts: NDArray[Any]) -> dict[str, Histogram]:
+    """Take the state of each tensor, whose counts are a row; a ValueError says what does not hold."""
+    if counts.shape != (len(kept.tensors), FINE):
+        raise ValueError(f"its counts are {counts.shape}, not {len(kept.tensors)} rows of {FINE}")
+    return {
+        name: Histogram.of(row.astype(np.int64), *facts)
+        for row, (name, facts) in zip(counts, kept.tensors.items(), strict=True)
+    }

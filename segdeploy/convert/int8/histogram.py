@@ -16,6 +16,7 @@ from segdeploy.errors import CalibrationError
 
 BINS = 2048  # what the threshold search is defined on
 FINE = 8 * BINS
+FEWEST_DOUBLINGS = -100  # of 1, for the range that a histogram begins with
 LIMIT = 2.0**127  # from here on bins would end beyond float32
 MOST = 1 << 24  # values at a time: calcHist counts in float32
 
@@ -23,9 +24,19 @@ MOST = 1 << 24  # values at a time: calcHist counts in float32
 class Histogram:
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(FINE, np.int64)  # of |x| in [0, 2**exponent)
-        self.exponent = -100
+        self.exponent = FEWEST_DOUBLINGS
         self.largest = 0.0
         self.seen = 0
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int64], exponent: int, largest: float, seen: int) -> Histogram:
+        """Take up what was counted before; a ValueError says what cannot have been."""
+        holds = FEWEST_DOUBLINGS <= exponent <= 128 and 0 <= largest <= 2.0**exponent
+        if not holds or counts.min() < 0 or counts.sum() != seen:
+            raise ValueError("it counts what no tensor can have held")
+        one = cls()
+        one.counts, one.exponent, one.largest, one.seen = counts, exponent, largest, seen
+        return one
 
     def add(self, values: NDArray[np.float32]) -> None:
         magnitudes = np.abs(values).reshape(-1)

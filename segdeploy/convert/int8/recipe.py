@@ -14,6 +14,7 @@ from segdeploy.errors import CalibrationError, RequestError
 from segdeploy.files import digest_of
 from segdeploy.shipped import folder
 from segdeploy.size import Size
+from segdeploy.untrusted import Unreadable, load_yaml
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,9 @@ def read_recipe(name: str) -> Recipe:
             f"there is no recipe {name}; known: {', '.join(known_recipes())}, or a .yaml file"
         )
     try:
-        facts: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from error
+        facts: Any = load_yaml(path)
+    except Unreadable as error:
+        raise CalibrationError(f"{path} {error}") from error
     if not isinstance(facts, dict):
         raise CalibrationError(f"{path.name} holds no keys; a recipe starts with method: entropy")
     for key, value in facts.items():

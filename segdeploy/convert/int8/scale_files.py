@@ -24,6 +24,7 @@ from segdeploy.convert.int8.cache import (
 )
 from segdeploy.errors import CalibrationError, RequestError
 from segdeploy.files import write_text
+from segdeploy.untrusted import Unreadable, read_json
 
 SCHEMA = 1
 SUFFIX = ".json"
@@ -46,13 +47,9 @@ def read_scale_file(path: Path) -> CalibrationCache:
     if not is_ours(path):
         return read_cache(path)
     try:
-        facts: Any = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CalibrationError(
-            f"{path} is not JSON: {error}; quantize writes it, as x.scales.json"
-        ) from error
+        facts: Any = read_json(path)
+    except Unreadable as error:
+        raise CalibrationError(f"{path} {error}; quantize writes such a file, as x.scales.json") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("tensors"), dict):
         raise CalibrationError(f"{path} holds no tensors; expected the scales.json that quantize writes")
     if facts.get("schema") != SCHEMA:
@@ -80,7 +77,7 @@ def key_in(path: Path) -> dict[str, str] | None:
     """Read from what a scales.json was collected; a calibration cache does not say, nor what was converted from one."""
     if not is_ours(path):
         return None
-    key = json.loads(path.read_bytes()).get("key")
+    key = read_json(path).get("key")
     return {str(name): str(digest) for name, digest in key.items()} if isinstance(key, dict) else None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from segdeploy.convert.int8.cache import read_cache
 from segdeploy.errors import DeepStreamError
 from segdeploy.graph.load import Graph, demand_weights, read_graph
-from segdeploy.model.record import ArtifactRecord, matching_record
+from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import NO_CARD, Signature, describe
 from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
@@ -85,9 +85,8 @@ def make_plan(request: RenderRequest) -> Plan:
     demand_writable(signature, name)
     mode, strongly_typed, cache = precision_of(request, graph)
     parser = choose_parser(request, release, graph) if request.network_type == 2 else None
-    record = matching_record(request.model, graph.digest)
     weights = tuple(demand_weights(graph.model, graph.path))
-    return Plan(request, release, graph, record, parser, mode, strongly_typed, cache, weights)
+    return Plan(request, release, graph, graph.record, parser, mode, strongly_typed, cache, weights)
 
 
 def demand_writable(signature: Signature, name: str) -> None:
