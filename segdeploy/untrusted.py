@@ -141,9 +141,8 @@ def demand_tree(root: Node) -> None:
             if id(node) in seen:
                 raise Unreadable(f"says in line {line} what is meant elsewhere too (&, *); write it out")
             if node.tag not in PLAIN:
-                raise Unreadable(
-                    f"has a {node.tag.rpartition(':')[2]} in line {line}; put it in quotes, if it is text"
-                )
+                kind = node.tag.removeprefix("tag:yaml.org,2002:")
+                raise Unreadable(f"has a {kind} in line {line}; put it in quotes, if it is text")
             seen.add(id(node))
         level = [inner for node in level for inner in nodes_inside(node)]
         if not level:

@@ -21,7 +21,7 @@ def foreign(path):
     model = onnx.load(path)
     generator = np.random.default_rng(0)
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             shape = tuple(tensor.dims)
             tensor.CopyFrom(numpy_helper.from_array(generator.normal(size=shape).astype("f4"), tensor.name))
     return model.SerializeToString()

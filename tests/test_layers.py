@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "segdeploy"
 
 # Lower first. A module may import modules of lower levels and of its own folder; no module may reach itself again.
 LEVELS = [
-    {"gpus", "printable", "shipped", "version"},
+    {"gpus", "printable", "shell", "shipped", "version"},
     {"errors"},
     {"special_files"},
     {"files", "size", "devices", "flavour", "releases", "untrusted"},

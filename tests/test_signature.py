@@ -25,19 +25,54 @@ def test_metadata_comes_back():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"segdeploy.interface": "other"},
-        {"segdeploy.mean": "[1, 2]"},
-        {"segdeploy.mean": "nonsense"},
-        {"segdeploy.classes": None},
-        {"segdeploy.interface": "frames"},
+        ({"interface": "other"}, "interface is 'other'; expected nvinfer or frames or logits"),
+        ({"mean": "[1, 2]"}, "mean is a list of 2; expected one of 3"),
+        ({"mean": "nonsense"}, "mean is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ({"mean": '["a", 1, 2]'}, "mean[0] is 'a'; expected a finite number"),
+        ({"mean": "[" * 20_000}, "mean is nested too deeply"),
+        ({"scale": "[NaN, 1, 1]"}, "scale[0] is nan; expected a finite number"),
+        ({"scale": "[0, 1, 1]"}, "scale is (0.0, 1.0, 1.0); expected numbers above 0"),
+        ({"classes": None}, "it has no 'classes'"),
+        ({"classes": "[]", "colours": "[]"}, "0 classes have 0 colours"),
+        ({"classes": '["a"]'}, "1 classes have 2 colours"),
+        ({"classes": '["a", 5]'}, "classes[1] is 5; expected text"),
+        ({"classes": r'["\ud800", "b"]'}, r"classes[0] is '\ud800'; expected text"),
+        (
+            {"classes": r'["a\nb", "b"]'},
+            r"class 0 is called 'a\nb'; expected one line of text that can be printed: correct it where the classes are"
+            " named",
+        ),
+        ({"colours": "[]"}, "2 classes have 0 colours"),
+        ({"colours": "[[1, 2, 300], [1, 2, 3]]"}, "colours[0][2] is 300; expected 0 to 255"),
+        (
+            {"card": "../../x"},
+            r"card is '../../x'; expected text that matches (?!\.{1,2}$)[A-Za-z0-9._-]{1,250}",
+        ),
+        ({"resize": "magic"}, "resize is 'magic'; expected linear or pillow"),
+        ({"align_corners": "2"}, "align_corners is 2; expected true or false"),
+        ({"interface": "frames"}, "it has no 'frames', but 'input'"),
+        ({"tensors": '["input", "other"]', "size": "64x96"}, "it has no 'other', but 'output'"),
+        (
+            {"tensors": '["input", "output"]', "size": "5"},
+            "'5' is not a size; expected HEIGHTxWIDTH, as in 512x1024",
+        ),
     ],
 )
-def test_metadata_that_does_not_hold(change):
-    facts = {key: value for key, value in (OURS.metadata() | change).items() if value is not None}
-    with pytest.raises(GraphError, match=r"x\.onnx carries segdeploy metadata that does not hold"):
+def test_metadata_that_does_not_hold(change, why):
+    given = OURS.metadata() | {f"segdeploy.{name}": value for name, value in change.items()}
+    facts = {key: value for key, value in given.items() if value is not None}
+    with pytest.raises(GraphError) as raised:
         read_signature(facts, [OURS.input], [OURS.output], "x.onnx")
+    assert (
+        str(raised.value) == f"x.onnx carries segdeploy metadata that does not hold ({why}); export it again"
+    )
+
+
+def test_the_metadata_of_others_stands_beside_ours():
+    others = {"segdeploy.precision": "{", "producer": "\x1b", "segdeploy.what": "["}
+    assert read_signature(OURS.metadata() | others, [OURS.input], [OURS.output], "x.onnx") == OURS
 
 
 def test_hugging_faces_graph_is_understood():

@@ -130,7 +130,8 @@ KINDS = {"name": "U", "counts": "iu"}
 
 
 def written(path, **arrays):
-    np.savez_compressed(path.open("wb"), **arrays)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from segdeploy.cli.arguments import (
 )
 from segdeploy.cli.endings import STOPPED
 from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.shell import command_line
 from segdeploy.size import is_number
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def execute(arguments: argparse.Namespace) -> int:
             found = bench.measured(arguments.model, batches)
             if arguments.reference is not None:
                 bench.refer(arguments.reference or where["machine"]["device"], found["measurements"])
-        command = shlex.join(["segdeploy", *sys.argv[1:]])
+        command = command_line("segdeploy", *sys.argv[1:])
         results = results_of(where, plan, bench.models, command=command, **found)
         if arguments.export_times:
             export(found["measurements"], plan, arguments.export_times)

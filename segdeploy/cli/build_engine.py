@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from segdeploy.cli.quantize import calibration_options, describe_calibration
 from segdeploy.cli.words import layers_in_words, verified_in_words
 from segdeploy.convert.engine.request import FORMS, LEVELS
 from segdeploy.flavour import NAMES
+from segdeploy.shell import command_line, shell_word
 
 if TYPE_CHECKING:
     from segdeploy.convert.build_engine import Deployed
@@ -80,7 +80,7 @@ def execute(arguments: argparse.Namespace) -> int:
         card=arguments.card,
     )
     calibrator = arguments.calibrator is not None
-    command = shlex.join(["segdeploy", *sys.argv[1:]])
+    command = command_line("segdeploy", *sys.argv[1:])
     options = calibration_options(arguments)
     based = request_for(options, arguments.model) if options.has_source else nullcontext()
     with steps() as progress, based as quantisation:
@@ -121,4 +121,4 @@ def show(done: Deployed) -> None:
     for note in done.built.advice:
         print_lines(f"note: {note}")
     if engine.verified.proof is None:
-        print_lines(f"next, on the target: segdeploy verify {shlex.quote(str(done.built.path))}")
+        print_lines(f"next, on the target: segdeploy verify {shell_word(done.built.path)}")

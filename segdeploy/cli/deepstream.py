@@ -7,6 +7,7 @@ from segdeploy.cli.arguments import at_least
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS
+from segdeploy.shell import shell_word
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -91,9 +92,8 @@ def execute_config(arguments: argparse.Namespace) -> int:
     print_lines(*rendered.paths)
     for warning in rendered.warnings:
         print_message(warning)
-    print_lines(
-        f"next: segdeploy deepstream replay -c {arguments.output / 'nvinfer_config.txt'} -i CLIP -o replay.mp4"
-    )
+    config = shell_word(arguments.output / "nvinfer_config.txt")
+    print_lines(f"next: segdeploy deepstream replay -c {config} -i CLIP -o replay.mp4")
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from segdeploy.cli.printing import print_lines
+from segdeploy.shell import shell_word
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,6 @@ def execute(arguments: argparse.Namespace) -> int:
         f"          {demo.replayed}  (what that configuration shows of {demo.street})",
         "next      segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out",
         "          segdeploy run out/segformer-b0-cityscapes.1024x1024.nvinfer.onnx IMAGE_OR_FOLDER -o out",
-        f"          segdeploy inspect {demo.int8.path}",
+        f"          segdeploy inspect {shell_word(demo.int8.path)}",
     )
     return 0

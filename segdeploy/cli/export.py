@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_size
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
+from segdeploy.shell import command_line, shell_word
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -73,10 +73,10 @@ def execute(arguments: argparse.Namespace) -> int:
             fp16=arguments.fp16,
             revision=arguments.revision,
             output=arguments.output,
-            command=shlex.join(["segdeploy", *sys.argv[1:]]),
+            command=command_line("segdeploy", *sys.argv[1:]),
             progress=progress,
             **given,
         )
     print_lines(f"{exported.path}: {exported.agreement}")
-    print_lines(f"next: segdeploy run {shlex.quote(str(exported.path))} IMAGE -o out")
+    print_lines(f"next: segdeploy run {shell_word(exported.path)} IMAGE -o out")
     return 0

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from segdeploy.cli.printing import print_lines
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
 from segdeploy.datasets.known import default_splits, names_of_datasets
+from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.card import read_card
 
-    command = shlex.join(["segdeploy", *sys.argv[1:]])
+    command = command_line("segdeploy", *sys.argv[1:])
     card = read_card(arguments.card) if arguments.card else None
     with steps() as progress, request_for(calibration_options(arguments), arguments.model) as request:
         request = replace(

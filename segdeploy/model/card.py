@@ -10,6 +10,7 @@ from typing import Any
 
 from segdeploy.errors import CardError, RequestError
 from segdeploy.model.labels import SUFFIXES, Labels, labels_of, read_labels, read_yaml
+from segdeploy.model.names import name_for
 from segdeploy.shipped import folder
 from segdeploy.size import Size
 
@@ -196,6 +197,7 @@ def card_from_config(
     facts = preprocessor or {}
     name = name_for(bare_name(source))
     names = [str(config["id2label"][key]).strip() for key in sorted(config["id2label"], key=int)]
+    labels = labels_of(names, name)
     try:
         mean, std = normalisation_of(facts)
         return ModelCard(
@@ -205,7 +207,7 @@ def card_from_config(
             size_of(facts),
             mean,
             std,
-            labels_of(names, name),
+            labels,
             "pillow",
             "as its checkpoint's",
         )
@@ -249,8 +251,3 @@ def bare_name(source: str) -> str:
     if not last.strip("."):
         last = Path(source).resolve().name
     return re.sub(r"\.(safetensors|pth|pt|bin|ckpt)$", "", last, flags=re.IGNORECASE)
-
-
-def name_for(text: str) -> str:
-    """`text` as the name of a card, which is also the start of file names."""
-    return re.sub(r"[^a-z0-9._-]", "-", text.lower()) or "unnamed"

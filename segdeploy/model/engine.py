@@ -8,6 +8,7 @@ from typing import Annotated
 
 from segdeploy.errors import RequestError
 from segdeploy.flavour import NAMES, RTX, TENSORRT
+from segdeploy.model.names import FileName
 from segdeploy.size import is_number
 
 LARGEST_BATCH = 1024
@@ -65,7 +66,7 @@ class Profile:
 class BuiltFrom:
     """The graph that an engine was built from."""
 
-    name: str
+    name: FileName
     digest: str  # sha256 of the file, and of those that hold its weights
 
 
@@ -130,7 +131,7 @@ class EngineOptions:
     batch: str | None = None  # MIN:OPT:MAX
     targets: tuple[str, ...] = ()  # as in sm_86
     workspace_gib: float | None = None
-    timing_cache: str | None = None  # the file's name
+    timing_cache: FileName | None = None  # the file's name
     hardware_compatible: bool = False
     version_compatible: bool = False
     dla: int | None = None

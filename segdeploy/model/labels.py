@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import CardError
+from segdeploy.model.names import OBEYED
 from segdeploy.shipped import folder
 from segdeploy.untrusted import Unreadable, load_yaml
 
@@ -32,6 +33,15 @@ class Labels:
     def ignore(self) -> int:
         """Give the value of a label pixel that is of no class: beyond every class."""
         return ignore_of(len(self.names))
+
+    def __post_init__(self) -> None:
+        """Refuse a class that cannot be written into a list of classes, nor be drawn into a legend."""
+        for place, name in enumerate(self.names):
+            if OBEYED.search(name):
+                raise CardError(
+                    f"class {place} is called {name!r}; expected one line of text that can be printed: correct it where"
+                    " the classes are named"
+                )
 
     def palette(self) -> NDArray[np.uint8]:
         """Give RGB for every value that a label may have; black where there is no class."""

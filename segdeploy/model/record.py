@@ -6,7 +6,6 @@ A sidecar and not a header inside the file, because trtexec and DeepStream must 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,9 @@ from segdeploy.errors import EngineError, GraphError
 from segdeploy.files import digest_of, write_text
 from segdeploy.model import schema_1
 from segdeploy.model.engine import EngineFacts
+from segdeploy.model.names import CardName, FileName
 from segdeploy.model.typed_json import WrongField, from_json
+from segdeploy.shell import shell_word
 from segdeploy.special_files import is_file
 from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 Triple = tuple[float, float, float]
-FileName = Annotated[str, re.compile(r"(?!\.{1,2}$)[^/\0]{1,250}")]  # and never a path that leads elsewhere
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Calibration:
 class ArtifactRecord:
     artifact: FileName
     digest: str  # sha256 of the file
-    card: str
+    card: CardName
     interface: str
     size: str  # HxW
     batch: int | None  # None: any
@@ -146,7 +146,7 @@ class ArtifactRecord:
         if self.engine is None:
             raise EngineError(
                 f"{self.artifact}.json is the record of a graph, not of an engine. Build the engine again:"
-                f" segdeploy build-engine {Path(self.artifact).stem}.onnx"
+                f" segdeploy build-engine {shell_word(Path(self.artifact).with_suffix('.onnx'))}"
             )
         return self.engine
 

@@ -22,19 +22,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from segdeploy.errors import GraphError, RequestError
-from segdeploy.model.card import ModelCard, Triple
+from segdeploy.errors import GraphError, RequestError, SegdeployError
+from segdeploy.model.card import KERNELS, ModelCard, Triple
 from segdeploy.model.labels import Labels, generated_labels
+from segdeploy.model.names import CardName
+from segdeploy.model.typed_json import WrongField, from_json
 from segdeploy.size import Size
+from segdeploy.untrusted import Unreadable, parse_json
 
 INTERFACES = ("nvinfer", "frames", "logits")
 TENSOR_NAMES = {"nvinfer": ("input", "output"), "frames": ("frames", "labels"), "logits": ("input", "logits")}
 PREFIX = "segdeploy."
 NO_CARD = "unknown"
+AS_TEXT = ("interface", "card", "resize", "labels", "size")  # in the metadata; the other facts are JSON
+Byte = Annotated[int, range(256)]
 
 
 class ArrayLike(Protocol):
@@ -144,42 +149,75 @@ def agrees(card: ModelCard, signature: Signature) -> bool:
     return card.mean == signature.mean
 
 
+@dataclass(frozen=True)
+class Carried:
+    """Holds what a graph's metadata says of it, under the names that it has there."""
+
+    interface: Annotated[str, INTERFACES]
+    card: CardName
+    mean: Triple
+    scale: Triple
+    resize: Annotated[str, KERNELS]
+    classes: tuple[str, ...]
+    colours: tuple[tuple[Byte, Byte, Byte], ...]
+    labels: str
+    align_corners: bool = False
+    tensors: tuple[str, str] | None = None  # of a foreign graph, as its size
+    size: str = ""
+
+    def demand_sense(self) -> None:
+        if not self.classes or len(self.classes) != len(self.colours):
+            raise GraphError(f"{len(self.classes)} classes have {len(self.colours)} colours")
+        if min(self.scale) <= 0:
+            raise GraphError(f"scale is {self.scale}; expected numbers above 0")
+
+
 def from_metadata(
     metadata: Mapping[str, str], inputs: Sequence[TensorFacts], outputs: Sequence[TensorFacts], source: str
 ) -> Signature:
-    facts = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     try:
-        interface = facts["interface"]
-        foreign = "tensors" in facts
-        input_name, output_name = json.loads(facts["tensors"]) if foreign else TENSOR_NAMES[interface]
-        eaten = next(tensor for tensor in inputs if tensor.name == input_name)
-        answered = next(tensor for tensor in outputs if tensor.name == output_name)
-        red, green, blue = json.loads(facts["mean"])
-        first, second, third = json.loads(facts["scale"])
-        labels = Labels(
-            facts["labels"],
-            tuple(json.loads(facts["classes"])),
-            tuple((r, g, b) for r, g, b in json.loads(facts["colours"])),
-            None,
-        )
+        said = read_carried(metadata)
+        said.demand_sense()
+        names = said.tensors or TENSOR_NAMES[said.interface]
+        eaten, answered = tensor_called(names[0], inputs), tensor_called(names[1], outputs)
         return Signature(
-            interface,
+            said.interface,
             eaten,
             answered,
-            Size.parse(facts["size"]) if foreign else input_size(eaten, source),
+            Size.parse(said.size) if said.tensors else input_size(eaten, source),
             eaten.shape[0],
-            (red, green, blue),
-            (first, second, third),
-            labels,
-            facts["resize"],
-            facts["card"],
-            foreign,
-            bool(json.loads(facts.get("align_corners", "false"))),
+            said.mean,
+            said.scale,
+            Labels(said.labels, said.classes, said.colours, None),
+            said.resize,
+            said.card,
+            said.tensors is not None,
+            said.align_corners,
         )
-    except (KeyError, StopIteration, ValueError, TypeError, RequestError) as error:
+    except (WrongField, SegdeployError) as error:
         raise GraphError(
-            f"{source} carries segdeploy metadata that does not hold ({error!r}); export it again"
+            f"{source} carries segdeploy metadata that does not hold ({error}); export it again"
         ) from error
+
+
+def read_carried(metadata: Mapping[str, str]) -> Carried:
+    """Take the metadata's own facts; those of other readers stand beside them."""
+    facts: dict[str, object] = {}
+    for name in Carried.__dataclass_fields__:
+        if PREFIX + name in metadata:
+            text = metadata[PREFIX + name]
+            try:
+                facts[name] = text if name in AS_TEXT else parse_json(text)
+            except Unreadable as error:
+                raise GraphError(f"{name} {error}") from error
+    return from_json(Carried, facts)
+
+
+def tensor_called(name: str, tensors: Sequence[TensorFacts]) -> TensorFacts:
+    for tensor in tensors:
+        if tensor.name == name:
+            return tensor
+    raise GraphError(f"it has no {name!r}, but {', '.join(repr(tensor.name) for tensor in tensors)}")
 
 
 def input_size(tensor: TensorFacts, source: str, card: ModelCard | None = None) -> Size:

@@ -14,6 +14,7 @@ from segdeploy.files import write_bytes
 from segdeploy.given import as_path
 from segdeploy.model.labels import Labels, truth_type
 from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.printable import printable
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,13 @@ class Lettering:
     thickness: int
 
     def width(self, text: str) -> int:
-        return cv2.getTextSize(text, FONT, self.size, self.thickness)[0][0]
+        return cv2.getTextSize(printable(text), FONT, self.size, self.thickness)[0][0]
 
     def write(self, canvas: Frame, text: str, left: int, bottom: int) -> None:
         white = (255, 255, 255)
-        cv2.putText(canvas, text, (left, bottom), FONT, self.size, white, self.thickness, cv2.LINE_AA)
+        cv2.putText(
+            canvas, printable(text), (left, bottom), FONT, self.size, white, self.thickness, cv2.LINE_AA
+        )
 
 
 def lettering_for(canvas: Frame) -> Lettering:

@@ -107,8 +107,9 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
         digest = digest_of(path)
     else:
         graph = read_graph(path, weights=False) if record_path(path).exists() else None
-        record, digest = (graph.record, graph.digest) if graph else (None, digest_of(path))
+        record = graph.record if graph else None
         session = open_session(path, threads=opening.threads, provider=opening.provider)
+        digest = graph.digest if graph else digest_of(path)
     return Opened(path.name, session, runtime_in_words(runtime_of(path, opening), record), digest, record)
 
 

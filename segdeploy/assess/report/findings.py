@@ -12,6 +12,7 @@ from segdeploy.assess.evaluate.report import SCHEMA as EVALUATION_SCHEMA
 from segdeploy.errors import RequestError, SegdeployError
 from segdeploy.files import digest_of
 from segdeploy.model.record import ArtifactRecord, matching_record, read_record_file
+from segdeploy.shell import shell_word
 from segdeploy.untrusted import Unreadable, read_json
 
 SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
@@ -58,7 +59,8 @@ def look_into(folder: Path) -> Findings:
     if not records and not any(found.values()) and not faults:
         raise RequestError(
             f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
-            f" segdeploy export -o {folder}, evaluate -o {folder} or bench --json {folder / 'bench.json'}"
+            f" segdeploy export -o {shell_word(folder)}, evaluate -o {shell_word(folder)} or bench --json"
+            f" {shell_word(folder / 'bench.json')}"
         )
     artifacts = [path.with_suffix("") for path in records]
     return Findings(

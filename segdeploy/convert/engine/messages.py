@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from segdeploy.flavour import Flavour
 from segdeploy.model.engine import Profile
+from segdeploy.shell import shell_word
 from segdeploy.size import Size
 
 SHOWN = 3  # messages in TensorRT's own words
@@ -187,7 +189,7 @@ def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
     """Give cause and remedy of the first entry that is among them; the log's own words are the caller's to add."""
     for entry in CATALOGUE:
         if any(entry.pattern.search(message) for message in messages):
-            remedy = entry.remedy.format(room=room(tried), graph=tried.graph)
+            remedy = entry.remedy.format(room=room(tried), graph=shell_word(Path(tried.graph)))
             return entry.cause, remedy
     return None
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from segdeploy.errors import CalibrationError
 from segdeploy.files import write_text
+from segdeploy.shell import shell_word
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 EXAMPLE = "TRT-100900-EntropyCalibration2"
@@ -216,7 +217,7 @@ def demand_version(path: Path, cache: CalibrationCache, tensorrt: str) -> None:
         raise CalibrationError(
             f"{path} is of TensorRT {cache.tensorrt}, asked for is {wanted}, and NVIDIA does not promise that a cache"
             f" holds across releases; calibrate again with --cache-for {wanted}, or take the old scales as they are"
-            f" with: segdeploy cache convert {path} --for {wanted} -o OUT"
+            f" with: segdeploy cache convert {shell_word(path)} --for {wanted} -o OUT"
         )
 
 

@@ -6,7 +6,6 @@ some versions. The record knows what the engine was built by and for, and the co
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from segdeploy.errors import EngineError, RequestError
 from segdeploy.files import digest_of
 from segdeploy.flavour import NAMES, RTX, TENSORRT, WORDS, Flavour, Version, is_installed, open_flavour
 from segdeploy.model.record import ArtifactRecord, read_record, record_path
+from segdeploy.shell import command_line
 
 AMPERE = (8, 0)  # hardware-compatible engines are for it and what came later
 
@@ -56,9 +56,9 @@ def rebuild(
     facts = record.engine_facts
     runtime, options = runtime or facts.flavour, facts.options
     options = replace(options, targets=targets or options.targets, batch=batch or options.batch)
-    words = ["segdeploy", "build-engine", facts.graph.name]
+    words: list[object] = ["segdeploy", "build-engine", Path(facts.graph.name)]
     words += [] if runtime == facts.flavour == TENSORRT else ["--runtime", runtime]
-    return shlex.join([*words, *options.flags(runtime)])
+    return command_line(*words, *options.flags(runtime))
 
 
 def rebuild_for(record: ArtifactRecord, flavour: Flavour, capability: str) -> str:

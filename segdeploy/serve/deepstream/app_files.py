@@ -11,6 +11,7 @@ from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
 from segdeploy.serve.deepstream.config import NETWORK_MODES
 from segdeploy.serve.deepstream.plan import OUR_LIBRARY, OUR_PARSER, SAMPLE, TAO_LIBRARY, TAO_PARSER, Plan
 from segdeploy.serve.deepstream.values import write_value
+from segdeploy.shell import shell_word
 from segdeploy.shipped import folder
 from segdeploy.version import __version__
 
@@ -185,12 +186,17 @@ def trtexec(plan: Plan) -> str:
         flags = " --stronglyTyped"
     elif plan.network_mode:
         flags = {1: " --int8", 2: " --fp16", 3: " --int8 --fp16"}[plan.network_mode]
-        flags += f" --calib={plan.cache.name}" if plan.cache else ""
+        flags += f" {shell_word(f'--calib={plan.cache.name}')}" if plan.cache else ""
     if signature.batch is None:
-        shape = f"{signature.input.name}:{request.streams}x3x{signature.size}"
-        flags += f" --minShapes={signature.input.name}:1x3x{signature.size} --optShapes={shape} --maxShapes={shape}"
-    folder_ = f"triton/models/{signature.card}/1"
-    return f"mkdir -p {folder_} && trtexec --onnx={request.model.name} --saveEngine={folder_}/{plan.engine}{flags}"
+        for bound, images in (("min", 1), ("opt", request.streams), ("max", request.streams)):
+            shape = f"--{bound}Shapes={signature.input.name}:{images}x3x{signature.size}"
+            flags += f" {shell_word(shape)}"
+    place = f"triton/models/{signature.card}/1"
+    onnx, engine = (
+        shell_word(f"--{flag}")
+        for flag in (f"onnx={request.model.name}", f"saveEngine={place}/{plan.engine}")
+    )
+    return f"mkdir -p {place} && trtexec {onnx} {engine}{flags}"
 
 
 def agreement(plan: Plan) -> str:

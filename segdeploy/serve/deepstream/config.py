@@ -14,6 +14,7 @@ from segdeploy.releases import rendered_versions
 from segdeploy.serve.deepstream.document import Document, Entry, read_document
 from segdeploy.serve.deepstream.keys import Key, Value, keys_of, likely
 from segdeploy.serve.deepstream.values import read_value, write_value
+from segdeploy.shell import shell_word
 from segdeploy.special_files import is_file, read_file
 
 SUFFIXES = {".txt": "txt", ".yml": "yml", ".yaml": "yml"}  # anything else nvinfer reads as a .txt
@@ -139,7 +140,7 @@ def form_of(path: Path) -> str:
 def demand_sound(config: NvinferConfig) -> None:
     """Refuse a file that nvinfer would not start with; unknown keys only make it print a line."""
     name = config.path.name
-    check = f"see all of it with: segdeploy deepstream lint {config.path}"
+    check = f"see all of it with: segdeploy deepstream lint {shell_word(config.path)}"
     for problem in config.document.problems:
         raise DeepStreamError(f"{name}, line {problem.line}: {problem.words}; {check}")
     if "property" not in (group for group, _ in config.document.groups):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,6 +16,7 @@ from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_relea
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS, RenderRequest
+from segdeploy.shell import shell_word
 
 SDK = "/opt/nvidia/deepstream/deepstream"
 SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
@@ -24,6 +25,7 @@ TAO_LIBRARY = (
 )
 TAO_PARSER, OUR_PARSER = "NvDsInferParseCustomSegformerTAO", "NvDsInferParseSegdeploy"
 OUR_LIBRARY = "parser/libsegdeploy_parser.so"
+PLAIN_NAME = re.compile(r"[\w.]([\w .+@=:/-]*[\w.+@=:/-])?")
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ def make_plan(request: RenderRequest) -> Plan:
     if len(set(signature.scale)) > 1:
         raise DeepStreamError(
             f"{name} was not exported by segdeploy and wants a scale per channel; nvinfer has one, net-scale-factor."
-            f" Fold the others into the graph: segdeploy adopt {shlex.quote(name)}"
+            f" Fold the others into the graph: segdeploy adopt {shell_word(name)}"
         )
     if signature.card == NO_CARD:
         raise DeepStreamError(
             f"{name} was not exported by segdeploy and does not say its classes; make it one of segdeploy's with:"
-            f" segdeploy adopt {shlex.quote(name)} --classes FILE"
+            f" segdeploy adopt {shell_word(name)} --classes FILE"
         )
     if request.network_type not in NETWORK_TYPES:
         raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
@@ -84,6 +86,7 @@ def make_plan(request: RenderRequest) -> Plan:
         )
     demand_writable(signature, name)
     mode, strongly_typed, cache = precision_of(request, graph)
+    demand_plain_names(graph, cache)
     parser = choose_parser(request, release, graph) if request.network_type == 2 else None
     weights = tuple(demand_weights(graph.model, graph.path))
     return Plan(request, release, graph, graph.record, parser, mode, strongly_typed, cache, weights)
@@ -106,6 +109,22 @@ def demand_writable(signature: Signature, name: str) -> None:
             raise DeepStreamError(
                 f"class {index} of {name} is called {label!r}, and nvinfer reads a line a class, which ends at a ';';"
                 " give it another name in the checkpoint's id2label or its card's labels, and export it again"
+            )
+
+
+def demand_plain_names(graph: Graph, cache: Path | None) -> None:
+    """Refuse names that GLib, YAML, Triton or a shell reads as something else than a name."""
+    signature = graph.signature
+    for what, name in (
+        ("the graph", graph.name),
+        (f"the input of {graph.name}", signature.input.name),
+        (f"the output of {graph.name}", signature.output.name),
+        *((("the calibration cache", cache.name),) if cache else ()),
+    ):
+        if not PLAIN_NAME.fullmatch(name):
+            raise DeepStreamError(
+                f"{what} is called {name!r}, which a configuration cannot hold as it is; rename it with letters, digits"
+                " and ._-+ between them"
             )
 
 

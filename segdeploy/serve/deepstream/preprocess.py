@@ -16,6 +16,7 @@ from segdeploy.model.signature import Signature, describe
 from segdeploy.picture.decoding import read_image_file
 from segdeploy.picture.image import Frame, normalise
 from segdeploy.serve.deepstream.config import NvinferConfig
+from segdeploy.shell import shell_word
 from segdeploy.size import Size
 from segdeploy.special_files import is_file
 
@@ -86,7 +87,7 @@ def make_feed(config: NvinferConfig, signature: Signature) -> Feed:
         given += f", infer-dims {';'.join(map(str, dims))}" if dims else ""
         raise DeepStreamError(
             f"{name} feeds {given}, and the graph takes {taken}: nvinfer would not start. What is wrong is told by:"
-            f" segdeploy deepstream lint {config.path}"
+            f" segdeploy deepstream lint {shell_word(config.path)}"
         )
     if offsets and len(offsets) != 3:
         raise DeepStreamError(

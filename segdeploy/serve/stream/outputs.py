@@ -12,6 +12,7 @@ from segdeploy.files import cannot_be_written, landing
 from segdeploy.picture.video_location import is_remote, without_credentials
 from segdeploy.picture.video_writing import CONTAINERS, container_of
 from segdeploy.serve.stream.sources import GST, RTSP, STDIN, Stream
+from segdeploy.shell import shell_word
 from segdeploy.special_files import kind_at
 
 NAME = "{name}"
@@ -33,7 +34,7 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
             better = str(Path(output).with_stem(NAME)) if not is_remote(output) else f"{output}/{NAME}"
             raise RequestError(
                 f"{len(streams)} sources do not go into one {without_credentials(output)}; name a folder, or:"
-                f" -o '{without_credentials(better)}'"
+                f" -o {shell_word(without_credentials(better))}"
             )
     else:
         with cannot_be_written(Path(output)):
