@@ -108,7 +108,7 @@ def test_weights_beside_a_graph_are_a_part_of_the_file(copied, said):
     weights.unlink()
     status, _, wrong = said("inspect", path)
     assert status == 1
-    assert f"the weights {weights} cannot be read (No such file or directory)" in wrong
+    assert f"lie in {weights}, which is not there; keep its files together" in wrong
 
 
 def test_a_graph_gives_its_own_record_only(copied):
