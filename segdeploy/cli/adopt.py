@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_numbers, parse_size
 from segdeploy.cli.printing import print_lines
+from segdeploy.shell import command_line, shell_word
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def execute(arguments: argparse.Namespace) -> int:
             interface=arguments.interface,
             batch=arguments.batch,
             output=arguments.output,
-            command=shlex.join(["segdeploy", *sys.argv[1:]]),
+            command=command_line("segdeploy", *sys.argv[1:]),
             progress=progress,
         )
     print_lines(f"{adopted.path}: {adopted.agreement}")
     print_lines(*(f"assumed: {words}" for words in adopted.assumed))
-    print_lines(f"next: segdeploy run {shlex.quote(str(adopted.path))} IMAGE -o out")
+    print_lines(f"next: segdeploy run {shell_word(adopted.path)} IMAGE -o out")
     return 0

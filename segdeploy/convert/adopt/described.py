@@ -9,8 +9,9 @@ from pathlib import Path
 from segdeploy.convert.adopt.own_input import ONES, ZEROS, OwnNormalisation
 from segdeploy.errors import CardError, GraphError, RequestError
 from segdeploy.graph.view import View, tensor_facts
-from segdeploy.model.card import ModelCard, Triple, name_for, triple
+from segdeploy.model.card import ModelCard, Triple, triple
 from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of, read_labels
+from segdeploy.model.names import name_for
 from segdeploy.model.signature import IMAGENET_MEAN, IMAGENET_SCALE, TensorFacts, describe
 from segdeploy.size import Size
 

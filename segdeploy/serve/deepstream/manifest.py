@@ -11,7 +11,8 @@ from pathlib import Path
 
 from segdeploy.errors import OutputError
 from segdeploy.files import digest_of
-from segdeploy.model.typed_json import from_json
+from segdeploy.model.typed_json import WrongField, from_json
+from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
 
 NAME = "rendered.json"
@@ -29,9 +30,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read what is known to be ours in `folder`: nothing where no manifest is there, or none that can be read."""
     path = folder / NAME
-    with suppress(OSError, ValueError, RecursionError):
-        if path.is_file():
-            return from_json(Manifest, json.loads(path.read_text(encoding="utf-8")))
+    with suppress(Unreadable, WrongField):
+        return from_json(Manifest, read_json(path))
     return Manifest()
 
 
