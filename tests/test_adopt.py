@@ -423,7 +423,7 @@ REFUSED = {
     "another size": (
         lambda: logits().model(),
         {"size": "128x96"},
-        "is of 64x96 for good, and 128x96 was asked for",
+        "is fixed at 64x96, and 128x96 was asked for",
     ),
     "subtracted twice": (
         lambda: normalised(Net(), MEAN, STD).model(),
@@ -433,7 +433,7 @@ REFUSED = {
     "bytes and a mean": (
         lambda: logits(eats=TensorProto.UINT8).model(),
         {"mean": MEAN},
-        "eats bytes and normalises them itself",
+        "takes bytes and normalises them itself",
     ),
     "small labels": (
         lambda: logits().then("ArgMax", axis=1).model(INT64),
@@ -443,7 +443,7 @@ REFUSED = {
     "unnamed labels": (
         lambda: by_nearest(logits().then("ArgMax", axis=1)).model(INT64),
         {},
-        "does not say of how many classes",
+        "gives labels, but not the number of classes",
     ),
     "a threshold of five": (
         lambda: logits().model(),
@@ -470,7 +470,7 @@ REFUSED = {
     "other classes": (
         lambda: logits().model(),
         {"card": "segformer-b0-ade"},
-        "tells 5 classes apart, and 150 are named",
+        "has 5 classes, and .* names 150; name 5",
     ),
     "batch 0": (lambda: logits().model(), {"batch": 0}, "a batch of 0 was asked for"),
 }

@@ -243,7 +243,7 @@ REPORTED = (
             "10.16.1",
             None,
             "gather",
-            f"6 GridSample nodes were built as gathers: {REPORTED}. Of a Mask2Former,",
+            f"6 GridSample nodes were built as gathers: {REPORTED}. For a Mask2Former,",
         ),
         ("10.16.1", "gridsample", "gridsample", f"{REPORTED}; --msda gridsample asked for it"),
         ("10.3.0", "gather", "gather", "6 GridSample nodes were built as gathers: --msda gather"),
@@ -251,7 +251,7 @@ REPORTED = (
             "11.4.0",
             None,
             "gridsample",
-            "nothing is known of TensorRT 11.4.0; --msda gather does without them",
+            "nothing is known of TensorRT 11.4.0; --msda gather avoids them",
         ),
     ],
 )

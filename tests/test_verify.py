@@ -184,7 +184,7 @@ def test_a_bug_is_named_only_where_it_was_seen(version, fits, engine):
 def test_a_batch_of_one_that_was_not_seen(engine):
     _, record = engine()
     below = [verify.Seen(4, 2, Agreement(1, 100, 10, None))]
-    assert "was not seen: build it with --batch 1" in verify.remedy_for(below, below, record)
+    assert "Batch 1 was not seen: build it with --batch 1" in verify.remedy_for(below, below, record)
     bindings = (Binding("frames", "input", "uint8", (4, 96, 160, 3)),)
     fixed = replace(record, engine=replace(record.engine, bindings=bindings))
     said = verify.remedy_for(below, below, fixed)

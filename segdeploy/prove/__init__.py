@@ -1,1 +1,1 @@
-"""Comparisons: a step of the conversion against the step before, on pixels, logits and mIoU."""
+"""Compares each step of a conversion with the step before it, on pixels, logits and mIoU."""

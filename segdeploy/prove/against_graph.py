@@ -1,7 +1,7 @@
-"""An adopted graph against the graph it was made of, both in ONNX Runtime, on the same frames.
+"""Compares an adopted graph with its original, both in ONNX Runtime, on the same frames.
 
-The original is fed as its card says, and answers in its own form. Its logits are raised to the input's size here, in
-numpy: a second way to do what the adopted graph does with nodes of its own.
+The original is fed as its card says, and gives its own form of output. We resize its logits to the input's size in
+numpy, independently of the nodes that do so in the adopted graph.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ SLOTS_PROVEN = 3  # batch slots compared where the batch is open
 
 @dataclass(frozen=True)
 class Original:
-    """A graph as it came, and how its answer is read."""
+    """Holds a graph as it came, and says how to read its output."""
 
     model: ModelProto
     signature: Signature  # how frames are fed to it
     output: str
-    logits: str | None  # the tensor of them; None where only its labels are known
+    logits: str | None  # their tensor; None where only the labels are known
     last: bool  # the classes are the last axis of the logits
-    output_last: bool  # and of the output
+    output_last: bool  # the same for the output
     align_corners: bool
-    cut: float | None  # of one channel: the logit above which it is the second class
-    cut_of_output: float | None  # the same, in what the output has
+    cut: float | None  # for one channel: a logit above it is the second class
+    cut_of_output: float | None  # the same for the output's values
 
     @cached_property
     def session(self) -> TapSession:
@@ -64,7 +64,7 @@ class Original:
 
 
 def by_class(values: NDArray[Any], last: bool, cut: float | None) -> NDArray[np.float32]:
-    """Give C×h×w of one image; where there is one channel, the first class has 0."""
+    """Give one image's scores as C×h×w; a `cut` makes two classes of one channel, the first with a score of 0."""
     image: NDArray[np.float32] = values[0].astype(np.float32)
     if last:
         image = image.transpose(2, 0, 1)
@@ -79,7 +79,10 @@ def labels_of_scores(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 def compare_with_original(
     model: ModelProto, path: Path, signature: Signature, logits: str, original: Original
 ) -> Agreement:
-    """Run `model`, as written to `path`: each batch slot with two different frames; `logits` is their tensor or ""."""
+    """Compare `model`, as written to `path`, in each batch slot on two frames.
+
+    `logits` names its logits tensor, which is compared too; it is "" where there is none.
+    """
     slots = signature.batch or SLOTS_PROVEN
     frames = probe_frames(min(slots, SLOTS_PROVEN) + 1, signature.size)
     expected = [original.answer(frame) for frame in frames]

@@ -1,4 +1,4 @@
-"""An ONNX graph against the PyTorch network it stands for.
+"""Compares an ONNX graph with the PyTorch network that it was exported from.
 
 The reference is the *plain* network in PyTorch, fed as the checkpoint's own pre-processing would feed it. So one
 comparison covers every rewrite, the exporter, the folded normalisation and the graph's upsampling and arg-max.
@@ -40,7 +40,7 @@ SLOTS_PROVEN = 3  # batch slots compared where the batch is open
 
 @dataclass(frozen=True)
 class References:
-    """Frames, and what the plain network answers to each."""
+    """Holds frames, and the plain network's logits for each."""
 
     signature: Signature
     frames: list[Frame]
@@ -48,7 +48,7 @@ class References:
     slots: int
 
     def place(self, turn: int, slot: int) -> int:
-        """Say which frame a batch slot gets: not the same one twice."""
+        """Say which frame a batch slot gets: another one in each turn."""
         return (turn + slot) % len(self.frames)
 
     def inputs(self, turn: int) -> NDArray[Any]:
@@ -63,9 +63,9 @@ def make_references(plain: nn.Module, card: ModelCard, signature: Signature) -> 
 
 
 def compare_with_pytorch(model: ModelProto, path: Path, references: References) -> Agreement:
-    """Run `model`, as written to `path`, in ONNX Runtime: each batch slot with two different frames.
+    """Compare `model`, as written to `path`, in ONNX Runtime, in each batch slot on two frames.
 
-    Where nodes are TensorRT's alone, it is the same graph with what they compute in their place.
+    Plugins that only TensorRT has are replaced by standard nodes that compute the same.
     """
     signature, frames, logits = references.signature, references.frames, references.logits
     seen = []
@@ -110,7 +110,7 @@ def errors_of(reference: Tensor, answer: NDArray[Any]) -> tuple[float, float]:
 def compare_inner_logits(
     model: ModelProto, frame: NDArray[np.uint8], reference: Tensor, signature: Signature
 ) -> Agreement:
-    """A graph that answers labels is also looked into: its logits, before the upsampling."""
+    """Compare the logits before the upsampling, which a graph that gives labels holds inside."""
     inputs = to_input(signature, frame[None]).repeat(signature.batch or 1, axis=0)
     ((_, answer),) = TapSession(model, [logits_of(model)]).run(inputs)
     return Agreement(0, 0, 0, *errors_of(reference, answer[:1]))

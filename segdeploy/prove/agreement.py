@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Agreement:
-    """`logits_error` is the largest |Δlogit|, `logits_rms` their root mean square, as shares of the reference's range.
+    """Holds how far two answers agree, over all samples.
 
-    Of several samples it is the largest of each.
+    `logits_error` is the largest |Δlogit| and `logits_rms` the root mean square of Δlogit, as shares of the
+    reference's range. For several samples each is the largest of theirs.
     """
 
     samples: int
@@ -51,7 +52,7 @@ def compare_labels(reference: NDArray[Any], candidate: NDArray[Any]) -> Agreemen
 
 
 def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Largest difference as a share of the reference's range; infinite where the candidate is not finite."""
+    """Give the largest difference as a share of the reference's range; infinite if the candidate is not finite."""
     if reference.shape != candidate.shape:
         raise ValueError(f"logits of different shapes: {reference.shape} and {candidate.shape}")
     if not np.isfinite(candidate).all():
@@ -61,7 +62,7 @@ def compare_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32
 
 
 def rms_of_logits(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Gives the root of the mean square of what `compare_logits` gives the largest of."""
+    """Give the root mean square of the differences, as a share of the reference's range; infinite as above."""
     if not np.isfinite(candidate).all():
         return float("inf")
     spread = float(reference.max() - reference.min())

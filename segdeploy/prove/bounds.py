@@ -1,4 +1,4 @@
-"""Bounds say how far a graph or an engine may differ from what it was made from; what differs more is refused."""
+"""Says how far a graph or an engine may differ from its source, and refuses one that differs more."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from segdeploy.errors import ExportDisagrees, SegdeployError
 from segdeploy.model.card import ModelCard
 from segdeploy.prove.agreement import Agreement
 
-# Of FP16 from FP32, 10 times the largest seen of a trained network (a Mask2Former: 5e-4). Its largest single error was
+# FP16 against FP32: 10 times the largest seen in a trained network (a Mask2Former: 5e-4). Its largest single error was
 # 3e-2, with all labels equal: rounding can flip one place of a query's mask, so all places are judged, not the worst.
 MAX_LOGITS_RMS_FP16 = 5e-3
-# Equal pixels demanded of engines. Those in FP32 compute convolutions in TF32, whose products have 11 bits.
+# Share of equal pixels demanded of engines. FP32 engines compute convolutions in TF32, whose products have 11 bits.
 OF_ENGINES, OF_ENGINES_OF_FEWER_BITS = 0.999, 0.99
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The least share of equal pixels, and the largest errors of the logits as shares of their range; None: any."""
+    """Holds the least share of equal pixels and the largest logits errors, as shares of their range; None: any."""
 
     pixel_agreement: float
     logits_error: float | None = None
     logits_rms: float | None = None
 
     def allow(self, seen: Agreement) -> bool:
-        """An error that is bounded and was not measured is not allowed: a check that cannot fail is none."""
+        """Tell whether `seen` keeps the bounds; an error that is bounded must have been measured."""
         errors = (seen.logits_error, self.logits_error), (seen.logits_rms, self.logits_rms)
         return seen.pixel_agreement >= self.pixel_agreement and all(
             bound is None or (error is not None and error <= bound) for error, bound in errors
@@ -40,9 +40,9 @@ class Bounds:
 
 
 def bounds_of_graph(precision: str, card: ModelCard | None) -> Bounds:
-    """Give what the card allows a graph in ONNX Runtime.
+    """Give the card's bounds for a graph in ONNX Runtime.
 
-    Beside INT8 only the labels count: FP16's rounding moves values over the edges of INT8's steps.
+    Where a graph has INT8 only labels are bounded: FP16's rounding moves values over the edges of INT8's steps.
     """
     own = card or ModelCard  # a card's defaults
     if precision == "fp32":
@@ -53,7 +53,7 @@ def bounds_of_graph(precision: str, card: ModelCard | None) -> Bounds:
 
 
 def bounds_of_engine(precision: str, card: ModelCard | None) -> Bounds:
-    """Give what the card sets for an engine. Its default is for graphs in ONNX Runtime, which round less."""
+    """Give the bound for an engine: the card's, unless it is the default, which is for graphs, which round less."""
     key = {"fp32": "min_pixel_agreement", "fp16": "min_pixel_agreement_fp16"}.get(precision, "")
     usual = OF_ENGINES if precision == "fp32" else OF_ENGINES_OF_FEWER_BITS
     own = getattr(card, key, None)
@@ -63,7 +63,7 @@ def bounds_of_engine(precision: str, card: ModelCard | None) -> Bounds:
 def demand_agreement(
     seen: Agreement, bounds: Bounds, what: str, remedy: str, error: type[SegdeployError] = ExportDisagrees
 ) -> None:
-    """Refuse what differs more than `bounds` allow; `what` says of what it differs, `remedy` what to do."""
+    """Raise `error` where `seen` breaks `bounds`; `what` says which two things differ, `remedy` what to do."""
     if bounds.allow(seen):
         return
     rms = ""

@@ -1,4 +1,4 @@
-"""Chooses the images to calibrate on: a seeded draw, and with labels one in which the rare classes are seen."""
+"""Chooses the images to calibrate on: a seeded draw that, where there are labels, shows the rare classes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
 
-SHARE = 8  # one image in SHARE goes to each class that has so many
-ENOUGH = 100  # pixels from which on an image is said to show a class
+SHARE = 8  # each class gets one image in SHARE, if that many show it
+ENOUGH = 100  # pixels that an image needs to show a class
 
 
 def chance(seed: int) -> np.random.Generator:
@@ -18,17 +18,20 @@ def chance(seed: int) -> np.random.Generator:
 
 
 def draw(total: int, count: int, seed: int) -> list[int]:
-    """`count` of `total` places, in their own order."""
+    """Draw `count` of `total` places, and return them in ascending order."""
     if count >= total:
         return list(range(total))
     return sorted(chance(seed).choice(total, count, replace=False).tolist())
 
 
 def draw_covering(pixels: NDArray[np.int64], count: int, seed: int) -> list[int]:
-    """`pixels` images×classes. Each class, from the rarest on, gets its share of the images; chance gives the rest."""
+    """Draw `count` images so that each class is shown; `pixels` is images×classes.
+
+    Each class, the rarest first, gets its share of the images; chance gives the rest.
+    """
     total, classes = pixels.shape
     order = chance(seed).permutation(total)
-    most = pixels.max(axis=0, initial=0)  # of a class that is nowhere large the largest is taken
+    most = pixels.max(axis=0, initial=0)  # where no image has ENOUGH pixels of a class, this counts
     shows = (pixels[order] >= np.minimum(ENOUGH, most)) & (most > 0)
     taken = np.zeros(total, bool)
     quota = max(count // SHARE, 1)

@@ -1,4 +1,4 @@
-"""One confusion matrix over a whole data set: IoU per class is taken of the sums, not averaged over images."""
+"""Counts one confusion matrix over a whole data set: IoU per class comes from the sums, not from averages of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segdeploy.picture.image import LabelMap
 
 
 class Confusion:
-    """`counts` is truth × predicted; its last column counts predictions that are none of the classes."""
+    """Counts pixels by truth × predicted class; the last column counts predictions outside the classes."""
 
     def __init__(self, classes: int, ignore: int | None = None) -> None:
         self.counts: NDArray[np.int64] = np.zeros((classes, classes + 1), np.int64)
@@ -25,7 +25,7 @@ class Confusion:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """Per class; NaN for a class that is neither there nor predicted."""
+        """Give the IoU per class; NaN for a class that is neither in the truth nor predicted."""
         return iou_of(np.diag(self.counts), self.counts.sum(1), self.counts[:, :-1].sum(0))
 
     @property
@@ -42,13 +42,13 @@ def iou_of(hits: Any, there: Any, predicted: Any) -> NDArray[np.float64]:
 
 
 def share(part: Any, whole: Any) -> NDArray[np.float64]:
-    """NaN where the whole is nothing."""
+    """Divide `part` by `whole`; 0 / 0 gives NaN."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.true_divide(part, whole))
 
 
 def mean(values: NDArray[np.float64]) -> float:
-    """Over those that are known; NaN if none is."""
+    """Average the values that are known; NaN if none is."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else float("nan")
 
@@ -56,9 +56,10 @@ def mean(values: NDArray[np.float64]) -> float:
 def count_pairs(
     truth: LabelMap, predicted: LabelMap, classes: int, ignore: int
 ) -> NDArray[np.int64]:  # classes × classes + 1
-    """All 256 × 256 pairs of bytes are counted, which is faster than leaving the ignored pixels out beforehand.
+    """Count how often each pair of truth and predicted class occurs.
 
-    Of 16 bits there would be 2³² pairs: predictions beyond the classes are one column, and ignored pixels are left out.
+    For bytes it counts all 256 × 256 pairs, which is faster than removing the ignored pixels first. With 16 bits there
+    would be 2³² pairs, so it removes the ignored pixels, and predictions beyond the classes share one column.
     """
     if truth.shape != predicted.shape:
         raise RequestError(

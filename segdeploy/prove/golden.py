@@ -1,9 +1,9 @@
-"""Makes small frames with the labels they must get, kept in an engine's record, so that it can be proven anywhere.
+"""Makes small frames with their expected labels for an engine's record, so that the engine can be proven anywhere.
 
-The frames are the user's own images where the build was given some, and made street scenes where not, at a fraction of
-the size, enlarged by repeating pixels: exact on every machine, and small as PNG. The labels are ONNX Runtime's, from
-the very graph that the engine is built from, computed as it says: FP16 rounded after every node, INT8 by its own
-quantise and dequantise nodes.
+The frames are the user's own images where the build was given some, else made street scenes. They are stored at a
+fraction of the size and enlarged by repeating pixels: exact on every machine, and small as PNG. ONNX Runtime computes
+the labels with the very graph that the engine is built from: FP16 is rounded after every node, and INT8 uses the
+graph's own quantise and dequantise nodes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from segdeploy.prove.probes import enlarged, small_frames, times_smaller
 from segdeploy.run.io import from_output, to_input
 from segdeploy.size import Size
 
-COUNT = 3  # different ones for neighbouring slots, and for a slot and its neighbours in the next round
+COUNT = 3  # so that neighbouring slots differ, and a slot differs from its neighbours in the next turn
 
 
 def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> tuple[GoldenFrame, ...]:
-    """Label small frames of the user's own `images`, as far as there are any, and made scenes, by `graph`."""
-    from segdeploy.run.ort import run_exactly  # not where an engine is proven: there may be no ONNX Runtime
+    """Label `count` small frames with `graph`: from the user's `images` as far as there are any, then made scenes."""
+    from segdeploy.run.ort import run_exactly  # here: engines are proven without ONNX Runtime too
 
     signature = graph.signature
     made, times = small_frames(count, signature.size, signature.resize, images), times_smaller(signature.size)
@@ -64,7 +64,7 @@ def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.u
 
 
 def labels_from_output(signature: Signature, answers: NDArray[Any]) -> LabelMap:
-    """Give the labels N×H×W of a graph's or an engine's output."""
+    """Turn a graph's or an engine's output into labels N×H×W."""
     given = from_output(signature, answers)
     if signature.interface != "logits":
         return given
@@ -74,7 +74,7 @@ def labels_from_output(signature: Signature, answers: NDArray[Any]) -> LabelMap:
 
 
 def as_rounded(model: ModelProto) -> ModelProto:
-    """Write out the rounding of an FP16 graph; one whose input or output is FP16 too is left as it is."""
+    """Make an FP16 graph round after every node; one with FP16 at its input or output is returned as it is."""
     ends = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     if HALF in ends or HALF not in View(model).types.values():
         return model

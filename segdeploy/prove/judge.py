@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probe:
-    """A frame to judge on; `truth` in the classes that `Judge.translate` gives."""
+    """Holds a frame to judge on; `truth` has the classes that `Judge.translate` maps to."""
 
     frame: Frame
     truth: LabelMap | None = None
@@ -36,13 +36,13 @@ class Probe:
 class Verdict:
     """Says how a graph differs from the reference over all probes, and how it scores."""
 
-    agreement: Agreement  # its pixels at the frames' size
-    kl: float = 0.0  # mean over the pixels, of the class probabilities
+    agreement: Agreement  # pixels are counted at the frames' size
+    kl: float = 0.0  # divergence of the class probabilities, averaged over the pixels
     confusion: Confusion | None = None  # None without truth
 
     @property
     def miou(self) -> float | None:
-        """Over the classes that the truth shows: of others the first wrong pixel would count as a whole class lost."""
+        """Average the IoU over the classes in the truth: elsewhere one wrong pixel would count as a lost class."""
         if self.confusion is None:
             return None
         there = self.confusion.counts.sum(axis=1) > 0
@@ -53,8 +53,8 @@ class Judge:
     """Holds the reference's answers; `verdict` runs another graph on the same frames.
 
     Frames fill the slots of a fixed batch, so that every slot is judged. Logits are compared one frame at a time, and
-    the reference's lie in a file, so that 150 classes at 1024x2048 fit into memory. A graph that answers labels is
-    judged by those labels, one that answers logits by the arg-max of them at the frame's size.
+    the reference's lie in a file, so that 150 classes at 1024x2048 fit into memory. A graph that gives labels is judged
+    by them, one that gives logits by their arg-max at the frame's size.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Judge:
         self.own = self.look_at(model)
 
     def batches(self) -> Iterator[tuple[list[int], NDArray[Any]]]:
-        """Places of probes, and the graph's input with them; the last batch is filled up with its own frames."""
+        """Yield each batch's places of probes and the graph's input; the last batch is filled by repeating frames."""
         slots = self.signature.batch or 1
         for first in range(0, len(self.fitted), slots):
             places = list(range(first, min(first + slots, len(self.fitted))))
@@ -89,7 +89,7 @@ class Judge:
             yield places, to_input(self.signature, filled)
 
     def answers(self, model: ModelProto) -> Iterator[tuple[NDArray[np.float32], LabelMap]]:
-        """Gives each probe's logits, and its labels at the frame's size."""
+        """Yield each probe's logits, and its labels at the frame's size."""
         session = TapSession(model, self.tensors)
         for places, inputs in self.batches():
             found = [values for _, values in session.run(inputs)]
@@ -104,10 +104,10 @@ class Judge:
         if self.signature.interface == "logits":
             return image.unfit_logits(logits, size, geometry, self.signature.align_corners)
         labels = as_labels(self.signature, answer.reshape(size.height, size.width))
-        return image.unfit(labels, geometry).copy()  # the array is written again
+        return image.unfit(labels, geometry).copy()  # the next run overwrites the array
 
     def look_at(self, model: ModelProto) -> Verdict:
-        """The reference's answers are kept, and scored."""
+        """Run the reference, keep its answers, and score them."""
         confusion = self.empty_confusion()
         for place, (logits, labels) in enumerate(self.answers(model)):
             if not place:

@@ -1,4 +1,4 @@
-"""Says what each step cost, as numbers for the record and as a sentence for a person."""
+"""Says how much accuracy each step costs: as numbers for the record, and as a sentence for a person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segdeploy.model.labels import Labels
 from segdeploy.model.record import ArtifactRecord, LedgerStep, WorstClass, first_record
 from segdeploy.version import __version__
 
-if TYPE_CHECKING:  # who shows a ledger needs no runtime
+if TYPE_CHECKING:  # showing a ledger needs no runtime
     from onnx import ModelProto
 
     from segdeploy.prove.agreement import Agreement
@@ -25,7 +25,7 @@ HALF = 0.5
 
 
 def drop_of(own: Verdict, verdict: Verdict) -> float:
-    """Points of mIoU with truth, per cent of other labels without."""
+    """Give the lost points of mIoU where there is truth, else the per cent of changed labels."""
     if own.miou is None or verdict.miou is None:
         return 100 * (1 - verdict.agreement.pixel_agreement)
     return 100 * (own.miou - verdict.miou)
@@ -45,7 +45,7 @@ def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[
 def int8_in_words(
     with_weights: float, of_all: float, own: Verdict, verdict: Verdict, labels: Labels | None, judged: str
 ) -> str:
-    """`with_weights`, `of_all`: the shares of those multiplications that are in INT8."""
+    """Say what INT8 covers and costs; `with_weights` and `of_all` are the shares of multiplications in INT8."""
     words = f"INT8 covers {with_weights:.0%} of the multiplications with weights, {of_all:.0%} of all,"
     if own.miou is None:
         words += f" and changes {100 * (1 - verdict.agreement.pixel_agreement):.2f} % of the labels {judged}"
@@ -62,7 +62,7 @@ def int8_in_words(
 
 
 def where_judged(probes: int, held_out: bool | None) -> str:
-    """`held_out`: None where it is not known what the scales were calibrated on."""
+    """Say which images were judged; `held_out` None: it is not known which images the scales were calibrated on."""
     seen = {None: "", True: " that calibration did not see", False: " that calibration saw"}[held_out]
     return f"on {probes} image{'' if probes == 1 else 's'}{seen}"
 
@@ -70,7 +70,7 @@ def where_judged(probes: int, held_out: bool | None) -> str:
 def step_of(
     name: str, own: Verdict, verdict: Verdict, labels: Labels | None, macs: Mapping[str, float]
 ) -> LedgerStep:
-    """Set `verdict` against the FP32 graph's `own`; `macs`: the share of the multiplications in each precision."""
+    """Compare `verdict` with the FP32 graph's `own`; `macs` is the share of multiplications in each precision."""
     worst = worst_class(own, verdict, labels) if verdict is not own else None
     step = compared_step(name, verdict.agreement, "the FP32 graph", macs)
     return scored(replace(step, kl=verdict.kl, worst_class=worst and WorstClass(*worst)), verdict)
@@ -89,7 +89,7 @@ def compared_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[
 
 
 def first_step(own: Verdict, exported: LedgerStep | None, macs: Mapping[str, float]) -> LedgerStep:
-    """Make the step of the FP32 graph: compared when it was exported, and scored where the others are."""
+    """Make the FP32 graph's step: its agreement is the export's, its scores are from the other steps' probes."""
     return scored(replace(exported or LedgerStep("fp32"), name="fp32", macs=dict(macs)), own)
 
 
@@ -103,7 +103,7 @@ def node_counts(model: ModelProto) -> dict[str, int]:
 
 
 def record_from_graph(parent: ArtifactRecord | None, graph: Graph, precision: str) -> ArtifactRecord:
-    """Make the record of `graph`, made from one whose record is `parent`; what it cost is still to be said."""
+    """Make the record of `graph` from its `parent`'s; the caller adds its ledger step."""
     return replace(
         parent or first_record(graph.name, graph.digest, graph.signature, precision, graph.opset),
         artifact=graph.name,

@@ -1,4 +1,4 @@
-"""The images that a calibration runs over, and the frames that its result is judged on, with truth if there is any."""
+"""Chooses the images to calibrate on, and the frames to judge the result on, with truth if there is any."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from segdeploy.prove.judge import Probe
 from segdeploy.untrusted import Unreadable, read_arrays
 
 THREADS = 2
-MOST_IMAGES = 500  # more are read only when they are asked for
-FEWEST = 8  # distinct images: a calibration over fewer is refused
-FEWEST_PROBES = 4  # fewer say less than images that were calibrated on
+MOST_IMAGES = 500  # more are read only if --count asks for them
+FEWEST = 8  # distinct images; a calibration on fewer is refused
+FEWEST_PROBES = 4  # below, we judge on the calibration's images instead, which say more than so few
 
 
 @dataclass(frozen=True)
 class Source:
-    """A labelled data set, as far as a calibration sees it."""
+    """Describes a labelled data set to a calibration."""
 
     name: str
     images: tuple[Path, ...]
@@ -38,7 +38,9 @@ class Source:
     digest: str
     labels: Labels
     translate: LabelMap  # from a model's class to the labels'
-    read_truth: Callable[[int], LabelMap]  # the classes at this place, the labels' `ignore` where not counted
+    read_truth: Callable[
+        [int], LabelMap
+    ]  # takes a place; gives classes, and the labels' `ignore` where not scored
     read_pair: Callable[[int], tuple[Frame, LabelMap]]
 
 
@@ -46,8 +48,8 @@ class Source:
 class Material:
     images: tuple[Path, ...]
     probes: tuple[Probe, ...]
-    held_out: bool  # whether none of the probes is among `images`
-    aside: int = 0  # images that were kept from the draw
+    held_out: bool  # none of the probes is among `images`
+    aside: int = 0  # images that were kept out of the draw
     labels: Labels | None = None  # of the truth
     translate: LabelMap | None = None  # from a model's class to the truth's
     seen: dict[str, int] | None = None  # pixels of each class in `images`
@@ -57,17 +59,17 @@ class Material:
 class Wanted:
     """Says how many images to calibrate and to judge on."""
 
-    count: int | None  # None: all but those kept to judge on, up to MOST_IMAGES
+    count: int | None  # None: all that are not kept to judge on, up to MOST_IMAGES
     probes: int
     seed: int = 0
     aside: int | None = (
-        None  # images to keep from the draw; None: none beside a `count`, or else a quarter at most
+        None  # images to keep out of the draw; None: none if `count` is given, else a quarter at most
     )
 
 
 @dataclass(frozen=True)
 class Parted:
-    """Places of images: those kept to judge on, and those from which `count` are drawn."""
+    """Holds places of images: those kept to judge on, and those from which `count` are drawn."""
 
     aside: list[int]
     others: list[int]
@@ -88,7 +90,7 @@ def unlabelled(folder: Path, wanted: Wanted) -> Material:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images in `folder`; where it is the root of a known data set, those that it is calibrated on."""
+    """List the images in `folder`; in the root of a known data set only those to calibrate on."""
     return find_pictures_to_calibrate_on(folder) or find_images(folder, but=WRITTEN)
 
 
@@ -99,7 +101,10 @@ def labelled(
     counts: Path,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Material:
-    """Every label file is read once, to see which classes its image shows; that is kept in the file `counts`."""
+    """Choose from a labelled data set so that each class is shown.
+
+    It reads every label file once to count its classes, and keeps the counts in the file `counts`.
+    """
     total = len(source.images)
     parted = part(total, wanted, source.name)
     pixels = seen_in(source, counts, progress)
@@ -126,7 +131,7 @@ def labelled(
 def seen_in(
     source: Source, path: Path, progress: Callable[[str], None]
 ) -> NDArray[np.int64]:  # images×classes
-    """Pixels of each class in each image; taken from `path` where that was counted on these very label files."""
+    """Count the pixels of each class in each image, or read them from `path` if it is of these very label files."""
     key, shape = key_of_truths(source), (len(source.images), len(source.labels.names))
     kept = read_counts(path, key)
     if kept is not None and kept.shape == shape:
@@ -149,7 +154,7 @@ def seen_in(
 def results(
     pool: ThreadPoolExecutor, work: Callable[[int], NDArray[np.int64]], places: Iterable[int]
 ) -> Generator[NDArray[np.int64], None, None]:
-    """In order; when it is closed, what was not begun is given up."""
+    """Yield the results in order; when the generator is closed, work that has not begun is cancelled."""
     waiting = [pool.submit(work, place) for place in places]
     try:
         for one in waiting:
@@ -160,13 +165,13 @@ def results(
 
 
 def key_of_truths(source: Source) -> str:
-    """Also of when the label files were written: one of the same size may hold other classes."""
+    """Make the key of the counts; it includes the label files' mtimes: one of equal size may hold other classes."""
     times = [path.stat().st_mtime_ns for path in source.truths]
     return hashlib.sha256(json.dumps([source.digest, times]).encode()).hexdigest()
 
 
 def read_counts(path: Path, key: str) -> NDArray[np.int64] | None:
-    """None where it is of other label files, or cannot be read: counting again costs less than a question."""
+    """Read kept counts; None where they are of other label files or cannot be read, since counting again is cheap."""
     try:
         kept = read_arrays(path, {"key": "U", "pixels": "iu"})
     except Unreadable:
@@ -190,13 +195,13 @@ def part(total: int, wanted: Wanted, name: str) -> Parted:
 
 
 def set_aside(total: int, probes: int) -> int:
-    """A quarter of the images at most, never one that calibration needs; none where those would be too few."""
+    """Give how many images to set aside: a quarter at most, never one that calibration needs; 0 if too few remain."""
     kept = min(probes, total // 4, total - FEWEST)
     return kept if kept >= min(probes, FEWEST_PROBES) else 0
 
 
 def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tuple[list[int], bool]:
-    """Choose where to judge: on images that were not drawn, if there are enough; and say whether there are."""
+    """Choose the images to judge on: those that were not drawn, if enough are left; return whether they were."""
     left = aside or sorted(set(range(total)) - set(drawn))
     held_out = len(left) >= min(probes, FEWEST_PROBES)
     pool = left if held_out else drawn
@@ -204,6 +209,6 @@ def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tu
 
 
 def spread(total: int, count: int) -> list[int]:
-    """`count` places, evenly over `total`."""
+    """Choose `count` places, evenly over `total`."""
     count = min(count, total)
     return [place * total // count for place in range(count)]

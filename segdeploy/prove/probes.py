@@ -1,4 +1,4 @@
-"""The frames that results are compared on: the user's images, or made scenes, the same on every machine."""
+"""Chooses the frames that results are compared on: the user's images, or made scenes, equal on every machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIXELS = 1 << 14  # of a small frame
 def probe_frames(count: int, size: Size, images: Sequence[Path] = ()) -> list[Frame]:
     """Take up to `count` of the user's images, spread over all of them.
 
-    Without images it is street scenes and, as the last frame, noise, which reaches every corner of a network.
+    Without images it makes street scenes and, as the last frame, noise, which reaches every part of a network.
     """
     if images:
         return [read_frame(images[place]) for place in spread(len(images), count)]
@@ -36,9 +36,9 @@ def probe_frames(count: int, size: Size, images: Sequence[Path] = ()) -> list[Fr
 def small_frames(
     count: int, size: Size, kernel: str, images: Sequence[Path] = ()
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Take frames of the user's images, as far as there are any, and made scenes, each with its name.
+    """Make `count` frames with their names: of the user's images as far as there are any, then of made scenes.
 
-    They are as the model sees them, less often: `enlarged` repeats their pixels `times_smaller` times both ways.
+    They are the model's input at a fraction of its size: `enlarged` repeats each pixel `times_smaller` times both ways.
     """
     chosen = [images[place] for place in spread(len(images), count)]
     made = range(SEED_OF_SMALL, SEED_OF_SMALL + count - len(chosen))
@@ -57,7 +57,7 @@ def small_scene(seed: int, size: Size) -> NDArray[np.uint8]:
 
 
 def small_image(path: Path, size: Size, kernel: str) -> NDArray[np.uint8]:
-    """Take the mean of each square of pixels, after the image was fitted to `size`."""
+    """Fit the image to `size`, and average each square of pixels."""
     fitted, _ = fit(read_frame(path), size, kernel=kernel)
     times = times_smaller(size)
     rows, columns = (-side % times for side in fitted.shape[:2])
@@ -67,7 +67,10 @@ def small_image(path: Path, size: Size, kernel: str) -> NDArray[np.uint8]:
 
 
 def enlarged(small: NDArray[np.uint8], times: int, size: Size) -> NDArray[np.uint8]:
-    """Refuse a frame that does not just cover `size` before memory is taken for it: a record can say anything."""
+    """Repeat each pixel `times` times both ways, and cut the frame to `size`.
+
+    It refuses a frame of another size before it takes memory: a record can say anything.
+    """
     height, width = small.shape[0] * times, small.shape[1] * times
     if not (size.height <= height < size.height + times and size.width <= width < size.width + times):
         raise ValueError(f"a frame of {height}x{width} does not just cover {size}")

@@ -1,8 +1,8 @@
-"""Measures a graph as it runs: how large each tensor gets, and where it stops being a number.
+"""Measures a graph as it runs: how large each tensor gets, and where a value stops being finite.
 
-Reductions of every float tensor are outputs of the graph itself, so that a runtime frees each tensor as it goes. As
-outputs the tensors themselves would all be held until the end: 20 GB for a SegFormer-B5 at 1024×1024. Each reduction
-directly follows its producer, so a runtime that executes in node order can free the tensor at once.
+The graph gets reductions of every float tensor as its outputs, so a runtime can free each tensor early. The tensors
+themselves as outputs would all be held until the end: 20 GB for a SegFormer-B5 at 1024×1024. Each reduction directly
+follows its producer, so a runtime that executes in node order can free the tensor at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def measure_ranges(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> dict[st
 
 
 def first_not_finite(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> str | None:
-    """Name the first node, in graph order, that makes a NaN or an infinity of one of `inputs`."""
+    """Name the first node, in graph order, that gives a NaN or an infinity for one of `inputs`; None if none does."""
     ranges = measure_ranges(model, inputs)
     for node in model.graph.node:
         if any(np.isinf(ranges.get(name, 0.0)) for name in node.output):
@@ -39,7 +39,7 @@ def first_not_finite(model: ModelProto, inputs: Iterable[NDArray[Any]]) -> str |
 
 
 def probed(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """Copy `model` with the reductions of its FP32 tensors for outputs, and name these tensors in graph order."""
+    """Copy `model` with reductions of its FP32 tensors as outputs; returns it and the tensors' names in graph order."""
     made, view = copy_of(model), View(model)
     graph = made.graph
     nodes: list[NodeProto] = []
@@ -71,6 +71,6 @@ def probed(model: ModelProto) -> tuple[ModelProto, list[str]]:
 
 
 def largest_of(answers: Mapping[str, NDArray[np.float32]], tensor: str) -> float:
-    """Give the largest |x|; infinite where there is an infinity or a NaN, which only a sum is sure to pass on."""
+    """Give the largest |x|; infinite for an infinity or a NaN, which only a sum is sure to pass on."""
     top, bottom, total = (float(answers[f"{tensor}:{reduction}"]) for reduction in REDUCTIONS)
     return max(top, -bottom) if np.isfinite(total) else float("inf")

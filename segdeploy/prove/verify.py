@@ -1,7 +1,7 @@
-"""An engine against the graph it was built from, on the frames in its record: every slot of its batches.
+"""Compares an engine with the graph it was built from, on the frames in its record, in every slot of its batches.
 
-TensorRT has been wrong in single batch slots without a word (NVIDIA/TensorRT#4853), so each slot is compared by itself,
-with another frame in it than in its neighbours, at the smallest, the best and the largest batch.
+TensorRT has computed single batch slots wrongly without an error (NVIDIA/TensorRT#4853). So each slot is compared by
+itself, on another frame than its neighbours', at the smallest, the optimal and the largest batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from segdeploy.run.tensorrt.compatibility import read_engine_record, rebuild, ta
 from segdeploy.run.tensorrt.engine import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
 
-# What a build cannot change: an engine for other machines is not wrong because this one cannot run it.
+# Faults of this machine, not of the build: an engine for other machines is not wrong because this one cannot run it.
 OF_THIS_MACHINE = (
     "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR",
 )  # fmt: skip
@@ -47,9 +47,9 @@ class Seen:
 
 
 def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str] = ()) -> str | None:
-    """None where an engine of this flavour can run here; else why not, in words.
+    """Say why an engine of this flavour cannot run here; None where it can.
 
-    RTX builds for GPUs other than the one that is there: for the `targets`, and it is asked about the very `engine`.
+    TensorRT-RTX builds for other GPUs than the one here: so `targets` are checked, and it is asked about `engine`.
     """
     reason = cuda.why_no_gpu()
     if reason is not None or engine is None:
@@ -68,7 +68,7 @@ def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str]
 
 
 def prove(path: Path, record: ArtifactRecord) -> EngineProof:
-    """Compare the engine with the frames in its record; one below the bound raises."""
+    """Compare the engine's labels with those in its record; an engine below the bound raises."""
     with TensorrtSession(path, record=record) as session:
         frames, labels = golden.read_golden(record.engine_facts.golden, session.signature.size)
         profile = record.engine_facts.profile
@@ -86,11 +86,11 @@ def prove(path: Path, record: ArtifactRecord) -> EngineProof:
 
 
 def verify(path: Path, tell: Callable[[EngineProof], None] = lambda proof: None) -> ArtifactRecord:
-    """Prove the engine that was built where it could not run; its record then says what was seen.
+    """Prove an engine that was built where it could not run, and write the result into its record.
 
-    `tell` gets the result before it is written: a folder that cannot be written does not lose it.
+    `tell` gets the result first, so that it is not lost where the folder cannot be written.
     """
-    read_engine_record(path)  # before a lock is put beside a file that is not there
+    read_engine_record(path)  # raises before a lock is made beside a missing file
     can_be_written = os.access(path.parent, os.W_OK | os.X_OK)
     with files.locked(path) if can_be_written else nullcontext():
         record = read_engine_record(path)
@@ -103,7 +103,7 @@ def verify(path: Path, tell: Callable[[EngineProof], None] = lambda proof: None)
 
 
 def marked(path: Path, record: ArtifactRecord, why: str) -> str:
-    """Note in the record that the engine is wrong; what that means for whoever wants to run it."""
+    """Note in the record that the engine is wrong; returns what that means for the user, and the remedy."""
     wrong = replace(record.engine_facts, verified=Verified(why=why, disagrees=True))
     try:
         write_verified(path, replace(record, engine=wrong))
@@ -119,7 +119,7 @@ def write_verified(path: Path, record: ArtifactRecord) -> ArtifactRecord:
 
 
 def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
-    """The record with what the comparison has shown, in the ledger too: once, however often it was made."""
+    """Return the record with the proof; the ledger gets one step for it, however often the engine is proven."""
     step = LedgerStep("engine", f"the graph in {proof.compared_with}", proof.pixel_agreement)
     before = (one for one in record.ledger if one.name != "engine")
     proven = replace(record.engine_facts, verified=Verified(proof))
@@ -129,7 +129,7 @@ def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
 def compare_slots(
     session: Session, batch: int, frames: NDArray[np.uint8], labels: LabelMap
 ) -> Iterator[Seen]:
-    """Each slot of a batch with each of the frames, one after the other."""
+    """Compare each slot of a batch on each of the frames, one after the other."""
     orders = orders_of(len(frames))
     turns: list[list[Agreement]] = [[] for _ in range(batch)]
     for turn in range(len(frames)):
@@ -144,13 +144,13 @@ def compare_slots(
 
 
 def orders_of(count: int) -> list[list[int]]:
-    """In what order a slot gets the frames, another one for each of its neighbours: round, and round the other way."""
+    """List the orders in which slots get the frames, so that neighbours differ: rotations, forwards and backwards."""
     around = [[(start + turn) % count for turn in range(count)] for start in range(count)]
     return around + [order[::-1] for order in around]
 
 
 def demand_slots(seen: list[Seen], record: ArtifactRecord) -> None:
-    """Refuse an engine of which one slot differs more than it may."""
+    """Refuse an engine with a slot that differs more than the bounds allow."""
     bounds = bounds_of_engine(record.precision, card_called(record.card))
     below = [one for one in seen if not bounds.allow(one.agreement)]
     if not below:
@@ -164,7 +164,7 @@ def demand_slots(seen: list[Seen], record: ArtifactRecord) -> None:
 
 
 def remedy_for(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> str:
-    """The known bug that fits, and what to do."""
+    """Name the known bug that fits, if any, and say what to do."""
     facts = record.engine_facts
     name, version = facts.flavour, Version.parse(facts.version)
     alone = [one for one in seen if one.batch == 1]
@@ -185,17 +185,15 @@ def remedy_for(below: list[Seen], seen: list[Seen], record: ArtifactRecord) -> s
             if has_own_batch(record)
             else "build it with --batch 1"
         )
-        return (
-            f"Whether it is right for one image was not seen: {way}; if that is wrong too, build it in FP32"
-        )
+        return f"Batch 1 was not seen: {way}; if that is wrong too, build it in FP32"
     return (
-        "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step loses it, and report"
+        "No known bug fits: build it in FP32, or with --optimization-level 0, to see which step is wrong, and report"
         f" it with its record ({name} {version})"
     )
 
 
 def gridsamples_in(record: ArtifactRecord) -> int:
-    """GridSample nodes that were built as they are."""
+    """Count the GridSample nodes that were built as they are."""
     built = record.engine_facts.sampling
     if built is None:  # there is none, or an earlier version built it
         return record.cost.get("GridSample", 0)
@@ -203,5 +201,5 @@ def gridsamples_in(record: ArtifactRecord) -> int:
 
 
 def has_own_batch(record: ArtifactRecord) -> bool:
-    """Say whether the graph itself is of one batch, and not only the profile."""
+    """Tell whether the graph itself fixes the batch, and not only the profile."""
     return all(binding.shape[:1] != (None,) for binding in record.engine_facts.bindings)

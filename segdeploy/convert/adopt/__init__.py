@@ -1,1 +1,1 @@
-"""Makes any ONNX graph of a segmentation network one of ours, proven against what it was."""
+"""Turns any ONNX graph of a segmentation network into one of ours, compared with the original."""

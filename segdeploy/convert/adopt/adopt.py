@@ -54,7 +54,7 @@ class Adopted:
     path: Path
     record: ArtifactRecord
     agreement: Agreement
-    assumed: tuple[str, ...]  # what the file did not say, in words
+    assumed: tuple[str, ...]  # sentences: what neither the file nor the user said
 
     def __str__(self) -> str:
         return f"{self.path}: {self.record.agreement_in_words}"
@@ -76,10 +76,10 @@ def adopt(
     command: str = "",
     progress: Progress = lambda step: None,
 ) -> Adopted:
-    """Adopt the .onnx `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
+    """Adopt the .onnx file `source` and write it to the folder or .onnx file `output`.
 
-    What the file does not say is taken from `card`, or from `classes`, `mean`, `std` and `size`; what is left is
-    assumed, and named in `assumed`.
+    Facts that the file does not hold come from `card`, or from `classes`, `mean`, `std` and `size`. The rest is
+    assumed, and `assumed` of the result lists it. With `batch` None the batch stays open.
     """
     request = AdoptRequest(
         card, as_optional_path(classes, "classes"), mean, std, as_optional_size(size, "size"), answer, threshold,
@@ -166,7 +166,7 @@ def demand_foreign(model: ModelProto, name: str) -> None:
     halves = any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer)
     if halves or read_precision(model).int8:
         raise GraphError(
-            f"{name} has {'FP16' if halves else 'INT8'} inside already; adopt the FP32 graph that it was made of, and"
+            f"{name} has {'FP16' if halves else 'INT8'} inside already; adopt the FP32 graph that it was made from, and"
             " let segdeploy write the types: quantize, or build-engine --fp16"
         )
 
@@ -213,7 +213,7 @@ def promised_signature(card: ModelCard, request: AdoptRequest, model: ModelProto
 def rewritten(
     model: ModelProto, found: Ending, signature: Signature, std: Sequence[float]
 ) -> tuple[ModelProto, str]:
-    """Give a fixed graph an interface's ends; returns it with the tensor of its logits, or ""."""
+    """Give a fixed graph the interface's input and output; returns it and the name of its logits tensor, or ""."""
     taken = (signature.input.name, signature.output.name)
     made = without_names(model, taken)
     if found.tensor in taken:
@@ -231,7 +231,7 @@ def rewritten(
 
 
 def open_batch_of(model: ModelProto) -> None:
-    """Let a graph that was fixed at one image take any number: what it computes per image says so by itself."""
+    """Open the batch of a graph that was fixed at one image, where its nodes take any number of images."""
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     resize_by_scales(model)

@@ -1,4 +1,4 @@
-"""Lays nodes one behind the other, for what is put before a graph and behind it."""
+"""Builds a chain of nodes, to be put in front of a graph or behind it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FOREIGN = ".theirs"
 @dataclass
 class Chain:
     model: ModelProto
-    tensor: str  # that the last node made
-    name: str  # that the nodes' own begin with
+    tensor: str  # the last node's output
+    name: str  # prefix of the nodes' names
     nodes: list[NodeProto] = field(default_factory=list)
 
     def then(self, kind: str, *more: str, output: str = "", **attributes: Any) -> None:
@@ -26,14 +26,14 @@ class Chain:
         self.tensor = output or name
 
     def hold(self, key: str, values: Any, kind: Any = np.float32) -> str:
-        """Keep a constant in the graph, and give its name."""
+        """Add a constant to the graph and return its name."""
         name = f"{self.name}.{key}"
         self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
 
 
 def without_names(model: ModelProto, taken: tuple[str, ...]) -> ModelProto:
-    """Copy a graph in which no tensor has one of the names that an interface gives to its own."""
+    """Copy a graph, renaming its tensors that have one of the `taken` names, which the interface needs."""
     made = copy_of(model)
     graph = made.graph
 

@@ -1,4 +1,4 @@
-"""Gathers what a graph from elsewhere does not say, and names all of it that had to be assumed."""
+"""Gathers the facts that a foreign graph does not hold, from the user or a card, and names those it assumed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BYTES = "uint8"
 
 @dataclass(frozen=True)
 class AdoptRequest:
-    """Holds what a user says about a graph from elsewhere; None says nothing."""
+    """Holds what the user says about a foreign graph; None where they say nothing."""
 
     card: str | None = None
-    classes: Path | None = None  # a file of their names
+    classes: Path | None = None  # a file with the class names
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     size: Size | None = None
@@ -61,7 +61,7 @@ def image_of(
     size = Size(height, width)
     if request.size and request.size != size:
         raise RequestError(
-            f"{name} is of {size} for good, and {request.size} was asked for; export it again at that size"
+            f"{name} is fixed at {size}, and {request.size} was asked for; export it again at that size"
         )
     batch = sides[0] or 1
     shape = (batch, height, width, 3) if last else (batch, 3, height, width)
@@ -83,7 +83,7 @@ def output_of(view: View, name: str, wanted: str | None) -> str:
 def choose_normalisation(
     given: TensorFacts, name: str, request: AdoptRequest, card: ModelCard | None, own: OwnNormalisation | None
 ) -> tuple[Triple, Triple, str]:
-    """Mean and std on the scale of 0 to 255, and in words what was assumed."""
+    """Return mean and std for pixels of 0 to 255, and in words what was assumed."""
     said = (
         None
         if request.mean is None and request.std is None
@@ -91,7 +91,7 @@ def choose_normalisation(
     )
     if given.dtype == BYTES:
         if said not in (None, (ZEROS, ONES)):
-            raise RequestError(f"{name} eats bytes and normalises them itself; leave --mean and --std out")
+            raise RequestError(f"{name} takes bytes and normalises them itself; leave out --mean and --std")
         return ZEROS, ONES, ""
     if said is None and card is not None:
         said = card.mean, card.std
@@ -104,8 +104,8 @@ def choose_normalisation(
             )
         if any(said[0]):
             raise RequestError(
-                f"{name} {own.words}, and mean {said[0]} was given: it would be subtracted twice. Give what the graph"
-                " itself is fed: --mean 0,0,0 --std 255,255,255 for pixels of 0 to 1, --std 1,1,1 for 0 to 255"
+                f"{name} {own.words}, and mean {said[0]} was given: it would be subtracted twice. Say which pixels the"
+                " graph takes: --mean 0,0,0 --std 255,255,255 for 0 to 1, --std 1,1,1 for 0 to 255"
             )
     if said is None:
         red, green, blue = (1 / scale for scale in IMAGENET_SCALE)
@@ -116,28 +116,26 @@ def choose_normalisation(
 def name_classes(
     classes: int | None, name: str, request: AdoptRequest, card: ModelCard | None
 ) -> tuple[Labels, str]:
-    """The names of a graph's classes, one more than channels where there is one, and what was assumed."""
+    """Return the names of a graph's classes (two where it has one channel), and in words what was assumed."""
     if request.classes is not None:
         labels = read_classes(request.classes)
     elif card is not None:
         labels = card.labels
     elif classes is None:
-        raise RequestError(
-            f"{name} answers labels, and does not say of how many classes; name them: --classes FILE"
-        )
+        raise RequestError(f"{name} gives labels, but not the number of classes; name them: --classes FILE")
     else:
         labels = generated_labels([f"class {index}" for index in range(max(classes, 2))])
         return labels, f"the {len(labels.names)} classes are numbered (--classes)"
     wanted = None if classes is None else max(classes, 2)
     if wanted not in (None, len(labels.names)):
         raise RequestError(
-            f"{name} tells {wanted} classes apart, and {len(labels.names)} are named ({labels.name}); name as many"
+            f"{name} has {wanted} classes, and {labels.name} names {len(labels.names)}; name {wanted}"
         )
     return labels, ""
 
 
 def read_classes(path: Path) -> Labels:
-    """The labels of a .yaml, or the names in a text file: one a line, or joined by semicolons as nvinfer has them."""
+    """Read labels from a .yaml, or names from a text file: one a line, or joined by semicolons as for nvinfer."""
     if path.suffix in SUFFIXES:
         return read_labels(str(path))
     try:
@@ -147,7 +145,7 @@ def read_classes(path: Path) -> Labels:
     names = [name.strip() for name in text.replace(";", "\n").splitlines() if name.strip()]
     if len(names) < 2 or len(set(names)) != len(names):
         raise CardError(
-            f"{path} holds {len(names)} class names; expected at least two, one a line, each once"
+            f"{path} holds {len(names)} class names; expected at least two, one a line, no name twice"
         )
     return labels_of(names, name_for(path.stem))
 

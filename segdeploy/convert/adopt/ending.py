@@ -1,7 +1,7 @@
-"""Finds what a graph from elsewhere answers with, under the steps that only choose or show a class.
+"""Finds the logits of a foreign graph, below the last steps that only choose or reshape the class.
 
-Soft-max, sigmoid and the choice of the largest do not change which class is the largest; the bilinear step to the
-input's size is one that every interface has of its own. Below them lie the logits, which all later steps work on.
+Soft-max, sigmoid and arg-max do not change which class is the largest, and every interface has its own bilinear step
+to the input's size. So these steps are stripped, down to the logits, on which all later steps work.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ SHOWING = (
     "Identity",
     "Transpose",
 )  # of labels: the same in another form
-CENTRED = ("half_pixel", "pytorch_half_pixel")  # other only where a side is raised to one pixel
+CENTRED = ("half_pixel", "pytorch_half_pixel")  # they differ only where a side is resized to one pixel
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Says which tensor of a graph holds its logits, or its labels where no logits are found below them."""
+    """Says which tensor holds a graph's logits, or its labels where no logits are found below them."""
 
     tensor: str
-    classes: int | None  # None: labels, of which the graph does not say how many there are
+    classes: int | None  # None: the tensor holds labels, whose number the graph does not say
     last: bool = False  # the classes are the last axis
-    output_last: bool = False  # and of the graph's own output
+    output_last: bool = False  # the same for the graph's own output
     align_corners: bool = False
-    threshold: float | None = None  # of one channel: above it is the second class
+    threshold: float | None = None  # for one channel: a value above it is the second class
     stripped: tuple[str, ...] = ()
-    is_share: bool = False  # one channel has a probability, here or before it was stripped
+    is_share: bool = False  # the one channel holds a probability, here or in a stripped step
 
     @property
     def is_labels(self) -> bool:
@@ -54,7 +54,7 @@ class Ending:
 
 
 def find_ending(model: ModelProto, size: Size, threshold: float | None) -> Ending:
-    """Walk back from the graph's only output; `threshold` is a probability, where there is one channel."""
+    """Walk back from the graph's only output to its logits; `threshold` is a probability, for one channel only."""
     view = View(model)
     output = model.graph.output[0].name
     scores, last, raw = chosen_from(view, output)
@@ -68,7 +68,7 @@ def find_ending(model: ModelProto, size: Size, threshold: float | None) -> Endin
     elif height_and_width(view, scores, last) != (size.height, size.width):
         raise GraphError(
             f"the output {output!r} has labels of {height_and_width(view, scores, last)} for an input of {size}; export"
-            " it with its logits raised to the input's size before the choice, or with its logits as the output"
+            " it with its logits resized to the input's size before the arg-max, or with its logits as the output"
         )
     answer = below_choice(view, Ending(scores, 0, last, last, threshold=raw), size)
     shape = view.shapes[answer.tensor]
@@ -86,7 +86,10 @@ def find_ending(model: ModelProto, size: Size, threshold: float | None) -> Endin
 
 
 def chosen_from(view: View, tensor: str) -> tuple[str | None, bool, float | None]:
-    """Find the scores that labels were chosen from, by arg-max or a threshold; None where it was done otherwise."""
+    """Find the scores that arg-max or a threshold turned into labels; None where the graph has neither.
+
+    Returns their tensor, whether the classes are its last axis, and the threshold.
+    """
     while tensor in view.makers:
         node = view.makers[tensor]
         if node.op_type == "ArgMax" and not attribute(node, "select_last_index"):
@@ -111,7 +114,7 @@ def chosen_from(view: View, tensor: str) -> tuple[str | None, bool, float | None
 
 
 def classes_are_last(shape: Sequence[int], size: Size) -> bool:
-    """Tell N×h×w×C from N×C×h×w by which sides are as the image's."""
+    """Tell N×h×w×C from N×C×h×w: its first two sides have the image's proportions, its last two have not."""
     rows, columns = shape[1:3]
     return rows * size.width == columns * size.height and shape[2] * size.height != shape[3] * size.width
 
@@ -122,7 +125,10 @@ def height_and_width(view: View, tensor: str, last: bool) -> tuple[int, ...]:
 
 
 def below_choice(view: View, answer: Ending, size: Size) -> Ending:
-    """Go on through what keeps the order of the classes at each pixel of the input; small probabilities stay."""
+    """Walk on through steps that keep the order of the classes at each input pixel.
+
+    Probabilities that are resized afterwards stay: between pixels they interpolate differently from logits.
+    """
     raised = height_and_width(view, answer.tensor, answer.last) != (size.height, size.width)
     while answer.tensor in view.makers:
         node = view.makers[answer.tensor]
@@ -151,7 +157,7 @@ def over_classes(node: NodeProto, answer: Ending) -> bool:
 
 
 def is_bilinear_to(view: View, node: NodeProto, answer: Ending, size: Size) -> bool:
-    """Tell the step from small logits to the input's size, which the interfaces take themselves."""
+    """Tell whether the node resizes small logits bilinearly to the input's size, as every interface does itself."""
     if node.op_type != "Resize" or answer.last or attribute(node, "antialias"):
         return False
     before, after = view.shapes[node.input[0]], view.shapes[node.output[0]]
@@ -171,7 +177,7 @@ def word(node: NodeProto, name: str, default: str = "") -> str:
 
 
 def cut_at(answer: Ending, threshold: float | None) -> float:
-    """Give the value of the one channel above which it is the second class."""
+    """Give the value above which the one channel means the second class."""
     own = answer.threshold if threshold is None else threshold
     if not answer.is_share:
         return own or 0.0
@@ -182,7 +188,7 @@ def cut_at(answer: Ending, threshold: float | None) -> float:
 
 
 def put_answer(model: ModelProto, answer: Ending, signature: Signature) -> str:
-    """End `model` with the output of an interface; returns the tensor of its logits, "" where it has only labels."""
+    """Give `model` the interface's output; returns the name of its logits tensor, "" where it has only labels."""
     view, end = View(model), Chain(model, answer.tensor, "answer")
     name, shape = signature.output.name, signature.output.shape
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(signature.output.dtype))
@@ -206,7 +212,7 @@ def put_answer(model: ModelProto, answer: Ending, signature: Signature) -> str:
 
 
 def put_logits(end: Chain, answer: Ending, view: View) -> tuple[int, ...]:
-    """Bring what was found into float32 N×C×h×w with a channel for each class; returns h and w."""
+    """Turn the logits that were found into float32 N×C×h×w with a channel for each class; returns h and w."""
     if answer.last:
         end.then("Transpose", perm=TO_FIRST)
     if view.types[answer.tensor] != TensorProto.FLOAT:
@@ -214,7 +220,7 @@ def put_logits(end: Chain, answer: Ending, view: View) -> tuple[int, ...]:
     if answer.classes == 1:
         if answer.threshold:
             end.then("Sub", end.hold("threshold", answer.threshold))
-        # The first class has 0: the second is larger where the only channel is above its threshold.
+        # The first class gets 0, so the second is larger where the only channel is above its threshold.
         end.then("Pad", end.hold("first_class", [0, 1, 0, 0, 0, 0, 0, 0], np.int64))
     return height_and_width(view, answer.tensor, answer.last)
 
@@ -235,7 +241,7 @@ def put_labels(
 
 
 def needed(view: View, tensor: str) -> list[NodeProto]:
-    """List the nodes that `tensor` is computed by, in the graph's order."""
+    """List the nodes that compute `tensor`, in the graph's order."""
     wanted, waiting = set(), [tensor]
     while waiting:
         node = view.makers.get(waiting.pop())

@@ -1,7 +1,7 @@
-"""Gives a graph from elsewhere one size, and what segdeploy's steps need of it: a recent opset and known shapes.
+"""Fixes a foreign graph at one size, and gives it what segdeploy's steps need: a recent opset and known shapes.
 
-Exporters leave sides open and compute shapes while the graph runs: Shape, Gather, Concat, Reshape. With the size fixed
-all of that is constant; ONNX Runtime folds it, as it would before each run.
+Exporters leave sides open and compute shapes while the graph runs: Shape, Gather, Concat, Reshape. At a fixed size all
+of these are constant, and ONNX Runtime folds them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from segdeploy.graph.layers import tell_nodes_apart
 from segdeploy.graph.view import STANDARD, View, copy_of, inner_graphs, opset_of
 from segdeploy.run.ort import constants_folded
 
-WANTED_OPSET = 17  # LayerNormalization is one node from here on; TensorRT 8.6 reads up to it
-LEAST_OPSET = 13  # INT8 has a scale per channel from here on
+WANTED_OPSET = 17  # the first with LayerNormalization as one node, and the last that TensorRT 8.6 reads
+LEAST_OPSET = 13  # the first whose INT8 has a scale per channel
 
 
 def fixed(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
-    """Copy `model` with its input of this shape, its shape computations folded, and opset 17 where it was older."""
+    """Copy `model` with its input of `shape`, its shape computations folded, and opset 17 where it was older."""
     made = copy_of(model)
     graph = made.graph
     weights = {item.name for item in graph.initializer}
@@ -29,10 +29,10 @@ def fixed(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
     del graph.input[:], graph.value_info[:]
     graph.input.extend(images)
     set_shape(graph.input[0], shape)
-    for value in graph.output:  # what the exporter said may be of another size
+    for value in graph.output:  # the exporter's shapes may be of another size
         value.type.tensor_type.ClearField("shape")
     made = onnx.load_from_string(constants_folded(made.SerializeToString(), name))
-    used = {node.domain for node in made.graph.node}  # ONNX Runtime imports all that it knows
+    used = {node.domain for node in made.graph.node}  # ONNX Runtime imports every domain that it knows
     imports = [entry for entry in made.opset_import if entry.domain in STANDARD or entry.domain in used]
     del made.opset_import[len(imports) :]
     for kept, entry in zip(made.opset_import, [(one.domain, one.version) for one in imports], strict=True):
@@ -52,13 +52,13 @@ def set_shape(value: ValueInfoProto, shape: Sequence[int]) -> None:
 
 
 def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
-    """Rewrite an older graph in opset 17; one that cannot be stays as it is where that is enough."""
+    """Rewrite an older graph in opset 17; where that fails, it stays if its opset is at least 13."""
     written = opset_of(model)
     if written >= WANTED_OPSET:
         return model
     try:
         return onnx.version_converter.convert_version(model, WANTED_OPSET)
-    except Exception as error:  # the converter's own, of many kinds
+    except Exception as error:  # the converter raises many kinds
         if written >= LEAST_OPSET:
             return model
         raise GraphError(
@@ -68,12 +68,12 @@ def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
 
 
 def demand_plain(model: ModelProto, name: str) -> None:
-    """Refuse what the later steps cannot look into."""
+    """Refuse nodes that the later steps cannot read: those with inner graphs, and operators outside ONNX."""
     for node in model.graph.node:
         if inner_graphs(node):
             raise GraphError(
                 f"{name} has a node {node.op_type} ({node.name or 'without a name'}) whose branch or length depends on"
-                " the image, and engines are built of graphs without; export it again so that none is left"
+                " the image, and engines are built of graphs without one; export it again so that none is left"
             )
         if node.domain not in STANDARD:
             raise GraphError(
@@ -93,7 +93,7 @@ def demand_shapes(model: ModelProto, name: str) -> None:
         first = unknown[0]
         raise GraphError(
             f"{name}: at one size {len(unknown)} of its {len(view.nodes)} nodes have results whose size depends on"
-            f" the image, the first is {first.name} ({first.op_type}); export it again at a fixed height and width"
+            f" the image, first {first.name} ({first.op_type}); export it again at a fixed height and width"
         )
 
 

@@ -1,4 +1,4 @@
-"""Puts an interface's input before a graph from elsewhere: its layout, its type and its normalisation."""
+"""Puts an interface's input in front of a foreign graph: its layout, its type and its normalisation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 MOVING = ("Identity", "Cast", "Transpose")
 ONES: Triple = (1.0, 1.0, 1.0)
 ZEROS: Triple = (0.0, 0.0, 0.0)
-BRIGHTEST_OF_ONE = 1.5  # a mean below was written for pixels of 0 to 1, one above for 0 to 255
+BRIGHTEST_OF_ONE = 1.5  # a mean below it was written for pixels of 0 to 1, one above it for 0 to 255
 
 
 @dataclass(frozen=True)
 class OwnNormalisation:
-    """Says that a graph normalises its images itself, and what pixels it expects."""
+    """Describes how a graph normalises its images itself, and which pixels it expects."""
 
-    std: Triple  # 1 where it eats 0 to 255, 255 where it eats 0 to 1
+    std: Triple  # 1 where it takes 0 to 255, 255 where it takes 0 to 1
     words: str
 
 
 def own_normalisation(view: View, name: str) -> OwnNormalisation | None:
-    """Look for constants that a graph subtracts, divides or multiplies its image by before its first layer."""
+    """Find the constants by which a graph shifts and scales its image before its first layer; None without any."""
     gain, shift, counted = np.ones(3), np.zeros(3), []
     while len(view.readers.get(name, [])) == 1:
         node = view.readers[name][0]
@@ -63,7 +63,7 @@ def own_normalisation(view: View, name: str) -> OwnNormalisation | None:
 
 
 def channel_constant(node: NodeProto, name: str, view: View) -> NDArray[np.float64] | None:
-    """Give the constant of one or three elements that a node of arithmetic lays upon `name`."""
+    """Give the constant that an arithmetic node applies to `name`, as three elements; None for any other node."""
     if node.op_type not in ("Add", "Sub", "Mul", "Div"):
         return None
     others = [other for other in node.input if other != name]
@@ -74,14 +74,14 @@ def channel_constant(node: NodeProto, name: str, view: View) -> NDArray[np.float
 
 
 def scale_for(interface: str, std: Triple) -> float:
-    """Choose the one scale of an input: exactly the network's own where its three channels have one."""
+    """Choose the input's one scale: exactly the network's own where its three channels share one."""
     if interface == "frames":
         return 1.0
     return 1 / std[0] if len(set(std)) == 1 else ONE_SCALE
 
 
 def put_input(model: ModelProto, signature: Signature, factors: Sequence[float]) -> None:
-    """Give `model` the input of an interface; what comes of it is multiplied by a factor per channel."""
+    """Give `model` the interface's input, multiplied by one factor per channel before the network reads it."""
     view, given = View(model), model.graph.input[0]
     dtype, last = given.type.tensor_type.elem_type, is_last(given)
     start = Chain(model, signature.input.name, "image")
@@ -95,7 +95,7 @@ def put_input(model: ModelProto, signature: Signature, factors: Sequence[float])
         start.then("Mul", start.hold("scale", by_channel(factors)))
     if last:
         start.then("Transpose", perm=TO_LAST)
-    # A graph that eats bytes casts them before it computes: numbers do too, and TensorRT has bytes at its ends only.
+    # A graph that takes bytes casts them first, so floats do too; and TensorRT has bytes only at a graph's ends.
     if dtype not in (TensorProto.FLOAT, TensorProto.UINT8):
         start.then("Cast", to=dtype)
     for node in view.nodes:
@@ -109,7 +109,7 @@ def put_input(model: ModelProto, signature: Signature, factors: Sequence[float])
 
 
 def is_last(images: ValueInfoProto) -> bool:
-    """Tell if the channels are the last axis."""
+    """Tell whether the channels are the last axis."""
     sides = [side.dim_value for side in images.type.tensor_type.shape.dim]
     return bool(sides[3] == 3 and sides[1] != 3)
 
@@ -119,7 +119,7 @@ def by_channel(values: Sequence[float]) -> NDArray[np.float32]:
 
 
 def folded_into_conv(view: View, name: str, factors: Sequence[float]) -> bool:
-    """Multiply the first convolution's weights, where that alone reads the image: its zero padding stays zero."""
+    """Multiply the first convolution's weights instead, where it alone reads the image; zero padding stays zero."""
     (node, *others) = view.readers.get(name, []) or [NodeProto()]
     if (
         others
@@ -137,7 +137,7 @@ def folded_into_conv(view: View, name: str, factors: Sequence[float]) -> bool:
 
 
 def join_transposes(model: ModelProto) -> None:
-    """Leave out a Transpose that the next one undoes: a graph of N×H×W×3 begins with one."""
+    """Remove a Transpose that the next one undoes: a graph that takes N×H×W×3 begins with one."""
     view = View(model)
     for node in view.nodes:
         if node.op_type != "Transpose":

@@ -1,1 +1,1 @@
-"""Builds a TensorRT engine of a graph."""
+"""Builds a TensorRT engine from a graph."""

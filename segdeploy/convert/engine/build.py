@@ -1,7 +1,7 @@
-"""Makes an engine and its record of a graph, or neither: it is built, looked into, and compared where it can run.
+"""Makes an engine and its record from a graph, or neither: builds it, inspects it, and compares it where it can run.
 
-A build takes minutes and is asked for again and again, so the engine that is there already stays until the new one has
-passed everything, and two builds of one file are not let run at once.
+A build takes minutes and is often repeated. So an existing engine stays until the new one has passed every check, and
+a lock keeps two builds of one file from running at once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Made:
-    """Holds what came out of the builder."""
+    """Holds what the builder gave."""
 
     plan: bytes
     seconds: float
@@ -73,7 +73,7 @@ class Made:
     bindings: tuple[Binding, ...]
     timing: bytes | None
     dla: DlaLayers | None
-    calibration: str | None  # digest of the cache that TensorRT's own calibrator has used or written
+    calibration: str | None  # digest of the cache that TensorRT's own calibrator used or wrote
 
 
 def build(
@@ -94,7 +94,7 @@ def build(
 
 
 def build_locked(job: Job, path: Path) -> Built:
-    """Build for a caller that holds the lock of `path` already, and has more to do under it."""
+    """Build the engine for a caller that already holds the lock of `path`."""
     flavour, request = job.flavour, job.request
     with listening(flavour) as heard:
         job.progress("computing what the engine must answer")
@@ -107,7 +107,7 @@ def build_locked(job: Job, path: Path) -> Built:
             part.write_bytes(made.plan)
             record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
-        compiled_path(path).unlink(missing_ok=True)  # of the engine that was there
+        compiled_path(path).unlink(missing_ok=True)  # it was compiled from the old engine
         notes = [note for note in (note_on(job.sampling), *advice(heard.warnings)) if note]
         if made.timing is not None and request.timing_cache is not None:
             try:
@@ -140,7 +140,7 @@ def made_of(job: Job, network: ParsedNetwork, heard: Heard) -> Made:
     job.progress("looking into the engine")
     inside = inspect_plan(flavour, plan, heard, carries_code=request.version_compatible)
     report = inside.report if inside else None
-    if report is None:  # the types of an untyped network are not those that TensorRT chose
+    if report is None:  # only a typed network's types are the engine's: in another TensorRT chooses
         report = report_of(network) if job.typed else Report("unknown", ())
     return Made(
         plan,
@@ -165,7 +165,7 @@ def feed_of(job: Job, stop: Event) -> Any:
 def serialise(
     job: Job, network: ParsedNetwork, config: Any, heard: Heard, feed: CalibrationFeed | None, stop: Event
 ) -> bytes:
-    """Build the engine, and give its bytes; Ctrl-C ends it."""
+    """Build the engine and return its bytes; Ctrl-C stops the build."""
     phases = Phases(job.progress, stop)
     if job.flavour.has_progress:
         config.progress_monitor = monitor_of(job.flavour, phases)
@@ -226,7 +226,7 @@ def device_here() -> EngineGpu:
 
 
 def proven(record: ArtifactRecord, part: Path, flavour: Flavour, progress: Progress) -> ArtifactRecord:
-    """Add to the record what the comparison shows; an engine that disagrees raises, and is never seen again."""
+    """Return the record with the comparison's result; an engine that disagrees raises, and its file is removed."""
     reason = verify.why_not(flavour, part, record.engine_facts.targets)
     if reason is not None:
         return replace(record, engine=replace(record.engine_facts, verified=Verified(why=reason)))

@@ -1,8 +1,8 @@
-"""Feeds TensorRT's own INT8 calibration, up to TensorRT 10: for a DLA, and to compare our scales with.
+"""Feeds TensorRT's own INT8 calibrator (up to TensorRT 10), which a DLA needs and our scales are compared with.
 
-TensorRT asks for batches on the GPU, one after the other, and counts; or it takes the scales of an earlier calibration.
-Only a cache of the very same TensorRT is handed to it: it takes another one without a word, and names of tensors and
-rounding differ between versions.
+TensorRT either asks for batches in GPU memory, one after the other, or takes the scales of an earlier calibration. It
+accepts a cache of another version silently, although tensor names and rounding differ between versions. So we give it
+only a cache of its own version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALGORITHM = "EntropyCalibration2"
 
 
 class CalibrationFeed:
-    """Gives TensorRT batches, in one piece of device memory, and takes the cache that comes out."""
+    """Gives TensorRT batches, all in one block of device memory, and keeps the cache that it writes."""
 
     def __init__(
         self, calibration: CalibratorSource, signature: Signature, batch: int, device: Any, stop: Event
@@ -43,7 +43,7 @@ class CalibrationFeed:
         self._stream: Any = None
 
     def next_batch(self) -> int | None:
-        """Upload the next batch, and give its device address; None when there is no more."""
+        """Upload the next batch and return its device address; None when there are no more."""
         try:
             inputs = next(self._batches, None)
             if inputs is None:
@@ -54,9 +54,9 @@ class CalibrationFeed:
                 self._stream.upload(self._memory, inputs)
                 self._stream.synchronise()
             return int(self._memory.address)
-        except BaseException as error:  # noqa: BLE001 - C++ called us: it is raised again when the build has ended
+        except BaseException as error:  # noqa: BLE001 - C++ called us; `serialise` raises it after the build
             self.failure = error
-            self._stop.set()  # or it would build an engine from the scales of half the images
+            self._stop.set()  # otherwise TensorRT would build with the scales of half the images
             return None
 
     def read(self) -> bytes | None:
@@ -75,7 +75,7 @@ class CalibrationFeed:
 
 
 def batches(images: Sequence[Path], signature: Signature, batch: int) -> Iterator[NDArray[Any]]:
-    """Read the images as the graph's input; the last ones that fill no batch are left out, as TensorRT wants it."""
+    """Read the images as batches of the graph's input, without a last incomplete one: TensorRT takes full batches."""
     for start in range(0, len(images) - batch + 1, batch):
         frames = [image.read_frame(path) for path in images[start : start + batch]]
         fitted = [image.fit(frame, signature.size, kernel=signature.resize)[0] for frame in frames]
@@ -83,7 +83,7 @@ def batches(images: Sequence[Path], signature: Signature, batch: int) -> Iterato
 
 
 def calibrator_of(flavour: Flavour, feed: CalibrationFeed) -> Any:
-    """Show `feed` to TensorRT as a calibrator of its own class."""
+    """Wrap `feed` in TensorRT's calibrator class."""
     kind = flavour.module.IInt8EntropyCalibrator2
 
     class Calibrator(kind):  # type: ignore[misc, valid-type]  # a class of the package that happens to be there
@@ -109,7 +109,7 @@ def calibrator_of(flavour: Flavour, feed: CalibrationFeed) -> Any:
 def demand_calibrator(flavour: Flavour) -> None:
     if not flavour.calibrates:
         raise EngineError(
-            f"{flavour} has no calibrator: 11 removed it, and INT8 is written into the graph instead; leave out"
+            f"{flavour} has no calibrator: 11 removed it, and reads INT8 from the graph; leave out"
             " --calibrator, and segdeploy calibrates"
         )
 
@@ -119,7 +119,7 @@ def demand_cache(flavour: Flavour, path: Path) -> CalibrationCache:
     demand_version(path, cache, str(flavour.version))
     if cache.algorithm != ALGORITHM:
         raise CalibrationError(
-            f"{path} is of {cache.algorithm}, and {flavour} is given an {ALGORITHM} cache here; make one with"
+            f"{path} is a cache of {cache.algorithm}; expected {ALGORITHM} for {flavour}. Make one with"
             f" segdeploy quantize --cache-for {flavour.version}"
         )
     return cache

@@ -20,7 +20,7 @@ from segdeploy.run.tensorrt.log import listening
 
 @dataclass(frozen=True)
 class Job:
-    """Describes one build: nothing in it is refused any more before the builder starts."""
+    """Describes one build, after every check that needs no builder has passed."""
 
     graph: Graph
     request: EngineRequest
@@ -29,11 +29,11 @@ class Job:
     command: str
     progress: Progress
     sampling: Sampling
-    images: tuple[Path, ...] = ()  # of the user's: what the engine is compared on
+    images: tuple[Path, ...] = ()  # the user's own, on which the engine is compared
 
     @property
     def typed(self) -> bool:
-        """Tell whether types are the graph's alone; a calibrator, or a DLA up to TensorRT 10, has TensorRT choose."""
+        """Tell whether the graph alone sets the types; with a calibrator, or a DLA up to TensorRT 10, TensorRT does."""
         if self.flavour.typed_only:
             return True
         return self.flavour.can_be_typed and self.request.calibration is None and self.request.dla is None
@@ -64,12 +64,12 @@ class Job:
 
 
 def demand_gpu(flavour: Flavour) -> None:
-    """Demand the GPU that the engine is for, where TensorRT builds it and it is compared before it is handed over."""
+    """Demand a GPU where this TensorRT needs one: it builds for the GPU that is here, and we compare on it."""
     reason = None if flavour.builds_without_gpu else verify.why_not(flavour)
     if reason is not None:
         raise EngineError(
-            f"{flavour} builds an engine, and compares it with its graph, on the GPU that it is for, and here is"
-            f" {reason}; run this on the target, or build with --runtime tensorrt-rtx, which needs no GPU"
+            f"{flavour} builds an engine on the GPU that the engine is for, and here is {reason}; run this on the"
+            " target, or build with --runtime tensorrt-rtx, which needs no GPU"
         )
 
 
@@ -88,7 +88,7 @@ def job_of(
     calibration = request.calibration
     if calibration is not None and graph.precision.is_typed:
         raise GraphError(
-            f"{graph.name} is {graph.precision}; TensorRT's calibrator takes the FP32 graph it came from"
+            f"{graph.name} is {graph.precision}; give TensorRT's calibrator the FP32 graph that it was made from"
         )
     profile = profile_of(graph, request.profile)
     if calibration is not None and calibration.cache is None and len(calibration.images) < profile.opt:

@@ -1,7 +1,7 @@
-"""Decides how graphs are built that a TensorRT is reported to compute wrongly without a word.
+"""Decides how to build graphs that some versions of TensorRT are reported to compute wrongly without an error.
 
-A comparison sees a few frames, and what is reported of sampling goes wrong in single queries. So a graph that samples
-is built as gathers by the versions that are reported to do so wrongly, and not only where a comparison shows it.
+The reported faults of GridSample touch single queries, which a comparison on a few frames can miss. So the versions
+that are reported to be wrong always get gathers in its place, not only where a comparison shows the fault.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampl
 
 
 def note_on(sampling: Sampling) -> str:
-    """Say what the user did not ask for, or may doubt."""
+    """Say in words how sampling was built, where the user did not ask for it or may doubt it; else ""."""
     if sampling.form == GATHER:
         return (
-            f"{sampling.nodes} GridSample nodes were built as gathers: {sampling.why}. Of a Mask2Former,"
-            " segdeploy export --msda gather makes the same with fewer layers"
+            f"{sampling.nodes} GridSample nodes were built as gathers: {sampling.why}. For a Mask2Former,"
+            " segdeploy export --msda gather gives the same with fewer layers"
         )
     if sampling.nodes:
         return sampling.why and f"{sampling.nodes} GridSample nodes were built as they are: {sampling.why}"
@@ -66,13 +66,13 @@ def doubt_of(flavour: Flavour) -> str:
         return ""
     return (
         f"{WRONG_DEFORMABLE} is reported to compute them wrongly in deformable attention (NVIDIA/TensorRT#4813), and"
-        f" nothing is known of {flavour}; --msda gather does without them"
+        f" nothing is known of {flavour}; --msda gather avoids them"
     )
 
 
 @contextmanager
 def graph_to_build(graph: Graph, sampling: Sampling) -> Iterator[Graph]:
-    """Give the graph whose file the builder reads: `graph`, or one of the same name in which sampling is gathers."""
+    """Give the graph whose file the builder reads: `graph`, or a temporary copy with gathers in place of GridSample."""
     if sampling.form != GATHER:
         yield graph
         return
@@ -83,7 +83,7 @@ def graph_to_build(graph: Graph, sampling: Sampling) -> Iterator[Graph]:
 
 
 def demand_plugins(flavour: Flavour, request: EngineRequest, graph: Graph) -> None:
-    """Refuse a graph with plugins that this runtime does not have, or that cannot be judged."""
+    """Refuse a graph with plugins that this runtime lacks, or whose FP16 or INT8 ONNX Runtime could not judge."""
     plugins, name = len(plugins_of(graph.model)), graph.name
     if plugins and not flavour.has_plugins:
         raise EngineError(

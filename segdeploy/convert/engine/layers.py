@@ -1,4 +1,4 @@
-"""Tells what an engine's layers really compute in, by TensorRT's inspector or by the types of its network."""
+"""Reads the precision that each layer of an engine has, from TensorRT's inspector or from the network's types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segdeploy.run import cuda
 from segdeploy.run.tensorrt.log import Heard, logger_of
 
 WITH_INT8 = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-IDLE = {  # as the inspector calls them: they move, fill and convert, and compute nothing
+IDLE = {  # the inspector's names of layers that only move, fill or convert
     "reformat", "constant", "noop", "shuffle", "cast", "quantize", "dequantize", "signal", "wait", "shape",
     "shapehosttodevice",
 }  # fmt: skip
@@ -38,12 +38,12 @@ class LayerFacts:
     kind: str
     precision: str  # INT8 | FP16 | BF16 | FP32 | FP8
     tactic: str
-    group: str  # the part of the graph it is of, the same in all blocks of a stage
+    group: str  # its part of the graph; all blocks of a stage share one
 
 
 @dataclass(frozen=True)
 class Report:
-    source: str  # inspector: the built engine itself; network: the types it was built from; unknown: nobody could tell
+    source: str  # inspector: read from the engine; network: the types it was built from; unknown: neither is known
     layers: tuple[LayerFacts, ...]
 
     @property
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def fused_attention(self) -> int | None:
-        """Count the attentions that are one kernel; None where only the engine itself could tell."""
+        """Count the attentions that were fused into one kernel; None without the inspector, which alone shows it."""
         if self.source != "inspector":
             return None
         return sum(bool(ATTENTION.search(f"{layer.name} {layer.tactic}".lower())) for layer in self.layers)
@@ -76,14 +76,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Inside:
-    """Holds what the engine itself says; `report` is None where it names no layers."""
+    """Holds the inspector's answer; `report` is None where it names no layers."""
 
     report: Report | None
     device_bytes: int
 
 
 def inspect_plan(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: bool = False) -> Inside | None:
-    """Load the engine and ask the inspector; None where it cannot be loaded, as RTX's without a GPU."""
+    """Load the engine and ask the inspector; None for TensorRT-RTX without a GPU, which cannot load it."""
     runtime = flavour.module.Runtime(logger_of(flavour.module))
     if carries_code:
         runtime.engine_host_code_allowed = True  # we have just built it
@@ -91,9 +91,7 @@ def inspect_plan(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: b
     if engine is None:
         if flavour.builds_without_gpu:
             return None
-        raise EngineError(
-            f"{flavour} cannot load the engine it has just built: {'; '.join(heard.errors[-3:])}"
-        )
+        raise EngineError(f"{flavour} cannot load the engine it has built: {'; '.join(heard.errors[-3:])}")
     text = told_of(engine, flavour)
     held = engine.device_memory_size_v2 if flavour.counts_memory_in_64_bits else engine.device_memory_size
     layers = read_layers(text)
@@ -101,7 +99,7 @@ def inspect_plan(flavour: Flavour, plan: bytes, heard: Heard, *, carries_code: b
 
 
 def told_of(engine: Any, flavour: Flavour) -> str:
-    """Ask for the inspector's JSON. Where a size is open it knows the types only of a context that has its shapes."""
+    """Return the inspector's JSON; where a size is open, the inspector needs a context with shapes to know types."""
     inspector = engine.create_engine_inspector()
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     mode = flavour.module.TensorIOMode.INPUT
@@ -114,21 +112,21 @@ def told_of(engine: Any, flavour: Flavour) -> str:
     if not still_open or cuda.why_no_gpu() is not None:
         return str(inspector.get_engine_information(form))
     with cuda.open_device().active():
-        context = engine.create_execution_context()  # the first one has profile 0 by itself
-        if context is not None:  # too little memory for it
+        context = engine.create_execution_context()  # the first one gets profile 0 by default
+        if context is not None:  # None: too little memory
             for name in still_open:
                 context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
             inspector.execution_context = context
         text = str(inspector.get_engine_information(form))
-        del inspector, context  # inside the block: it has memory on the GPU
+        del inspector, context  # while the device is active: the context holds memory on it
     return text
 
 
 def read_layers(text: str) -> tuple[LayerFacts, ...]:
-    """Read the inspector's JSON; nothing where it leaves out a layer's type, for a part of them would mislead."""
+    """Read the layers from the inspector's JSON; none where it leaves out a type, since a part would mislead."""
     found = []
     for layer in json.loads(text).get("Layers", []):
-        if not isinstance(layer, dict):  # without detailed verbosity: a name
+        if not isinstance(layer, dict):  # without detailed verbosity it is a name only
             continue
         kind = str(layer.get("LayerType", ""))
         if kind.lower() in IDLE:
@@ -146,7 +144,7 @@ def read_layers(text: str) -> tuple[LayerFacts, ...]:
 
 
 def inspected_precision(layer: dict[str, Any]) -> str | None:
-    """Give INT8 where it reads INT8 (what only writes it rounds for the next), else the narrowest type it touches."""
+    """Give INT8 if the layer reads INT8 (one that only writes it rounds for the next), else its narrowest type."""
     reads = {type_of(tensor) for tensor in layer.get("Inputs", [])}
     touched = reads | {type_of(tensor) for tensor in layer.get("Outputs", [])}
     if "INT8" in reads:
@@ -160,7 +158,7 @@ def is_not_told(layer: dict[str, Any]) -> bool:
 
 
 def type_of(tensor: dict[str, Any]) -> str | None:
-    """Find a tensor's type: TensorRT ≤ 10 says `Format/Datatype: Row major linear FP16`, 11 has a key of its own."""
+    """Find a tensor's type: TensorRT ≤ 10 writes `Format/Datatype: Row major linear FP16`, 11 has a key for it."""
     for key in TYPE_KEYS:
         for word in re.findall(r"[a-z]+\d*", str(tensor.get(key, "")).lower()):
             if word in TYPES:
@@ -169,7 +167,7 @@ def type_of(tensor: dict[str, Any]) -> str | None:
 
 
 def of_graph(layer: dict[str, Any]) -> str:
-    """Name the first node of the graph that is in this layer; TensorRT joins the names of what it fuses."""
+    """Name the first graph node in this layer; TensorRT joins the names of the nodes that it fuses."""
     named = OF_THE_GRAPH.search(str(layer.get("Metadata", "")))
     if named:
         return named[1]
@@ -177,9 +175,9 @@ def of_graph(layer: dict[str, Any]) -> str:
 
 
 def demand_precision(report: Report, request: EngineRequest, graph: str, flavour: Flavour) -> None:
-    """Refuse an engine that is not what was asked for: it would be slower, and its measurements a lie.
+    """Refuse an engine without the requested precision: it would be slower, and its measurements would mislead.
 
-    One of which nobody could tell is neither refused nor praised.
+    An engine whose layers are unknown is not refused.
     """
     if report.source == "unknown":
         return
@@ -189,10 +187,10 @@ def demand_precision(report: Report, request: EngineRequest, graph: str, flavour
     if request.int8 and not counted["INT8"]:
         raise EngineError(
             f"INT8 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
-            " the graph has no Q/DQ pairs around its products. Quantise it with segdeploy quantize. Nothing was written"
+            " the graph has no Q/DQ pairs around its products. Quantise it with segdeploy quantize. No file was written"
         )
     if request.fp16 and not counted["FP16"]:
         raise EngineError(
             f"FP16 was asked for, and none of the {total} layers that {flavour} built from {graph} is ({shown});"
-            " give it the FP32 graph and let --fp16 write the types into it. Nothing was written"
+            " give it the FP32 graph, and --fp16 writes the types into it. No file was written"
         )

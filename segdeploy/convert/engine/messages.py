@@ -1,7 +1,7 @@
-"""Explains TensorRT's messages, and what to do about them: the part of its log that a person needs.
+"""Explains TensorRT's messages: gives the cause and the remedy for those that are known.
 
-TensorRT reports the cause first and its consequences after, and where there is no GPU it adds a complaint about the
-driver to whatever else is wrong. So the entries are tried in the order below, the driver last.
+TensorRT logs the cause first and its consequences after. Without a GPU it adds a complaint about the driver to any
+other fault, so the entries are tried in the order below, the driver last.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SHOWN = 3  # messages in TensorRT's own words
 
 @dataclass(frozen=True)
 class Tried:
-    """Says what TensorRT was building when it spoke."""
+    """Holds what TensorRT was building when it logged the messages."""
 
     graph: str
     profile: Profile
     size: Size
     workspace_gib: float | None = None
-    fixed: bool = False  # the batch is the graph's own, and no flag changes it
+    fixed: bool = False  # the graph fixes the batch, so no flag changes it
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ CATALOGUE = (
     ),
     known(
         r"network has dynamic or shape inputs, but no optimization profile",
-        "the graph leaves a size open that no profile fills",
+        "the graph leaves a size open, and no profile sets it",
         "export it at a fixed size; only the batch may be open",
     ),
     known(
         r"static dimensions that don't match|profile dimensions|does not satisfy any optimization profiles",
-        "the batch asked for is not one that the graph takes",
+        "the graph does not take the batch that was asked for",
         "export it with --batch dynamic, or leave out --batch",
     ),
     known(
@@ -141,8 +141,8 @@ CATALOGUE = (
     ),
     known(
         r"could not find any implementation for node",
-        "TensorRT found no kernel that runs this part of the graph: too little workspace for all of them, or a bug in"
-        " its compiler",
+        "TensorRT found no kernel that runs this part of the graph: the workspace is too small for all of them, or"
+        " its compiler has a bug",
         "give it more --workspace; if it fails again, try --optimization-level 1, a fixed batch, or a newer TensorRT",
     ),
     known(
@@ -186,7 +186,7 @@ NOISE = re.compile(
 
 
 def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
-    """Give cause and remedy of the first entry that is among them; the log's own words are the caller's to add."""
+    """Give the cause and the remedy of the first catalogue entry that matches a message; None if none does."""
     for entry in CATALOGUE:
         if any(entry.pattern.search(message) for message in messages):
             remedy = entry.remedy.format(room=room(tried), graph=shell_word(Path(tried.graph)))
@@ -195,7 +195,7 @@ def explain(messages: Sequence[str], tried: Tried) -> tuple[str, str] | None:
 
 
 def room(tried: Tried) -> str:
-    """Say what would take less memory than what was tried."""
+    """Say what to try that takes less memory."""
     profile, size = tried.profile, tried.size
     ways = [f"--workspace {tried.workspace_gib / 2:g}" if tried.workspace_gib else "--workspace 2"]
     if profile.max > 1 and tried.fixed:
@@ -210,9 +210,9 @@ def room(tried: Tried) -> str:
 
 
 def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavour: Flavour) -> str:
-    """Write one or two sentences: what is known of what was said, and what TensorRT said itself.
+    """Write cause and remedy where they are known, and then TensorRT's own words.
 
-    What it warned of is common and mostly harmless, so it explains a failure only where no error does.
+    Warnings are common and mostly harmless, so one explains a failure only where no error does.
     """
     said = [*errors, *warnings]
     telling = [message for message in said if not NOISE.search(message)] or said
@@ -232,14 +232,14 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
 
 
 def quoted(messages: Sequence[str], errors: int) -> str:
-    """Join the first messages on one line, and say how many of the `errors` that the list begins with are left out."""
+    """Join the first messages on one line, and say how many errors are left out; the first `errors` are errors."""
     own = "; ".join(" ".join(message.split()) for message in messages[:SHOWN]) or "it gave no reason"
     more = errors - SHOWN
     return f"{own}; and {more} more {'error' if more == 1 else 'errors'}" if more > 0 else own
 
 
 def advice(warnings: Iterable[str]) -> list[str]:
-    """List the warnings that are worth telling of an engine that was built all the same."""
+    """List the known warnings about an engine that was built in spite of them, each with its remedy."""
     messages = list(warnings)
     return [
         f"{entry.cause}: {entry.remedy}"

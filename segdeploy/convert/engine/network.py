@@ -1,4 +1,4 @@
-"""Makes TensorRT's network of an ONNX graph: parses it, decides its batch, and tells what its layers compute in."""
+"""Makes TensorRT's network from an ONNX graph: parses it, decides its batch, and reports its layers' precision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOVES = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 
 @dataclass(frozen=True)
 class ParsedNetwork:
-    """Holds TensorRT's objects for one graph: the parser owns weights that the network points at."""
+    """Holds TensorRT's objects for one graph; the parser stays, since it owns weights that the network points at."""
 
     flavour: Flavour
     graph: Graph
@@ -55,7 +55,7 @@ def open_builder(flavour: Flavour, graph: Graph, heard: Heard) -> Any:
     flavour.module.init_libnvinfer_plugins(logger, "")
     try:
         return flavour.module.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # its constructor has given nothing
+    except (TypeError, RuntimeError) as error:  # TensorRT's constructor returned null
         said = heard.errors or [str(error)]
         raise EngineError(f"{flavour} cannot start: {explained(flavour, graph, said)}") from error
 
@@ -68,7 +68,7 @@ def flags_of(flavour: Flavour, typed: bool) -> int:
 
 
 def parser_errors(flavour: Flavour, parser: Any, graph: Graph) -> list[str]:
-    """List every error of the parser with the name of the node it is about."""
+    """List the parser's errors, each with the name of its node."""
     found = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
@@ -91,7 +91,7 @@ def node_of(flavour: Flavour, error: Any, graph: Graph) -> str:
 
 
 def telling(text: str) -> str:
-    """Leave out the line about the driver that each error has where there is no GPU: it is not what is wrong."""
+    """Leave out the line about the driver, which every error has where there is no GPU and which is not the cause."""
     lines = [line for line in text.splitlines() if line.strip() and "catchCudaError" not in line]
     return " ".join(lines)
 
@@ -119,10 +119,10 @@ def explained(
 
 
 def profile_of(graph: Graph, wanted: Profile | None) -> Profile:
-    """Decide the batches that the engine will take; one image where nothing was asked.
+    """Decide the batches that the engine will take; one image where none were asked for.
 
-    An open batch is not built for more by itself: TensorRT 10.11 to 11.1 answers SegFormer wrongly then, without a
-    word (NVIDIA/TensorRT#4853).
+    An open batch alone does not ask for more: TensorRT 10.11 to 11.1 then computes SegFormer wrongly, without an error
+    (NVIDIA/TensorRT#4853).
     """
     batch = graph.signature.batch
     if batch is None:
@@ -177,7 +177,7 @@ def network_layers(network: ParsedNetwork) -> Iterator[Any]:
 
 
 def report_of(network: ParsedNetwork) -> Report:
-    """Report the types of a strongly typed network's layers: TensorRT may fuse them, and not change their types."""
+    """Report the layers of a strongly typed network: TensorRT may fuse them but not change their types."""
     made_by = {
         layer.get_output(slot).name: layer
         for layer in network_layers(network)
@@ -197,7 +197,7 @@ def report_of(network: ParsedNetwork) -> Report:
 
 
 def reads_int8(layer: Any, made_by: dict[str, Any]) -> bool:
-    """Tell whether both factors come out of pairs: then the product is computed in INT8."""
+    """Tell whether both factors come from Q/DQ pairs, so that the product is computed in INT8."""
     return layer.num_inputs > 1 and all(is_dequantised(layer.get_input(slot), made_by) for slot in (0, 1))
 
 

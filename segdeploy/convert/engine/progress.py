@@ -1,8 +1,8 @@
-"""Tells TensorRT's progress in words and one number, and stops a build from outside.
+"""Reports TensorRT's progress as a step in words and a share from 0 to 1, and stops a build on Ctrl-C.
 
-TensorRT asks after each step whether to go on. A build runs in a thread of its own, so that Ctrl-C reaches us whatever
-TensorRT is doing; the next step then says no, and the build ends with nothing written. TensorRT 8.6 never asks: there
-a build goes on to its end, unless Ctrl-C comes a second time.
+TensorRT asks after each step whether to go on. The build runs in its own thread, so Ctrl-C reaches us at any time; we
+then answer no, and the build ends without writing a file. TensorRT 8.6 never asks: its build runs to the end, unless
+Ctrl-C comes a second time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ THREAD = "segdeploy-build"
 
 
 class Progress(Protocol):
-    """Is told the step under way and, where that is known, how far the work is: 0 to 1."""
+    """Takes the current step and, where it is known, the share of the work that is done: 0 to 1."""
 
     def __call__(self, step: str, share: float | None = None) -> None: ...
 
@@ -34,7 +34,7 @@ class Phase:
 
 
 class Phases:
-    """Follows TensorRT's phases: those of a build lie in one another, and each says how many steps it has."""
+    """Follows TensorRT's phases, which are nested; each says how many steps it has."""
 
     def __init__(self, progress: Progress, stop: Event) -> None:
         self.stop = stop
@@ -52,7 +52,7 @@ class Phases:
         self._show(name)
 
     def step(self, name: str, step: int) -> bool:
-        """Note a step that is done; False stops the build."""
+        """Note that a step is done; returns whether the build goes on."""
         with self._lock:
             phase = self._under_way.get(name)
             if phase is not None:
@@ -72,14 +72,14 @@ class Phases:
         try:
             doing = "stopping" if self.stop.is_set() else "building"
             self._progress(f"{doing}: {name} {done}/{steps}", share)
-        except BaseException as error:  # noqa: BLE001 - C++ called us: nothing may escape, and the build ends instead
+        except BaseException as error:  # noqa: BLE001 - C++ called us: nothing may escape, so the build is stopped
             self.failure = error
             self.stop.set()
 
     def _reached(self) -> float:
-        """Give the share of the outermost phase: its steps that are done, and what the one under way has done."""
+        """Give the done share of the outermost phase; its current step counts as far as the inner phases are."""
         share, part, parent = 0.0, 1.0, None
-        for phase in self._under_way.values():  # as they were started, so the outer before the inner
+        for phase in self._under_way.values():  # in the order of their start: outer before inner
             if phase.parent == parent and phase.steps:
                 part /= phase.steps
                 share += part * phase.done
@@ -88,7 +88,7 @@ class Phases:
 
 
 def monitor_of(flavour: Flavour, phases: Phases) -> Any:
-    """Show `phases` to TensorRT as a progress monitor of its own class."""
+    """Wrap `phases` in TensorRT's progress monitor class."""
     kind = flavour.module.IProgressMonitor
 
     class Monitor(kind):  # type: ignore[misc, valid-type]  # a class of the package that happens to be there
@@ -110,20 +110,20 @@ def monitor_of(flavour: Flavour, phases: Phases) -> Any:
 def stoppable(
     work: Callable[[], Result], stop: Event, progress: Progress = lambda step, share=None: None
 ) -> Result:
-    """Do `work` in a thread of its own; Ctrl-C sets `stop`, waits for the end, and goes on as Ctrl-C.
+    """Do `work` in its own thread; Ctrl-C sets `stop`, waits for the end of `work`, and is then raised.
 
-    A second Ctrl-C does not wait: the thread is left at work, for whoever then ends the process.
-    An event is waited for, not the thread: up to Python 3.12 a `join` that Ctrl-C interrupts calls the thread ended.
+    A second Ctrl-C does not wait: the thread runs on until the process ends.
+    We wait for an event, not the thread: up to Python 3.12 a `join` that Ctrl-C interrupts marks the thread as ended.
     """
     results: list[Result] = []
     failures: list[BaseException] = []
     begun, ended = Event(), Event()
 
     def run() -> None:
-        begun.wait()  # so that Ctrl-C while this thread starts leaves nothing running behind
+        begun.wait()  # so that Ctrl-C during the start leaves no work running
         try:
             results.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it again
             failures.append(error)
         finally:
             ended.set()

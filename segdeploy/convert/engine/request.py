@@ -1,4 +1,4 @@
-"""Describes what an engine is asked to be."""
+"""Describes a requested engine: precision, batches, targets and the builder's options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMS = (GRIDSAMPLE, GATHER)  # of deformable attention
 
 @dataclass(frozen=True)
 class CalibratorSource:
-    """Feeds TensorRT's own calibrator: with images, or with scales that are there already."""
+    """Says what TensorRT's own calibrator reads: images, or a cache of an earlier calibration."""
 
     images: tuple[Path, ...] = ()
     cache: Path | None = None
@@ -24,7 +24,7 @@ class CalibratorSource:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    fp16: bool = False  # asked for: the engine must have it
+    fp16: bool = False  # True: an engine without it is refused
     int8: bool = False
     profile: Profile | None = None
     targets: tuple[str, ...] = ()  # compute capabilities, as in sm_86
@@ -36,17 +36,17 @@ class EngineRequest:
     optimization_level: int | None = None
     calibration: CalibratorSource | None = None
     card: str | None = None
-    msda: str | None = None  # one of FORMS; None: as this TensorRT computes it rightly
+    msda: str | None = None  # one of FORMS; None: the form that this TensorRT computes rightly
 
     def demand_sense(self) -> None:
-        """Refuse what no TensorRT can do."""
+        """Refuse values that no TensorRT takes."""
         if self.workspace_gib is not None and not 0 < self.workspace_gib <= 1024:
             raise RequestError(f"--workspace {self.workspace_gib:g} is not a size in GiB, as in 4")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:
             raise RequestError(f"--optimization-level {self.optimization_level} is outside 0 to {LEVELS[-1]}")
         if self.msda not in (None, *FORMS):
             raise RequestError(
-                f"--msda {self.msda} is nothing that build-engine can make of a graph; known: {', '.join(FORMS)}"
+                f"--msda {self.msda} is not a form that build-engine can make of a graph; known: {', '.join(FORMS)}"
             )
         if self.dla is not None and self.dla < 0:
             raise RequestError(f"--dla {self.dla} is not the number of a DLA core; they are counted from 0")

@@ -1,4 +1,4 @@
-"""Configures a builder: what was asked for, in the words of the TensorRT that is here, or refused."""
+"""Configures a builder for a request, and refuses what the installed TensorRT cannot do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 
 def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
-    """Refuse what this TensorRT does not have, before anything takes time."""
+    """Refuse options that this TensorRT does not have, before any slow step."""
     if request.targets:
         targets_of(flavour, request.targets)
     if flavour.is_rtx:
@@ -38,7 +38,7 @@ def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
             raise RequestError("--calibrator calibrates INT8; add --int8")
     elif request.dla is not None and request.int8 and not flavour.typed_only:
         raise RequestError(
-            f"the DLA of {flavour} takes its INT8 from a calibrator, not from pairs in the graph; add"
+            f"the DLA of {flavour} takes INT8 from a calibrator, not from Q/DQ pairs in the graph; add"
             " --calibrator tensorrt and give it the FP32 graph"
         )
 
@@ -64,7 +64,7 @@ def configure(network: ParsedNetwork, request: EngineRequest) -> Any:
     config = network.builder.create_builder_config()
     config.profiling_verbosity = (
         module.ProfilingVerbosity.DETAILED
-    )  # names in the plan, no time: the inspector's source
+    )  # stores what the inspector reads, and costs no speed
     if request.workspace_gib is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, int(request.workspace_gib * GIB))
     if request.optimization_level is not None:
@@ -92,7 +92,7 @@ def configure(network: ParsedNetwork, request: EngineRequest) -> Any:
 
 
 def count_in_fp32(network: ParsedNetwork, config: Any) -> None:
-    """Keep in FP32 what becomes a place in a map, where types are TensorRT's choice: FP16 counts to 2048 only."""
+    """Keep coordinates in FP32 where TensorRT chooses the types: FP16 counts only to 2048."""
     view = network.graph.view
     names = {view.nodes[index].name for index in counting_nodes(view)}
     if not names:
@@ -102,7 +102,7 @@ def count_in_fp32(network: ParsedNetwork, config: Any) -> None:
     for layer in network_layers(network):
         kinds = [enum_name(layer.get_output(slot).dtype) for slot in range(layer.num_outputs)]
         slots = [slot for slot, kind in enumerate(kinds) if kind == "FLOAT"]
-        node = re.sub(r"_\d+$", "", layer.name)  # the parser numbers what it makes of one node
+        node = re.sub(r"_\d+$", "", layer.name)  # the parser numbers the layers it makes from one node
         if slots and node in names:
             layer.precision = module.DataType.FLOAT
             for slot in slots:
@@ -139,8 +139,8 @@ def use_timing_cache(flavour: Flavour, config: Any, path: Path) -> None:
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):
         raise EngineError(
-            f"{path} is not a timing cache that {flavour} takes on this GPU: it is of another TensorRT or GPU, or"
-            " damaged; name another --timing-cache, which is made where it does not exist"
+            f"{path} is not a timing cache that {flavour} takes on this GPU: another TensorRT or GPU wrote it, or it"
+            " is damaged; name another --timing-cache, which is made where it does not exist"
         )
 
 
