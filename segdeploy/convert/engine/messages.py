@@ -105,7 +105,7 @@ CATALOGUE = (
     ),
     known(
         r"static dimensions that don't match|profile dimensions|does not satisfy any optimization profiles",
-        "the graph does not take the batch that was asked for",
+        "the graph does not take the batch asked for",
         "export it with --batch dynamic, or leave out --batch",
     ),
     known(
