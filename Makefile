@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-fast gpu-test lint wheel-test clean
+.PHONY: demo bench test test-fast fuzz gpu-test lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,12 @@ test: $(VENV)/.installed
 # The inner loop: every module's contracts, without what takes more than a second or two.
 test-fast: $(VENV)/.installed
 	$(PYTEST) -m 'not slow'
+
+# Each reader for SECONDS, on every core; without Atheris, which has wheels for some Pythons only, by plain mutation.
+SECONDS ?= 10
+fuzz: $(VENV)/.installed
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fuzz]"
+	$(BIN)/python tests/fuzz/fuzz.py all -max_total_time=$(SECONDS)
 
 # On a machine with a GPU: a test that is skipped there fails.
 gpu-test: $(VENV)/.installed

@@ -577,6 +577,13 @@ def test_an_unknown_name_in_another_layout_is_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["x.pth", "x.pkl", "x.safetensors"])
+def test_a_disk_that_fails_is_named(tmp_path, name):
+    """The memory of this process has no first byte: reading it is an input/output error."""
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    assert refusal(tmp_path / name) == f"{tmp_path / name} cannot be read: Input/output error; fetch it again"
+
+
 def test_damaged_and_foreign_files(tmp_path):
     folder = write_folder(tmp_path / "m", random_weights())
     content = (folder / "model.safetensors").read_bytes()

@@ -281,6 +281,12 @@ def test_bad_requests(graphs, capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
+def test_a_measured_time_without_its_device_is_not_passed_over(graphs, capsys):
+    assert main(["inspect", "--measured", "3", str(graphs())]) == 1
+    said = "segdeploy: --measured 3.0 needs the --device it was measured on\n"
+    assert capsys.readouterr() == ("", said)
+
+
 def test_a_precision_that_no_device_has_a_figure_for(misused):
     said = misused("inspect", "--cost", "--device", "t4", "--precision", "fp4", "x.onnx")
     assert "argument --precision: invalid choice: 'fp4' (choose from " in said

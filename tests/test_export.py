@@ -1,6 +1,7 @@
 """What an exported file promises, that it keeps it, and that a graph which disagrees never leaves the house."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -399,6 +400,14 @@ def test_an_output_that_is_a_file(tiny, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         export_onnx(tiny, output=tmp_path / "out")
+
+
+def test_an_output_that_is_no_file_is_refused_before_tracing(tiny, tmp_path):
+    os.mkfifo(tmp_path / "x.onnx")
+    said = []
+    with pytest.raises(OutputError, match=r"x\.onnx cannot be written: it is a pipe, and a file is to be there"):
+        export_onnx(tiny, output=tmp_path / "x.onnx", progress=said.append)
+    assert said == ["reading the checkpoint"]
 
 
 def test_a_full_disk_is_refused_before_writing(traced, tiny, tmp_path, monkeypatch):

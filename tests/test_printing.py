@@ -235,3 +235,12 @@ def test_no_verb_prints_by_itself():
         if re.search(r"(?<![\w.])print\(|std(out|err)\.write|console\.print", path.read_text())
     }
     assert found == {"printing.py", "console.py"}
+
+
+def test_no_password_is_told_whoever_quotes_the_address(capsys):
+    print_message("there is no file https://joe:s3cret@host/x; expected one")
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["models", "rtsp://joe:s3cret@cam/1"])
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "segdeploy: there is no file https://host/x; expected one"
+    assert last == "segdeploy: error: unrecognized arguments: rtsp://cam/1"

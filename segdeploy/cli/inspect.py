@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
     card = read_card(arguments.card) if arguments.card else None
     graph = read_graph(arguments.file, card, weights=False)
     signature = graph.signature
-    if arguments.cost or arguments.device:
+    if arguments.cost or arguments.device or arguments.measured is not None:
         return show_cost(arguments, graph.model)
     record = graph.record
     facts = {

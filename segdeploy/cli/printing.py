@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from segdeploy.picture.video_location import without_credentials
 from segdeploy.printable import in_brief, printable, printable_json
 
 EMPTY = re.compile(r"(--[a-z][a-z-]*=)?")
@@ -24,7 +25,12 @@ def print_lines(*lines: object) -> None:
 
 def print_message(text: object) -> None:
     """Say on standard error what went wrong, or what has to be known."""
-    print(f"segdeploy: {in_brief(printable(str(text)))}", file=sys.stderr)
+    print(f"segdeploy: {safe(str(text))}", file=sys.stderr)
+
+
+def safe(text: str) -> str:
+    """Shorten a message, spell what a terminal would obey, and leave passwords out of the addresses in it."""
+    return in_brief(printable(without_credentials(text) if "://" in text else text))
 
 
 def print_json(facts: object) -> None:
@@ -43,7 +49,7 @@ class Parser(argparse.ArgumentParser):
     """Refuses a command line in words that are safe to print, as argparse's own quote arguments as they are."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(in_brief(printable(message)))
+        super().error(safe(message))
 
 
 def demand_no_empty_word(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

@@ -96,6 +96,7 @@ def export_onnx(
     name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
+    files.landing(path)  # refuses what is no file before the work is done
     progress("tracing the network")
     pair.deployed.fit(size, checkpoint.options)
     model = trace(pair.deployed, model_card, signature)

@@ -91,7 +91,7 @@ def sides_in_header(data: bytes) -> Sides | None:
         if re.match(start, data, re.DOTALL):
             try:
                 return read(data)
-            except (struct.error, IndexError, KeyError, ValueError):
+            except (struct.error, IndexError, KeyError, ValueError, OverflowError):
                 return None
     return None
 

@@ -14,7 +14,7 @@ HIDDEN = "…"
 _ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
 _NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]*:/*)?[^\s/:@]+:.*@")
 _ENCODED_USER = re.compile(r"(?i)(%(?:25)*3a(?:%(?:25)*2f){2})(?:(?!%(?:25)*[23]f)[^&/?#])*%(?:25)*40")
-_HOST = re.compile(r"(?:\[[\w:.%]*\]|[^\[\]:]*)(?::\d*)?")
+_HOST = re.compile(r"(?:\[[\w:.%]*\]|[^\[\]:]*)(?::\d+)?")
 _THEN_WORDS = re.compile(rf"{_HOST.pattern}:? |[^:]*$")
 _QUERY = re.compile(r"\?[\w.%$-]+=")  # as opposed to a password with a question mark
 _NAME = re.compile(r"([\w.%$-]{1,80}?)(\s*=\s*|%(?:25)*3[dD]|[\"']\s*:\s*)")
