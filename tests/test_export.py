@@ -405,7 +405,9 @@ def test_an_output_that_is_a_file(tiny, tmp_path):
 def test_an_output_that_is_no_file_is_refused_before_tracing(tiny, tmp_path):
     os.mkfifo(tmp_path / "x.onnx")
     said = []
-    with pytest.raises(OutputError, match=r"x\.onnx cannot be written: it is a pipe, and a file is to be there"):
+    with pytest.raises(
+        OutputError, match=r"x\.onnx cannot be written: it is a pipe, and a file is to be there"
+    ):
         export_onnx(tiny, output=tmp_path / "x.onnx", progress=said.append)
     assert said == ["reading the checkpoint"]
 

@@ -82,7 +82,9 @@ def _refuse_other_formats(path: Path, source: str) -> None:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise CheckpointError(f"{source} cannot be read: {error.strerror or error}; fetch it again") from error
+        raise CheckpointError(
+            f"{source} cannot be read: {error.strerror or error}; fetch it again"
+        ) from error
     found = ""
     if not head:
         found = "is empty; fetch it again"
