@@ -156,7 +156,7 @@ def test_an_absurd_image_among_good_ones(model, tmp_path, capsys):
         f"segdeploy: {tmp_path}/b.png is 40000x40000, 1,600,000,000 pixels; at most 100,000,000 are"
     )
     assert second.startswith(
-        f"segdeploy: {long} has too long a name: those of its results are up to 12 letters longer"
+        f"segdeploy: {long} has too long a name: its results' names are up to 12 letters longer"
     )
     assert total == "segdeploy: 2 of 3 images could not be read"
     assert said.out.startswith(f"{tmp_path}/out/a.overlay.png: ")
@@ -357,8 +357,8 @@ def test_an_output_that_can_be_no_clip_is_refused_before_the_work(model, clip, t
         f"{'x' * 300}.mp4": "File name too long",
         f"{'x' * 300}.avi": "File name too long",
         f"{'x' * 300}": "File name too long",
-        "http://joe:s3cret@host/x.mp4": "http://host/x.mp4 is no address that is published to",
-        "rtmp://host/live": "rtmp://host/live is no address that is published to",
+        "http://joe:s3cret@host/x.mp4": "http://host/x.mp4 is not an address to publish to",
+        "rtmp://host/live": "rtmp://host/live is not an address to publish to",
         "rtsp://host:99999/x": "rtsp://host:99999/x names no server; expected an address as in rtsp://server:8554/live",
         "rtsp://[/x": "rtsp://[/x names no server",
         "rtsp:///x": "rtsp:///x names no server",

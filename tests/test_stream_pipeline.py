@@ -388,7 +388,7 @@ def test_a_change_of_size_is_said_once():
     said = []
     run([Made(count=9, sizes=((48, 64), (24, 32), (96, 64)))], [Kept()], said=said)
     assert said == [
-        "made changes its size to 24x32 at frame 3; in a clip its pictures are brought to the first size"
+        "made changes its size to 24x32 at frame 3; in a clip its pictures are fitted into the first size"
     ]
 
 

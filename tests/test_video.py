@@ -126,9 +126,7 @@ def test_what_is_no_video(tmp_path):
     (tmp_path / "notes.txt").write_text("of which FFmpeg's `tty` would make frames\n" * 99)
     with pytest.raises(VideoError) as refused:
         Video(tmp_path / "notes.txt")
-    expected = (
-        f"{tmp_path}/notes.txt is a text file, of which FFmpeg would draw the letters; expected a video"
-    )
+    expected = f"{tmp_path}/notes.txt is a text file, whose letters FFmpeg would draw; expected a video"
     assert str(refused.value) == expected
     sound = clips.write_clip(tmp_path / "sound.mp4", clips.every_40_ms(20), sound=True, pictures=False)
     with pytest.raises(VideoError, match=r"sound\.mp4 has no video track, only audio"):
@@ -223,7 +221,7 @@ def test_frames_that_did_not_come_to_the_file_are_missed(tmp_path, monkeypatch):
     for index in range(5):
         writer.write(clips.frame(index), index / 25)
     writer._encoder.written += 2
-    with pytest.raises(OutputError, match=r"only 5 of 7 frames came to .*a\.mp4; is the disk full"):
+    with pytest.raises(OutputError, match=r"only 5 of 7 frames are in .*a\.mp4; the disk may be full"):
         writer.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -1,1 +1,1 @@
-"""Labelled data sets: where their images and masks lie, and what their ids mean."""
+"""Reads labelled data sets: finds their images and label files, and turns ids into classes."""

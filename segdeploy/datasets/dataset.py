@@ -1,7 +1,7 @@
-"""A labelled data set: its images with their label files, and what the values in these mean.
+"""Defines a labelled data set: its images with their label files, and the meaning of the values in these.
 
-The values of label files become classes by a look-up table that knows every value which may occur: one that it does
-not know is a wrong mapping, and is refused rather than ignored. Labels are never resized.
+A look-up table turns the values of label files into classes and knows every value that may occur: an unknown value
+shows a wrong mapping, and is refused rather than ignored. Labels are never resized.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segdeploy.files import digest_of
 from segdeploy.model.labels import BY_COUNT, Labels, ignore_of, read_labels, truth_type
 from segdeploy.picture.image import LabelMap
 
-STRANGE = 1 << 16  # of a value that has no meaning
+STRANGE = 1 << 16  # the class of an unknown value
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Dataset:
         return f"{self.name} {self.split}".strip()
 
     def limited(self, count: int | None) -> Dataset:
-        """`count` pairs, evenly spread: the first of a split are of one city, or of one drive."""
+        """Keep `count` pairs, evenly spread: the first ones of a split are of one city, or of one drive."""
         if count is not None and count < 1:
             raise RequestError(f"a limit of {count} images leaves none")
         if count is None or count >= len(self.pairs):
@@ -69,7 +69,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Digest the list of files with their sizes in bytes, and what their values mean; not every pixel."""
+        """Digest the list of files with their sizes in bytes and the meaning of their values; not every pixel."""
         paths = [path for pair in self.pairs for path in (pair.image, pair.truth)]
         try:
             files = [(self.named(path), path.stat().st_size) for path in paths]
@@ -80,7 +80,7 @@ class Dataset:
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def asked_for(self) -> dict[str, Any]:
-        """Say how to ask for it again, in the keys of a recipe."""
+        """Name this data set again, in the keys of a recipe."""
         if self.mapping is None:
             return {"dataset": self.name, "split": self.split}
         return {
@@ -105,8 +105,7 @@ class Dataset:
         return classes.astype(truth_type(len(self.labels.names)))
 
     def lookup_from(self, model: Labels) -> LabelMap:
-        """Give the class here that each class of a model counts as; `ignore`, which is wrong wherever the truth is
-        counted, where it counts as none."""
+        """Map each class of a model to its class here; one without gets `ignore`, which is wrong at scored pixels."""
         names = known_as(model.names, self.labels.names)
         targets = [self.counted_as.get(name, name) for name in names]
         missing = [name for name in self.labels.names if name not in targets]
@@ -139,9 +138,9 @@ def indices(names: Sequence[str]) -> dict[str, int]:
 
 
 def known_as(names: Sequence[str], own: Sequence[str]) -> Sequence[str]:
-    """Names of a foreign graph's numbered classes: as many as the data set's are those, 19 are Cityscapes'.
+    """Name a foreign graph's numbered classes: by the data set if it has as many, 19 by Cityscapes.
 
-    256 is a graph that gives ids and does not say of how many classes: the first of them are the data set's.
+    256 classes mean a graph that gives ids and does not say of how many classes: the first get the data set's names.
     """
     if list(names) != [f"class {index}" for index in range(len(names))]:
         return names
@@ -155,7 +154,7 @@ def shortened(names: Sequence[str], most: int = 6) -> str:
 
 
 def ranges(values: Iterable[int]) -> str:
-    """0, 1, 2, 255 as `0 to 2, 255`."""
+    """Write 0, 1, 2, 255 as `0 to 2, 255`."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][1] + 1:

@@ -1,7 +1,7 @@
-"""The labelled data sets that are known by name, as data: where their files lie, and which split is for what.
+"""Lists the labelled data sets that are known by name: where their files lie, and which split serves which purpose.
 
-Choices, help texts and the places that are searched for images are made from this table. A new data set is a row here
-and its classes in models/labels. Nothing heavy is imported, so that the command line can read it for its help.
+Choices, help texts and the folders that are searched for images come from this table. To add a data set, add a row here
+and its classes in models/labels. Nothing heavy is imported, so that the command line can read the table for its help.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SCENES = "scenes"  # made on the fly; only a recipe names them
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of images and of label files below a root, and how file names end; {split} is the split's name."""
+    """Names the folders of images and of label files below a root, and their file endings; {split} is the split."""
 
     images: str
     labels: str
@@ -42,18 +42,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class KnownDataset:
-    labels: str  # a file of models/labels: its classes, their ids, and the ids that are not counted
+    labels: str  # a file of models/labels: the classes, their ids, and the ids that are not scored
     splits: tuple[str, ...]
     scored_on: str  # the split that `evaluate` takes where none is named
-    calibrated_on: (
-        str  # the same of `quantize`: not the one that is scored, where there is another with labels
-    )
+    calibrated_on: str  # the same for `quantize`: another than the scored one, if it has labels
     layouts: tuple[Layout, ...]  # the first whose label files are found is taken
-    split_of: Callable[[str], str] | None = None  # of an image's name, where no folder says its split
+    split_of: Callable[[str], str] | None = None  # takes an image's name, where folders do not name the split
 
 
 def camvid_split(stem: str) -> str:
-    """SegNet's 367, 101 and 233 frames, which papers since have used, told by their names."""
+    """Tell the split from a frame's name: SegNet's 367, 101 and 233 frames, which papers since have used."""
     drive, _, frame = stem.partition("_")
     if drive == "0016E5" and "07959" <= frame <= "08159":
         return "val"
@@ -115,7 +113,7 @@ def calibration_split(name: str) -> str | None:
 
 
 def default_splits(use: Literal["scored_on", "calibrated_on"]) -> str:
-    """The default splits in words, as in `val of cityscapes and camvid, training of kitti`."""
+    """List the default splits in words, as in `val of cityscapes and camvid, training of kitti`."""
     users: dict[str, list[str]] = {}
     for name, known in DATASETS.items():
         users.setdefault(getattr(known, use), []).append(name)

@@ -1,7 +1,7 @@
-"""The values that a label file holds, before anything is said about what they mean.
+"""Reads the raw values of a label file; `dataset` says what they mean.
 
-OpenCV alone will not do: it paints a palette's indices in their colours, and stretches grey of fewer than eight bits
-to 0 to 255. Both are undone here, as they are in the files of Pascal VOC and of many a labelling tool.
+OpenCV paints a palette's indices in their colours, and stretches grey of fewer than eight bits to 0 to 255. Both are
+undone here: the files of Pascal VOC and of many labelling tools need it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GREY, PALETTE = 0, 3  # PNG's colour types
 
 
 def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
-    """H×W ids of uint8 or uint16, or H×W×3 RGB; `coloured` says that a palette's colours are meant, not its indices."""
+    """Read H×W ids of uint8 or uint16, or H×W×3 RGB; with `coloured` a palette gives its colours, not its indices."""
     decoded, data = read_image_file(path, cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} is not a label image that can be decoded; expected a PNG of 8 or 16 bits")
@@ -33,13 +33,13 @@ def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
         return pixels
     if kind == PALETTE:
         return palette_indices(pixels, data, path)
-    if (pixels == pixels[..., :1]).all():  # ids, written thrice
+    if (pixels == pixels[..., :1]).all():  # the same ids in all three channels
         return pixels[..., 0]
     raise EvaluationError(f"{path} is coloured; expected ids in one grey channel, or in a palette")
 
 
 def png_size(path: Path) -> tuple[int, int] | None:
-    """Height and width as a PNG's first bytes say them; None for anything else."""
+    """Read height and width from a PNG's first bytes; None for any other file."""
     try:
         with path.open("rb") as file:
             start = file.read(24)
@@ -76,6 +76,6 @@ def palette_of(data: bytes) -> NDArray[np.uint8]:  # N×3
 
 
 def pack(pixels: NDArray[Any]) -> NDArray[np.int32]:
-    """RGB as one number."""
+    """Pack RGB into one number."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue

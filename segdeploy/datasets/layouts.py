@@ -18,16 +18,16 @@ SplitOf = Callable[[str], str] | None
 
 
 def open_dataset(name: str, root: Path, split: str | None = None, mapping: Path | None = None) -> Dataset:
-    """The data set `name` below `root`; `mapping` is the file of a `folder`.
+    """Open the data set `name` below `root`; `folder` needs a `mapping` file.
 
-    `split` None is the one that is scored, as the table says.
+    `split` None takes the table's split for scoring.
     """
     if name not in names_of_datasets():
         raise RequestError(f"no data set is called {name!r}; known: {', '.join(names_of_datasets())}")
     if (name == FOLDER) != (mapping is not None):
         raise RequestError(
             "--mapping FILE.yaml and --dataset folder go together; the file says `ids: {0: road, 255: ignore}`, and "
-            "`images` and `labels` where the folders are called otherwise"
+            "`images` and `labels` where the folders have other names"
         )
     if not root.is_dir():
         raise EvaluationError(f"there is no folder {root}")
@@ -72,7 +72,7 @@ def find_pairs(
     split_of: SplitOf = None,
     splits: Sequence[str] = (),
 ) -> tuple[Layout, tuple[Pair, ...]]:
-    """The first layout whose label files are there, with its pairs. `splits` are those that are known to exist."""
+    """Return the first layout whose label files are found, with its pairs; `splits` are named in the error."""
     for layout in layouts:
         truths = find_truths(layout, root, split, split_of)
         if truths:
@@ -87,10 +87,10 @@ def find_pairs(
 
 
 def find_pictures_to_calibrate_on(root: Path) -> list[Path]:
-    """The images of the known data set whose root this is; none where it is any other folder.
+    """List a known data set's images to calibrate on, if `root` is its root; none for any other folder.
 
-    Label files are images too, and what is scored should not be calibrated on. An ending such as .png does not tell a
-    data set from any other folder: there, its label files must be found as well.
+    Label files are images too, and scored images should not be calibrated on. An ending such as .png does not identify
+    a data set: there, its label files must be found as well.
     """
     for known in DATASETS.values():
         for layout in known.layouts:
@@ -119,20 +119,20 @@ def of_split(found: Files, layout: Layout, split: str, split_of: SplitOf) -> Fil
 
 
 def find(place: Path, ending: str) -> Files:
-    """Files below `place` by their name without `ending`; without an ending, images by their name without suffix."""
+    """Find files below `place`, by their names without `ending`; an empty ending finds images, without their suffix."""
     found: Files = {}
     for path in sorted(place.rglob("*")):
         if path.name.endswith(ending) if ending else path.suffix.lower() in IMAGE_SUFFIXES:
             name = path.relative_to(place).as_posix()
             stem = name.removesuffix(ending or path.suffix)
             if stem in found:
-                raise EvaluationError(f"{found[stem]} and {path} are two images of one name")
+                raise EvaluationError(f"{found[stem]} and {path} are two images of one name; rename one")
             found[stem] = path
     return found
 
 
 def pair_up(images: Files, truths: Files, label_file: str) -> tuple[Pair, ...]:
-    """`label_file` is a label file's path with * for an image's name."""
+    """Pair images with label files; `label_file` is a label file's path with * for an image's name."""
     for these, those in ((images, truths), (truths, images)):
         alone = sorted(these.keys() - those.keys())
         if alone:

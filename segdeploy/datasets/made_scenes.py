@@ -1,4 +1,4 @@
-"""Made scenes as a labelled data set: in Cityscapes' own folders, for as long as they are needed."""
+"""Makes scenes into a temporary labelled data set, in Cityscapes' own folders."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segdeploy.datasets.known import SCENES
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.size import Size
 
-OTHERS = 48  # to judge on what was not calibrated on
+OTHERS = 48  # extra scenes, to judge on frames that calibration did not see
 
 
 @contextmanager
 def made_scenes(count: int, seed: int, size: Size) -> Iterator[Dataset]:
-    """The scenes of the seeds from `seed` on: `count` and always OTHERS more, or a draw would differ."""
+    """Make the scenes of the seeds from `seed` on: `count`, and always OTHERS more, so that draws are repeatable."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         scenes.write_cityscapes(root, count + OTHERS, seed, "train", size.height, size.width)

@@ -1,4 +1,4 @@
-"""A user's own two folders: the YAML file that says where they are and which id is which class."""
+"""Reads the mapping of a user's own two folders: a YAML file that says where they are and which id is which class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACES = ("image_ending", "images", "label_ending", "labels")
 
 @dataclass(frozen=True)
 class FolderMapping:
-    """The mapping in the file `path`: a layout, and the meaning of the values there."""
+    """Holds the mapping in the file `path`: the layout, and the meaning of the label values."""
 
     path: Path
     layout: Layout
@@ -76,7 +76,7 @@ def read_facts_of_mapping(path: Path) -> dict[str, Any]:
 
 
 def labels_for(names: Iterable[str], title: str) -> Labels:
-    """The shipped labels of this set of classes in any order, or else these in the order of their first mention."""
+    """Find the shipped labels with this set of classes, else make labels in the order of their first mention."""
     unique = tuple(dict.fromkeys(names))
     for known in map(read_labels, known_labels()):
         if set(known.names) == set(unique):

@@ -1,4 +1,4 @@
-"""An image and its truth, read together and held against each other."""
+"""Reads an image and its truth together, and demands that both have one size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_pair(dataset: Dataset, index: int) -> tuple[Frame, LabelMap]:
 
 
 def read_truth(dataset: Dataset, index: int) -> LabelMap:
-    """Without its image, of which no more than the size is read, where that can be had without decoding it."""
+    """Read a truth without its image, whose size is still compared if its header holds it."""
     pair = dataset.pairs[index]
     truth = dataset.read_truth(pair)
     size = png_size(pair.image)

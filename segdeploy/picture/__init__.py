@@ -1,1 +1,1 @@
-"""Frames, masks and video, as files and as arrays."""
+"""Reads and writes frames, masks and video."""

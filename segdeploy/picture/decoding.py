@@ -1,7 +1,7 @@
-"""Image files, decoded if they are not too large: their first bytes are asked before anything is decoded.
+"""Decodes image files that are not too large; the size is read from the header before anything is decoded.
 
-A file of fifty bytes can say that it holds 40000x40000 pixels, and one of 50 KB can hold 20000x20000 of one colour,
-which take 6 GB. Only the formats below are read, whatever a file is called.
+A file of fifty bytes can claim 40000x40000 pixels, and one of 50 KB can hold 20000x20000 pixels of one colour, which
+take 6 GB. Only the formats below are read, whatever a file is called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Sides = tuple[int, int]  # height, width
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 100_000_000  # 300 MB as RGB, and a few times that on the way
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # JPEG's frame headers
-_ALONE = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}  # JPEG's markers without a length, and what is none
+_ALONE = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}  # JPEG's markers without a length, and non-markers
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 _PAM = re.compile(rb"(?s)P7\n(?=.*?WIDTH (\d{1,9})\n)(?=.*?HEIGHT (\d{1,9})\n)")
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # by the type of a field
@@ -35,10 +35,10 @@ _MOST_TAGS = 4096
 def read_image_file(
     path: Path, flags: int, most_pixels: int = MOST_PIXELS
 ) -> tuple[NDArray[Any] | None, bytes]:
-    """The pixels as OpenCV decodes them with `flags`, None of what is no image; and the file's bytes."""
+    """Return the pixels as OpenCV decodes them with `flags`, None for a file that is no image, and its bytes."""
     try:
         if path.exists() and not path.is_file():
-            raise ImageError(f"{path} cannot be read: it is no file")
+            raise ImageError(f"{path} cannot be read: it is not a file")
         data = path.read_bytes()
     except (OSError, MemoryError) as error:
         raise ImageError(
@@ -66,9 +66,9 @@ def demand_few_pixels(name: str, sides: Sides, most_pixels: int) -> None:
 
 
 def demand_whole_png(path: Path, data: bytes) -> None:
-    """Refuse a PNG that ends early, or whose checksums do not hold in the parts that make the picture.
+    """Refuse a PNG that ends early, or with a wrong checksum in a part that makes the picture.
 
-    OpenCV gives half a picture for some of these, depending on its version, and libpng prints words of its own.
+    For some of these OpenCV gives half a picture, depending on its version, and libpng prints messages.
     """
     at = len(PNG)
     while len(data) >= at + 12:
@@ -86,7 +86,7 @@ def demand_whole_png(path: Path, data: bytes) -> None:
 
 
 def sides_in_header(data: bytes) -> Sides | None:
-    """Height and width as the header says them; None of what is no image, or cut before it says so."""
+    """Read height and width from the header; None for a file that is no image, or is cut before them."""
     for start, read in READERS:
         if re.match(start, data, re.DOTALL):
             try:
@@ -102,7 +102,7 @@ def png_sides(data: bytes) -> Sides:
 
 
 def jpeg_sides(data: bytes) -> Sides:
-    """Read the first frame header, on the way that libjpeg goes there."""
+    """Find the first frame header by the same steps as libjpeg, and read its size."""
     at = 2
     while True:
         at = data.index(b"\xff", at) + 1
@@ -142,7 +142,7 @@ def pnm_sides(data: bytes) -> Sides:
 
 
 def tiff_sides(data: bytes) -> Sides:
-    """Read the first page. BigTIFF (43) has longer counts and offsets."""
+    """Read the first page's size; BigTIFF (43) has longer counts and offsets."""
     order = "<" if data[:1] == b"I" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)[0]

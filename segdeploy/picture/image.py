@@ -1,4 +1,4 @@
-"""Frame to network input and labels back to the frame: both directions of one geometry, side by side.
+"""Fits a frame to the network's input, and labels back to the frame: both directions of one geometry.
 
 Two resize kernels, because they differ and the difference is measurable: `linear` is OpenCV's and nvinfer's (four
 neighbours, no antialiasing), `pillow` is what Hugging Face's image processors do (a triangle filter as wide as the
@@ -34,7 +34,7 @@ KERNELS = ("linear", "pillow")
 
 @dataclass(frozen=True)
 class Geometry:
-    """The frame's place in the input: `content` rows and columns at `top`, `left`; the rest is padding."""
+    """Says where the frame lies in the input: `content` rows and columns at `top`, `left`; the rest is padding."""
 
     frame: Size
     content: Size
@@ -43,7 +43,7 @@ class Geometry:
 
 
 def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
-    """The image `source`, or those in the folder `source` and below whose names do not end with one of `but`."""
+    """List the image `source`, or those in and below the folder `source`, without names that end in one of `but`."""
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -59,7 +59,7 @@ def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
 
 
 def read_frame(path: str | PathLike[str], most_pixels: int = MOST_PIXELS) -> Frame:
-    """8-bit RGB, upright: grey, alpha, 16-bit, CMYK and EXIF rotation are resolved while decoding."""
+    """Read an image as upright 8-bit RGB: decoding resolves grey, alpha, 16 bits, CMYK and EXIF rotation."""
     path = as_path(path, "path")
     decoded, _ = read_image_file(path, cv2.IMREAD_COLOR, most_pixels)
     if decoded is None:
@@ -94,7 +94,7 @@ def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") 
 
 
 def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:
-    """Labels of the input back at the frame's own size: nearest, pixel centres aligned."""
+    """Bring the input's labels back to the frame's own size: nearest neighbour, pixel centres aligned."""
     inner = labels[_inside(geometry)]
     if inner.shape == (geometry.frame.height, geometry.frame.width):
         return inner
@@ -106,7 +106,7 @@ def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:
 def unfit_logits(
     logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
 ) -> LabelMap:
-    """Labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, arg-max after."""
+    """Make labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, then arg-max."""
     logits = inner_logits(logits, size, geometry, align_corners)
     best = raised(logits[0], geometry.frame, align_corners).copy()
     labels: LabelMap = np.zeros(best.shape, ids_type(len(logits)))
@@ -120,7 +120,7 @@ def unfit_logits(
 def inner_logits(
     logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
 ) -> NDArray[np.float32]:
-    """The part of logits C×h×w that a frame fills; without borders they stay as small as they are."""
+    """Cut the part of logits C×h×w that the frame fills; without borders they are returned as they are."""
     if geometry.content == size:
         return logits
     whole = np.stack([raised(plane, size, align_corners) for plane in logits])
@@ -130,7 +130,7 @@ def inner_logits(
 def probabilities_of(
     logits: NDArray[np.float32], size: Size, geometry: Geometry, align_corners: bool
 ) -> NDArray[np.float32]:
-    """Softmax C×H×W at the frame's size, of logits C×h×w that are raised to it first."""
+    """Make probabilities C×H×W at the frame's size: logits C×h×w are resized to it before the soft-max."""
     logits = inner_logits(logits, size, geometry, align_corners)
     large = np.stack([raised(plane, geometry.frame, align_corners) for plane in logits])
     large -= large.max(axis=0)
@@ -140,7 +140,7 @@ def probabilities_of(
 
 
 def raised(plane: NDArray[np.float32], size: Size, align_corners: bool) -> NDArray[np.float32]:
-    """One plane of logits h×w bilinearly at `size`; `align_corners` as PyTorch means it, for some networks do."""
+    """Resize one plane of logits h×w bilinearly to `size`; `align_corners` means the same as in PyTorch."""
     if plane.shape == (size.height, size.width):
         return plane
     if not align_corners:
@@ -153,7 +153,7 @@ def raised(plane: NDArray[np.float32], size: Size, align_corners: bool) -> NDArr
 
 
 def _corner_to_corner(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The line before each new line, and how far beyond it that lies; the outermost lines fall on each other."""
+    """Give for each new line the source line before it and the distance to that; the outermost lines coincide."""
     places = np.arange(target, dtype=np.float32) * np.float32((source - 1) / max(target - 1, 1))
     first = places.astype(np.intp)
     return first, places - first.astype(np.float32)
@@ -162,7 +162,7 @@ def _corner_to_corner(source: int, target: int) -> tuple[NDArray[np.intp], NDArr
 def normalise(
     frames: NDArray[np.uint8], mean: tuple[float, ...], scale: tuple[float, ...]
 ) -> NDArray[np.float32]:  # N×H×W×3 -> N×3×H×W
-    """scale·(rgb − mean), written straight into the one float array that the graph will read."""
+    """Compute scale·(rgb − mean), straight into the one float array that the graph will read."""
     batch, height, width, _ = frames.shape
     pixels = np.empty((batch, 3, height, width), np.float32)
     for channel in range(3):
@@ -187,12 +187,12 @@ def resize(frame: Frame, size: Size, kernel: str = "linear") -> Frame:
 
 
 _FIXED_POINT_BITS = 22  # Pillow's precision for 8-bit images: 32 − 8 − 2
-_LINES_AT_ONCE = 32  # their sums stay in a core's cache: five times as fast as all of them at once
+_LINES_AT_ONCE = 32  # their sums stay in a core's cache: five times as fast as all lines at once
 
 
 @lru_cache(maxsize=16)
 def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """Taps and fixed-point weights, target×taps, of Pillow's bilinear filter along one axis."""
+    """Make the taps and fixed-point weights, target×taps, of Pillow's bilinear filter along one axis."""
     ratio = source / target
     reach = max(ratio, 1.0)
     centres = (np.arange(target) + 0.5) * ratio
@@ -207,7 +207,7 @@ def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.in
 
 
 def _weigh(lines: NDArray[np.uint8], taps: NDArray[np.intp], weights: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Each new line as the weighted sum of its taps; a line is whatever lies along the first axis."""
+    """Compute each new line as the weighted sum of its taps; lines are indexed by the first axis."""
     flat = lines.reshape(len(lines), -1)
     made = np.empty((len(taps), flat.shape[1]), np.uint8)
     sums, products = (np.empty((_LINES_AT_ONCE, flat.shape[1]), np.int32) for _ in range(2))

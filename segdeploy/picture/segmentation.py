@@ -1,4 +1,4 @@
-"""One segmented frame and what a person or a script wants of it: overlay, legend, areas, PNGs."""
+"""Holds one segmented frame, and makes overlay, legend, areas and PNGs from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Segmentation:
         return f"{height}x{width}: {shares}"
 
     def areas(self) -> dict[str, float]:
-        """Share of the pixels per class that is there, largest first."""
+        """Give each present class's share of the pixels, largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=256)
         names = self.classes.names
         present = [
@@ -40,9 +40,10 @@ class Segmentation:
         return self.colours_into(np.empty((*self.labels.shape, 3), np.uint8))
 
     def colours_into(self, canvas: Frame) -> Frame:
-        """Into a part of a larger picture too; one pass of OpenCV's, ten times as fast as indexing the palette.
+        """Colour the labels into `canvas`, which may be a part of a larger picture.
 
-        OpenCV's palettes have 256 colours; where there are more classes it is indexed.
+        One pass of OpenCV is ten times as fast as indexing the palette, but its palettes have 256 colours; with more
+        classes the palette is indexed.
         """
         palette = self.classes.palette()
         if self.labels.dtype != np.uint8:
@@ -50,7 +51,7 @@ class Segmentation:
         return np.asarray(cv2.applyColorMap(self.labels, palette[:256, None], dst=canvas), np.uint8)
 
     def overlay(self, frame: Frame, alpha: float = 0.55, legend: bool = True) -> Frame:
-        """`frame` with the classes' colours laid over it; classes under 0.2 % are left out of the legend."""
+        """Lay the classes' colours over `frame`; the legend leaves out classes under 0.2 %."""
         blended = self.overlay_into(np.empty_like(frame), frame, alpha)
         if legend:
             draw_legend(blended, legend_rows(self.areas()), self.classes)
@@ -69,21 +70,21 @@ class Segmentation:
         write_image(path, self.colours())
 
     def write_ids(self, path: str | PathLike[str]) -> None:
-        """A grey PNG whose values are the class ids (Cityscapes: train ids).
+        """Write a grey PNG whose values are the class ids (Cityscapes: train ids).
 
-        It has 16 bits where there are more than 255 classes: in one of 8 bits 255 is no class.
+        With more than 255 classes it has 16 bits: in one of 8 bits 255 is no class.
         """
         write_image(path, self.labels.astype(truth_type(len(self.classes.names)), casting="safe"))
 
 
-LEAST_SHARE = 0.002  # of a class that the legend names
+LEAST_SHARE = 0.002  # the legend names classes from this share on
 DARKENED = (np.arange(256) * 0.35).astype(np.uint8)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """Sizes that grow with the picture."""
+    """Holds the sizes of letters, which grow with the picture."""
 
     line: int  # pixels from one line to the next
     size: float
@@ -109,7 +110,7 @@ def legend_rows(areas: dict[str, float]) -> list[tuple[str, float]]:
 
 
 def legend_width(canvas: Frame, rows: list[tuple[str, float]], steady: bool = False) -> int:
-    """`steady`: as wide as any shares of these classes need."""
+    """Give the legend's width in pixels; with `steady` it is wide enough for any shares of these classes."""
     letters = lettering_for(canvas)
     texts = (legend_text(name, 1.0 if steady else share) for name, share in rows)
     return 2 * letters.line + max(map(letters.width, texts), default=0)
@@ -120,7 +121,7 @@ def legend_text(name: str, share: float) -> str:
 
 
 def draw_legend(canvas: Frame, rows: list[tuple[str, float]], classes: Labels, steady: bool = False) -> None:
-    """Class names with their share on the left, drawn into `canvas`; as many rows as fit."""
+    """Draw class names with their shares at the left of `canvas`, as many rows as fit."""
     letters = lettering_for(canvas)
     line = letters.line
     rows = rows[: max((canvas.shape[0] - line) // line, 0)]
@@ -136,13 +137,13 @@ def draw_legend(canvas: Frame, rows: list[tuple[str, float]], classes: Labels, s
 
 
 def darken(box: Frame) -> None:
-    """So that white letters can be read on it."""
+    """Darken a part of a picture, so that white letters can be read on it."""
     if box.size:
         cv2.LUT(box, DARKENED, dst=box)
 
 
 def write_image(path: str | PathLike[str], image: NDArray[np.uint8 | np.uint16]) -> None:
-    """RGB or grey, in the format of the suffix, whole or not at all."""
+    """Write an RGB or grey image in the format of the suffix, whole or not at all."""
     path = as_path(path, "path")
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     try:

@@ -1,7 +1,7 @@
-"""Addresses of streams and servers are told without what opens doors.
+"""Hides users, passwords and tokens in addresses of streams and servers, before they are shown.
 
-A password may hold what ends it elsewhere: quotes, spaces, `/`, `?`, `#`, `@`. An address that does not come out with a
-host and a port is therefore taken to have such a password. In doubt more is left out, never less.
+A password may hold characters that end one elsewhere: quotes, spaces, `/`, `?`, `#`, `@`. So an address without a valid
+host and port is taken to have such a password. In doubt more is left out, never less.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def without_credentials(text: str) -> str:
 
 
 def as_typed(text: str) -> str:
-    """The same for what should have been an address, such as `user:password@host` without a scheme."""
+    """Do the same for a mistyped address, such as `user:password@host` without a scheme."""
     return without_credentials(text if is_remote(text) else _NO_SCHEME.sub(f"{HIDDEN}@", text, count=1))
 
 
@@ -61,7 +61,7 @@ def _without_users(text: str, alone: bool) -> str:
 
 
 def _address_in(text: str, scheme: re.Match[str]) -> str:
-    """The text behind the scheme: to the quote that stands before it too, or to a space."""
+    """Give the text behind the scheme, up to the closing quote if a quote stands before it, else up to a space."""
     rest, before = text[scheme.end() :], text[: scheme.start()][-1:]
     if before and before in "'\"" and (closing := re.search(before + _ENDS, rest)):
         return rest[: closing.start()]
@@ -72,7 +72,7 @@ def _user_in(address: str, rest: str) -> int:
     """Count the characters to leave out, so that the host comes next."""
     authority = re.split(r"[/?#]", address, maxsplit=1)[0]
     _, at, host = authority.rpartition("@")
-    if not _HOST.fullmatch(host):  # its port is a password, which goes on behind what seemed to end it
+    if not _HOST.fullmatch(host):  # the port is part of a password, which goes on behind the seeming end
         return rest.rfind("@") + 1 or (0 if _THEN_WORDS.match(host) else len(authority))
     if not at:
         return 0
@@ -100,7 +100,7 @@ def _value_at(name: re.Match[str], alone: bool) -> re.Pattern[str]:
 
 
 def is_secret(name: str) -> bool:
-    """A value of this name opens doors: `password`, `user-pw`, `apiKey`, but not `key-int-max` nor `author`."""
+    """Tell whether a value of this name is a secret: `password`, `user-pw`, `apiKey`; not `key-int-max`, `author`."""
     parts = [part.lower() for part in _PARTS.findall(unquote(unquote(name)))]
     together = "".join(parts)
     if not parts or together.endswith("useragent"):

@@ -1,8 +1,8 @@
-"""Pictures to an RTSP server that takes them (ANNOUNCE), by a process that can be ended.
+"""Publishes pictures to an RTSP server (ANNOUNCE), in a process that can be ended.
 
-FFmpeg waits for a server that hangs as long as the server likes, and PyAV keeps Python's lock while it connects and
-hangs up, so no thread of ours could end it. The process is given all it needs through a pipe, the address too, because
-a command line can be read by others.
+FFmpeg waits for a hanging server without limit, and PyAV keeps Python's lock while it connects and hangs up, so no
+thread of ours could end it. The process gets all its input through a pipe, the address too, because other users can
+read a command line.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from segdeploy.special_files import write_within
 
 REFUSED = 3  # the exit status of a process that says why in its standard error
 STARTED = b"."
-START_S = 60.0  # for Python to load on a busy machine, which the server has no part in
-PIPE_BYTES = 1 << 20  # of a picture at once, instead of 64 KiB
+START_S = 60.0  # for Python to load on a busy machine, before the server's time begins
+PIPE_BYTES = 1 << 20  # instead of 64 KiB
 BEFORE_EACH = struct.Struct("<dII")  # seconds, height, width
-LONGER = 3  # than a server has: then the process ends by itself, if nobody is left to end it
-# It looks for modules where we do. The working folder is not searched: what lies there is the user's. It starts
-# isolated because an empty place in PYTHONPATH is the working folder too, under another name.
+LONGER = 3  # times the server's timeout; then the process ends by itself, if nobody is left to end it
+# The process searches our module paths but not the working folder, which is the user's. It starts isolated, because an
+# empty entry in PYTHONPATH means the working folder too.
 BEGIN = "import sys; sys.path[:] = sys.argv[1:]; from segdeploy.picture.video_publishing import main; sys.exit(main())"
 
 
 class Publisher:
-    """Sends pictures to `uri`, whose server has `timeout_s` whenever it is to take something."""
+    """Sends pictures to `uri`; its server has `timeout_s` to take each of them."""
 
     def __init__(self, uri: str, fps: float, timeout_s: float) -> None:
         self._name, self._timeout_s = without_credentials(uri), timeout_s
@@ -76,12 +76,12 @@ class Publisher:
         self._leave()
 
     def kill(self) -> None:
-        """End the process from any thread; the one that is writing to it then fails."""
+        """End the process, from any thread; a thread that is writing to it then fails."""
         self._process.kill()
 
     def _await_start(self) -> None:
         os.set_blocking(self._pipe.fileno(), False)
-        with suppress(OSError):  # more than this user may have
+        with suppress(OSError):  # the user's limit is lower
             fcntl.fcntl(self._pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         if not select.select([self._started], [], [], START_S)[0]:
             raise TimeoutError
@@ -162,7 +162,7 @@ def publish(pictures: IO[bytes], uri: str, fps: float, timeout_s: float) -> None
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """The kernel's own alarm ends the process, whatever holds Python's lock."""
+    """End the process after `seconds` by the kernel's alarm, whatever holds Python's lock."""
     signal.setitimer(signal.ITIMER_REAL, seconds)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)

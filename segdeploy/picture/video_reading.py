@@ -1,4 +1,4 @@
-"""Frames of one video track with their times: upright, RGB, from a file, a network address, a device or a pipe."""
+"""Reads the frames of one video track with their times, as upright RGB, from a file, an address, a device or a pipe."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TEXT = (
     "idf",
     "xbin",
     "adf",
-)  # formats in which FFmpeg draws letters, which it takes any text for
-DECODER_THREADS = 2  # enough for 4K, and the rest of the cores belong to the network
+)  # FFmpeg takes any text for one of these formats, and draws its letters
+DECODER_THREADS = 2  # enough for 4K; the other cores are for the network
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TimedFrame:
 
 
 class Video:
-    """`place` is a path, a URI, or anything with `read`; `timeout_s` is for what may hang."""
+    """Opens `place`: a path, a URI, or an object with `read`; `timeout_s` limits a wait for the next bytes."""
 
     def __init__(
         self,
@@ -63,9 +63,7 @@ class Video:
             raise VideoError(f"{self.name} cannot be opened: {self._why(error)}") from error
         if self._container.format.name in TEXT:
             self._container.close()
-            raise VideoError(
-                f"{self.name} is a text file, of which FFmpeg would draw the letters; expected a video"
-            )
+            raise VideoError(f"{self.name} is a text file, whose letters FFmpeg would draw; expected a video")
         if not self._container.streams.video:
             kinds = sorted({stream.type for stream in self._container.streams})
             self._container.close()
@@ -73,7 +71,7 @@ class Video:
         self._track = self._container.streams.video[0]
         self._demand_room(most_pixels)
         self._track.codec_context.thread_count = DECODER_THREADS
-        self._track.codec_context.options = {"max_pixels": str(most_pixels)}  # where it grows later, too
+        self._track.codec_context.options = {"max_pixels": str(most_pixels)}  # the video may grow later
         rate = self._track.average_rate or self._track.guessed_rate
         self.fps = float(rate) if rate and 1 <= rate <= 1000 else USUAL_FPS
         self.frames = self._track.frames  # as the container says; 0 where it does not
@@ -81,7 +79,7 @@ class Video:
         self._zero_s = (self._container.start_time or 0) / av.time_base
 
     def read(self) -> Iterator[TimedFrame]:
-        """All frames that can be decoded; what is damaged is left out, as players do."""
+        """Yield all frames that can be decoded; damaged ones are left out, as players do."""
         seen, last_s = 0, 0.0
         for decoded in self._decoded():
             at = decoded.time
@@ -92,7 +90,7 @@ class Video:
             raise VideoError(f"{self.name} holds no frame that can be decoded")
         usual_s = max(1 / self.fps, last_s / max(seen - 1, 1))
         ends_early = self.duration_s is not None and last_s + 2 * usual_s < self.duration_s
-        if seen < self.frames and ends_early:  # fewer alone is also what an edit list makes
+        if seen < self.frames and ends_early:  # an edit list also makes fewer frames, without an early end
             raise VideoError(
                 f"{self.name} is cut short or damaged: only {seen} of {self.frames} frames could be decoded"
             )
@@ -111,7 +109,7 @@ class Video:
                 raise VideoError(f"{self.name} cannot be read on: {self._why(error)}") from error
             try:
                 yield from self._track.codec_context.decode(packet)
-            except (av.error.InvalidDataError, av.error.EOFError):  # joined in the middle, or one bad packet
+            except (av.error.InvalidDataError, av.error.EOFError):  # joined midway, or one bad packet
                 continue
             except av.FFmpegError as error:
                 raise VideoError(f"{self.name} cannot be decoded: {self._why(error)}") from error
@@ -124,11 +122,11 @@ class Video:
             raise VideoError(str(error)) from error
 
     def finished(self) -> bool:
-        """It ended by its own will, so that connecting again would only begin it anew."""
+        """Tell whether the source ended by itself, so that connecting again would only repeat it."""
         return False
 
     def _why(self, error: Exception) -> str:
-        """FFmpeg's words without the address, which may hold a password."""
+        """Give the cause in words, without the address, which may hold a password."""
         if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
             return "the server refuses this user or password"
         silent_s = time.monotonic() - self._since_s
@@ -152,7 +150,7 @@ class Video:
 
 
 def url_of(path: Path) -> str:
-    """A file's name for FFmpeg, which would take `concat:a|b.mp4` or `http:x.mp4` for what they look like."""
+    """Make a URL of a file's path, since FFmpeg would not take `concat:a|b.mp4` or `http:x.mp4` for a file."""
     return f"file:{path.absolute()}"
 
 

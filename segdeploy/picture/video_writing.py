@@ -1,8 +1,8 @@
-"""Pictures into a clip, each at its own time: H.264, or MPEG-4 where there is none.
+"""Writes pictures into a clip, each at its own time: as H.264, or as MPEG-4 where that is missing.
 
-A clip keeps the rate of its source, a variable one too, and its sound. It grows in fragments of half a second, and
-stands under its name from the first one on: what was recorded plays, however the recording ends. One that ends in order
-is a plain file, whose fragments are found by one index.
+A clip keeps the rate of its source, even a variable one, and its sound. It grows in fragments of half a second, and has
+its final name from the first one on: all that was recorded plays, however the recording ends. A clip that is closed is
+a plain file with one index.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRAGMENTS = {
     "mov": {"movflags": "hybrid_fragmented", "frag_duration": "500000"},
     "matroska": {"cluster_time_limit": "500"},
 }
-AT_ONCE = 4 << 20  # bytes: more than a fragment, which then is in the file or is not
+AT_ONCE = 4 << 20  # bytes: more than a fragment, so that each is written at once
 KEYFRAME_EVERY_S = 2.0
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 TICK = Fraction(1, 90_000)  # MPEG's own clock: the usual rates, 30000/1001 too, are whole numbers of it
@@ -39,7 +39,7 @@ LIMITED_RANGE = 1
 
 
 class Encoder:
-    """The video track of an open container."""
+    """Encodes pictures into the video track of an open container."""
 
     def __init__(self, container: Any, size: Size, fps: float, hasten: bool = False) -> None:
         self._container, self.size = container, size
@@ -47,7 +47,7 @@ class Encoder:
         self.written = 0
         even = size.height % 2 == 0 == size.width % 2  # H.264 halves the colours' sides
         codec = "libx264" if even and "libx264" in av.codecs_available else "mpeg4"
-        # x264's quickest way: its files are a third larger, and its time would be the network's.
+        # x264's fastest preset: files are a third larger, and the cores stay free for the network.
         options = {"preset": "ultrafast", "crf": "22"} if codec == "libx264" else {}
         if codec == "libx264" and hasten:
             options["tune"] = "zerolatency"
@@ -58,7 +58,7 @@ class Encoder:
         self._track.pix_fmt = "yuv420p"
         context = self._track.codec_context
         context.time_base = TICK
-        context.thread_count = 1  # the other cores belong to the network
+        context.thread_count = 1  # the other cores are for the network
         if codec == "mpeg4":
             context.time_base = Fraction(1, 30_000)  # its clock has 16 bits
             context.bit_rate = size.height * size.width * 4
@@ -81,7 +81,7 @@ class Encoder:
 
 
 class ClipWriter:
-    """`audio_from` is the file whose sound goes into the clip, unchanged, as far as the pictures go."""
+    """Writes a clip; the sound of the file `audio_from` goes into it unchanged, up to the last picture."""
 
     def __init__(self, path: Path, size: Size, fps: float, audio_from: Path | None = None) -> None:
         self._path, self._fps = path, fps
@@ -125,7 +125,7 @@ class ClipWriter:
                 packet.dts -= zero
                 if (
                     packet.dts < 0
-                ):  # an encoder's run-up, which only an edit list could hide, and fragments have none
+                ):  # an encoder's run-up: only an edit list could hide it, which fragments do not have
                     continue
                 packet.pts = packet.dts if packet.pts is None else packet.pts - zero
                 packet.stream, at = taken[packet.stream.index], float(packet.dts * packet.time_base)
@@ -145,12 +145,12 @@ class ClipWriter:
             self._waiting = next(self._sound, None)
 
     def close(self) -> None:
-        """End the clip in order, unless it holds fewer pictures than it was given."""
+        """Finish the clip; raises if it holds fewer pictures than were written."""
         if not self._open:
             return
         with self._or_nothing():
             if not self._encoder.written:
-                raise OutputError(f"no frame came to {self._path}")
+                raise OutputError(f"no frame was written to {self._path}")
             self._add_sound(self._last_s + 1 / self._fps)
             self._encoder.finish()
             self._container.close()
@@ -163,13 +163,13 @@ class ClipWriter:
             kept = again.streams.video[0].frames  # 0 where the container does not count them
         if kept not in (0, self._encoder.written):
             raise OutputError(
-                f"only {kept} of {self._encoder.written} frames came to {self._path}; is the disk full?"
+                f"only {kept} of {self._encoder.written} frames are in {self._path}; the disk may be full"
             )
 
     def discard(self) -> None:
-        """Leave what plays under the clip's name, or nothing.
+        """Stop, and leave the part that plays under the clip's name, or no file.
 
-        FFmpeg is asked to end what it can end only: it crashes on a clip without a picture.
+        FFmpeg finishes the clip only if it holds a picture: without one it crashes.
         """
         if self._open:
             with suppress(av.FFmpegError, OSError, AttributeError):
@@ -209,7 +209,7 @@ class ClipWriter:
 
 
 class ForFfmpeg:
-    """A growing file whose errors are numbers: FFmpeg hands on a number, and PyAV may lose an exception."""
+    """Wraps a growing file and returns errors as numbers: FFmpeg passes numbers on, and PyAV may lose an exception."""
 
     def __init__(self, file: GrowingFile) -> None:
         self._file = file

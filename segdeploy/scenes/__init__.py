@@ -1,4 +1,4 @@
-"""Made street scenes with exact labels of Cityscapes' 19 classes, to try everything without a data set."""
+"""Makes street scenes with exact labels of Cityscapes' 19 classes, to try everything without a data set."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ __all__ = [
 
 
 def make_scene(seed: int, height: int = 256, width: int = 512) -> Scene:
-    """The same layout at any size."""
+    """Draw the scene of `seed`; its layout is the same at any size."""
     return view(Street(seed), 0, height, width)
 
 
 def make_clip(seed: int, frames: int, height: int = 256, width: int = 512) -> Iterator[Scene]:
-    """The street of `make_scene(seed)`, its first frame included, as the camera drives along it."""
+    """Yield frames of a drive along the street of `make_scene(seed)`, which is the first frame."""
     street = Street(seed)
     return (view(street, frame, height, width) for frame in range(frames))
 
@@ -79,7 +79,7 @@ def make_clip(seed: int, frames: int, height: int = 256, width: int = 512) -> It
 def write_cityscapes(
     root: Path, count: int, seed: int, split: str = "val", height: int = 256, width: int = 512
 ) -> list[Path]:
-    """Scenes in Cityscapes' own folders and file names; returns the images' paths."""
+    """Write `count` scenes in Cityscapes' folders and file names; returns the images' paths."""
     images, truths = root / "leftImg8bit" / split / "madeup", root / "gtFine" / split / "madeup"
     ids = np.zeros(256, np.uint8)
     ids[: len(LABEL_IDS)] = LABEL_IDS

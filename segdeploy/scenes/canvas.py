@@ -1,4 +1,4 @@
-"""One pinhole camera that projects every shape into the image and the labels."""
+"""Projects shapes through one pinhole camera into the image and the labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from segdeploy.scenes.shapes import Shape, along, facing, flat
 Bytes = npt.NDArray[np.uint8]
 Point = tuple[float, float, float]
 
-NEAR = 1.2  # metres ahead of the camera; what is nearer is drawn there
-EYE = 1.9  # metres the camera is above the road
-DETAIL_SIGHT = 60.0  # metres from which on shapes without a label are too small to be seen
+NEAR = 1.2  # metres ahead of the camera; nearer corners are drawn at this distance
+EYE = 1.9  # metres of the camera above the road
+DETAIL_SIGHT = 60.0  # metres beyond which shapes without a label are too small to be seen
 CLEAR_AIR = 220  # metres over which haze leaves 1/e of a colour
 FOCAL = 1.25  # of the image's height
 FRACTION_BITS = 4  # OpenCV takes corners in sixteenths of a pixel
@@ -60,7 +60,7 @@ class Canvas:
         self.position, self.aside, self.haze = position, mood.aside, mood.haze
 
     def paint(self, shapes: Shape | list[Shape], colour: Colour | None, label: int | None = None) -> None:
-        """Fills shapes that do not overlap; without a colour, labels what is seen through."""
+        """Fill shapes that do not overlap; without a colour only their labels are set, as for a fence's gaps."""
         if not len(shapes):
             return
         corners = np.asarray(shapes)
@@ -81,7 +81,7 @@ class Canvas:
             cv2.fillPoly(self.labels, list(pixels), label, cv2.LINE_8, FRACTION_BITS)
 
     def box(self, low: Point, high: Point, colour: Colour, label: int) -> None:
-        """The three faces of a box that a camera between the kerbs can see: top, inner side and near end."""
+        """Paint the three faces of a box that a camera between the kerbs can see: top, inner side and near end."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         if y1 < EYE:
             self.paint(flat(x0, x1, z0, z1, y1), colour * 1.12 + 8, label)

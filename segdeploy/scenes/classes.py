@@ -1,4 +1,4 @@
-"""Cityscapes' 19 classes as train ids, and the label ids that its own files give them."""
+"""Names Cityscapes' 19 classes by their train ids, and lists the label ids in its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RGB colours and the palettes that chance picks from."""
+"""Holds RGB colours, and the palettes that a random number picks from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rgb(code: str) -> Colour:
 
 
 def pick(colours: Palette, chance: float) -> Colour:
-    """`chance` is in [0, 1)."""
+    """Pick a colour by `chance`, a number in [0, 1)."""
     chosen: Colour = colours[int(chance * len(colours))]
     return chosen
 

@@ -1,4 +1,4 @@
-"""Draws what stands on the sidewalks: lamps, traffic lights, signs, bins and trees."""
+"""Draws lamps, traffic lights, signs, bins and trees on the sidewalks."""
 
 from __future__ import annotations
 

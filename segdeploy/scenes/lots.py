@@ -1,4 +1,4 @@
-"""Draws what stands beside the sidewalks: buildings, walls, fences, parks, and the trees of all of them."""
+"""Draws the lots beside the sidewalks: buildings, walls, fences, parks, and their trees."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def draw_park(canvas: Canvas, lot: Lot, _sun: float) -> None:
 
 
 def crown(pattern: Pattern) -> tuple[Shape, list[Shape]]:
-    """A ragged rim, and three layers of leaves from the shaded ones below to the lit ones above; radius one."""
+    """Make a crown of radius one: a ragged rim, and three layers of leaves, from shaded below to lit above."""
     turn = np.arange(30) * np.pi / 15
     rim = np.stack([np.cos(turn), np.sin(turn), 0 * turn], -1) * (0.8 + 0.4 * pattern[:30, None])
     layers, leaf = [], np.arange(LEAVES_A_LAYER)

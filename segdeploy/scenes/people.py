@@ -1,4 +1,4 @@
-"""Persons, and two-wheelers with and without a rider."""
+"""Draws persons, and two-wheelers with and without a rider."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def draw_motorcycle(canvas: Canvas, thing: Thing) -> None:
 
 
 def heading(thing: Thing) -> tuple[float, float]:
-    """Project one metre ahead of a two-wheeler onto the image's width: signed, and as a width."""
+    """Project a metre along a two-wheeler onto the image's x axis; returns it with its sign and without."""
     wide = 0.55 + 0.45 * thing.style[7]
     return (wide if thing.style[6] > 0.5 else -wide), wide
 

@@ -1,4 +1,4 @@
-"""Polygons in a world of metres: x to the right, y up, z ahead."""
+"""Makes polygons in metres: x to the right, y up, z ahead."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CIRCLE: Shape = np.stack([np.cos(TURN), np.sin(TURN), 0 * TURN], -1)
 
 
 def facing(x0: float, x1: float, y0: float, y1: float, z: float) -> Shape:
-    """An upright rectangle across the street."""
+    """Make an upright rectangle across the street."""
     return np.array([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)])
 
 
 def along(x: float, y0: float, y1: float, z0: float, z1: float) -> Shape:
-    """An upright rectangle along the street."""
+    """Make an upright rectangle along the street."""
     return np.array([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)])
 
 
@@ -30,7 +30,7 @@ def disc(x: float, y: float, z: float, radius: float, squeeze: float = 1.0) -> S
 
 
 def bar(x0: float, y0: float, x1: float, y1: float, z: float, width: float) -> Shape:
-    """A straight limb in the plane that faces the camera."""
+    """Make a straight bar in the plane that faces the camera."""
     reach = float(np.hypot(x1 - x0, y1 - y0))
     dx, dy = (y1 - y0) / reach * width / 2, (x0 - x1) / reach * width / 2
     return np.array(
@@ -44,5 +44,5 @@ def shrunk(shape: Shape, share: float) -> Shape:
 
 
 def inner_side(x: float, half: float) -> float:
-    """Give the x of the side that faces the camera's path, of a thing at `x` that is two halves wide."""
+    """Give the x of the side that faces the camera's path, for a thing at `x` of width 2·`half`."""
     return x - half if x > 0 else x + half

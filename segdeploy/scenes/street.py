@@ -1,4 +1,4 @@
-"""Places things along one endless street, made in chunks as the camera comes to them."""
+"""Places things along an endless street, which is made in chunks as the camera reaches them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segdeploy.scenes.colours import palette, rgb
 
 LEFT_KERB, RIGHT_KERB = -8.4, 4.2
 SIDEWALK_WIDTH = 3.0
-CHUNK = 24.0  # metres of street that are made at once
+CHUNK = 24.0  # metres of street made at once
 LOT_LENGTH = 8.0
 CAMERA_SPEED = 0.3  # this and all speeds: metres per frame
 ONCOMING_SPEED = -0.15
@@ -26,7 +26,7 @@ class Lot:
     kind: str
     x: float  # of the edge that faces the street
     z: float
-    style: tuple[float, ...]  # eight numbers in [0, 1), which its looks depend on
+    style: tuple[float, ...]  # eight numbers in [0, 1) that decide its looks
 
     @property
     def end(self) -> float:
@@ -42,7 +42,7 @@ class Thing:
     kind: str
     x: float
     z: float
-    style: tuple[float, ...]  # as of a lot
+    style: tuple[float, ...]  # as for a lot
     speed: float = 0.0  # ahead
     band: int = CARRIAGEWAY
 
@@ -58,7 +58,7 @@ class Chunk:
 
 
 class Street:
-    """All chance comes from numpy Generators that are seeded by street and chunk."""
+    """Makes a street; all randomness comes from numpy Generators seeded by street and chunk."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 0])
@@ -68,7 +68,7 @@ class Street:
         self.asphalt = rgb("57585c") * rng.uniform(0.85, 1.2)
         self.paving = palette("b9aea2", "a9a5a6", "c2b0a0")[int(rng.integers(3))] * rng.uniform(0.92, 1.08)
         self.grass = palette("8b8a45", "7f9148", "9c8a52")[int(rng.integers(3))] * rng.uniform(0.9, 1.1)
-        self.hood = bool(rng.random() < 0.4)  # whether the camera sees its own car's
+        self.hood = bool(rng.random() < 0.4)  # whether the camera sees its own car's hood
         self.skyline = rng.random(40)
         self.clouds = rng.random((5, 9)).astype(np.float32)
         self.chunk = lru_cache(maxsize=16)(self._chunk)
@@ -123,7 +123,7 @@ def parked(rng: np.random.Generator, start: float) -> Iterator[Thing]:
 
 
 def riders(rng: np.random.Generator, start: float) -> Iterator[Thing]:
-    """Two or three on the carriageway, and now and then a two-wheeler that was left on the sidewalk."""
+    """Place two or three riders on the carriageway, and sometimes a parked two-wheeler on the sidewalk."""
     kinds = rng.permutation(["cyclist", "motorcyclist", "cyclist", "motorcyclist"])
     for kind, x in zip(kinds[: int(rng.integers(2, 4))], (-1.7, 1.9, -4.8), strict=False):
         yield make(rng, kind, x + rng.uniform(-0.5, 0.5), start + rng.uniform(3, 13), CAMERA_SPEED / 2)
@@ -143,7 +143,7 @@ def furniture(rng: np.random.Generator, start: float) -> Iterator[Thing]:
 
 
 def walkers(rng: np.random.Generator, start: float) -> Iterator[Thing]:
-    """Five on the sidewalks; now and then one on the road, and a bin."""
+    """Place five persons on the sidewalks, and sometimes one on the road and a bin."""
     for i in range(5):
         right = i < 3
         x = RIGHT_KERB + rng.uniform(0.9, 2.7) if right else LEFT_KERB - rng.uniform(0.8, 2.6)

@@ -1,4 +1,4 @@
-"""Cars, trucks, buses and trains."""
+"""Draws cars, trucks, buses and trains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segdeploy.scenes.shapes import CIRCLE, along, bar, disc, facing, flat, inne
 from segdeploy.scenes.street import Thing
 
 CAR_LENGTH, TRUCK_LENGTH, BUS_LENGTH, TRAIN_LENGTH = 4.0, 8.0, 11.0, 26.0
-RAKE = np.array([0.3, 3.2, 2.4, 0.8])  # where a car's windows begin and end, below and at the roof
+RAKE = np.array([0.3, 3.2, 2.4, 0.8])  # z where a car's windows begin and end: at their foot, at the roof
 SHADOW = rgb("2c2d30")
 TAIL_LIGHT = rgb("e02020")
 DESTINATION = rgb("ffb03a")
@@ -107,7 +107,7 @@ def draw_train(canvas: Canvas, thing: Thing) -> None:
 
 
 def draw_wheels(canvas: Canvas, x: float, places: tuple[float, ...], radius: float, label: int) -> None:
-    """Wheels on the side that faces the camera's path."""
+    """Draw the wheels on the side that faces the camera's path."""
     for z in places:
         wheel = CIRCLE[:, (2, 1, 0)] * radius + (x, radius, z)
         canvas.paint(wheel, INK, label)

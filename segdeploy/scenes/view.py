@@ -1,4 +1,4 @@
-"""Draws what the camera sees of a street at one moment, back to front: sky, ground, lots, things; then grain, light."""
+"""Draws the camera's view of a street at one frame, back to front: sky, ground, lots, things; then light and grain."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def draw_ground(canvas: Canvas, street: Street) -> None:
 
 
 def draw_marks(canvas: Canvas, street: Street, near: float) -> None:
-    """Draw what lies on the asphalt at places of its own: mended patches, dashes between lanes, crosswalks."""
+    """Draw the marks on the asphalt, which are not in chunks: mended patches, dashes between lanes, crosswalks."""
     start = math.floor(near / 40) * 40 + 2
     for x, along_street in zip(PATCHES_X, street.skyline[:5] * 30, strict=True):
         for z in (start + along_street, start + along_street + 40):
@@ -146,7 +146,7 @@ def draw_marks(canvas: Canvas, street: Street, near: float) -> None:
 
 
 def developed(canvas: Canvas, street: Street, frame: int) -> Bytes:
-    """The image with texture by class, light, and the camera's own grain and softness."""
+    """Give the image light, texture by class, and the camera's grain and blur."""
     (height, width), mood = canvas.labels.shape, street.mood
     noise = np.random.default_rng([street.seed, 0, frame]).standard_normal((height, width), np.float32)
     strength = TEXTURE[canvas.labels] + np.float32(mood.grain)

@@ -1,8 +1,8 @@
-"""Frames from somewhere, through a session, to somewhere.
+"""Runs frames from a source through a session to its outputs.
 
-sources   what SOURCE may be, opened        clips, live, pipes   files; what can be lost; what comes through a pipe
+sources   opens a SOURCE                    clips, live, pipes   files; cameras and servers; pipes
 inbox     frames that wait for the network  pipeline             the threads, and what happens when one fails
-outputs   what OUTPUT may be                sinks, window, view  where segmented frames go
-outlet    a sink's own thread and deadline  paced                a file, read as fast as it is to be seen
-images    image files, without any of this
+outputs   checks an OUTPUT                  sinks, window, view  where segmented frames go
+outlet    a sink's own thread and deadline  paced                reads a file at its own frame rate
+images    image files, without threads
 """

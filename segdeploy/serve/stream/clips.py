@@ -1,4 +1,4 @@
-"""Sources that wait for us, and lose no frame: video files, images as a film, raw frames on standard input."""
+"""Sources that wait for us and lose no frame: video files, images as a film, raw frames on standard input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES_PER_S = 5.0
 
 
 class Clip:
-    """A file, or an address behind which there is one."""
+    """Reads a video file, or an address that serves one."""
 
     live = False
 
@@ -32,14 +32,14 @@ class Clip:
         return self._video.read()
 
     def stop(self) -> None:
-        """A file ends by itself."""
+        """Do nothing: a file ends by itself."""
 
     def close(self) -> None:
         self._video.close()
 
 
 class Slides:
-    """Images one after the other, each shown as long as the next."""
+    """Reads images one after the other, each shown for the same time."""
 
     live = False
     path = None
@@ -50,7 +50,7 @@ class Slides:
         self._paths, self._most_pixels = paths, most_pixels
 
     def read(self) -> Iterator[TimedFrame]:
-        """All that can be read; the others are named at the end."""
+        """Yield the images that can be read; raises at the end if some could not."""
         bad: list[str] = []
         for index, path in enumerate(self._paths):
             try:
@@ -61,18 +61,18 @@ class Slides:
             raise VideoError(f"{len(bad)} of {self.frames} images could not be read; the first: {bad[0]}")
 
     def stop(self) -> None:
-        """Images end by themselves."""
+        """Do nothing: images end by themselves."""
 
     def close(self) -> None:
-        """Nothing is open between two images."""
+        """Do nothing: no file is open between two images."""
 
 
 class RawFrames:
-    """Rows of RGB bytes through a pipe, frame after frame, with nothing between them."""
+    """Reads rows of RGB bytes from a pipe, frame after frame, with nothing between them."""
 
     live = False
     path = None
-    frames = 0  # who knows
+    frames = 0  # unknown
 
     def __init__(self, descriptor: int, size: Size, fps: float) -> None:
         self.name, self.fps = "-", fps
@@ -91,7 +91,7 @@ class RawFrames:
         if data:
             raise VideoError(
                 f"standard input ended within a frame: {len(data)} of the {whole} bytes of {self._size} RGB came"
-                f" after {index} whole frames; is --stdin-size right?"
+                f" after {index} whole frames; check --stdin-size"
             )
         if not index:
             raise VideoError("standard input holds no frame")
@@ -100,4 +100,4 @@ class RawFrames:
         self._stopped.set()
 
     def close(self) -> None:
-        """Standard input is not ours to close."""
+        """Do nothing: standard input is not ours to close."""

@@ -1,7 +1,7 @@
-"""The picture of a frame in a stream: overlay, legend, how fast it goes, and two models beside or over each other.
+"""Draws a stream's frame: overlay, legend, frame rate, and two models side by side or with a wipe between them.
 
 Legends are in the order of the classes, and a class keeps its row for two seconds after it was last seen, so that
-nothing jumps from frame to frame. One array is made per picture: what it is handed to may keep it.
+rows do not jump from frame to frame. Each picture is a new array, which its receiver may keep.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Drawing:
         return canvas
 
     def _wipe(self, canvas: Frame, shown: Shown) -> None:
-        """The first model left of a line that goes to and fro with the time of the stream, the second right of it."""
+        """Draw the first model left of a line and the second right of it; the line moves with the stream's time."""
         width = canvas.shape[1]
         cut = min(max(round(width * wipe_at(shown.time_s)), 1), width - 1) if width > 1 else width
         for result, columns in zip(shown.results, (slice(0, cut), slice(cut, width)), strict=True):
@@ -91,7 +91,7 @@ class Drawing:
 
 
 def wipe_at(time_s: float) -> float:
-    """0 to 1 and back."""
+    """Give the wipe's place at a time of the stream: from 0 to 1 and back."""
     phase = time_s % WIPE_PERIOD_S / WIPE_PERIOD_S
     return 2 * min(phase, 1 - phase)
 
@@ -102,7 +102,7 @@ def statistics(shown: Shown) -> str:
 
 
 def write_line(canvas: Frame, text: str, line: int, at_right: bool = False) -> None:
-    """At the foot of the picture, `line` lines above the last one; left out where it does not fit."""
+    """Write at the foot of the picture, `line` lines above the last one; leaves out text that does not fit."""
     letters = lettering_for(canvas)
     height, width = canvas.shape[:2]
     wide = letters.width(text) + letters.line

@@ -1,11 +1,11 @@
-"""A model flickers by the share of pixels that change class while the image does not.
+"""Measures flicker: the share of pixels that change class while the image does not change.
 
 A pixel stands still from one segmented frame to the next where each of its colours, averaged over 5×5 pixels, changes
-by at most 4 of 255 levels. Averaging 25 pixels divides a camera's noise by five, so a noise of 6 levels, which is a bad
-one, moves the difference of two averages by 1.7 levels and stays under the bound; an edge that moves by a pixel does
-not, if one can see it at all. Of the pixels that stand still, those whose class changes are flicker: the scene gave no
-reason for it. All pairs of frames of a stream are summed before dividing, so a pair in which little stands still weighs
-little. A moving camera adds its edges between things of one colour: over made scenes their true labels reach 0.1 %.
+by at most 4 of 255 levels. Averaging 25 pixels divides a camera's noise by five: a bad noise of 6 levels moves the
+difference of two averages by 1.7 levels and stays under the bound, while a visible edge that moves by a pixel does not.
+A still pixel whose class changes is flicker, since the scene gave no reason for it. All pairs of frames of a stream are
+summed before dividing, so a pair with few still pixels weighs little. A moving camera adds edges between things of one
+colour: the true labels of made scenes reach 0.1 %.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NO_CHANGE, MOST_CHANGE = np.zeros(3), np.full(3, 4.0)  # levels of 255
 
 @dataclass
 class Flicker:
-    """Holds two frames of each source; of several sources one share is told."""
+    """Compares each source's last two frames, and sums over all sources."""
 
     models: int
     pixels: int = 0  # compared, over all pairs of frames
@@ -50,7 +50,7 @@ class Flicker:
             self.changed[model] += cv2.countNonZero(cv2.bitwise_and(other, still, dst=other))
 
     def share(self) -> tuple[float | None, ...]:
-        """Per model; None where no pixel ever stood still."""
+        """Give the flicker of each model; None if no pixel ever stood still."""
         return tuple(count / self.still if self.still else None for count in self.changed)
 
     def still_share(self) -> float | None:

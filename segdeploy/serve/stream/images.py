@@ -1,4 +1,4 @@
-"""Image files through a session: a bad file among good ones is reported and the rest is done."""
+"""Runs image files through a session; reports a bad file and goes on with the others."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from segdeploy.picture.image import WRITTEN, Frame, find_images, read_frame
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.session import Session, segment_batch
 
-LONGEST_NAME = 255  # bytes, of every file system that is usual
+LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 @dataclass(frozen=True)
 class Done:
-    """One image: either its segmentation and what was written, or what was wrong with it."""
+    """Holds one image's segmentation and the files written for it, or the error that it raised."""
 
     path: Path
     segmentation: Segmentation | None
@@ -39,10 +39,10 @@ def segment_files(
     kernel: str | None = None,
     most_pixels: int = MOST_PIXELS,
 ) -> Iterator[Done]:
-    """Each image of `sources` to `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
+    """Segment each image of `sources` into `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
 
-    <name> is without its suffix, unless a folder has images that differ only in it, and below the folder that all
-    sources share.
+    <name> is the image's path below the folder that all sources share, without its suffix, unless two images of a
+    folder differ only in that.
     """
     make_folder(output)
     batch: list[tuple[Path, Path, Frame]] = []
@@ -61,7 +61,7 @@ def segment_files(
 
 
 def stems_for(sources: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Each image with what the names of its results begin with."""
+    """Pair each image with the path that the names of its results begin with."""
     root = Path(os.path.commonpath([(path if path.is_dir() else path.parent).absolute() for path in sources]))
     paths = [path for source in sources for path in find_images(source, but=WRITTEN)]
     alike = Counter(path.with_suffix("") for path in paths)
@@ -76,7 +76,7 @@ def demand_short(path: Path, stem: Path) -> None:
     longest = max(len(ending) for ending in WRITTEN)
     if len(os.fsencode(stem.name)) + longest > LONGEST_NAME:
         raise ImageError(
-            f"{path} has too long a name: those of its results are up to {longest} letters longer; rename it"
+            f"{path} has too long a name: its results' names are up to {longest} letters longer; rename it"
         )
 
 

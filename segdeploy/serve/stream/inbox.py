@@ -1,7 +1,7 @@
-"""Decoded frames of all sources, waiting for the network: files wait for room, live sources lose their oldest frame.
+"""Queues the decoded frames of all sources for the network: files wait for room, live sources lose their oldest frame.
 
-A source whose frames are not taken off at the other end has `room` for so many under way and no more: then the others'
-frames go on, and nothing between here and there can be full.
+At most `room` frames of a source are under way between inbox and outlets. So a source with a slow output holds up only
+itself, and no queue in between can be full.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Waiting:
 
 
 class Inbox:
-    """`limit` frames are taken of each source, or all; `depth` of each may wait, and `room` be under way."""
+    """Holds up to `depth` waiting frames per source; takes up to `limit` of each, and lets `room` be under way."""
 
     def __init__(
         self, live: Sequence[bool], depth: int, limit: int | None = None, room: int = 1_000_000
@@ -42,7 +42,7 @@ class Inbox:
         self.dropped = [0 for _ in live]
 
     def put(self, lane: int, index: int, timed: TimedFrame) -> bool:
-        """False: no more frames of this source are wanted."""
+        """Add a frame; returns False if no more frames of this source are wanted."""
         waiting = Waiting(lane, index, timed.time_s, timed.frame, time.perf_counter())
         queue = self._lanes[lane]
         with self._changed:
@@ -59,20 +59,20 @@ class Inbox:
         return True
 
     def end(self, lane: int) -> None:
-        """Nothing more comes from this source; what waits is still taken."""
+        """Note that no more frames come from this source; those that wait are still taken."""
         with self._changed:
             self._ended[lane] = True
             self._changed.notify_all()
 
     def give_up(self, lane: int) -> None:
-        """Nothing of this source is wanted any more."""
+        """Drop this source's waiting frames, and take no more of it."""
         with self._changed:
             self._ended[lane] = True
             self._lanes[lane].clear()
             self._changed.notify_all()
 
     def arrived(self, lane: int) -> None:
-        """A frame of this source has left the way, so that there is room for another."""
+        """Note that a frame of this source reached its outlets, which makes room for another."""
         with self._changed:
             self._room[lane] += 1
             self._changed.notify_all()
@@ -83,9 +83,9 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, count: int) -> list[Waiting]:
-        """Frames in the order of their sources, one of each in turn; none when there is nothing more to come.
+        """Take up to `count` frames, one of each source in turn; none when all sources have ended.
 
-        Files are waited for until `count` frames are there; with a live source among them what is there goes at once.
+        It waits until `count` frames are there, unless a live source is still to come: then it takes what is there.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ready(count))

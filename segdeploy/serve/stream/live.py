@@ -1,4 +1,4 @@
-"""A source that does not wait and can be lost: it is connected again, ever more slowly, and given up in the end."""
+"""Reads a source that does not wait and can be lost: connects again, at growing intervals, and gives up in the end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LONGEST_WAIT_S = 15.0
 
 
 class Live:
-    """`connect` is called at once, so that a wrong address is refused, and again whenever the source was lost.
+    """Calls `connect` at once, so that a wrong address is refused, and again whenever the source is lost.
 
-    A frame's time is when it came: a camera's own clock begins anew with each connection.
+    A frame's time is that of its arrival: a camera's own clock starts again with each connection.
     """
 
     live = True

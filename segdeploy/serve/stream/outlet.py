@@ -1,4 +1,4 @@
-"""A sink with a thread of its own, so that one that hangs holds up nothing but itself."""
+"""Gives a sink its own thread, so that one that hangs holds up only itself."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Sink
 
 DRAWN_LATER = 4  # segmented frames that may wait for an encoder
-HICCUP_S = 0.25  # for so long a live source waits for a sink, before its frames are left out there
-GRACE_S = 0.5  # a sink that keeps the time itself can say better what is wrong
+HICCUP_S = 0.25  # a live source waits so long for a sink, before its frames are left out
+GRACE_S = 0.5  # extra time, in which a sink with its own timeout can say better what is wrong
 
 
 class Outlet:
-    """Hands frames to `sink`, which has `timeout_s` for each of them and for closing. Then it is given up.
+    """Hands frames to `sink`, and gives it up if it takes longer than `timeout_s` for one of them or for closing.
 
-    What cannot be stopped is left behind: FFmpeg and the kernel may wait for a disk or a server for ever.
+    A thread that cannot be stopped is left behind: FFmpeg and the kernel may wait for a disk or a server for ever.
     """
 
     def __init__(self, sink: Sink, timeout_s: float) -> None:
@@ -36,7 +36,7 @@ class Outlet:
         self._thread.start()
 
     def put(self, shown: Shown, patient: bool) -> None:
-        """Hand on a frame: a file's waits for room, however long; a live one is left out where nothing moves."""
+        """Hand on a frame: a patient caller waits for room, however long; else the frame is left out after a moment."""
         with self._changed:
             self._changed.wait_for(self._has_room, None if patient else self._worth_waiting_s())
             if self.error is not None:
@@ -48,7 +48,7 @@ class Outlet:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing more comes; what waits is still written."""
+        """Note that no more frames come; those that wait are still written."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -75,7 +75,7 @@ class Outlet:
         try:
             while (shown := self._next()) is not None:
                 self.sink.take(shown)
-        except BaseException as error:  # noqa: BLE001 # the pipeline tells it, or raises it
+        except BaseException as error:  # noqa: BLE001 # the pipeline reports it, or raises it
             self._lose(error)
         self._since_s = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""OUTPUT is a place for one source or several, and is refused before any work where it can be none."""
+"""Turns OUTPUT into one place per source, and refuses it before any work where it cannot be written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_clip(output: str) -> bool:
 
 
 def places(output: str, streams: Sequence[Stream]) -> list[str]:
-    """One for each source: the clip, the address, or `<name>.overlay.mp4` in the folder that `output` is."""
+    """Give each source's place: the clip, the address, or `<name>.overlay.mp4` in the folder `output`."""
     names = short_names([stream.path or stream.name for stream in streams])
     if NAME in output:
         found = [output.replace(NAME, name) for name in names]
@@ -53,13 +53,11 @@ def places(output: str, streams: Sequence[Stream]) -> list[str]:
 def demand_server(place: str) -> None:
     told = without_credentials(place)
     if not place.startswith(RTSP):
-        raise RequestError(
-            f"{told} is no address that is published to; expected one as in {RTSP[0]}server/live"
-        )
+        raise RequestError(f"{told} is not an address to publish to; expected one as in {RTSP[0]}server/live")
     try:
         parts = urlsplit(told)
         named = parts.hostname and parts.port != 0
-    except ValueError:  # a bracket that nobody closes, a port above 65535
+    except ValueError:  # an open bracket, or a port above 65535
         named = None
     if not named:
         raise RequestError(f"{told} names no server; expected an address as in {RTSP[0]}server:8554/live")
@@ -72,7 +70,7 @@ def demand_other(place: Path, streams: Sequence[Stream]) -> None:
 
 
 def short_names(names: Sequence[Path | str]) -> list[str]:
-    """Names for files: the last word of a path or an address; the second of the same is `-2`."""
+    """Make file names from the last words of paths and addresses; the second of one name ends in `-2`."""
     found: list[str] = []
     for name in names:
         word = taken = short_name(name)
@@ -90,4 +88,4 @@ def short_name(name: Path | str) -> str:
         return "pipeline"
     last = str(name).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     word = re.sub(r"[^\w.-]+", "_", Path(last).stem if Path(name).suffix else last)
-    return word if word.strip(".") else "stream"  # dots alone would be a folder above
+    return word if word.strip(".") else "stream"  # dots alone would name a folder above

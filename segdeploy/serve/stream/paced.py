@@ -1,4 +1,4 @@
-"""A source that is read at its own pace, for a server that wants pictures when they are to be seen."""
+"""Reads a source at its own frame rate, for a server that wants each picture when it is to be seen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from segdeploy.serve.stream.sources import RTSP, Stream
 
 
 def paced(stream: Stream, place: str | None) -> Stream:
-    """`stream` itself, unless it waits for us and goes to a server."""
+    """Pace `stream` if it waits for us and goes to a server; any other is returned as it is."""
     return Paced(stream) if place is not None and place.startswith(RTSP) and not stream.live else stream
 
 
 class Paced:
-    """Frames of `stream`, none before its time."""
+    """Yields the frames of `stream`, none before its time."""
 
     live = False
 

@@ -1,10 +1,10 @@
-"""Sources through sessions to sinks, each stage in its own thread: decode, fit, infer, draw and encode overlap.
+"""Runs sources through sessions to sinks, each stage in its own thread: decode, fit, infer, draw and encode overlap.
 
 A reader per source fills the inbox; one thread fits the next batch while another infers this one; a thread per source
-hands its frames to outlets, which have threads of their own. All queues are bounded, so the slowest stage sets the pace
-of its source and memory stays flat. No source holds up another: each has room for so many frames between inbox and
-outlets, and an outlet in which nothing moves is given up. A source or a sink that fails ends alone; anything else that
-fails stops all, and is raised by `run`.
+hands its frames to outlets, which have their own threads. All queues are bounded, so the slowest stage sets the pace of
+its source and memory stays flat. No source holds up another: a bounded number of its frames is between inbox and
+outlets, and an outlet that hangs is given up. A source or a sink that fails ends alone; any other failure stops all
+threads, and `run` raises it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ BATCHES_UNDER_WAY = 2  # one is fitted while another is inferred
 FPS_OVER_S = 2.0
 STEP_S = 0.1  # how soon a stop is seen
 LOOK_S = 0.02  # how soon an end is seen
-SPARE_S = 1.0  # of the time in which a stopped run has to end: for all else
+SPARE_S = 1.0  # kept from the time in which a stopped run must end, for all other work
 
 Fitted = tuple[NDArray[Any], list[Geometry]]  # a batch, as one session takes it
 
 
 @dataclass(frozen=True)
 class Plan:
-    every: int = 1  # of so many frames the first is taken
+    every: int = 1  # one frame in so many is taken, the first
     batch: int | None = None
     max_frames: int | None = None  # of each source
     how: str = "stretch"
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass
 class Tally:
-    """The count of what became of one source."""
+    """Counts the frames of one source, and holds its first error."""
 
     name: str
     frames: int = 0
@@ -68,9 +68,9 @@ class Answered:
 
 
 class Pipeline:
-    """`sinks` has a list for each stream; `shared` get the frames of all.
+    """Runs streams; `sinks` has a list for each stream, and `shared` get the frames of all.
 
-    Each sink has `timeout_s` for a frame, and all of them together, when it is over before its time, to end in order.
+    A sink is given up after `timeout_s` for a frame; all together have `timeout_s` to end after Ctrl-C.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Pipeline:
         self.tallies = [Tally(stream.name) for stream in streams]
 
     def run(self) -> list[Tally]:
-        """Until all sources ended. On Ctrl-C what is segmented is still written, and every sink closed."""
+        """Run until all sources have ended; on Ctrl-C write what is segmented, and close every sink."""
         lanes = range(len(self._streams))
         readers = [self._thread(f"read {lane}", self._read, lane) for lane in lanes]
         workers = [
@@ -133,7 +133,7 @@ class Pipeline:
         finally:
             self._finish_outlets(self._shared)
             for stream, reader in zip(self._streams, readers, strict=True):
-                if not reader.is_alive():  # one that hangs is still in there
+                if not reader.is_alive():  # a reader that hangs still uses its stream
                     stream.close()
         if self._failure is not None:
             raise self._failure
@@ -144,7 +144,7 @@ class Pipeline:
         def guarded() -> None:
             try:
                 work(*given)
-            except BaseException as error:  # noqa: BLE001 # it is raised again in `run`
+            except BaseException as error:  # noqa: BLE001 # `run` raises it again
                 self._fail(error)
 
         return threading.Thread(target=guarded, name=f"segdeploy: {name}", daemon=True)
@@ -165,7 +165,7 @@ class Pipeline:
     # ---- looking after the threads -----------------------------------------------------------------------------
 
     def _finish_threads(self, threads: Sequence[threading.Thread]) -> None:
-        """Sleep, and do not join: up to Python 3.12 a join that Ctrl-C interrupts calls the thread ended."""
+        """Wait by sleeping, not by `join`: up to Python 3.12 one that Ctrl-C interrupts marks the thread as ended."""
         while any(thread.is_alive() for thread in threads) and not self._no_time_left():
             time.sleep(LOOK_S)
             self._look_after_outlets()
@@ -240,7 +240,7 @@ class Pipeline:
             self._all_fitted.set()
 
     def _wait_for_room(self) -> bool:
-        """Until the batch before is being inferred: one that is taken earlier would only grow old."""
+        """Wait until the previous batch is being inferred: a batch that is taken earlier would only age."""
         while not self._room.acquire(timeout=STEP_S):
             if self._stopped.is_set():
                 return False
@@ -315,7 +315,7 @@ class Pipeline:
         height, width = shown.frame.shape[:2]
         self._say(
             f"{shown.source} changes its size to {height}x{width} at frame {shown.index};"
-            " in a clip its pictures are brought to the first size"
+            " in a clip its pictures are fitted into the first size"
         )
         sizes.add((0, 0))  # said once
 
@@ -326,7 +326,7 @@ class Pipeline:
                 return
 
     def _receive(self, where: queue.Queue[Any], no_more: threading.Event) -> Any:
-        """None once the queue is empty and nothing comes into it any more."""
+        """Take from the queue; None once it is empty and `no_more` is set."""
         while True:
             over = no_more.is_set()
             try:

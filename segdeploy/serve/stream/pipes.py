@@ -1,7 +1,7 @@
-"""Bytes from a pipe that may hang, and GStreamer pipelines read through one.
+"""Reads bytes from a pipe that may hang, and GStreamer pipelines through one.
 
 pip's OpenCV and PyAV have no GStreamer, so gst-launch-1.0 runs the pipeline and writes its frames as YUV4MPEG, whose
-header tells size and rate.
+header holds size and rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP_S = 0.2  # how soon a stop is seen
 
 
 class PipeReader:
-    """A file over `descriptor`, which is at its end when stopped, too, or where nothing comes for `timeout_s`."""
+    """Reads `descriptor` like a file; it also ends when `stopped` is set, or when no byte comes for `timeout_s`."""
 
     def __init__(self, descriptor: int, timeout_s: float | None, stopped: threading.Event) -> None:
         self._descriptor, self._timeout_s, self._stopped = descriptor, timeout_s, stopped
@@ -49,13 +49,13 @@ class PipeReader:
 
 
 def words_of(pipeline: str) -> list[str]:
-    """The words for gst-launch: of a pipeline alone, since one of its options can load a library."""
+    """Split a pipeline into words for gst-launch; refuses its options, since one of them can load a library."""
     told = without_credentials(pipeline)
     try:
         words = shlex.split(pipeline)
     except ValueError as error:
         raise RequestError(
-            f"the pipeline {told!r} has a quote or a backslash with nothing behind it; quote it as for a shell"
+            f"the pipeline {told!r} has an open quote or ends in a backslash; quote it as for a shell"
         ) from error
     if not words:
         raise RequestError("gst: is followed by no pipeline; expected one such as 'gst:videotestsrc ! queue'")
@@ -102,7 +102,7 @@ class GstVideo(Video):
             raise VideoError(f"{name} gives no frames: {why}") from error
 
     def finished(self) -> bool:
-        """gst-launch's way to say that the stream ended, and not that something failed."""
+        """Tell whether the stream ended, and did not fail: gst-launch then ends with status 0."""
         if self._pipe.hung:
             return False
         with suppress(subprocess.TimeoutExpired):
@@ -137,7 +137,7 @@ class GstVideo(Video):
 
 
 def camera_pipeline(sensor: int) -> str:
-    """A Jetson's CSI camera. Not run where this was written: it needs the camera and NVIDIA's plugins."""
+    """Give the pipeline of a Jetson's CSI camera. It has never been run: it needs the camera and NVIDIA's plugins."""
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width=1280,height=720,framerate=30/1"
         " ! nvvidconv ! video/x-raw,format=I420"

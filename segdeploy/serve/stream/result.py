@@ -1,4 +1,4 @@
-"""One segmented frame, as the sinks and the page are given it."""
+"""Defines the segmented frame that sinks and the page get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segdeploy.picture.segmentation import Segmentation
 
 @dataclass(frozen=True)
 class Shown:
-    """One frame that went through the model, as the sinks and the page see it."""
+    """Holds one frame with its results and the stream's figures at that moment."""
 
     source: str  # as the user named it, without credentials
     index: int  # of the frame in its source

@@ -1,4 +1,4 @@
-"""Segmented frames go into a clip, to an RTSP server, or into a JSON line each."""
+"""Writes segmented frames into a clip, to an RTSP server, or as one JSON line each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Draw = Callable[[Shown], Frame]
 
 
 class Sink(Protocol):
-    """`take` and `close` come from one thread, `give_up` from any: it ends what hangs, where that can be ended."""
+    """Takes segmented frames. One thread calls `take` and `close`; any may call `give_up`, which ends a hanging one."""
 
     name: str  # as messages call it
 
@@ -32,7 +32,7 @@ class Sink(Protocol):
 
 
 class Pictures:
-    """Drawn frames to `place`: a clip, which is made with the first frame, or an RTSP server."""
+    """Writes drawn frames to `place`: a clip, which is made with the first frame, or an RTSP server."""
 
     def __init__(self, place: str, stream: Stream, draw: Draw, timeout_s: float) -> None:
         self.name = without_credentials(place)
@@ -58,7 +58,7 @@ class Pictures:
 
 
 class JsonLines:
-    """A line a frame; the last line's flicker is that of the whole run."""
+    """Writes one line per frame; the last line's flicker is that of the whole run."""
 
     name = "--json"
 
@@ -83,4 +83,4 @@ class JsonLines:
         self._lines.close()
 
     def give_up(self) -> None:
-        """A file or a pipe that hangs cannot be ended."""
+        """Do nothing: a file or a pipe that hangs cannot be ended."""

@@ -1,4 +1,4 @@
-"""A SOURCE is opened here: a file, folder, glob, camera, address, pipeline (gst:) or standard input."""
+"""Opens a SOURCE: a file, folder, glob, camera, address, pipeline (gst:) or standard input."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ GST = "gst:"
 CAMERA = "/dev/video"
 RTSP = ("rtsp://", "rtsps://")
 
-Source = Path | str  # a Path is there; a str is `-`, an address, a pipeline or a CSI camera
+Source = Path | str  # a Path exists; a str is `-`, an address, a pipeline or a CSI camera
 
 
 class Stream(Protocol):
-    """An opened source. `read` is called once, in a thread of its own, and ends soon after `stop`."""
+    """Describes an opened source. `read` is called once, in its own thread, and ends soon after `stop`."""
 
     name: str  # as the user named it, without credentials
     fps: float
-    frames: int  # 0 where nobody knows
+    frames: int  # 0: unknown
     live: bool  # does not wait for us
 
     @property
     def path(self) -> Path | None:
-        """The file, of a video file."""
+        """The path of a video file; None for any other source."""
 
     def read(self) -> Iterator[TimedFrame]: ...
 
@@ -60,10 +60,10 @@ class Opening:
 
 
 def expand(sources: Sequence[str]) -> list[Source]:
-    """The files, folders and devices that are meant, globs among them; addresses and pipelines stay as they are.
+    """Turn words into paths of files, folders and devices, with globs expanded; addresses and pipelines stay.
 
-    What exists is itself, whatever its name looks like: names come from memory cards and from uploads, and one that
-    reads like a pipeline must not become one.
+    A file that exists is taken as a file, whatever its name looks like: names come from memory cards and uploads, and
+    one that looks like a pipeline must not be run.
     """
     return [meant for source in sources for meant in meanings(source)]
 
@@ -105,7 +105,7 @@ def is_there(source: str) -> bool:
 
 def found_camera(device: str) -> Path:
     if not is_there(device):
-        raise RequestError(f"there is no camera {device}; `ls {CAMERA}*` shows those that there are")
+        raise RequestError(f"there is no camera {device}; `ls {CAMERA}*` shows which there are")
     return Path(device)
 
 
@@ -125,7 +125,7 @@ def is_images(source: Source) -> bool:
 
 
 def open_streams(sources: Sequence[Source], opening: Opening) -> list[Stream]:
-    """All of them, or none: a source that cannot be opened is refused before anything is written."""
+    """Open all sources, or none: a source that cannot be opened is refused before any output is written."""
     if sources.count(STDIN) > 1:
         raise RequestError("standard input (-) can be one source only")
     images = [Path(source) for source in sources if is_images(source)]
@@ -181,7 +181,7 @@ def open_live(name: str, connect: Callable[[threading.Event], Video], opening: O
 
 
 def open_remote(uri: str, opening: Opening) -> Stream:
-    """Behind HTTP there may be a file, which has an end and waits, or a camera."""
+    """Open an address; over HTTP it may serve a file, which waits for us and ends, or a camera."""
     options = {"rtsp_transport": "tcp"} if uri.startswith(RTSP) else {}
     open_video = partial(
         Video, uri, options=options, timeout_s=opening.timeout_s, most_pixels=opening.most_pixels

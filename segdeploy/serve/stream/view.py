@@ -1,8 +1,8 @@
-"""A small page that shows a running stream: it can be looked at from a browser, and it can change nothing.
+"""Serves a small page that shows a running stream in a browser, and can change nothing.
 
-A browser asks for the newest frame when it has drawn the last one, and its own thread encodes it then; the pipeline
-only lays a frame down here, so a slow browser, or none, costs it nothing. Frame and class ids come as pictures of their
-own in one answer, so that opacity, pause and the wipe are each page's own.
+A browser asks for the newest frame when it has drawn the last one, and the request's own thread encodes it then. The
+pipeline only stores its newest frame here, so a slow browser, or none, costs it nothing. One answer holds the frame and
+the class ids as separate pictures, so that each page sets opacity, pause and the wipe by itself.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class Latest:
-    serial: int  # counts the frames of all sources; a page asks for what is newer than the one it has
+    serial: int  # counts the frames of all sources; a page asks for a newer one than it has
     shown: Shown
 
 
 class Page:
-    """A sink: the newest frame of each source, at `url`, until it is closed."""
+    """A sink that serves the newest frame of each source at `url`, until it is closed."""
 
     name = "--view"
 
@@ -98,10 +98,10 @@ class Page:
         self._server.server_close()  # joins the browsers' threads too
 
     def give_up(self) -> None:
-        """Closing ends all connections; there is nothing else to end."""
+        """Do nothing: closing ends all connections."""
 
     def wait(self, source: int, after: int) -> tuple[list[str], Latest | None]:
-        """The sources, and the newest frame of the chosen one as soon as it is not the one with the serial `after`."""
+        """Wait for a frame of the chosen source with another serial than `after`; returns it and all sources' names."""
 
         def newest() -> Latest | None:
             found = list(self._latest.values())[source : source + 1]
@@ -112,9 +112,9 @@ class Page:
             return list(self._latest), None if self.closed else newest()
 
     def allows(self, host: str) -> bool:
-        """A name that anybody can point at this machine is not ours: so DNS rebinding gets no picture.
+        """Tell whether a request for `host` gets an answer, which DNS rebinding must not.
 
-        An address cannot be rebound; of names, only this machine's own and the one that was asked for are known.
+        An address cannot be rebound; of names, only this machine's own and the requested one are allowed.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -152,7 +152,7 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away, or that reads nothing, is nobody's trouble; anything else is a bug."""
+        """Ignore a browser that went away or reads nothing; any other error is a bug, and is printed."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -165,18 +165,18 @@ class Server(ThreadingHTTPServer):
         super().server_close()
 
     def server_bind(self) -> None:
-        # http.server's own looks the host's name up in DNS here, which can take seconds and is not needed.
+        # http.server would look up the host's name in DNS here, which can take seconds and is not needed.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
 
 class Answer(BaseHTTPRequestHandler):
-    """HTTP/1.0 on purpose: a connection an answer, so that none lies idle when the page is closed."""
+    """Answers requests in HTTP/1.0: one connection per answer, so that none is idle when the page is closed."""
 
     server: Server
     timeout = PATIENCE_S
-    server_version, sys_version = "segdeploy", ""  # which Python it is helps nobody who may look
+    server_version, sys_version = "segdeploy", ""  # Python's version would help only an attacker
 
     def do_GET(self) -> None:
         if not self.server.page.allows(self.headers.get("Host", "")):
@@ -221,7 +221,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *words: Any) -> None:
-        """The terminal belongs to the runner."""
+        """Print nothing: the terminal shows the run."""
 
 
 def listen(page: Page, port: int, address: str) -> Server:
@@ -249,7 +249,7 @@ def why_not(error: OSError | UnicodeError, port: int, address: str) -> str:
 
 
 def packed(sources: list[str], latest: Latest | None, names: tuple[str, ...]) -> bytes:
-    """Pack the facts as JSON, then the frame and the class ids of each model; before each part its length."""
+    """Pack the facts as JSON, the frame, and each model's class ids, each preceded by its length."""
     facts: dict[str, Any] = {"sources": sources, "serial": latest.serial if latest else 0}
     parts: list[bytes] = []
     if latest:
@@ -267,7 +267,7 @@ def packed(sources: list[str], latest: Latest | None, names: tuple[str, ...]) ->
         }
         stored = np.asarray(cv2.cvtColor(shown.frame, cv2.COLOR_RGB2BGR), np.uint8)
         parts.append(encoded(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]))
-        # A third of the time that colours would take, and no class is lost to a lossy format.
+        # Ids take a third of the time of colours, and a lossless format keeps every class.
         quick = [cv2.IMWRITE_PNG_COMPRESSION, 1]
         parts += [encoded(".png", ids_picture(result.labels), quick) for result in shown.results]
     whole = [json.dumps(facts).encode(), *parts]
@@ -286,7 +286,7 @@ def told(result: Segmentation, name: str) -> dict[str, Any]:
 
 
 def ids_picture(labels: LabelMap) -> NDArray[np.uint8]:
-    """Bring labels into a picture that a browser gives back as it is: grey, or beyond 256 classes red + 256·green."""
+    """Turn labels into a picture that a browser decodes exactly: grey, or red + 256·green beyond 256 classes."""
     if labels.dtype == np.uint8:
         return labels.astype(np.uint8, copy=False)
     blue = np.zeros_like(labels)

@@ -1,4 +1,4 @@
-"""A window on this machine's screen, by GStreamer: pip's headless OpenCV has no windows, and Jetsons have GStreamer."""
+"""Shows frames in a window, through GStreamer: pip's headless OpenCV has no windows, and Jetsons have GStreamer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Draw
 from segdeploy.size import Size
 
-SCREEN_FOUND_S = 2.0  # a tool that fails sooner found no screen; later, somebody closed its window
-NO_SCREEN = b"usable video sink"  # autovideosink's words, with which it goes on and shows nothing
+SCREEN_FOUND_S = 2.0  # a tool that fails sooner found no screen; one that fails later had its window closed
+NO_SCREEN = b"usable video sink"  # autovideosink says so without a screen, and goes on
 
 
 class Window:
-    """Frames of one source. A window that is closed stays closed, and the run goes on."""
+    """Shows the frames of one source; a window that the user closes stays closed, and the run goes on."""
 
     name = "--show"
 
@@ -57,7 +57,7 @@ class Window:
         return time.monotonic() - self._started_s < SCREEN_FOUND_S
 
     def _words(self) -> bytes:
-        return os.pread(self._said.fileno(), 1 << 16, 0)  # the tool's own place in it stays where it is
+        return os.pread(self._said.fileno(), 1 << 16, 0)  # does not move the tool's place in the file
 
     def _demand_screen(self, found: bool) -> None:
         if not found:
