@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segdeploy.errors import RequestError
-from segdeploy.model.signature import Signature, TensorFacts, numbered_labels
+from segdeploy.model.foreign import numbered_labels
+from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run.timing import Lanes, Modes, Query
 from segdeploy.size import Size
 

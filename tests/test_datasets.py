@@ -347,7 +347,6 @@ def numbered(count):
         (CITYSCAPES, [3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, 255]),
         (numbered(19), [3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, 255]),
         (numbered(11), [*range(11), 255]),
-        (numbered(256), [*range(11), 255]),
     ],
 )
 def test_what_a_models_classes_count_as(model, expected, tmp_path):

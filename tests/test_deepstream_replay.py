@@ -17,7 +17,8 @@ from segdeploy.cli import main
 from segdeploy.errors import DeepStreamError, RequestError, VideoError
 from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
-from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts, numbered_labels
+from segdeploy.model.foreign import numbered_labels
+from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts
 from segdeploy.run.session import open_session
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.document import read_document

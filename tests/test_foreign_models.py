@@ -12,13 +12,15 @@ import yaml
 from conftest import CLASSES
 from onnx import TensorProto, helper
 
+from segdeploy import scenes
 from segdeploy.assess.evaluate.windows import sliding_window
 from segdeploy.cli import main
 from segdeploy.errors import GraphError
 from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
 from segdeploy.model.labels import generated_labels
-from segdeploy.model.signature import ONE_SCALE, TensorFacts, read_signature
+from segdeploy.model.metadata import read_signature
+from segdeploy.model.signature import ONE_SCALE, TensorFacts
 from segdeploy.run.io import from_output
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import open_session, segment
@@ -334,3 +336,14 @@ def test_a_card_for_our_own_graph_must_agree_with_it(graphs, card):
         GraphError, match=r"carries its own facts, of the card 'tiny' \(5 classes, .*Leave the card out"
     ):
         open_session(graphs("nvinfer"), card=other)
+
+
+def test_ids_that_say_nothing_are_not_scored_as_the_data_sets_own(graphs, tmp_path, refused):
+    """0.15 % mIoU was printed for a model of 47.7 %: Cityscapes' ids, counted as CamVid's."""
+    theirs = Foreign(graphs("nvinfer")).written(tmp_path / "theirs.onnx")
+    scenes.write_cityscapes(tmp_path / "city", 2, seed=70, height=64, width=128)
+    asked = [theirs, "--dataset", "cityscapes", "--root", tmp_path / "city"]
+    assert refused("evaluate", *asked) == (
+        "segdeploy: the model answers class ids and does not say what they mean; name the card that does, with --card"
+        " NAME_OR_FILE\n"
+    )

@@ -5,8 +5,10 @@ import pytest
 
 from segdeploy.errors import GraphError
 from segdeploy.model.card import read_card
+from segdeploy.model.foreign import IMAGENET_MEAN
 from segdeploy.model.labels import generated_labels
-from segdeploy.model.signature import IMAGENET_MEAN, ONE_SCALE, Signature, TensorFacts, read_signature
+from segdeploy.model.metadata import read_signature
+from segdeploy.model.signature import ONE_SCALE, Signature, TensorFacts
 from segdeploy.size import Size
 
 LABELS = generated_labels(["road", "sky"], "two")
@@ -52,6 +54,7 @@ def test_metadata_comes_back():
         ),
         ({"resize": "magic"}, "resize is 'magic'; expected linear or pillow"),
         ({"align_corners": "2"}, "align_corners is 2; expected true or false"),
+        ({"mean": "[1e300, 0, 0]"}, "mean is (1e+300, 0.0, 0.0); expected 0 to 255"),
         ({"interface": "frames"}, "it has no 'frames', but 'input'"),
         ({"tensors": '["input", "other"]', "size": "64x96"}, "it has no 'other', but 'output'"),
         (
@@ -73,6 +76,77 @@ def test_metadata_that_does_not_hold(change, why):
 def test_the_metadata_of_others_stands_beside_ours():
     others = {"segdeploy.precision": "{", "producer": "\x1b", "segdeploy.what": "["}
     assert read_signature(OURS.metadata() | others, [OURS.input], [OURS.output], "x.onnx") == OURS
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        (OURS.input, OURS.output._replace(shape=())),
+        (OURS.input, OURS.output._replace(dtype="float32")),
+        (OURS.input, OURS.output._replace(dtype="float32", shape=(1, 2))),
+        (OURS.input._replace(dtype="uint8"), OURS.output),
+        (OURS.input._replace(dtype="sequence_type", shape=()), OURS.output),
+        (OURS.input._replace(shape=(1, 4, 64, 96)), OURS.output),
+    ],
+)
+def test_tensors_that_are_not_those_of_the_interface(given, answer):
+    with pytest.raises(GraphError, match=r"its interface is nvinfer, and its tensors|has 0 dimensions"):
+        read_signature(OURS.metadata(), [given], [answer], "x.onnx")
+
+
+@pytest.mark.parametrize("metadata", [{}, OURS.metadata()])
+@pytest.mark.parametrize(
+    "shape", [(0, 3, 64, 96), (1, 3, 0, 96), (1, 3, -4, 96), (1, 3, 2**31, 96), (2**40, 3, 64, 96)]
+)
+def test_sides_that_no_tensor_has(shape, metadata):
+    given = OURS.input._replace(shape=shape)
+    said = "cannot be computed; expected sides of 1 or more, and at most 1,073,741,824 values in all"
+    with pytest.raises(GraphError, match=said):
+        read_signature(metadata, [given], [OURS.output], "x.onnx")
+
+
+def test_a_side_beyond_the_largest():
+    given = image("float32", 1, 3, 16, 20000)
+    with pytest.raises(GraphError, match="has images of 16x20000; a side is at most 16384 pixels"):
+        read_signature({}, [given], [image("float32", 1, 19, 4, 5000)], "x.onnx")
+
+
+@pytest.mark.parametrize("classes", [2**40, 200_000_000, 65536])
+def test_more_classes_than_there_can_be(classes):
+    with pytest.raises(GraphError, match=r"classes; at most 65,535|cannot be computed"):
+        read_signature({}, [image("float32", 1, 3, 8, 8)], [image("float32", 1, classes, 2, 2)], "x.onnx")
+
+
+def test_a_graph_without_an_output():
+    with pytest.raises(
+        GraphError, match=r"x\.onnx has no output; a segmentation graph answers logits or labels"
+    ):
+        read_signature({}, [image("float32", 1, 3, 8, 8)], [], "x.onnx")
+
+
+YOLO = {"author": "Ultralytics", "task": "semantic", "names": "{0: 'road', 1: 'sky'}"}
+
+
+def test_ultralytics_names_its_classes_and_eats_pixels_of_0_to_1():
+    signature = read_signature(
+        YOLO, [image("float32", 1, 3, 256, 256)], [image("uint8", 1, 256, 256)], "yolo.onnx"
+    )
+    assert (signature.labels.names, signature.mean) == (("road", "sky"), (0, 0, 0))
+    assert signature.scale == (1 / 255,) * 3
+
+
+@pytest.mark.parametrize("names", ["{0: 'a', 2: 'b'}", "{0: 1}", "__import__('os')", "(" * 9000, "[1]", "{}"])
+def test_names_that_are_none_are_left(names):
+    given = YOLO | {"names": names}
+    signature = read_signature(
+        given, [image("float32", 1, 3, 8, 8)], [image("float32", 1, 2, 8, 8)], "yolo.onnx"
+    )
+    assert signature.labels.names == ("class 0", "class 1")
+
+
+def test_more_names_than_logits():
+    with pytest.raises(GraphError, match="has 3 classes, and its metadata names 2; name the card"):
+        read_signature(YOLO, [image("float32", 1, 3, 8, 8)], [image("float32", 1, 3, 8, 8)], "yolo.onnx")
 
 
 def test_hugging_faces_graph_is_understood():

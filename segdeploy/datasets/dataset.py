@@ -21,6 +21,7 @@ from segdeploy.datasets.known import FOLDER
 from segdeploy.datasets.label_files import pack, read_label_file
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.files import digest_of
+from segdeploy.model.foreign import BARE_IDS
 from segdeploy.model.labels import BY_COUNT, Labels, ignore_of, read_labels, truth_type
 from segdeploy.picture.image import LabelMap
 
@@ -109,6 +110,11 @@ class Dataset:
         names = known_as(model.names, self.labels.names)
         targets = [self.counted_as.get(name, name) for name in names]
         missing = [name for name in self.labels.names if name not in targets]
+        if missing and model.name == BARE_IDS:
+            raise EvaluationError(
+                "the model answers class ids and does not say what they mean; name the card that does, with --card"
+                " NAME_OR_FILE"
+            )
         if missing:
             raise EvaluationError(
                 f"the model's {len(names)} classes ({shortened(names)}) do not fit {self.name}: none counts as "
@@ -138,14 +144,11 @@ def indices(names: Sequence[str]) -> dict[str, int]:
 
 
 def known_as(names: Sequence[str], own: Sequence[str]) -> Sequence[str]:
-    """Name a foreign graph's numbered classes: by the data set if it has as many, 19 by Cityscapes.
-
-    256 classes mean a graph that gives ids and does not say of how many classes: the first get the data set's names.
-    """
+    """Name a foreign graph's numbered classes: by the data set if it has as many, 19 by Cityscapes."""
     if list(names) != [f"class {index}" for index in range(len(names))]:
         return names
-    if len(names) in (len(own), 256):
-        return (*own, *names[len(own) :])
+    if len(names) == len(own):
+        return own
     return read_labels(BY_COUNT[len(names)]).names if len(names) in BY_COUNT else names
 
 

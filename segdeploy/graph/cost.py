@@ -97,12 +97,20 @@ def cost_of(model: ModelProto, precision: str | None = None) -> Cost:
     """Count what one image costs; in `precision` the floats inside count as a runtime has them at that precision."""
     demand_countable(model)
     view = View(model)
-    counted = Counting(view, precision)
-    for node in view.nodes:
-        counted.take(node)
-    for value in model.graph.output:
-        counted.give(value.name)
-    return Cost(tuple(counted.kernels()), precision)
+    try:
+        counted = Counting(view, precision)
+        for node in view.nodes:
+            counted.take(node)
+        for value in model.graph.output:
+            counted.give(value.name)
+        return Cost(tuple(counted.kernels()), precision)
+    except GraphError:
+        raise
+    except Exception as error:  # a damaged graph is read wrongly in any way at all
+        found = str(error)[:100] or type(error).__name__
+        raise GraphError(
+            f"the multiplications of this graph cannot be counted ({found}): it is damaged; export it again"
+        ) from error
 
 
 def demand_countable(model: ModelProto) -> None:

@@ -16,15 +16,18 @@ from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import counting_nodes
 from segdeploy.graph.known_bugs import samples_of
+from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
+from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord, matching_record, record_path
-from segdeploy.model.signature import Signature, TensorFacts, read_signature
+from segdeploy.model.signature import Signature, TensorFacts
 
 MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
 # ONNX Runtime promises to read graphs from here on, TensorRT from 9 on.
 OLDEST_OPSET = 7
+MOST_CHECKED = 2**31 - 2**20  # bytes: protobuf writes no more, and the checker reads what it writes
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -97,6 +100,7 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
         return graph
     beside = demand_weights(graph.model, path)
     load_weights(graph.model, path)
+    demand_undamaged(graph)
     return replace(graph, digest_read=joined_digest(digest_of_bytes(data), beside))
 
 
@@ -173,6 +177,17 @@ def weight_files(model: ModelProto, path: Path) -> list[Path]:
                 f"{path} says that its weights lie in {name!r}, which is not beside it; {MADE_BY}"
             )
     return [path.parent / name for name in sorted(names)]
+
+
+def demand_undamaged(graph: Graph) -> None:
+    """Refuse a damaged graph in one place, before the steps that take it apart: each would fail in a way of its own."""
+    try:
+        if graph.model.ByteSize() < MOST_CHECKED:
+            onnx.checker.check_model(without_plugins(graph.model))
+        graph.view.values  # noqa: B018 - inferred once, and kept
+    except Exception as error:  # onnx's own, which depends on its version
+        said = " ".join(str(error).split())[:200]
+        raise GraphError(f"{graph.path} is damaged ({said}); {MADE_BY}") from error
 
 
 def outside(model: ModelProto) -> list[ExternalDataInfo]:

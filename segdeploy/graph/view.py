@@ -210,6 +210,8 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
 
 def tensor_facts(value: ValueInfoProto) -> TensorFacts:
     kind = value.type.tensor_type
+    if not kind.elem_type:
+        return TensorFacts(value.name, value.type.WhichOneof("value") or "without a type", ())
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     sides = kind.shape.dim
     return TensorFacts(

@@ -103,7 +103,7 @@ class Judge:
         size, geometry = self.signature.size, self.fitted[place][1]
         if self.signature.interface == "logits":
             return image.unfit_logits(logits, size, geometry, self.signature.align_corners)
-        labels = as_labels(self.signature, answer.reshape(size.height, size.width))
+        labels = as_labels(self.signature, answer)[0]
         return image.unfit(labels, geometry).copy()  # the next run overwrites the array
 
     def look_at(self, model: ModelProto) -> Verdict:

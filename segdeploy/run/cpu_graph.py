@@ -54,11 +54,11 @@ def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
         inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
         if not view.values:  # asked for here, of the graph before it is cut
             return None
-    except Exception:  # noqa: BLE001 # protobuf's own, which depends on its version
+        understood = view.opset >= OLDEST_OPSET
+        labels = cut_labels(view) if understood else None
+        fused = fuse_attention(view) if fuse and understood else 0
+    except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph is read wrongly in any way at all
         return None
-    understood = view.opset >= OLDEST_OPSET
-    labels = cut_labels(view) if understood else None
-    fused = fuse_attention(view) if fuse and understood else 0
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
 
@@ -99,7 +99,7 @@ def cut_labels(view: View) -> LazyLabels | None:
         return None
     if classes != kept or classes > MOST_CLASSES or not exact or not all(item in FACTORS for item in factors):
         return None
-    dtype = tensor_facts(answer).dtype
+    dtype = view.answers[0].dtype
     nodes = [node for node in (resize, largest, cast) if node is not None]
     logits = helper.make_tensor_value_info(
         resize.input[0], TensorProto.FLOAT, [side or None for side in before]

@@ -43,21 +43,21 @@ def from_output(signature: Signature, output: NDArray[Any]) -> NDArray[Any]:
                 f" {signature.classes}; name the card that it was trained for"
             )
         return output.astype(np.float32, copy=False)
-    size = signature.size
-    if output[0].size != size.height * size.width:  # a graph that left its sides open
-        raise GraphError(
-            f"the graph answers labels {output.shape} to images of {size}; export it with labels of the input's size"
-        )
-    return as_labels(signature, output.reshape(-1, size.height, size.width))
+    return as_labels(signature, output)
 
 
 def as_labels(signature: Signature, ids: NDArray[Any]) -> LabelMap:
-    """Turn class ids of any type into labels; refused is an id that is none of the signature's classes.
+    """Turn class ids of any type into labels N×H×W; refused is an id that is none of the signature's classes.
 
     An id that the narrow type cannot hold is found in all ids or-ed together: one pass over the wide ones, and the
     largest is looked for among the narrow ones, so that not even a video notices.
     """
-    kind = ids_type(signature.classes)
+    size, kind = signature.size, ids_type(signature.classes)
+    if not ids.size or ids.size % (size.height * size.width):  # a graph that left its sides open, or lied
+        raise GraphError(
+            f"the graph answers labels {ids.shape} to images of {size}; export it with labels of the input's size"
+        )
+    ids = ids.reshape(-1, size.height, size.width)
     fits = ids.dtype == kind or 0 <= np.bitwise_or.reduce(ids, axis=None) <= np.iinfo(kind).max
     labels = ids.astype(kind, copy=False)
     if not fits or labels.max() >= signature.classes:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
-from segdeploy.model.signature import Signature, read_signature
+from segdeploy.model.metadata import read_signature
+from segdeploy.model.signature import Signature
 from segdeploy.run.cpu_graph import copy_for_cpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions

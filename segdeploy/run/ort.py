@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.model.card import ModelCard
-from segdeploy.model.signature import Signature, TensorFacts, read_signature
+from segdeploy.model.metadata import read_signature
+from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run.cpu_graph import GraphCopy, copy_for_cpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
@@ -63,13 +64,9 @@ class OrtSession(OpenModel):
         if shares_cores:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted = PROVIDERS[self.device]
-        try:
-            self._opened: ort.InferenceSession | None = ort.InferenceSession(
-                copy.model if copy else str(path), options, providers=fallbacks_of(wanted)
-            )
-        except Exception as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise GraphError(f"{path} cannot be loaded by ONNX Runtime: {first_line}") from error
+        self._opened: ort.InferenceSession | None = open_graph(
+            copy.model if copy else str(path), options, str(path), fallbacks_of(wanted)
+        )
         found = self._session.get_providers()
         if found[0] != wanted:
             raise EngineError(
@@ -99,7 +96,7 @@ class OrtSession(OpenModel):
         """Run the file's own last nodes, of logits that are not all finite."""
         assert self._labels is not None  # noqa: S101 - asked for where there are some
         if self._last is None:
-            self._last = ort.InferenceSession(self._labels.nodes, quiet_options(), providers=[CPU])
+            self._last = open_graph(self._labels.nodes, quiet_options())
         return np.asarray(self._last.run(None, {self._last.get_inputs()[0].name: logits})[0])
 
     @property
@@ -110,6 +107,19 @@ class OrtSession(OpenModel):
 
     def close(self) -> None:
         self._opened = self._last = None
+
+
+def open_graph(
+    model: bytes | str,
+    options: ort.SessionOptions,
+    name: str = "the graph",
+    providers: Sequence[str] = (CPU,),
+) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # its own errors have no root
+        first_line = str(error).strip().splitlines()[0]
+        raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
 
 
 def demand_provider(provider: str) -> str:
@@ -156,7 +166,7 @@ def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str
     """
     options = quiet_options()
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    session = ort.InferenceSession(model, options, providers=[CPU])
+    session = open_graph(model, options)
     names = [argument.name for argument in session.get_outputs()]
     for batch in batches:
         answers = session.run(None, {session.get_inputs()[0].name: batch})
@@ -169,12 +179,7 @@ def constants_folded(model: bytes, name: str) -> bytes:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        try:
-            ort.InferenceSession(model, options, providers=[CPU])
-        except Exception as error:
-            raise GraphError(
-                f"{name} cannot be loaded by ONNX Runtime at this size: {str(error).strip().splitlines()[0]}"
-            ) from error
+        open_graph(model, options, f"{name}, at this size,")
         return (Path(folder) / "folded.onnx").read_bytes()
 
 
@@ -182,7 +187,7 @@ def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]
     """One output, with quantised nodes computed as they are written and not by integer kernels of this very CPU."""
     options = quiet_options()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = ort.InferenceSession(model, options, providers=[CPU])
+    session = open_graph(model, options)
     return np.asarray(session.run([output], {session.get_inputs()[0].name: inputs})[0])
 
 
@@ -193,7 +198,7 @@ def placed(array: NDArray[Any], place: str) -> Any:
 
 def quiet_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is an error is raised too, and printed raw before
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     return options
 

@@ -10,9 +10,10 @@ from segdeploy.convert.adopt.own_input import ONES, ZEROS, OwnNormalisation
 from segdeploy.errors import CardError, GraphError, RequestError
 from segdeploy.graph.view import View, tensor_facts
 from segdeploy.model.card import ModelCard, Triple, triple
+from segdeploy.model.foreign import IMAGENET_MEAN, IMAGENET_SCALE
 from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of, read_labels
 from segdeploy.model.names import name_for
-from segdeploy.model.signature import IMAGENET_MEAN, IMAGENET_SCALE, TensorFacts, describe
+from segdeploy.model.signature import TensorFacts, describe
 from segdeploy.size import Size
 
 BYTES = "uint8"

@@ -21,7 +21,7 @@ from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.layer_choice import recipe_of, refusal
 from segdeploy.convert.int8.scales import RANGES_ON
 from segdeploy.convert.int8.search import Found
-from segdeploy.errors import QuantisationCosts
+from segdeploy.errors import GraphError, QuantisationCosts
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of_layers
 from segdeploy.graph.load import Graph, graph_in
@@ -47,6 +47,17 @@ class Quantised:
         return f"{self.path}: {self.record.verdict}"
 
 
+def demand_consistent(model: ModelProto, name: str) -> None:
+    """Refuse what a foreign graph says of its tensors' sides where its nodes compute others."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx's own, which depends on its version
+        said = " ".join(str(error).split())[:200]
+        raise GraphError(
+            f"{name} says other sizes than its nodes compute ({said}); export it again"
+        ) from error
+
+
 def write(
     job: Job, calibrated: Calibrated, even: bool, found: Found, sensitivities: list[Sensitivity]
 ) -> Quantised:
@@ -56,7 +67,7 @@ def write(
     if job.signature.batch is None:
         set_batch(model, None)
     write_facts(model, job.signature, precision)
-    onnx.checker.check_model(model, full_check=True)
+    demand_consistent(model, job.graph.name)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
     if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache

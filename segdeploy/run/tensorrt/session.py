@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, RequestError
 from segdeploy.model.card import ModelCard
+from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord
-from segdeploy.model.signature import read_signature
 from segdeploy.run import cuda
 from segdeploy.run.cuda import Owned
 from segdeploy.run.device_array import DeviceArray, Lent, lent
