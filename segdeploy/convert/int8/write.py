@@ -67,7 +67,7 @@ def write(
     if job.signature.batch is None:
         set_batch(model, None)
     write_facts(model, job.signature, precision)
-    demand_consistent(model, job.graph.name)
+    demand_consistent(model, job.stem)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
     if job.request.scales is None:  # a recipe calibrates; it cannot replay a cache
