@@ -122,7 +122,7 @@ def test_models_that_do_different_work_are_refused_unless_told(facts, said):
 
 
 def test_a_batch_that_one_of_them_does_not_take():
-    with pytest.raises(RequestError, match="a batch of 2 was asked for, and this model takes 1 and no other"):
+    with pytest.raises(RequestError, match="a batch of 2 was asked for, and this model takes only 1"):
         compare([opened(HostSession()), opened(HostSession(batch=1))], 2, QUICK)
 
 

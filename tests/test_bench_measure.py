@@ -61,7 +61,7 @@ def test_several_streams_run_in_threads():
     found = measure(session, 1, Plan(modes=Modes(streams=2), warm_up_ms=0, duration_s=0.02, iterations=3))
     assert len(seen - {threading.current_thread().name}) == 2
     assert found.ran["streams"] == 2
-    assert "2 streams run at once: only the throughput means something, no latency does" in found.warnings
+    assert "2 streams run at once: only the throughput is meaningful, not the latencies" in found.warnings
 
 
 def test_an_error_in_a_stream_is_not_swallowed():
@@ -149,7 +149,7 @@ def test_batches_that_a_model_does_not_take():
     with pytest.raises(RequestError) as caught:
         demand_batches(HostSession(batch=2), [2, 4])
     assert str(caught.value) == (
-        "a batch of 4 was asked for, and this model takes 2 and no other;"
+        "a batch of 4 was asked for, and this model takes only 2;"
         " export it with --batch 4, or with --batch dynamic for any"
     )
     with pytest.raises(RequestError, match="a batch of 0 was asked for; it is 1 to 1024"):

@@ -58,9 +58,9 @@ def test_any_batch_and_size(tiny):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"network": "exported"}, "no network of PyTorch's is called 'exported'; known: plain, deployed"),
-        ({"interface": "labels"}, "no interface of PyTorch's is called 'labels'; known: nvinfer, frames, logits"),
-        ({"device": "tensorrt"}, "no device of PyTorch's is called 'tensorrt'; known: cpu, cuda"),
+        ({"network": "exported"}, "PyTorch has no network 'exported' here; known: plain, deployed"),
+        ({"interface": "labels"}, "PyTorch has no interface 'labels' here; known: nvinfer, frames, logits"),
+        ({"device": "tensorrt"}, "PyTorch has no device 'tensorrt' here; known: cpu, cuda"),
         ({"fp16": True}, "FP16 in PyTorch is for the GPU; on a CPU it is slower than FP32"),
     ],
 )  # fmt: skip
@@ -72,7 +72,7 @@ def test_what_cannot_be_opened(tiny, wrong, said):
 
 def test_no_gpu(tiny, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(RequestError, match="finds no GPU here; leave the provider out for the CPU"):
+    with pytest.raises(RequestError, match="finds no GPU here; leave out --provider for the CPU"):
         open_eager(str(tiny), device="cuda")
 
 

@@ -54,7 +54,7 @@ def test_what_is_said_names_the_doubts():
 def test_other_devices():
     (line,) = spelled("h200-sxm", [(1, 100.0)])
     assert "no row for H200 SXM; it has a2, t4, a30" in line
-    assert spelled("AMD EPYC", [(1, 5.0)]) == ["no published number is of AMD EPYC: nothing to lay beside it"]
+    assert spelled("AMD EPYC", [(1, 5.0)]) == ["no published number for AMD EPYC is known"]
 
 
 def test_nothing_measured(ngc):

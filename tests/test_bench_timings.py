@@ -138,7 +138,7 @@ def test_unstable_from_more_than_two_and_a_half_percent():
 
 def test_of_several_streams_only_the_throughput_counts():
     (said,) = warned(timings_of(), enqueues=True, streams=2)
-    assert said == "2 streams run at once: only the throughput means something, no latency does"
+    assert said == "2 streams run at once: only the throughput is meaningful, not the latencies"
 
 
 def test_times_are_exported_as_trtexec_does():

@@ -530,7 +530,7 @@ def test_a_driver_that_was_updated_under_a_running_kernel():
 def test_a_gpu_that_is_hidden():
     seen = {"error": "cuInit failed with code 100"}
     diagnosis = diagnose(changed(WORKSTATION, probes={"gpu": seen}, variables={"CUDA_VISIBLE_DEVICES": "-1"}))
-    assert "CUDA_VISIBLE_DEVICES is '-1': does it hide the GPU?" in said(diagnosis, "driver")
+    assert "CUDA_VISIBLE_DEVICES is '-1' and may hide the GPU: unset it" in said(diagnosis, "driver")
     assert not works(diagnosis) & ON_A_GPU
 
 
@@ -543,7 +543,7 @@ def test_a_container_without_its_gpu():
     kernel = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23"
     diagnosis = diagnose(changed(LAPTOP, files={"/proc/driver/nvidia/version": kernel}))
     assert (
-        "580.95.05: its library libcuda.so.1 is not to be seen here; start the container with --gpus all"
+        "580.95.05: its library libcuda.so.1 is not found here; start the container with --gpus all"
         in said(diagnosis, "driver")
     )
 
@@ -558,7 +558,7 @@ def test_a_gpu_that_only_nvidia_smi_names():
     machine = changed(LAPTOP, outputs={"nvidia-smi": "Tesla T4, 7.5, 535.183.01, 15360, 300, [N/A]"})
     diagnosis = diagnose(machine)
     assert "Tesla T4 (compute capability 7.5, 15 GiB)" in said(diagnosis, "GPU")
-    assert "535.183.01: its library libcuda.so.1 is not to be seen" in said(diagnosis, "driver")
+    assert "535.183.01: its library libcuda.so.1 is not found" in said(diagnosis, "driver")
 
 
 def test_a_gpu_that_is_too_old():

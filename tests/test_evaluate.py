@@ -156,7 +156,7 @@ def test_what_is_left_of_another_evaluation_is_refused_with_both_keys(changed, r
         evaluate(answers(dataset), dataset, CITYSCAPES, unfinished=Unfinished(path, other))
     said = str(refused.value)
     assert said.startswith(
-        f"{path} is what is left of another evaluation: of model aaaaaaaaaaaa, dataset bbbbbbbbbbbb"
+        f"{path} is left from another evaluation, of model aaaaaaaaaaaa, dataset bbbbbbbbbbbb"
     )
     assert f"this one is of {'model cccccccccccc' if changed == 'model' else 'model aaaaaaaaaaaa'}" in said
     assert f"{changed} cccccccccccc" in said
@@ -282,7 +282,7 @@ def test_windows_need_logits(models, root, refused):
     where = ("--dataset", "cityscapes", "--root", root)
     assert "--interface logits" in refused(models[0], *where, "--windows")
     assert "ask for those with --windows" in refused(models[1], *where, "--stride", "64x64")
-    assert "--fit letterbox is of whole images" in refused(models[1], *where, "--flip", "--fit", "letterbox")
+    assert "--fit letterbox is for whole images" in refused(models[1], *where, "--flip", "--fit", "letterbox")
 
 
 @pytest.mark.parametrize(
@@ -346,9 +346,7 @@ def test_spoilt_scores_of_another_evaluation_are_refused(tmp_path):
     assert again.has("fog", 1)
     assert not again.has("fog", 2)
     for changed in KEY:
-        with pytest.raises(
-            EvaluationError, match="is what is left of another evaluation: of model aaaaaaaaaaaa"
-        ):
+        with pytest.raises(EvaluationError, match="is left from another evaluation, of model aaaaaaaaaaaa"):
             Spoilt(path, KEY | {changed: "c" * 64})
     for content in (b"", b"[]", b'{"schema": 1}', b'{"schema": 1, "scores": {"fog 1": "x"}}'):
         path.write_bytes(content)

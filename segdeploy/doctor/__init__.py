@@ -1,7 +1,7 @@
-"""Says what is on this machine, what fits together, what will work, and the one command to type next.
+"""Says what is on this machine, whether it fits together, what will work, and the one command to type next.
 
-Nothing heavy is imported: versions come from the packages' metadata, and what only loading a library can tell is asked
-in processes of their own, all at once, so that a broken installation is a finding and never a traceback.
+Nothing heavy is imported: versions come from the packages' metadata, and libraries that must be loaded for an answer
+are asked in separate processes, all at once. So a broken installation is a finding and never a traceback.
 """
 
 from __future__ import annotations

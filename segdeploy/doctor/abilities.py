@@ -20,7 +20,7 @@ class Ability:
     words: str
     works: bool
     why: str
-    command: str = ""  # what is missing, to be typed
+    command: str = ""  # installs the missing part
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def streams(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
 
 
 def no_gpu_work(seen: Survey, found: list[Finding]) -> tuple[str, str] | None:
-    """Why nothing runs on the GPU that is there."""
+    """Say why nothing runs on the GPU that is here, with the command that mends it; None where it works."""
     old = all(gpu.compute_capability and gpu.compute_capability < OLDEST_GPU for gpu in seen.gpus)
     if old and not seen.jetson:
         return f"the GPU is older than compute capability {dotted(OLDEST_GPU)}", ""
@@ -139,7 +139,7 @@ def wrong(found: list[Finding], subject: str) -> tuple[str, str] | None:
 
 
 def trouble(found: list[Finding], subject: str) -> tuple[str, str]:
-    """The finding that says why `subject` cannot be used."""
+    """Find out why `subject` cannot be used, and the command that mends it."""
     one = next(one for one in found if one.subject == subject and one.command)
     return f"{one.subject}: {one.found}", one.command
 
@@ -161,7 +161,7 @@ def judge(seen: Survey, found: list[Finding]) -> list[Ability]:
 
 
 def next_command(found: list[Finding], able: list[Ability], has_gpu: bool) -> str:
-    """Give what repairs the first problem; else what adds the first thing that this machine could do; else the demo."""
+    """Give the command that repairs the first problem, else one that adds an ability, else the demo."""
     repairs = [one.command for one in found if one.level == PROBLEM and one.command]
     if repairs:
         return repairs[0]

@@ -1,6 +1,6 @@
-"""The drivers and GPUs that fit each TensorRT, as data; and all of it as the tables of `doctor --table`.
+"""Lists the drivers and GPUs that fit each TensorRT, and makes the tables of `doctor --table`.
 
-From NVIDIA's documentation and release notes as of November 2026.
+The facts are from NVIDIA's documentation and release notes as of November 2026.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FIRST_WITH_PIP: Numbers = (7, 2, 2)  # JetPack; before it PyPI's aarch64 wheels 
 
 @dataclass(frozen=True)
 class Cuda:
-    """Give what a driver of this CUDA major can run; within a major, later toolkits run on earlier drivers."""
+    """Holds what a driver of this CUDA major can run; within a major, later toolkits run on earlier drivers."""
 
     major: int
     driver: str  # the first
@@ -26,9 +26,9 @@ CUDAS = (
     Cuda(12, "525.60", "8.6 to 11.4"),
     Cuda(13, "580.65", "10.13.2 to 11.4"),
 )
-OLDEST_CUDA = 12  # of what pip brings today
+OLDEST_CUDA = 12  # the oldest that pip's packages are built for today
 
-OLDEST_GPU: Numbers = (7, 5)  # of TensorRT 10 and 11 on a workstation
+OLDEST_GPU: Numbers = (7, 5)  # for TensorRT 10 and 11 on a workstation
 RTX_GPUS: tuple[Numbers, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))  # TensorRT-RTX's targets
 
 
@@ -40,7 +40,7 @@ Rows = list[tuple[str, ...]]
 
 
 def tables() -> dict[str, Rows]:
-    """Each with its head, as text."""
+    """Make each table as rows of text, the headings first."""
     jetpacks: Rows = [("JetPack", "L4T", "Python", "CUDA", "TensorRT", "DeepStream", "boards")]
     for row in JETPACKS:
         first, last = (".".join(map(str, end)) for end in row.l4t)

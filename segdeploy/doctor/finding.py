@@ -1,4 +1,4 @@
-"""One thing that is there, missing or wrong, and its remedy."""
+"""Defines a finding: one thing that is present, missing or wrong, and its remedy."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class Finding:
     subject: str
     found: str
     remedy: str = ""  # in words
-    command: str = ""  # the same, to be typed
+    command: str = ""  # the remedy as a command

@@ -1,4 +1,4 @@
-"""Findings on the machine itself: Python, board, GPU and driver, power, room."""
+"""Makes findings about the machine itself: Python, board, GPU and driver, power, memory and disk."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def about_driver(seen: Survey) -> Iterator[Finding]:
         hidden = seen.machine.environment("CUDA_VISIBLE_DEVICES")
         remedy = "after an update of the driver restart the machine; in a container compare its driver with the host's"
         if hidden:
-            remedy = f"CUDA_VISIBLE_DEVICES is {hidden!r}: does it hide the GPU?"
+            remedy = f"CUDA_VISIBLE_DEVICES is {hidden!r} and may hide the GPU: unset it"
         yield Finding(PROBLEM, "driver", f"{seen.driver} does not answer: {error}".strip(), remedy)
     elif seen.gpus or seen.kernel_module:
         how = (
@@ -96,11 +96,11 @@ def about_driver(seen: Survey) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             "driver",
-            f"{seen.driver or seen.kernel_module or 'of the board'}: its library libcuda.so.1 is not to be seen here",
+            f"{seen.driver or seen.kernel_module or 'of the board'}: its library libcuda.so.1 is not found here",
             f"start the container with {how}; outside of one, install the driver's libraries of the same version",
         )
     else:
-        remedy = "none is needed to export, quantize, evaluate and run"
+        remedy = "exporting, quantizing, evaluating and running need none"
         yield Finding(NOTE, "GPU", "no NVIDIA GPU or driver", remedy)
 
 
@@ -124,7 +124,7 @@ def about_age_of_driver(seen: Survey) -> Iterator[Finding]:
 
 
 def built_for(seen: Survey) -> list[tuple[str, int]]:
-    """pip's TensorRT, as in tensorrt_cu13, with the CUDA major that it is built for."""
+    """List pip's TensorRT packages, as in tensorrt_cu13, with the CUDA major that each is built for."""
     return [(name[:13], int(name[11:13])) for name in seen.pip_tensorrt if name[9:11] == "cu"]
 
 
@@ -164,9 +164,9 @@ LOCKED = {True: "locked", False: "not locked", None: "unknown"}
 
 
 def is_clock_locked(machine: Machine) -> bool | None:
-    """Tells whether the least and the most that the GPU's clock may be are the same; None where they are not told.
+    """Tell whether the GPU's lowest and highest clock are the same; None where the kernel does not show them.
 
-    With a discrete GPU, and in a container, the kernel shows no clock of a GPU.
+    It does not for a discrete GPU, nor in a container.
     """
     places = (path for name in CLOCKS for path in machine.paths(f"/sys/class/devfreq/*{name}*/min_freq"))
     least = next(places, None)
@@ -196,7 +196,7 @@ def about_room(seen: Survey) -> Iterator[Finding]:
 
 
 def distro_python(seen: Survey) -> Numbers:
-    """The Python that apt's packages are for."""
+    """Give the version of Python that apt's packages are for."""
     if seen.jetson and seen.jetson.row:
         return numbers(seen.jetson.row.python)
     return numbers((seen.machine.output("/usr/bin/python3", "-c", VERSION) or "").strip())

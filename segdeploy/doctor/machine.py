@@ -1,4 +1,4 @@
-"""Everything that `doctor` reads from the machine goes through here, so that a test can describe any machine."""
+"""Reads everything that `doctor` needs from the machine, so that a test can describe any machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 from segdeploy import gpus
 
-PATIENCE_S = 10  # a driver that hangs is a finding, not a reason to hang too
+PATIENCE_S = 10  # a driver that hangs becomes a finding
 
 
 class Machine(Protocol):
     def read(self, path: str) -> str | None:
-        """The text of a file; None if it is not there."""
+        """Return the text of a file; None if there is none."""
 
     def paths(self, pattern: str) -> list[str]: ...
 
@@ -29,21 +29,21 @@ class Machine(Protocol):
         """Return what a command prints, whatever its exit status; None if there is no such command or no answer."""
 
     def version(self, distribution: str) -> str | None:
-        """Return that of an installed Python package."""
+        """Return the version of an installed Python package; None if it is not installed."""
 
     def module(self, name: str) -> str | None:
-        """Return the place that a Python module would be imported from."""
+        """Return the path that a Python module would be imported from; None if there is none."""
 
     def probe(self, name: str) -> dict[str, Any]:
-        """Ask `probes.py`, or the driver for its `gpu`s, in a process of its own; `error` if that fails."""
+        """Ask `probes.py`, or the driver for `gpu`, in a separate process; the answer has `error` if that fails."""
 
     def environment(self, name: str) -> str: ...
 
     def python(self) -> dict[str, str]:
-        """version, executable, prefix, base_prefix, system, architecture."""
+        """Return version, executable, prefix, base_prefix, system and architecture."""
 
     def free_bytes(self) -> int | None:
-        """Count what is free on the disk that the current folder is on."""
+        """Return the free space on the disk of the current folder."""
 
 
 class ThisMachine:

@@ -1,6 +1,6 @@
-"""Asks what only loading a library can tell, in a process of its own: it may hang, and an import may crash.
+"""Loads a library in a separate process and reports on it: the load may hang or crash.
 
-Run as a file, `python probes.py NAME`, so that nothing of segdeploy is imported; it prints one line of JSON.
+It is run as a file, `python probes.py NAME`, so that nothing of segdeploy is imported, and prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def loaded_library(name: str) -> str | None:
 
 
 def library_version(path: str) -> str:
-    """TensorRT counts 8.6.1 as 8601, and 10.3.0 as 100300; RTX counts 1.7.1 as 10701."""
+    """Read a library's version: TensorRT numbers 8.6.1 as 8601 and 10.3.0 as 100300; RTX numbers 1.7.1 as 10701."""
     number = int(ctypes.CDLL(path).getInferLibVersion())
     major, rest = divmod(number, 10_000 if number >= 10_000 else 1000)
     return f"{major}.{rest // 100}.{rest % 100}"
@@ -64,13 +64,13 @@ def pycuda() -> dict[str, Any]:
 
 
 def main(name: str) -> None:
-    del sys.path[0]  # this folder: its files are no modules
+    del sys.path[0]  # this folder: its files would hide modules of the same names
     try:
         found = {
             "tensorrt": tensorrt, "tensorrt_rtx": tensorrt_rtx, "onnxruntime": onnxruntime, "cv2": cv2,
             "pycuda": pycuda, "cuda.bindings": cuda_python,
         }[name]()  # fmt: skip
-    except Exception as error:  # noqa: BLE001  (whatever a broken package raises while it is imported)
+    except Exception as error:  # noqa: BLE001  (a broken package may raise anything when imported)
         found = {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
     sys.stdout.write("\n" + json.dumps(found))
 

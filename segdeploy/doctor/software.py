@@ -1,4 +1,4 @@
-"""Findings on what is installed: TensorRT in its flavours, runtimes, picture and video libraries, DeepStream."""
+"""Makes findings about installed software: TensorRT's flavours, runtimes, picture and video libraries, DeepStream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segdeploy.run.runtimes import RUNTIMES
 OPENCVS = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
 )  # fmt: skip
-JUDGED_RUNTIMES = ("onnxruntime", "tensorrt")  # the modules that have findings of their own below
+JUDGED_RUNTIMES = ("onnxruntime", "tensorrt")  # modules with their own findings below
 APT_TENSORRT = "sudo apt-get install python3-libnvinfer"
 
 
@@ -54,7 +54,7 @@ def about_no_tensorrt(seen: Survey) -> Iterator[Finding]:
 
 
 def hidden_tensorrt(seen: Survey) -> Finding:
-    """apt's bindings are for the distribution's own Python, and outside of a virtual environment."""
+    """Say why this Python does not see apt's bindings, which are for the distribution's own Python."""
     python, wanted = seen.python, distro_python(seen)
     own = numbers(python["version"])[:2]
     where = f"apt's bindings are in {seen.apt_bindings[0]}"
@@ -196,7 +196,7 @@ def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
 
 
 def about_further_runtimes(seen: Survey) -> Iterator[Finding]:
-    """Names each runtime that is there and has no findings of its own. None is needed, so none is missed."""
+    """Name each further runtime that is installed; none is needed, so a missing one is no finding."""
     for runtime in RUNTIMES:
         version = next((seen.packages[name] for name in runtime.packages if seen.has(name)), None)
         if version and runtime.module not in JUDGED_RUNTIMES:
@@ -204,7 +204,7 @@ def about_further_runtimes(seen: Survey) -> Iterator[Finding]:
 
 
 def about_cuda_packages(seen: Survey) -> Iterator[Finding]:
-    """Engines run through cuda-python, or through PyCUDA, which nobody needs: it is not missed where it is not."""
+    """Report on cuda-python, through which engines run, and on PyCUDA, which may take its place but is not needed."""
     if not seen.gpus:
         return
     probe = seen.probes.get("cuda.bindings")
@@ -255,7 +255,7 @@ def about_opencv(seen: Survey) -> Iterator[Finding]:
             PROBLEM,
             "OpenCV",
             f"cannot be imported: {probe['error']}" if probe else "not installed",
-            "every picture goes through it",
+            "it reads and draws every picture",
             "pip install --force-reinstall opencv-python-headless",
         )
     else:

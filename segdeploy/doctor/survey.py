@@ -1,4 +1,4 @@
-"""Collects what is on the machine, as plain facts; what they mean is said in `findings` and `abilities`."""
+"""Collects facts about the machine; `hardware`, `software` and `abilities` judge them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TENSORRT_LIBRARIES = ("libnvinfer8", "libnvinfer10", "libnvinfer11")
 PIP_TENSORRT = tuple(
     f"tensorrt_{cuda}{part}" for cuda in ("cu11", "cu12", "cu13") for part in ("", "_bindings", "_libs")
 )
-PACKAGES = (  # and those of the runtimes
+PACKAGES = (  # besides those of the runtimes
     "numpy", "onnx", "opencv-python", "opencv-python-headless", "opencv-contrib-python",
     "opencv-contrib-python-headless", "torch", "safetensors", "huggingface_hub", "onnxscript", "pycuda", "cuda-python",
     "cuda-bindings", "tensorrt_libs", "tensorrt_bindings", *PIP_TENSORRT, "nvidia-cuda-runtime",
     "nvidia-cuda-runtime-cu12",
 )  # fmt: skip
-PROBED = {  # modules, and what each has to answer
+PROBED = {  # modules, and the fields that each must answer
     "tensorrt": ("version",), "tensorrt_rtx": ("version",), "onnxruntime": ("version", "providers"),
     "cv2": ("version",), "pycuda": ("version",), "cuda.bindings": ("version",),
 }  # fmt: skip
@@ -77,7 +77,7 @@ class Jetson:
 
     @property
     def takes_pip(self) -> bool:
-        """True if TensorRT from pip runs on it."""
+        """Tell whether TensorRT from pip runs on it."""
         return numbers(self.stated) >= FIRST_WITH_PIP
 
 
@@ -85,7 +85,7 @@ class Jetson:
 class Survey:
     machine: Machine
     packages: dict[str, str]
-    probes: dict[str, dict[str, Any]]  # of modules that are there, and of the GPU
+    probes: dict[str, dict[str, Any]]  # by module, of those that are installed; and of the GPU
     outputs: dict[str, str]  # by the command's name
 
     @cached_property
@@ -104,24 +104,24 @@ class Survey:
 
     @cached_property
     def apt(self) -> dict[str, str]:
-        """Version by package, of those that matter here."""
+        """Map apt's packages that matter here to their versions."""
         lines = [line.split() for line in self.outputs.get("dpkg-query", "").splitlines()]
         return {line[0]: line[1] for line in lines if len(line) == 2}
 
     @cached_property
     def cuda(self) -> dict[str, Any]:
-        """The answer of the CUDA driver."""
+        """Return the CUDA driver's answer."""
         return self.probes["gpu"]
 
     @cached_property
     def smi(self) -> list[list[str]]:
-        """The lines of nvidia-smi, by SMI_FIELDS. Each driver brings it, but for a Jetson's of before JetPack 7."""
+        """Split nvidia-smi's lines into SMI_FIELDS; every driver has it, except a Jetson's before JetPack 7."""
         lines = [line.split(", ") for line in self.outputs.get("nvidia-smi", "").splitlines()]
         return [line for line in lines if len(line) == len(SMI_FIELDS)]
 
     @cached_property
     def gpus(self) -> list[Gpu]:
-        """Takes nvidia-smi's list, with what CUDA_VISIBLE_DEVICES hides; else CUDA's; else the board's own."""
+        """List nvidia-smi's GPUs, including those that CUDA_VISIBLE_DEVICES hides; else CUDA's; else the board's."""
         if self.smi and not self.jetson:
             return [gpu_of_smi(*line) for line in self.smi]
         found = self.cuda.get("gpus", [])
@@ -137,19 +137,19 @@ class Survey:
 
     @cached_property
     def driver_cuda(self) -> Numbers:
-        """The newest CUDA that the driver can run."""
+        """Return the newest CUDA that the driver can run."""
         return tuple(self.cuda.get("cuda", ()))
 
     @cached_property
     def kernel_module(self) -> str:
-        """The driver's version in the kernel, which a container shares with its host."""
+        """Return the driver's version in the kernel, which a container shares with its host."""
         text = self.machine.read("/proc/driver/nvidia/version") or ""
         found = re.search(r"\s(\d{3}\.\d+(?:\.\d+)?)\s", text)
         return found.group(1) if found else ""
 
     @cached_property
     def toolkits(self) -> list[str]:
-        """CUDA toolkits and runtimes with where they are from."""
+        """List the CUDA toolkits and runtimes, each with its origin."""
         found = []
         compiler = re.search(r"release (\d+\.\d+)", self.outputs.get("nvcc", ""))
         if compiler:
@@ -163,7 +163,7 @@ class Survey:
 
     @cached_property
     def pip_tensorrt(self) -> dict[str, str]:
-        """The parts of TensorRT that came from pip; apt's bindings call themselves `tensorrt` too."""
+        """Map pip's parts of TensorRT to their versions; not `tensorrt`, as apt's bindings have that name too."""
         names = (*PIP_TENSORRT, "tensorrt_libs", "tensorrt_bindings")
         return {name: self.packages[name] for name in names if name in self.packages}
 
@@ -173,7 +173,7 @@ class Survey:
 
     @cached_property
     def torch_cuda(self) -> str:
-        """The CUDA that torch was built for; read, because importing torch takes seconds."""
+        """Return the CUDA that torch was built for, read from a file because importing torch takes seconds."""
         module = self.machine.module("torch")
         text = self.machine.read(str(PurePosixPath(module).with_name("version.py"))) if module else None
         found = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", text or "", re.MULTILINE)
@@ -181,19 +181,19 @@ class Survey:
 
     @cached_property
     def deepstreams(self) -> dict[str, str]:
-        """Folder by version."""
+        """Map each DeepStream's version to its folder."""
         paths = self.machine.paths("/opt/nvidia/deepstream/deepstream-[0-9]*")
         return {PurePosixPath(path).name.removeprefix("deepstream-"): path for path in paths}
 
     @cached_property
     def tao_app(self) -> str:
-        """NVIDIA's ds-tao-segmentation, which is built from deepstream_tao_apps."""
+        """Find NVIDIA's ds-tao-segmentation, which is built from deepstream_tao_apps; "" if there is none."""
         found = [path for pattern in TAO_APPS for path in self.machine.paths(pattern)]
         return self.outputs.get("which", "") or (found[0] if found else "")
 
     @cached_property
     def memory(self) -> dict[str, int]:
-        """Bytes, by the names of /proc/meminfo."""
+        """Map the names of /proc/meminfo to bytes."""
         lines = (self.machine.read("/proc/meminfo") or "").splitlines()
         found = [re.match(r"(\w+):\s+(\d+) kB", line) for line in lines]
         return {match.group(1): int(match.group(2)) * 1024 for match in found if match}
@@ -206,7 +206,7 @@ class Survey:
 
 
 def gpu_of_smi(name: str, capability: str, driver: str, mebibytes: str, clock: str, highest: str) -> Gpu:
-    """Make one of SMI_FIELDS; a field that a GPU does not have is [N/A]."""
+    """Make a GPU from SMI_FIELDS; a field that it does not have is [N/A]."""
     memory, clock_mhz, highest_mhz = (
         int(text) if text.isdecimal() else 0 for text in (mebibytes, clock, highest)
     )
@@ -225,13 +225,13 @@ def survey(machine: Machine) -> Survey:
 
 
 def check_answer(name: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """Returns the answer where it holds what the module has to tell, and else the error that it does not."""
+    """Return the answer if it has all fields that the module must give, else an error that names a missing one."""
     missing = [field for field in PROBED.get(name, ()) if field not in answer]
     return {"error": f"its {missing[0]} is unknown"} if missing and "error" not in answer else answer
 
 
 def numbers(text: str) -> Numbers:
-    """`10.13.2.6` as (10, 13, 2, 6): compared as text, 10.13 would come before 10.3."""
+    """Parse `10.13.2.6` into (10, 13, 2, 6): compared as text, 10.13 would come before 10.3."""
     found = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 

@@ -1,1 +1,1 @@
-"""Measure what an engineer would want to know before a model is deployed, with trtexec's definitions."""
+"""Measures a model's latency, throughput, memory and power before it is deployed, with trtexec's definitions."""

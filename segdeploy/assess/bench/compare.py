@@ -1,7 +1,7 @@
-"""Models against the first of them, in turn: A B A B.
+"""Compares models with the first of them, in turn: A B A B.
 
-What slows the machine for a while slows the runs on both sides of it, so the ratio of each pair holds where the times
-themselves do not. A turn is as many queries as fill a moment: a single short one would measure waking up.
+What slows the machine for a while slows both runs of a pair, so the pair's ratio holds where the times themselves do
+not. A turn has as many queries as fill TURN_MS: a single short one would measure waking up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEAST_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Against:
-    """One model beside the first."""
+    """Holds one model's times and its ratio to the first."""
 
     model: str
     runtime: str
@@ -43,13 +43,13 @@ class Against:
 class Comparison:
     batch: int
     rounds: int
-    rows: tuple[Against, ...]  # the first is compared with itself, and 1
+    rows: tuple[Against, ...]  # the first row has the ratio 1
     ran: dict[str, dict[str, Any]]
-    unlike: tuple[str, ...]  # in what the models differ that makes the comparison unfair
+    unlike: tuple[str, ...]  # differences between the models that make the comparison unfair
     stopped: bool
 
     def ran_alike(self) -> list[tuple[dict[str, Any], list[str]]]:
-        """Each way in which models ran, with those models."""
+        """Group the models by the way they ran."""
         ways: list[tuple[dict[str, Any], list[str]]] = []
         for name, ran in self.ran.items():
             names = next((names for way, names in ways if way == ran), None)
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def demand_alike(models: Sequence[Opened], allow_unlike: bool) -> tuple[str, ...]:
-    """Refuse models that do not do the same work, or say how they differ."""
+    """Refuse models that do different work; with `allow_unlike` return their differences instead."""
     differences = []
     for what, look in ALIKE.items():
         found = {model.name: look(model) for model in models}
@@ -83,7 +83,7 @@ ALIKE: dict[str, Callable[[Opened], str]] = {
 
 
 def compare(models: Sequence[Opened], batch: int, plan: Plan, *, allow_unlike: bool = False) -> Comparison:
-    """`plan.duration_s` is for each model; a stopped comparison is of the whole rounds that were run."""
+    """Run the models in turn for `plan.duration_s` each; a stopped comparison counts the whole rounds so far."""
     unlike = demand_alike(models, allow_unlike)
     for model in models:
         demand_batches(model.session, [batch])
@@ -130,7 +130,7 @@ def summarise_rounds(
 
 
 def queries_per_turn(lane: Lane, warm_up_ms: float) -> int:
-    """Runs for the warm-up's time, and counts how many queries fill a turn by the shortest one seen."""
+    """Warm up, and compute how many queries fill a turn from the shortest one seen."""
     shortest = turn_ms(lane, 1)
     end = time.perf_counter() + warm_up_ms / 1e3
     while time.perf_counter() < end:
@@ -139,7 +139,7 @@ def queries_per_turn(lane: Lane, warm_up_ms: float) -> int:
 
 
 def turn_ms(lane: Lane, count: int) -> float:
-    """Takes the time of one query, where `count` follow each other with as many under way as the lane allows."""
+    """Give the mean time of a query, of `count` in a row with as many under way as the lane allows."""
     start = time.perf_counter()
     under_way = 0
     for _ in range(count):
@@ -154,7 +154,7 @@ def turn_ms(lane: Lane, count: int) -> float:
 
 
 def told_apart(models: Sequence[Opened]) -> list[str]:
-    """Their names, numbered where two are called the same."""
+    """Give the models' names, numbered where two are equal."""
     names = [model.name for model in models]
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"

@@ -1,7 +1,7 @@
-"""A Jetson's own sensors, which its kernel shows as files: power of the module, clock of the GPU, over-current events.
+"""Reads a Jetson's own sensors from the kernel's files: the module's power, the GPU's clock, over-current events.
 
-The module's power is VDD_IN where there is that rail (Orin Nano and NX), else the sum of all rails that are measured
-(AGX Orin), which the result names: some may feed others. Written from the documentation of JetPack 5 to 7 and of the
+The module's power is the rail VDD_IN where there is one (Orin Nano and NX), else the sum of all measured rails (AGX
+Orin), which the result names, as some may feed others. Written from the documentation of JetPack 5 to 7 and of the
 kernel's ina3221 driver; not run on a Jetson yet.
 """
 
@@ -17,17 +17,17 @@ CLOCKS = (
     "gpu",
     "ga10b",
     "gv11b",
-)  # what a GPU's clock is called: since JetPack 6; on JetPack 5 Orin's and Xavier's
+)  # names of the GPU's clock: since JetPack 6; on JetPack 5, Orin's and Xavier's
 
 
 class JetsonBoard:
-    """The module, as `Sensors`."""
+    """Reads the module's sensors; one of the `Sensors`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._model = text_of(root / "proc/device-tree/model")
         if "jetson" not in self._model.lower():
-            raise OSError("this is no Jetson")
+            raise OSError("this is not a Jetson")
         rails = dict(rails_of(root))
         self._rails = [rails[WHOLE]] if WHOLE in rails else list(rails.values())
         named = WHOLE if WHOLE in rails else "the sum of " + ", ".join(rails)
@@ -44,7 +44,7 @@ class JetsonBoard:
         return first_line.lstrip("# ")
 
     def memory_in_use(self) -> int | None:
-        return None  # one memory for both processors: it is in the host's number
+        return None  # CPU and GPU share one memory, which the host's number counts
 
     def energy_joules(self) -> float | None:
         return None
@@ -72,7 +72,7 @@ class JetsonBoard:
 
 
 def rails_of(root: Path) -> list[tuple[str, tuple[Path, Path]]]:
-    """The files of voltage (mV) and current (mA) of each rail by its label."""
+    """List each rail's label with its files of voltage (mV) and current (mA)."""
     found = []
     for folder in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*")):
         for label in sorted(folder.glob("in*_label")):

@@ -1,4 +1,4 @@
-"""One model at one batch size: run it as planned, and everything that is known about that run."""
+"""Measures one model at one batch size as planned, and holds all facts about that run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST_BATCH = 1024
 class Measurement:
     batch: int
     timings: Timings
-    ran: dict[str, Any]  # mode by mode, how it really ran
+    ran: dict[str, Any]  # for each mode, how it really ran
     memory: MemoryUse
     power: Power | None
     warnings: tuple[str, ...]
@@ -46,12 +46,12 @@ class Measurement:
 
     @property
     def has_device(self) -> bool:
-        """True if there is anything that transfers go to."""
+        """Tell whether the model runs on a device that data is transferred to."""
         return bool(self.ran["clock"] != "host")
 
     @property
     def enqueues(self) -> bool:
-        """True if the call that starts a query returns before it is done."""
+        """Tell whether the call that starts a query returns before it is done."""
         return bool(self.ran["clock"] == "device")
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def measure(
     before: Before | None = None,
     sensors: Sensors | None = None,
 ) -> Measurement:
-    """Raises KeyboardInterrupt only where nothing was counted yet; else what was measured says that it was stopped.
+    """Measure a session; Ctrl-C returns what was counted so far as `stopped`, or is raised if nothing was counted.
 
     `before` is the memory in use before the session was opened.
     """
@@ -125,14 +125,14 @@ def measure(
 
 
 def demand_batches(session: Session, batches: Sequence[int]) -> None:
-    """Refuse what the model does not take before anything is measured."""
+    """Refuse batches that the model does not take, before anything is measured."""
     fixed = session.signature.batch
     for batch in batches:
         if not 1 <= batch <= LARGEST_BATCH:
             raise RequestError(f"a batch of {batch} was asked for; it is 1 to {LARGEST_BATCH}")
         if fixed is not None and batch != fixed:
             raise RequestError(
-                f"a batch of {batch} was asked for, and this model takes {fixed} and no other;"
+                f"a batch of {batch} was asked for, and this model takes only {fixed};"
                 f" export it with --batch {batch}, or with --batch dynamic for any"
             )
         if isinstance(session, Timed):
@@ -144,7 +144,7 @@ def usual_batches(session: Session) -> list[int]:
 
 
 def pictures(session: Session, batch: int) -> NDArray[Any]:
-    """Made scenes as the graph's input: what a graph does may depend on what it sees, and noise is no street."""
+    """Make scenes into the graph's input; not noise, since a graph's work may depend on its input."""
     size = session.signature.size
     kinds = [scenes.make_scene(seed, size.height, size.width).image for seed in range(min(batch, 4))]
     return to_input(session.signature, np.stack([kinds[slot % len(kinds)] for slot in range(batch)]))

@@ -1,4 +1,4 @@
-"""Power, clocks and memory while queries run, from whatever sensors there are; what has none is left out."""
+"""Measures power, clocks and memory while queries run, as far as there are sensors for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORGET_PEAK = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at the sensors; None where there is no such one."""
+    """Holds one reading of the sensors; None where there is no such sensor."""
 
     watts: float | None
     clock_mhz: int | None
@@ -42,14 +42,14 @@ class Sensors(Protocol):
 
 @dataclass(frozen=True)
 class Power:
-    """Over the counted queries."""
+    """Sums up the readings over the counted queries."""
 
     source: str
     mean_watts: float | None
     joules_per_image: float | None
     lowest_clock_mhz: int | None
     highest_clock_mhz: int | None
-    most_clock_mhz: int | None  # that the device could have
+    most_clock_mhz: int | None  # the device's own limit
     highest_celsius: int | None
     slowed_by: tuple[str, ...]
 
@@ -88,7 +88,7 @@ class Meter:
         )
 
     def power(self, images_per_s: float) -> Power | None:
-        """None where the warm-up never ended."""
+        """Sum up the readings; None if the warm-up never ended."""
         if not self._readings:
             return None
         clocks = [one.clock_mhz for one in self._readings if one.clock_mhz is not None]
@@ -109,7 +109,7 @@ class Meter:
 def mean_watts(
     readings: list[Reading], before: float | None, after: float | None, seconds: float
 ) -> float | None:
-    """From the counter of energy where there is one that has moved, else the mean of what was read."""
+    """Give the mean power from the energy counter if there is one that has moved, else from the readings."""
     if before is not None and after is not None and after > before and seconds > 0:
         return (after - before) / seconds
     watts = [one.watts for one in readings if one.watts is not None]
@@ -121,15 +121,15 @@ def mean_watts(
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """The memory that a model and its queries added to what was in use before the model was opened."""
+    """Holds the memory that a model and its queries added to the memory in use before the model was opened."""
 
-    host_bytes: int | None  # at the highest, while queries ran
-    device_bytes: int | None  # of the whole device, so other programs' changes too
+    host_bytes: int | None  # the peak while queries ran
+    device_bytes: int | None  # of the whole device, so it includes other programs' changes
 
 
 @dataclass(frozen=True)
 class Before:
-    """Memory in use before a model is opened."""
+    """Holds the memory in use before a model is opened."""
 
     host_bytes: int | None
     device_bytes: int | None
@@ -148,13 +148,13 @@ def less(now: int | None, before: int | None) -> int | None:
 
 
 def forget_peak() -> None:
-    """From here on the kernel's highest mark of this process's memory counts anew."""
+    """Reset the kernel's peak of this process's memory."""
     with suppress(OSError):
         FORGET_PEAK.write_text("5")
 
 
 def resident(field: str) -> int | None:
-    """Bytes of VmRSS (now) or VmHWM (at the highest); None on a system without /proc."""
+    """Give the bytes of VmRSS (now) or VmHWM (the peak); None on a system without /proc."""
     with suppress(OSError, ValueError, IndexError):
         for line in STATUS.read_text().splitlines():
             if line.startswith(field + ":"):
@@ -163,7 +163,7 @@ def resident(field: str) -> int | None:
 
 
 def text_of(path: Path) -> str:
-    """Read a file of the kernel's; the empty text where there is none."""
+    """Read one of the kernel's files; "" where there is none."""
     with suppress(OSError):
         return path.read_text(errors="replace").strip("\0\n ")
     return ""

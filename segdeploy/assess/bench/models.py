@@ -1,4 +1,4 @@
-"""A model as the command line names it: graph, engine or checkpoint, opened in its runtime, and what it is."""
+"""Opens a model as the command line names it (graph, engine or checkpoint) in its runtime, and describes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = (".onnx", ".engine")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options for opening models; None or False means the default of what opens them."""
+    """Holds options for opening models; None or False means the runtime's default."""
 
     threads: int | None = None
     provider: str | None = None
@@ -40,7 +40,7 @@ class Opened:
     session: Session
     runtime: str  # in words, with its version
     digest: str  # of the file, or of a checkpoint's weights
-    record: ArtifactRecord | None = None  # the one beside it
+    record: ArtifactRecord | None = None  # from the file beside it
 
     def as_json(self) -> dict[str, Any]:
         signature, record = self.session.signature, self.record
@@ -63,7 +63,7 @@ def is_checkpoint(model: str) -> bool:
 
 
 def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
-    """True if any of them computes on a GPU, whose power and memory are then of interest."""
+    """Tell whether any of them computes on a GPU, whose power and memory are then measured."""
     return any(
         opening.provider == "cuda" if is_checkpoint(model) else runtime_of(model, opening).on_gpu
         for model in models
@@ -75,7 +75,7 @@ def open_model(model: str, opening: ModelOptions) -> Opened:
 
 
 def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
-    """Refuse what none of the models would heed."""
+    """Refuse options that none of the models would use."""
     kinds = {"checkpoint" if is_checkpoint(model) else Path(model).suffix for model in models}
     for flag, (value, heeding) in {
         "threads": (opening.threads, {".onnx", "checkpoint"}),
@@ -114,7 +114,7 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
 
 
 def runtime_of(model: str | Path, opening: ModelOptions) -> Runtime:
-    """Return what computes a file. An engine has no choice of it, and --provider may be for another model beside it."""
+    """Return a file's runtime; --provider chooses it for graphs only, and may be meant for another model."""
     return runtime_for(model, opening.provider if Path(model).suffix == ".onnx" else None)
 
 

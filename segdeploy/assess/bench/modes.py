@@ -1,4 +1,4 @@
-"""The modes of a measurement, with the defaults of the trtexec that it is to be laid beside."""
+"""Chooses the modes of a measurement, with the defaults of the trtexec that it is to be compared with."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ITERATIONS = 10
 
 
 class Defaults(NamedTuple):
-    """A trtexec's defaults, and from where on it calls compute times unstable."""
+    """Holds a trtexec's defaults, and its limit for unstable compute times."""
 
-    since: tuple[int, ...]  # this version of TensorRT, until the next row
+    since: tuple[int, ...]  # from this version of TensorRT up to the next row
     modes: Modes
     unstable_percent: float  # coefficient of variation of compute
 
@@ -34,7 +34,7 @@ OLDEST, NEWEST = TRTEXEC[0], TRTEXEC[-1]
 
 @dataclass(frozen=True)
 class Plan:
-    """The measurement that was asked for."""
+    """Describes the requested measurement."""
 
     trtexec: str = "11"
     modes: Modes = NEWEST.modes
@@ -66,7 +66,7 @@ def make_plan(
     warm_up_ms: float = WARM_UP_MS,
     duration_s: float = DURATION_S,
 ) -> Plan:
-    """Take the defaults of that version of trtexec, less what is said otherwise; None says nothing."""
+    """Take the defaults of that version of trtexec, except for arguments that are not None."""
     usual = defaults_of(trtexec)
     modes = Modes(
         transfers=usual.modes.transfers if transfers is None else transfers,
@@ -78,7 +78,7 @@ def make_plan(
 
 
 def defaults_of(trtexec: str) -> Defaults:
-    """Look up a version as TensorRT writes it, as far as it is said: 10 alone is taken as the first of its kind."""
+    """Look up the defaults of a TensorRT version; a short one such as 10 counts as the first of its line."""
     version = (
         tuple(map(int, trtexec.split("."))) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}", trtexec) else ()
     )

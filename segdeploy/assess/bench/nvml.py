@@ -1,4 +1,4 @@
-"""A GPU's power, energy, clocks, why they are low, and memory: NVIDIA's management library, through nvidia-ml-py."""
+"""Reads a GPU's power, energy, memory, clocks and why they are low, from NVIDIA's library NVML through nvidia-ml-py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from segdeploy.assess.bench.meter import Reading
 from segdeploy.gpus import ask_driver
 
-# Bits of NVML's clock event reasons; idling, and clocks that somebody set, slow nothing down that was not meant to be.
+# Bits of NVML's clock event reasons, without idling and clocks that a user set, which are no faults.
 SLOWED_BY = {
     0x04: "power cap",
     0x08: "hardware slowdown",
@@ -19,7 +19,7 @@ SLOWED_BY = {
 
 
 class NvmlGpu:
-    """One GPU, as `Sensors`. `nvml` is nvidia-ml-py's module, and `handle` names the GPU to it."""
+    """Reads one GPU; one of the `Sensors`. `nvml` is nvidia-ml-py's module, and `handle` names the GPU to it."""
 
     source = "NVML, the GPU alone"
 
@@ -33,12 +33,12 @@ class NvmlGpu:
         return str(self._nvml.nvmlSystemGetDriverVersion())
 
     def memory_in_use(self) -> int | None:
-        """Bytes, of all processes."""
+        """Return the bytes that all processes use."""
         found = self._ask("nvmlDeviceGetMemoryInfo")
         return None if found is None else int(found.used)
 
     def energy_joules(self) -> float | None:
-        """Since the driver was loaded; GPUs before Volta do not count it."""
+        """Return the energy since the driver was loaded; GPUs before Volta do not count it."""
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1e3
 
@@ -56,7 +56,7 @@ class NvmlGpu:
         )
 
     def _ask(self, function: str, *arguments: Any) -> Any:
-        """None where this GPU or this driver does not offer it."""
+        """Call an NVML function; None where this GPU or this driver does not offer it."""
         try:
             return getattr(self._nvml, function)(self._handle, *arguments)
         except self._nvml.NVMLError:
@@ -64,9 +64,9 @@ class NvmlGpu:
 
 
 def open_gpu() -> NvmlGpu | None:
-    """Open the GPU that CUDA calls its first: NVML itself counts in another order, and sees hidden ones too.
+    """Open CUDA's first GPU, by its bus id: NVML counts in another order, and sees hidden GPUs too.
 
-    None where there is no GPU, no nvidia-ml-py, or no such library: a Jetson has none before JetPack 7.
+    Returns None where there is no GPU, no nvidia-ml-py, or no NVML, which a Jetson lacks before JetPack 7.
     """
     gpus = ask_driver().get("gpus")
     if not gpus:

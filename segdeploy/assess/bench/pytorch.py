@@ -1,7 +1,7 @@
-"""A checkpoint in PyTorch itself, on the CPU or the GPU: what an exported graph is measured against.
+"""Runs a checkpoint in PyTorch itself, on the CPU or the GPU, to measure an exported graph against it.
 
-`plain` is the network as published, `deployed` the one that `export` writes into graphs. Both lie behind the same
-interface as the graph, so that the same arrays go in and come out.
+`plain` is the network as published, `deployed` the one that `export` writes into graphs. Both have the graph's
+interface, so that the same arrays go in and come out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class Eager:
-    """A checkpoint's network, ready to run in PyTorch."""
+    """Holds a checkpoint's network, ready to run in PyTorch."""
 
     name: str
     network: nn.Module
@@ -63,11 +63,9 @@ def open_eager(
         ("interface", interface, INTERFACES),
     ):
         if value not in known:
-            raise RequestError(f"no {what} of PyTorch's is called {value!r}; known: {', '.join(known)}")
+            raise RequestError(f"PyTorch has no {what} {value!r} here; known: {', '.join(known)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise RequestError(
-            f"PyTorch {torch.__version__} finds no GPU here; leave the provider out for the CPU"
-        )
+        raise RequestError(f"PyTorch {torch.__version__} finds no GPU here; leave out --provider for the CPU")
     if device == "cpu" and fp16:
         raise RequestError("FP16 in PyTorch is for the GPU; on a CPU it is slower than FP32")
     if threads is not None:
@@ -93,7 +91,7 @@ def assemble(source: str, network: str, interface: str, size: Size | None, fp16:
 
 
 class Inner(nn.Module):
-    """A network of either kind that takes the interface's pixels, in FP16 inside where asked to."""
+    """Wraps a network of either kind: takes the interface's pixels, and computes in FP16 if asked to."""
 
     def __init__(self, network: Any, factors: Tensor | None, fp16: bool) -> None:
         super().__init__()
@@ -109,7 +107,7 @@ class Inner(nn.Module):
 
 
 class EagerSession(OpenModel):
-    """On the CPU. Threads may share it."""
+    """Runs a checkpoint on the CPU; threads may share it."""
 
     device = "cpu"
 
@@ -129,7 +127,7 @@ class EagerSession(OpenModel):
 
 
 class CudaSession(EagerSession):
-    """On the GPU, and able to say what each part of a query took there."""
+    """Runs a checkpoint on the GPU, and times each part of a query there."""
 
     device = "cuda"
 
@@ -141,7 +139,7 @@ class CudaSession(EagerSession):
         return self.run_timed(inputs)[0]
 
     def demand_batch(self, batch: int) -> None:
-        """Any that fits into memory."""
+        """Accept any batch that fits into memory."""
 
     @contextmanager
     def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
@@ -175,7 +173,7 @@ class CudaSession(EagerSession):
 
 
 class Once:
-    """One query on PyTorch's own stream, from memory as it comes and back."""
+    """Runs one query on PyTorch's current stream, from pageable memory and back."""
 
     def __init__(self, network: Any, inputs: NDArray[Any]) -> None:
         self._network, self._inputs = network, inputs

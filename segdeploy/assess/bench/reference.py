@@ -1,7 +1,7 @@
-"""Published FPS beside our own: what is printed, what it can be of, and where the device is the same, the two numbers.
+"""Shows published FPS of the same device beside our own, with what is known and unknown of the published model.
 
-A published number is a landmark and no opponent unless model, size, precision and batch are known to be the same, so
-what is not known of it stands beside it.
+Unless model, size, precision and batch are known to be the same, a published number is for orientation only. So the
+unknown facts are printed beside it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Beside:
-    """Ours at the batch that is nearest to a published one."""
+    """Holds our FPS at the batch nearest to a published one."""
 
     published: Published
     batch: int
@@ -55,7 +55,7 @@ class Beside:
 
     @property
     def ratio(self) -> float:
-        """Ours ÷ published; says nothing of speed while the models differ."""
+        """Give ours ÷ published, which says nothing about speed while the models differ."""
         return self.fps / self.published.fps
 
 
@@ -76,9 +76,12 @@ WORDS = ("title", "source", "read", "says", "model", "size", "excludes", "likely
 
 
 def beside(reference: Reference, device: str, measured: Sequence[tuple[int, float]]) -> list[Beside]:
-    """`measured` is batch and images per second; `device` a key of devices.yaml or what its driver reports."""
+    """Match measurements with a reference's rows for `device`, a key of devices.yaml or its driver's name for it.
+
+    `measured` has pairs of batch and images per second.
+    """
     if not measured:
-        raise RequestError("nothing was measured that could be laid beside published numbers")
+        raise RequestError("nothing was measured to compare with published numbers")
     key = device_called(device).key
     laid = []
     for row in reference.rows:
@@ -89,11 +92,11 @@ def beside(reference: Reference, device: str, measured: Sequence[tuple[int, floa
 
 
 def spelled(device: str, measured: Sequence[tuple[int, float]]) -> list[str]:
-    """Lines for a terminal: one per published number of this device, and what is known about its source."""
+    """Write one line per published number of this device, and one on its source."""
     try:
         name = device_called(device).name
     except RequestError:
-        return [f"no published number is of {device}: nothing to lay beside it"]
+        return [f"no published number for {device} is known"]
     lines = []
     for reference in read_references():
         rows = beside(reference, device, measured)

@@ -1,4 +1,4 @@
-"""A results file: what was measured, with what, where and when, so that the numbers can be read years later."""
+"""Writes and reads a results file: what was measured, with what, where and when, to be understood years later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = ("numpy", "opencv-python-headless", "onnx", "torch")  # and those of 
 
 
 def setting(sensors: Sensors | None, threads: int | None) -> dict[str, Any]:
-    """Taken before anything is measured: the load is then not ours."""
+    """Describe date, machine and versions; call it before measuring, so that the load is not ours."""
     versions = {name: version_of(name) for name in (*PACKAGES, *packages_of_runtimes())}
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -57,7 +57,7 @@ def results_of(
     comparisons: Sequence[Comparison] = (),
     waterfall: Waterfall | None = None,
 ) -> dict[str, Any]:
-    """The first of `models` is the one that was measured; the others were compared with it."""
+    """Make the contents of a results file; the first of `models` was measured, the others were compared with it."""
     return {
         "schema": SCHEMA,
         "kind": "bench",

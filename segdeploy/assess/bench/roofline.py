@@ -31,7 +31,7 @@ class Achieved:
 
     @property
     def shares(self) -> tuple[float, float]:
-        """Worst and best."""
+        """Give the worst and the best share of the floor."""
         best, worst = self.measured_ms
         return self.floor_ms / worst, self.floor_ms / best
 
@@ -52,7 +52,7 @@ class Floor:
     def share_of(self, measured_ms: float) -> float:
         """Give the share of the floor that a measured time per batch reaches; 1 is all of it."""
         if not measured_ms > 0:
-            raise RequestError(f"a time of {measured_ms} ms is not one that can have been measured")
+            raise RequestError(f"a time of {measured_ms} ms cannot have been measured; expected more than 0")
         return self.ms / measured_ms
 
 
@@ -95,7 +95,7 @@ def read_achieved() -> list[Achieved]:
 
 
 def floor_of(cost: Cost, device: KnownDevice, batch: int = 1) -> Floor:
-    """`cost` must have been counted in the precision that is asked about."""
+    """Compute the floor of a cost, which must have been counted in one precision."""
     if cost.precision is None:
         raise RequestError(f"a floor needs a precision, one of {', '.join(PEAKS)}")
     if batch < 1:
@@ -113,7 +113,7 @@ def floor_of(cost: Cost, device: KnownDevice, batch: int = 1) -> Floor:
 
 
 def kernel_ms(kernel: Kernel, device: KnownDevice, peak: float, batch: int) -> tuple[float, float]:
-    """Products of two activations stay in FP16, whatever the layers with weights are in."""
+    """Give a kernel's compute and memory time; products of two activations count in FP16 at any precision."""
     half = device.peak("fp16").value
     compute = 2 * batch * (kernel.macs / peak + kernel.attention_macs / half) / 1e9
     moved = kernel.weight_bytes + batch * kernel.activation_bytes
@@ -121,7 +121,7 @@ def kernel_ms(kernel: Kernel, device: KnownDevice, peak: float, batch: int) -> t
 
 
 def predicted(cost: Cost, device: KnownDevice, batch: int = 1, half_cost: Cost | None = None) -> Prediction:
-    """For eight bits `half_cost` is the same graph's cost in FP16, which the interval starts from."""
+    """Predict a time; at eight bits it starts from `half_cost`, the same graph's cost in FP16."""
     floor = floor_of(cost, device, batch)
     seen = read_achieved()
     low, high = min(one.shares[0] for one in seen), max(one.shares[1] for one in seen)

@@ -1,4 +1,4 @@
-"""Measurements as a person reads them: a column for each batch size, and how they were run beneath."""
+"""Shows measurements in tables: a column for each batch size, and below it how they were run."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
 
 
 def how_it_ran(plan: Plan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
-    """The modes, which the numbers mean nothing without."""
+    """Describe the modes, without which the numbers mean nothing."""
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
     own = "".join(f"; {part}: {ran[part]}" for part in ("labels", "attention") if part in ran)
     took = "duration" if stopped_after_ms is None else f"stopped after {stopped_after_ms / 1e3:.1f} s of"

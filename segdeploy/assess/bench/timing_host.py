@@ -1,6 +1,6 @@
-"""Queries of a session that runs on the host and knows nothing of being timed: a query is a call, on the host's clock.
+"""Times sessions that have no device timers: one query is one call of `run`, on the host's clock.
 
-With several streams each is a thread, with a second query waiting, so that none is idle while another is collected.
+Each of several streams is a thread with a second query waiting, so that none is idle while a result is collected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HOST = {"clock": "host", "transfers": "none: host memory", "cuda_graph": "none",
 
 
 class InlineLane:
-    """The query runs where it is started."""
+    """Runs each query in the thread that starts it."""
 
     depth = 1
 
@@ -53,13 +53,13 @@ class ThreadLane:
 
 
 def lanes_of(session: Session, inputs: NDArray[Any], modes: Modes) -> Any:
-    """The session's own lanes where it is timed, or lanes on the host: a context manager of `Lanes`."""
+    """Return a context manager of `Lanes`: the session's own if it has timers, else lanes on the host."""
     return session.lanes(inputs, modes) if isinstance(session, Timed) else host_lanes(session, inputs, modes)
 
 
 @contextmanager
 def host_lanes(session: Session, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
-    session.run(inputs)  # what a first run sets up belongs to no query
+    session.run(inputs)  # the first run sets things up, and is not counted
     origin = time.perf_counter()
 
     def ask() -> Query:
@@ -68,7 +68,7 @@ def host_lanes(session: Session, inputs: NDArray[Any], modes: Modes) -> Iterator
         end = (time.perf_counter() - origin) * 1e3
         return Query(start, start, start, start, start, end, end, end)
 
-    ran = {**HOST, "streams": modes.streams, **getattr(session, "ran", {})}  # PyTorch's runs what it is given
+    ran = {**HOST, "streams": modes.streams, **getattr(session, "ran", {})}
     if modes.streams == 1:
         yield Lanes([InlineLane(ask)], ran)
         return

@@ -1,4 +1,4 @@
-"""A PyTorch network on the GPU as the work of a lane, and PyTorch's streams and events as a lane wants them.
+"""Adapts a PyTorch network on the GPU, and PyTorch's streams and events, to a lane.
 
 `cuda` is torch.cuda everywhere.
 """
@@ -39,13 +39,13 @@ class TorchStream:
         self.stream.synchronize()
 
     def free(self) -> None:
-        """Nothing: it goes with its last reference."""
+        """Do nothing: PyTorch frees the stream with its last reference."""
 
 
 class TorchWork:
-    """`forward` takes the tensor `given`, which lies on the GPU; `host_input` and `host_answer` are pinned.
+    """Runs `forward` on the tensor `given`, which lies on the GPU; `host_input` and `host_answer` are pinned.
 
-    With `cuda_graph` it is captured, and replayed from then on; `without_graph` says why it is not.
+    With `cuda_graph` the call is captured once and replayed from then on; `without_graph` says why it is not.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TorchWork:
         self._answers: deque[Any] = deque(maxlen=DeviceLane.depth)  # kept until their copies are done
         self.without_graph = "" if cuda_graph else "not asked for"
         with cuda.stream(self.compute.stream):
-            forward(given)  # memory and kernels are chosen now
+            forward(given)  # PyTorch chooses memory and kernels in the first call
         self.compute.synchronise()
         if cuda_graph:
             self._capture()

@@ -1,10 +1,10 @@
-"""trtexec's arithmetic, so that a number here can be laid beside one of trtexec's.
+"""Computes with trtexec's arithmetic, so that our numbers can be compared with its own.
 
 Its definitions (samples/common of TensorRT 8.6 to 11, which agree): latency is the sum of a query's parts; throughput
-is queries by the time from the first counted query's first byte to the last one's last; queries that began to compute
-before the warm-up was over are left out; a percentile is a query that happened, not a value between two, and which one
-is computed in float32; the median is between the two middle ones of an even number. The limits of its warnings agree as
-well, but for the one of unstable compute times: that is a row of `modes.py`.
+is queries divided by the time from the first counted query's first byte to the last one's last; queries that began to
+compute before the warm-up ended are left out; a percentile is the time of one query, not a value between two, and its
+place is computed in float32; the median of an even number lies between the two middle ones. The limits of its warnings
+agree as well, except for unstable compute times: these limits are in `modes.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from segdeploy.run.timing import Lane, Query
 
 PERCENTILES = (90, 95, 99)
-ENQUEUE_BOUND = 0.8  # median enqueue by median compute
+ENQUEUE_BOUND = 0.8  # median enqueue ÷ median compute
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One part's times over all counted queries, in ms."""
+    """Sums up one part's times over all counted queries, in ms."""
 
     min: float
     mean: float
@@ -31,7 +31,7 @@ class Summary:
     p95: float
     p99: float
     max: float
-    cv_percent: float  # coefficient of variation: population deviation by mean
+    cv_percent: float  # coefficient of variation: population deviation ÷ mean
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def in_order(queries: Sequence[Query]) -> list[Query]:
 
 
 def counted(queries: Sequence[Query], warm_up_ms: float) -> list[Query]:
-    """Take the queries from the first one on that began to compute after the warm-up."""
+    """Drop the queries before the first one that began to compute after the warm-up."""
     ordered = in_order(queries)
     first = next((place for place, query in enumerate(ordered) if query.start_compute >= warm_up_ms), None)
     return [] if first is None else ordered[first:]
@@ -100,7 +100,7 @@ def summary(values: Sequence[float]) -> Summary:
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Take a percentile of ascending values.
 
-    In float32 as trtexec does, which decides whether p90 of 10 leaves out one value or none.
+    It computes in float32 as trtexec does, which decides whether p90 of 10 leaves out one value or none.
     """
     left_out = int((np.float32(1) - np.float32(share) / np.float32(100)) * np.float32(len(ordered)))
     return ordered[max(len(ordered) - 1 - left_out, 0)]
@@ -120,9 +120,9 @@ def run_queries(
     iterations: int,
     warmed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run rounds of one query a lane until both the time and the iterations are reached; `queries` grows meanwhile.
+    """Run rounds of one query per lane until both time and iterations are reached; results go into `queries`.
 
-    The warm-up comes on top of both. `warmed` is called once, when it is over.
+    The warm-up comes on top of both; `warmed` is called once, at its end.
     """
     under_way = [0] * len(lanes)
     rounds = warming = 0
@@ -139,7 +139,7 @@ def run_queries(
                 reached_ms = max(reached_ms, queries[-1].start_compute)
         rounds += 1
         if reached_ms < warm_up_ms:
-            warming += bool(queries)  # a round that only filled the lanes is none
+            warming += bool(queries)  # a round that only filled the lanes does not count
         elif not warm:
             warm = True
             warmed()
@@ -149,7 +149,7 @@ def run_queries(
 
 
 def warnings_of(timings: Timings, *, enqueues: bool, streams: int, unstable_percent: float) -> list[str]:
-    """Warn of what trtexec would warn of. A session on the host enqueues nothing and transfers nothing."""
+    """Give the warnings that trtexec would give; a session on the host enqueues and transfers nothing."""
     said = []
     compute = timings.compute.median
     if enqueues and timings.enqueue.median > ENQUEUE_BOUND * compute:
@@ -170,7 +170,7 @@ def warnings_of(timings: Timings, *, enqueues: bool, streams: int, unstable_perc
             " lock the clocks, and end what else runs on the machine"
         )
     if streams > 1:
-        said.append(f"{streams} streams run at once: only the throughput means something, no latency does")
+        said.append(f"{streams} streams run at once: only the throughput is meaningful, not the latencies")
     return said
 
 

@@ -1,7 +1,7 @@
-"""From an image file or a video's frame to its picture with labels, stage by stage: where the time goes.
+"""Measures each stage from an image file or a video's frame to its picture with labels, to show where the time goes.
 
-The stages run one after the other here. A stream overlaps them in threads, and is then as fast as its slowest stage;
-this says which one that is, and how much of a frame's time is not the network.
+The stages run one after the other here. A stream overlaps them in threads, and is then as fast as its slowest stage:
+this shows which stage that is, and how much of a frame's time is not the network.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class Waterfall:
 
 
 class Stopwatch:
-    """Times of stages by name, of the image that is under way."""
+    """Measures the stages of the current image."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
 
     def __call__(self, stage: str, work: Callable[[], T], images: int = 1) -> T:
-        """`work`, which is done for so many images at once."""
+        """Do `work`, which handles `images` at once, and note its time per image."""
         start = time.perf_counter()
         done = work()
         self.times[stage] = (time.perf_counter() - start) * 1e3 / images
@@ -85,7 +85,7 @@ class Stopwatch:
 
 
 def measure_end_to_end(session: Session, source: Path, plan: Plan) -> Waterfall:
-    """Goes through `source`, again where it ends, until both the time and ten images are done."""
+    """Run the images of `source`, repeatedly if needed, until both the time and ten images are done."""
     rows: list[dict[str, float]] = []
     stopped = False
     with ExitStack() as opened:
@@ -106,7 +106,7 @@ def measure_end_to_end(session: Session, source: Path, plan: Plan) -> Waterfall:
 
 
 def one_image(session: Session, road: Road, watch: Stopwatch) -> Frame:
-    """One frame through all stages. A graph of a larger batch gets it in each slot, and counts as that many images."""
+    """Run one frame through all stages; a graph of a larger batch gets it in each slot, as that many images."""
     signature = session.signature
     slots = signature.batch or 1
     frame = watch("decode", road.decode)
@@ -157,12 +157,12 @@ def summarise_stages(
 
 
 class Road(Protocol):
-    """In at one end, out at the other."""
+    """Decodes frames of a source, and encodes pictures."""
 
     encoded: str  # what pictures become
 
     def decode(self) -> Frame:
-        """The next frame; after the last one the first again."""
+        """Return the next frame; after the last one the first again."""
 
     def encode(self, picture: Frame) -> None: ...
 

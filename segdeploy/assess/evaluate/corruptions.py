@@ -1,15 +1,15 @@
-"""The 16 corruptions × 5 severities of Cityscapes-C (Kamann and Rother, CVPR 2020), each seeded by its image.
+"""Applies the 16 corruptions × 5 severities of Cityscapes-C (Kamann and Rother, CVPR 2020), each seeded by its image.
 
 The definitions and the numbers are those of ImageNet-C (Hendrycks and Dietterich, ICLR 2019), in pixels whatever the
-size of the frame, as Cityscapes-C has them; the code is ours, on numpy and OpenCV. So figures are comparable with
-published ones in kind, not to the decimal. What differs by more than its random numbers:
+size of the frame, as in Cityscapes-C; the code is ours, on numpy and OpenCV. So figures are comparable with published
+ones in kind, not to the decimal. These differ by more than their random numbers:
 
 * frost: the benchmark lays photographs of frosted panes over the frame; ours are drawn (`textures.py`);
 * glass_blur: a row of pixels is displaced at once, the rows in turn;
-* motion_blur, snow: the half Gaussian along the path is laid into a kernel with sub-pixel weights.
+* motion_blur, snow: the half Gaussian along the path becomes a kernel with sub-pixel weights.
 
-`benchmarks/corruptions.py` holds all sixteen against the benchmark's own code: what a network keeps of its labels.
-Severity is not a ladder everywhere: `saturate` drains colour at 1 and 2 and overdoes it from 3.
+`benchmarks/corruptions.py` compares all sixteen with the benchmark's own code, by the labels that a network keeps.
+A higher severity is not always stronger: `saturate` removes colour at 1 and 2 and exaggerates it from 3 on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from segdeploy.errors import ImageError, RequestError
 from segdeploy.picture.image import Frame
 from segdeploy.size import SMALLEST
 
-Corrupt = Callable[..., Frame]  # of a frame, a generator and the strengths at one severity
+Corrupt = Callable[..., Frame]  # takes a frame, a generator and the strengths at one severity
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 CORRUPTIONS: tuple[str, ...] = tuple(name for names in CATEGORIES.values() for name in names)
 
 
-# What each function below takes at severity 1 to 5: c in imagenet_c/corruptions.py (hendrycks/robustness), and in
+# The arguments of each function below at severity 1 to 5: c in imagenet_c/corruptions.py (hendrycks/robustness), and in
 # imagecorruptions (bethgelab), from which Cityscapes-C is made.
 STRENGTHS: dict[str, tuple[tuple[float, ...], ...]] = {
     "motion_blur": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
@@ -73,7 +73,7 @@ STRENGTHS: dict[str, tuple[tuple[float, ...], ...]] = {
 
 
 def corrupt(frame: Frame, name: str, severity: int, seed: int) -> Frame:
-    """The frame after `name` at severity 1 to 5; `seed` is made of the image's pixels, so each has its own noise."""
+    """Apply the corruption `name` at severity 1 to 5; callers make `seed` from the pixels, so noise differs."""
     demand_corruption(name, severity)
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
@@ -90,9 +90,9 @@ def robustness_table(
     names: Sequence[str] = CORRUPTIONS,
     severities: Sequence[int] = SEVERITIES,
 ) -> dict[str, Any]:
-    """`score(name, severity)` for all of them, with means per corruption and over the corruptions.
+    """Call `score(name, severity)` for all of them, and add means per corruption and over the corruptions.
 
-    `mean_as_published` is what the Cityscapes-C tables print: noise counts with severities 1 to 3 only.
+    `mean_as_published` is the mean of the Cityscapes-C tables, in which noise counts with severities 1 to 3 only.
     """
     for name in names:
         for severity in severities:
@@ -127,7 +127,7 @@ def shares(frame: Frame) -> Floats:
 
 
 def pixels(values: Floats) -> Frame:
-    """0 to 1 to 8 bits, in place on the way."""
+    """Convert 0 to 1 into 8 bits; overwrites `values`."""
     values *= 255
     values += 0.5
     return np.clip(values, 0, 255, out=values).astype(np.uint8)
@@ -172,7 +172,7 @@ def gaussian(values: NDArray[Any], sigma: float) -> NDArray[Any]:
 
 
 def smear(values: Floats, radius: int, sigma: float, degrees: float) -> Floats:
-    """Along a straight path that starts at each pixel: weights of half a Gaussian, 2·radius + 1 steps long."""
+    """Blur along a straight path from each pixel, 2·radius + 1 steps long, with the weights of half a Gaussian."""
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     kernel = np.zeros((4 * radius + 3, 4 * radius + 3), np.float32)
@@ -301,7 +301,7 @@ def spatter(
 
 
 def glare(depth: Floats, strength: float) -> Floats:
-    """Lights water of this depth, which stands the higher the further a pixel is from its edge, up to 20 pixels."""
+    """Light water of this depth; its surface rises with the distance from its edge, up to 20 pixels."""
     water = (depth * 255).astype(np.uint8)
     inland = cv2.distanceTransform(255 - cv2.Canny(water, 50, 150), cv2.DIST_L2, 5)
     height = cv2.equalizeHist(cv2.blur(np.minimum(inland, 20), (3, 3)).astype(np.uint8))

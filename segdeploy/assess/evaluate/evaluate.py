@@ -1,7 +1,7 @@
-"""A model over a data set: images are decoded ahead by threads, predicted in turn, and counted in one matrix.
+"""Scores a model on a data set: threads decode images ahead, each is predicted in turn, and one matrix counts all.
 
-How a frame becomes labels is a parameter, so that whole images, windows and scales are all scored by the same lines.
-What each image gave is kept on disk until the last one, so that a stopped evaluation goes on where it was.
+The function from a frame to labels is a parameter, so whole images, windows and scales are scored by the same lines.
+Each image's counts are kept on disk until the last one is done, so that a stopped evaluation can go on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from segdeploy.prove.confusion import count_pairs
 from segdeploy.run.session import Session, segment
 from segdeploy.untrusted import parse_json
 
-Predict = Callable[[Frame], LabelMap]  # an H×W×3 frame to the model's class of each of its pixels
+Predict = Callable[[Frame], LabelMap]  # takes an H×W×3 frame, gives the model's class of each pixel
 
 SCHEMA = 1
 
@@ -51,7 +51,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Sight:
-    """One image as it went through: what worst frames are drawn from."""
+    """Holds one image with its truth and its prediction, to draw the worst frames from."""
 
     name: str
     frame: Frame
@@ -60,7 +60,7 @@ class Sight:
 
 
 def whole_image(session: Session, how: str = "stretch", kernel: str | None = None) -> Predict:
-    """Each frame in one piece, resized to the graph's input; `kernel` None is the one it was trained behind."""
+    """Predict each frame in one piece, resized to the graph's input; `kernel` None: as the model was trained."""
 
     def predict(frame: Frame) -> LabelMap:
         return segment(session, frame, how, kernel).labels
@@ -77,9 +77,9 @@ def evaluate(
     progress: Callable[[], None] = lambda: None,
     unfinished: Unfinished | None = None,
 ) -> Evaluation:
-    """Scores of `predict`, whose labels are of `classes`. `progress` is called once for each image.
+    """Score `predict`, whose labels are of `classes`; `progress` is called once for each image.
 
-    `unfinished` is left for the caller to remove, once whatever it makes of the scores is safe.
+    The caller removes `unfinished`, once its report of the scores is written.
     """
     if workers < 1:
         raise RequestError(f"{workers} workers cannot decode anything; expected 1 or more")
@@ -132,7 +132,7 @@ def decoded(
         try:
             for index in todo:
                 waiting.append((index, pool.submit(read_pair, dataset, index)))
-                if len(waiting) > 2 * workers:  # the memory that this takes does not grow with the data set
+                if len(waiting) > 2 * workers:  # bounds the memory, whatever the data set's size
                     first, pair = waiting.popleft()
                     yield first, *pair.result()
             while waiting:
@@ -144,9 +144,9 @@ def decoded(
 
 
 class Unfinished:
-    """The file of what is done so far: a line that says of what, and then the cells that are not 0 of each matrix.
+    """Keeps the finished images in a file: a line with the key, then the nonzero cells of each image's matrix.
 
-    A record is appended whole or, if the machine went down, cut off, and then its image is done again.
+    A record that was cut off when the machine went down is dropped, and its image is done again.
     """
 
     def __init__(self, path: Path, key: Mapping[str, str]) -> None:
@@ -200,13 +200,13 @@ class Unfinished:
             raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
         if (schema, found) != (SCHEMA, self.key):
             raise EvaluationError(
-                f"{self.path} is what is left of another evaluation: of {spelled(found)}; this one is of "
+                f"{self.path} is left from another evaluation, of {spelled(found)}; this one is of "
                 f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
             )
 
 
 def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
-    """Name one evaluation. The label files' times count too: one of the same size may hold other classes."""
+    """Make the key of one evaluation; it includes label mtimes: a file of equal size may hold other classes."""
     times = [pair.truth.stat().st_mtime_ns for pair in dataset.pairs]
     return {
         "model": model,

@@ -1,7 +1,7 @@
 """Scores models side by side on one data set, on its frames and on spoilt ones.
 
-With an output folder every model's unfinished work is kept there until the report of all is written, so that a run
-which was stopped goes on where it was.
+With an output folder, each model's unfinished work is kept there until the report of all is written, so that a stopped
+run can go on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segdeploy.model.labels import Labels
 from segdeploy.model.signature import Signature
 from segdeploy.run.session import open_session
 
-# Called with a number of images and what they are for; gives what is to be called once for each of them.
+# Takes a number of images and a title; gives a context with a function to call once per image.
 Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
 
 WHOLE_IMAGE = Mode()
@@ -38,17 +38,17 @@ class EvaluationRequest:
     models: tuple[Path, ...]
     dataset: Dataset
     mode: Mode = WHOLE_IMAGE
-    card: ModelCard | None = None  # describes graphs from elsewhere
+    card: ModelCard | None = None  # describes foreign graphs
     provider: str | None = None
     workers: int = 2  # threads that decode
-    output: Path | None = None  # for evaluation.json, pictures, and what is left of a stopped run
+    output: Path | None = None  # for evaluation.json, pictures, and a stopped run's unfinished work
     report: Path | None = None  # the JSON alone
     worst: int = 8  # frames to draw for each model
     corruptions: tuple[str, ...] = ()  # also scored on
     severities: tuple[float, ...] = SEVERITIES
 
     def demand_sense(self) -> None:
-        """Refuse what is wrong before anything takes time: a misfit of the last model too."""
+        """Refuse wrong options and models that do not fit, the last one too, before any slow step."""
         if self.worst < 0:
             raise RequestError(f"{self.worst} worst frames cannot be drawn; expected 0 or more")
         for name in self.corruptions:
@@ -61,7 +61,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluatedModels:
-    """Scores by model; the others are compared with the first."""
+    """Holds the scores by model; the others are compared with the first."""
 
     scores: dict[str, Evaluation]
     facts: dict[str, dict[str, Any]]  # of each model and how it was run
@@ -76,20 +76,20 @@ class EvaluatedModels:
         return report
 
     def as_text(self) -> str:
-        """The report as JSON."""
+        """Write the report as JSON."""
         return json.dumps(self.report(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is open, and how it is scored."""
+    """Holds an open model, and how it is scored."""
 
     name: str
     signature: Signature
     predict: Predict
     digest: str
     mode: str  # in words
-    key: dict[str, str]  # of what is kept of a stopped run
+    key: dict[str, str]  # identifies a stopped run's unfinished work
 
 
 def evaluate_models(
@@ -98,7 +98,7 @@ def evaluate_models(
     """Score each model on the frames, and then on spoilt ones; write the report where there is an output folder."""
     request.demand_sense()
     for folder in (request.output, request.report and request.report.parent):
-        if folder:  # an hour later is too late to find that it cannot be made
+        if folder:  # fails now rather than after an hour
             make_folder(folder)
     named = dict(zip(tell_apart(request.models), request.models, strict=True))
     scores, facts = {}, {}
@@ -145,7 +145,7 @@ def score_frames(request: EvaluationRequest, model: Candidate, counted: Counted)
 
 
 def score_spoilt_frames(request: EvaluationRequest, model: Candidate, counted: Counted) -> dict[str, Any]:
-    """The mIoU of every corruption at every severity, with their means."""
+    """Score every corruption at every severity by mIoU, with means."""
     dataset, names = request.dataset, request.corruptions
     severities = [int(severity) for severity in request.severities]
     done = Spoilt(spoilt_path(request.output, model.name), model.key) if request.output else None
@@ -184,7 +184,7 @@ def facts_in_report(model: Candidate) -> dict[str, Any]:
 
 
 def labels_in(model: Path, card: ModelCard | None) -> Labels:
-    """The classes that `model` answers; an engine tells its tensors only where it is loaded."""
+    """Read a model's classes; an engine must be loaded for them."""
     if model.suffix != ".engine":
         return read_graph(model, card, weights=False).signature.labels
     with open_session(model, card=card) as session:
@@ -192,7 +192,7 @@ def labels_in(model: Path, card: ModelCard | None) -> Labels:
 
 
 def tell_apart(models: Sequence[Path]) -> list[str]:
-    """File names where they tell the models apart, and else the paths as they were given."""
+    """Name the models by their file names if these differ, else by their paths as given."""
     for names in ([model.name for model in models], [str(model) for model in models]):
         if len(set(names)) == len(names):
             return names

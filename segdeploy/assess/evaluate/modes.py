@@ -1,4 +1,4 @@
-"""Takes a frame through a graph to be scored: whole, through windows, at several scales, mirrored, spoilt."""
+"""Chooses how a frame goes through a graph to be scored: whole, in windows, at several scales, mirrored, spoilt."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from segdeploy.size import Size
 @dataclass(frozen=True)
 class Mode:
     fit: str = "stretch"
-    kernel: str | None = None  # None: as the model was trained; through windows linear, as in mmsegmentation
+    kernel: str | None = None  # None: as the model was trained; in windows linear, as in mmsegmentation
     windows: bool = False
     stride: Size | None = None  # None: the card's, or two thirds of the window
-    frame: Size | None = None  # what a frame is first resized into, aspect kept; None: the card's, or nothing
+    frame: Size | None = None  # frames are first resized into it, aspect kept; None: the card's, or not
     scales: tuple[float, ...] = ()
     flip: bool = False
 
@@ -30,16 +30,16 @@ class Mode:
         return self.windows or bool(self.scales) or self.flip
 
     def settled(self, session: Session) -> Mode:
-        """With what the model's card says about windows, where nothing else was asked for."""
+        """Fill in the card's facts about windows where the user set none; refuses options that do not fit."""
         if not self.through_windows:
             if self.stride or self.frame:
                 raise RequestError(
-                    "--stride and --frame are of sliding windows; ask for those with --windows"
+                    "--stride and --frame are for sliding windows; ask for those with --windows"
                 )
             return self
         if self.fit != "stretch":
             raise RequestError(
-                f"--fit {self.fit} is of whole images; through windows frames keep their aspect anyway"
+                f"--fit {self.fit} is for whole images; in windows frames keep their aspect anyway: leave it out"
             )
         name = session.signature.card
         card = card_called(name)
@@ -67,7 +67,7 @@ class Mode:
 
 
 def spoilt(predict: Predict, corruption: str, severity: int) -> Predict:
-    """`predict` on frames after a corruption, which a frame's own pixels seed: the same in every run and order."""
+    """Corrupt frames before `predict`; a frame's own pixels are the seed, so runs in any order give the same."""
 
     def through(frame: Frame) -> LabelMap:
         return predict(corrupt(frame, corruption, severity, zlib.crc32(frame.tobytes())))

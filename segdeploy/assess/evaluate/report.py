@@ -1,6 +1,6 @@
 """Shows an evaluation: tables for a terminal, JSON for scripts, and pictures.
 
-Pictures are drawn with OpenCV, which is there anyway; a plotting library would be the largest thing to install.
+Pictures are drawn with OpenCV, which is needed anyway; a plotting library would be the largest thing to install.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def summary(results: Results, changes: Mapping[str, Delta]) -> Table:
 
 
 def classes(results: Results, changes: Mapping[str, Delta]) -> Table:
-    """One model with precision and recall, or the IoUs of several with what each gained or lost."""
+    """Show one model's IoU, precision and recall, or the first model's IoU and each other model's difference."""
     first = next(iter(results.values()))
     table = Table(title="classes, in %", title_justify="left", box=SIMPLE_HEAD)
     headings = ["pixels", "IoU"]
@@ -105,7 +105,7 @@ def robustness_shown(name: str, table: Mapping[str, Any]) -> Table:
 def as_json(
     results: Results, facts: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Shares of 1; null where a class has no score. `facts` is what each model is, by its name here."""
+    """Make the report: scores are shares of 1, null where a class has none; `facts` describes each model by name."""
     changes = deltas(results)
     dataset = next(iter(results.values())).dataset
     models = []
@@ -172,7 +172,7 @@ def by_name(names: Iterable[str], values: NDArray[np.float64]) -> dict[str, floa
 
 
 def finite(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not have."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -181,7 +181,7 @@ def finite(value: Any) -> Any:
 
 
 def write_pictures(evaluation: Evaluation, sights: Iterable[Sight], folder: Path, stem: str) -> list[Path]:
-    """`STEM.confusion.png`, `STEM.classes.png`, and `STEM.worst-01.png`, … of the frames in `sights`."""
+    """Write `STEM.confusion.png`, `STEM.classes.png`, and `STEM.worst-01.png`, … for the frames in `sights`."""
     written = [folder / f"{stem}.confusion.png", folder / f"{stem}.classes.png"]
     write_image(written[0], draw_confusion(evaluation.scores))
     write_image(written[1], draw_classes(evaluation.scores))
@@ -192,7 +192,7 @@ def write_pictures(evaluation: Evaluation, sights: Iterable[Sight], folder: Path
 
 
 def draw_confusion(scores: Scores) -> Frame:
-    """Each row is a true class, shared out over what was predicted for it; the last column is none of the classes."""
+    """Draw a row per true class with the shares of its predictions; the last column is none of the classes."""
     names = scores.labels.names
     shares = np.nan_to_num(scores.counts / np.maximum(scores.counts.sum(axis=1, keepdims=True), 1))
     side, numbered = (40, True) if len(names) <= 40 else (16, False)
@@ -215,7 +215,7 @@ def draw_confusion(scores: Scores) -> Frame:
 
 
 def draw_classes(scores: Scores) -> Frame:
-    """A bar for the IoU of each class in its own colour; a class without one has no bar. The red line is the mean."""
+    """Draw each class's IoU as a bar in its own colour, none where there is no IoU; the red line is the mean."""
     names, line, top, reach = scores.labels.names, 26, 30, 500
     left, bottom = width_of(names) + 20, top + line * len(names)
     canvas = np.full((bottom + 40, left + reach + 80, 3), PAPER, np.uint8)
@@ -239,7 +239,7 @@ def draw_classes(scores: Scores) -> Frame:
 
 
 def draw_sight(sight: Sight, labels: Labels) -> Frame:
-    """Image | truth | prediction | difference: wrong is red, what is not counted is black, the rest is the image."""
+    """Draw image | truth | prediction | difference, in which wrong pixels are red and unscored ones black."""
     difference = sight.frame // 3 + 160
     difference[sight.predicted != sight.truth] = WRONG
     difference[sight.truth == labels.ignore] = 0
@@ -255,12 +255,12 @@ def draw_sight(sight: Sight, labels: Labels) -> Frame:
 
 
 def write(canvas: Frame, text: str, at: tuple[int, int], ink: tuple[int, int, int]) -> None:
-    plain = text.encode("ascii", "replace").decode()  # what OpenCV's own fonts have
+    plain = text.encode("ascii", "replace").decode()  # OpenCV's fonts have only these letters
     cv2.putText(canvas, plain, at, FONT, 0.45, ink, 1, cv2.LINE_AA)
 
 
 def upright(canvas: Frame, text: str, foot: tuple[int, int]) -> None:
-    """Text that is read from below, with the end of its base line at `foot`."""
+    """Write text upwards, from `foot`."""
     width = width_of([text])
     strip = np.full((18, width, 3), PAPER, np.uint8)
     write(strip, text, (0, 13), INK)

@@ -1,6 +1,6 @@
-"""Keeps what a stopped run had finished of a robustness table, which takes eighty evaluations.
+"""Keeps the finished scores of a robustness table, which takes eighty evaluations, so that a stopped run can go on.
 
-The one under way is kept image by image as any evaluation is (`Unfinished`), in a file of its own.
+The current evaluation is kept image by image like any other (`Unfinished`), in its own file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from segdeploy.errors import EvaluationError
 from segdeploy.files import write_text
 from segdeploy.untrusted import read_json
 
-SCHEMA = 1  # also of what the corruptions are: a change of theirs makes older scores worthless
+SCHEMA = 1  # raise it when a corruption changes, too: older scores are then worthless
 
 
 class Spoilt:
-    """The scores by corruption and severity in the file `path`, of the model, data set and options of `key`.
+    """Holds the scores by corruption and severity in the file `path`; `key` names model, data set and options.
 
-    A frame's own pixels are the seed of its corruption, so nothing else decides what a score will be.
+    The key decides a score alone, since a frame's own pixels seed its corruption.
     """
 
     def __init__(self, path: Path, key: Mapping[str, str]) -> None:
@@ -28,7 +28,7 @@ class Spoilt:
         self.scores = self._read()
 
     def score(self, name: str, severity: int, evaluate: Callable[[Unfinished], float]) -> float:
-        """Return the score of before, or score now with `evaluate`."""
+        """Return the kept score, or compute and keep it with `evaluate`."""
         what = f"{name} {severity}"
         if what not in self.scores:
             under_way = Unfinished(self._image_by_image(what), {**self.key, "spoilt": what})
@@ -54,7 +54,7 @@ class Spoilt:
             raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
         if (schema, found) != (SCHEMA, self.key):
             raise EvaluationError(
-                f"{self.path} is what is left of another evaluation: of {spelled(found)}; this one is of "
+                f"{self.path} is left from another evaluation, of {spelled(found)}; this one is of "
                 f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
             )
         return scores

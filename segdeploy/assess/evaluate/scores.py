@@ -1,8 +1,8 @@
-"""Scores of one confusion matrix, the interval that the choice of images leaves them, and what differs between models.
+"""Computes the scores of a confusion matrix, their interval over the choice of images, and differences between models.
 
-A class that is neither in the truth nor predicted has no IoU (NaN) and is left out of the mean. One that is predicted
-but not there has the IoU 0, and lowers the mean. This is the rule of Cityscapes' own evaluation, which the tests hold
-us to. Pixels of classes that are not evaluated count nowhere; what is predicted there is not wrong.
+A class that is neither in the truth nor predicted has no IoU (NaN) and is left out of the mean. A class that is only
+predicted has the IoU 0, and lowers the mean. This is the rule of Cityscapes' own evaluation, with which the tests
+compare. Pixels of unscored classes count nowhere; no prediction there is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEVEL, DRAWS, SEED = 0.95, 1000, 0
 
 @dataclass(frozen=True)
 class Scores:
-    """All are shares of 1; arrays are per class, NaN where there is nothing to divide by."""
+    """Computes scores as shares of 1; arrays are per class, NaN where the divisor is 0."""
 
     counts: NDArray[np.int64]  # truth × predicted, the last column none of the classes
     labels: Labels
@@ -41,17 +41,17 @@ class Scores:
 
     @cached_property
     def precision(self) -> NDArray[np.float64]:
-        """NaN for a class that is never predicted."""
+        """Give the precision of each class; NaN for one that is never predicted."""
         return share(self._hits, self._predicted)
 
     @cached_property
     def recall(self) -> NDArray[np.float64]:
-        """NaN for a class that is not there."""
+        """Give the recall of each class; NaN for one that is not in the truth."""
         return share(self._hits, self._there)
 
     @cached_property
     def frequency(self) -> NDArray[np.float64]:
-        """Give the share that each class has of the counted pixels."""
+        """Give each class's share of the counted pixels."""
         return share(self._there, self._there.sum())
 
     @cached_property
@@ -68,7 +68,7 @@ class Scores:
 
     @cached_property
     def category_iou(self) -> dict[str, float]:
-        """Score Cityscapes' seven categories where the classes are Cityscapes'; otherwise give none."""
+        """Give the IoU of Cityscapes' seven categories if the classes are Cityscapes', else nothing."""
         if self.labels.names != read_labels("cityscapes").names:
             return {}
         ious = {}
@@ -98,7 +98,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ImageSums:
-    """Keeps of each image's confusion matrix what an IoU needs: three sums per class, images × classes each."""
+    """Keeps the three sums of each image's confusion matrix that an IoU needs, each images × classes."""
 
     hits: NDArray[np.int64]
     there: NDArray[np.int64]
@@ -120,7 +120,7 @@ class ImageSums:
         return np.array([mean(row) for row in per_class])
 
     def worst(self, most: int) -> list[int]:
-        """Images of the lowest mIoU of their own, worst first."""
+        """List the images with the lowest mIoU, worst first."""
         order = np.argsort(self.mious, kind="stable")
         return [int(image) for image in order[:most] if self.there[image].any()]
 
@@ -135,17 +135,17 @@ class Interval:
 
 
 def bootstrap_mious(sums: ImageSums, draws: int = DRAWS, seed: int = SEED) -> NDArray[np.float64]:
-    """mIoU of `draws` data sets of as many images, drawn from these with replacement."""
+    """Compute the mIoU of `draws` data sets of the same size, drawn from the images with replacement."""
     images = len(sums.hits)
     weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
-    # Counts below 2⁵³ are exact in float64, and its matrix product is much the faster.
+    # Counts below 2⁵³ are exact in float64, whose matrix product is much faster.
     drawn = weights.astype(np.float64)
     ious = iou_of(*(drawn @ sums_of for sums_of in (sums.hits, sums.there, sums.predicted)))
     return np.array([mean(row) for row in ious])
 
 
 def interval_of(drawn: NDArray[np.float64], seed: int = SEED) -> Interval:
-    """The middle 95 %."""
+    """Give the middle 95 % of the drawn values."""
     tail = 100 * (1 - LEVEL) / 2
     known = drawn[np.isfinite(drawn)]
     low, high = np.percentile(known, [tail, 100 - tail]) if known.size else (np.nan, np.nan)
@@ -154,7 +154,7 @@ def interval_of(drawn: NDArray[np.float64], seed: int = SEED) -> Interval:
 
 @dataclass(frozen=True)
 class Delta:
-    """A model minus the first one. The interval draws the same images for both, so an easy draw moves neither."""
+    """Holds a model's scores minus the first one's; both use the same draws, so an easy draw cancels out."""
 
     miou: float
     interval: Interval

@@ -1,10 +1,10 @@
-"""Fields that weather is drawn with: a cloud of noise, and panes of frosted glass.
+"""Draws the textures of weather: a cloud of noise, and panes of frosted glass.
 
-The benchmark (imagenet_c) has six photographs of frosted glass, which are not ours to hand on. What a network loses
-behind one follows from its colour, from how uneven it is, and from its edges: behind noise of a photograph's own
-spectrum it kept 12 points more of its labels than behind one of them, and 10 fewer than behind another. So each pane
-here has the size, the mean colour and about the deviations of one photograph, and is made of straight needles over a
-cover that is thicker in places. `benchmarks/corruptions.py` holds what a network keeps of its labels against theirs.
+The benchmark (imagenet_c) has six photographs of frosted glass, which we may not distribute. A network's loss behind
+one depends on its colour, its unevenness and its edges: behind noise of a photograph's own spectrum a network kept 12
+points more of its labels than behind one photograph, and 10 fewer than behind another. So each pane here has the size,
+the mean colour and about the deviations of one photograph, and consists of straight needles over an uneven cover.
+`benchmarks/corruptions.py` compares the labels that a network keeps behind ours and theirs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ Floats = NDArray[np.float32]  # H×W or H×W×3, 0 to 1 unless said otherwise
 
 
 def cloud(height: int, width: int, decay: float, random: np.random.Generator) -> Floats:
-    """Draws noise of 0 to 1 by diamond and square: halfway between its neighbours a new point is their mean and a draw,
-    whose amplitude falls by `decay` from one grid to the next, of half its width. The field meets itself at its edges.
+    """Draw noise of 0 to 1 by the diamond-square method; the field is periodic.
+
+    A new point halfway between its neighbours is their mean plus a draw, whose amplitude falls by `decay` with each
+    halving of the grid.
     """
     step = 1 << (max(height, width) - 1).bit_length()
     field, amplitude = np.zeros((step, step), np.float32), 1.0
@@ -38,7 +40,7 @@ def cloud(height: int, width: int, decay: float, random: np.random.Generator) ->
 
 
 class Pane(NamedTuple):
-    """Describes a photograph of frosted glass as far as a network sees it, in pixels and in grey levels of 255."""
+    """Describes a photograph of frosted glass by what affects a network, in pixels and in grey levels of 255."""
 
     size: tuple[int, int]
     colour: tuple[int, int, int]
@@ -57,7 +59,7 @@ PANES = (
 
 
 def frosted_pane(height: int, width: int, random: np.random.Generator) -> Floats:  # H×W×3
-    """Draws a part of one of the panes, which is enlarged until it is 1.1 times the frame or more."""
+    """Draw a part of a random pane, which is enlarged to at least 1.1 times the frame."""
     pane = PANES[random.integers(len(PANES))]
     scale = 1.1 * max(1.0, height / pane.size[0], width / pane.size[1])
     rows, columns = int(np.ceil(height / scale)), int(np.ceil(width / scale))
@@ -73,7 +75,7 @@ def standardised(values: Floats) -> Floats:
 
 
 def needles(height: int, width: int, usual: float, random: np.random.Generator) -> Floats:
-    """Draws bars of every direction and shade, twelve times as long as wide, until they cover nearly all."""
+    """Draw bars of all directions and shades, twelve times as long as wide, enough to cover nearly everything."""
     count = int(20 * height * width / usual**2)
     lengths = usual * np.exp(random.uniform(-1, 1, count))
     angles = random.uniform(0, np.pi, count)

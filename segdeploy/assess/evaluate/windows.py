@@ -1,15 +1,15 @@
-"""mmsegmentation's test modes over a `logits` graph of one input size: sliding windows, and many scales with flips.
+"""Runs a `logits` graph of one input size in mmsegmentation's test modes: sliding windows, and many scales with flips.
 
-The rules, as mmsegmentation 0.x and 1.x agree on them:
+The rules, on which mmsegmentation 0.x and 1.x agree:
 
-* windows stand at multiples of the stride, the last one of a row or column is moved back inside;
-* the logits of a window are raised to the window's size (bilinear, with the network's own align_corners), added, and
-  divided by how many windows saw the pixel; the mean is raised to the frame's own size, then arg-maxed;
-* over scales and flips it is the softmax of those logits, at the frame's own size, that is averaged, not the logits.
+* windows begin at multiples of the stride; the last one of a row or column is moved back inside;
+* the logits of a window are resized to the window's size (bilinear, with the network's own align_corners), added, and
+  divided by the number of windows that saw the pixel; the mean is resized to the frame's own size, then arg-maxed;
+* over scales and flips the softmax of those logits at the frame's own size is averaged, not the logits.
 
 One rule differs, since the graph has one input size: mmsegmentation runs a frame smaller than a window as it is. Here
-it is padded as mmsegmentation pads a test image where it must: below and right, with zeros after normalisation, which
-is the mean colour; the logits of the padding are dropped before anything is averaged or resized.
+it is padded as mmsegmentation pads a test image: below and right, with zeros after normalisation, which is the mean
+colour; the logits of the padding are dropped before any averaging or resizing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from segdeploy.size import Size
 Predict = Callable[[Frame], LabelMap]
 Logits = NDArray[np.float32]  # C×H×W
 
-LARGEST_SCALE = 16  # beyond it a mistyped factor would only run out of memory
+LARGEST_SCALE = 16  # a mistyped larger factor would run out of memory
 
 
 def sliding_window(
@@ -38,10 +38,10 @@ def sliding_window(
     frame_scale: float | Size = 1.0,
     kernel: str = "linear",
 ) -> Predict:
-    """Frames to labels at the frame's own size, through windows of the graph's input size.
+    """Predict labels at the frame's own size, through windows of the graph's input size.
 
-    `frame_scale` resizes the frame first, by a factor or into a Size with its aspect kept. `kernel` is what resizes
-    it; mmsegmentation's is `linear`, whatever the checkpoint's own pre-processing does.
+    `frame_scale` resizes the frame first, by a factor or into a Size with its aspect kept, with `kernel`;
+    mmsegmentation uses `linear`, whatever the checkpoint's own pre-processing uses.
     """
     stride = demand_windows(session, stride)
     demand_scale(frame_scale)
@@ -64,9 +64,9 @@ def multi_scale(
     frame_scale: float | Size = 1.0,
     kernel: str = "linear",
 ) -> Predict:
-    """Frames to labels by the mean softmax over `scales`, each also mirrored where `flip` says so.
+    """Predict labels from the mean softmax over `scales`, with `flip` each mirrored too.
 
-    The scales multiply `frame_scale`. Each scaled frame goes through windows, as `sliding_window` does it.
+    The scales multiply `frame_scale`. Each scaled frame goes through windows as in `sliding_window`.
     """
     stride = demand_windows(session, stride)
     if not scales:
@@ -90,7 +90,7 @@ def multi_scale(
 
 
 def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C×H×W of the frame
-    """The mean over the windows that see a pixel; the one array of this size is the one returned."""
+    """Average the logits over the windows that see a pixel; only the returned array has the frame's size."""
     signature, window = session.signature, session.signature.size
     height, width = frame.shape[:2]
     tops = starts(height, window.height, stride.height)
@@ -110,7 +110,7 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
         planes[..., columns:] = 0
         answers = from_output(signature, session.run(inputs))
         for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
-            for plane, low in zip(total, logits, strict=True):  # one plane at a time: never C×H×W floats more
+            for plane, low in zip(total, logits, strict=True):  # by plane: no second C×H×W array
                 raised = image.raised(low, window, signature.align_corners)
                 plane[top : top + rows, left : left + columns] += raised[:rows, :columns]
     total /= np.outer(visits(tops, rows, height), visits(lefts, columns, width))
@@ -118,7 +118,7 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """Give the beginnings of windows along one axis; the last is moved back inside."""
+    """Give the windows' beginnings along one axis; the last is moved back inside."""
     last = max(length - window, 0)
     return [min(step * stride, last) for step in range(-(-last // stride) + 1)]
 
@@ -132,12 +132,12 @@ def visits(first: Sequence[int], reach: int, length: int) -> NDArray[np.float32]
 
 
 def usual_stride(window: Size) -> Size:
-    """Two thirds of the window, as in most of mmsegmentation's configurations (512 → 341)."""
+    """Give two thirds of the window, as in most of mmsegmentation's configurations (512 → 341)."""
     return Size(window.height * 2 // 3, window.width * 2 // 3)
 
 
 def scaled_size(own: Size, frame_scale: float | Size, factor: float = 1.0) -> Size:
-    """A factor on both sides; or, as mmcv rescales, the largest with this aspect inside a Size lying either way."""
+    """Scale a size by a factor; or, like mmcv, to the largest with its aspect inside a Size in either orientation."""
     if isinstance(frame_scale, Size):
         box, frame = sorted((frame_scale.height, frame_scale.width)), sorted((own.height, own.width))
         factor *= min(box[0] / frame[0], box[1] / frame[1])
@@ -156,7 +156,7 @@ def resize(logits: Logits, size: Size, align_corners: bool) -> Logits:
 
 
 def softmax(logits: Logits) -> Logits:
-    """Over the classes, in place."""
+    """Compute the softmax over the classes, in place."""
     logits -= logits.max(axis=0)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=0)

@@ -1,4 +1,4 @@
-"""One HTML file of what segdeploy left in a folder, to be opened from a disk and handed on: nothing is loaded."""
+"""Makes one HTML file from segdeploy's files in a folder; it loads nothing, so it can be opened or sent anywhere."""
 
 from __future__ import annotations
 

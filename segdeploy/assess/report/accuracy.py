@@ -1,4 +1,4 @@
-"""Shows what each step cost: the ledger of every artefact, scores with their classes, and frames to look at."""
+"""Shows the accuracy that each step costs: the ledger of every artefact, scores by class, and the worst frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from segdeploy.assess.report.markup import (
 from segdeploy.assess.report.pictures import embedded, panels_of
 from segdeploy.model.record import LedgerStep
 
-MOST_FRAMES = 6  # of a model, so that the page can be mailed
+MOST_FRAMES = 6  # per model, so that the page can be mailed
 
 
 def ledger(findings: Findings) -> Sequence[str]:
@@ -150,14 +150,14 @@ FLAT = ("truth", "prediction")
 
 
 def slider(findings: Findings) -> Sequence[str]:
-    """Frames that every model of an evaluation has a picture of; where there are none, those of the first model."""
+    """Show frames of which most models of an evaluation have a picture, one model over another."""
     parts = []
     for place, found in enumerate(findings.evaluations):
         frames = frames_in_common(found)
         if frames:
             parts.append(comparison(frames, precisions_by_name(findings), place))
     return parts or [
-        missing("Nothing to lay over each other: segdeploy evaluate FP32.onnx INT8.onnx -o draws it.")
+        missing("No pictures to compare lie here: segdeploy evaluate FP32.onnx INT8.onnx -o draws them.")
     ]
 
 
@@ -166,7 +166,7 @@ def precisions_by_name(findings: Findings) -> dict[str, str]:
 
 
 def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
-    """Frame → model → picture."""
+    """Map frame → model → picture, for the frames with the most models."""
     drawn: dict[str, dict[str, Any]] = {}
     for model in found.facts["models"]:
         for name, _, picture in worst_frames(found, model):

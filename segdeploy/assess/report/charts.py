@@ -1,7 +1,7 @@
-"""Charts as SVG text: in an HTML report, or as files that a Markdown page shows.
+"""Draws charts as SVG text, for an HTML report or as files for a Markdown page.
 
-Written here because a plotting library would be the largest thing to install, and its output would not follow a
-reader's light or dark setting. Every mark carries its value as a tooltip, which screen readers read too.
+They are ours because a plotting library would be the largest thing to install, and its output would not follow a
+reader's light or dark setting. Every mark has its value as a tooltip, which screen readers read too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html import escape
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 24, 44, 48
 LETTER = 6.7  # width of one at 12 px, about
-# Okabe and Ito's colours, told apart by the colour-blind, in a shade with contrast on each background.
+# Okabe and Ito's colours, which the colour-blind can tell apart, in a shade with contrast on each background.
 SERIES = 6
 STYLE = """
 .chart { font: 12px system-ui, sans-serif; color-scheme: light dark; }
@@ -37,7 +37,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Axis:
-    """Values to pixels; ticks at round values."""
+    """Maps values to pixels, with ticks at round values."""
 
     low: float
     high: float
@@ -60,7 +60,7 @@ class Axis:
 
 
 def round_step(least: float) -> float:
-    """1, 2 or 5 times a power of ten, and not less than `least`."""
+    """Choose 1, 2 or 5 times a power of ten that is not less than `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
@@ -72,7 +72,7 @@ def from_zero(highest: float, start: float, end: float) -> Axis:
 
 
 def around(values: Sequence[float], start: float, end: float) -> Axis:
-    """Not from zero, where differences would not be seen."""
+    """Make an axis around the values; from zero their differences would be too small to see."""
     low, high = min(values), max(values)
     margin = (high - low) * 0.15 or abs(high) * 0.05 or 1.0
     return Axis(low - margin, high + margin, start, end)
@@ -91,7 +91,7 @@ def decades(values: Sequence[float], start: float, end: float) -> Axis:
 def bars(
     title: str, rows: Mapping[str, Mapping[str, float | None]], unit: str, highest: float | None = None
 ) -> str:
-    """A group of horizontal bars for each row, one bar for each series; None leaves a bar out and says so."""
+    """Draw a group of horizontal bars for each row, one per series; None leaves out the bar and writes –."""
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
     thick, gap = (16, 10) if len(series) < 3 else (11, 10)
     left = 20 + LETTER * max(map(len, rows))
@@ -114,7 +114,7 @@ def bars(
 
 
 def waterfall(title: str, stages: Sequence[tuple[str, float, float]]) -> str:
-    """Stages one after the other: each bar begins where the one before ends. Name, median and p99 in ms."""
+    """Draw stages (name, median and p99 in ms) as bars; each begins where the one before ends."""
     thick = 24
     left = 20 + LETTER * max(len(name) for name, _, _ in stages)
     height = TOP + thick * len(stages) + BOTTOM
@@ -134,7 +134,7 @@ def waterfall(title: str, stages: Sequence[tuple[str, float, float]]) -> str:
 
 
 def curves(title: str, x: str, y: str, series: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> str:
-    """Lines through points, from zero upwards; the x axis has a tick at each x that is there."""
+    """Draw lines through points, from zero upwards; the x axis has a tick at each point's x."""
     height = 340
     across = sorted({one for points in series.values() for one, _ in points})
     places = {
@@ -157,7 +157,7 @@ def curves(title: str, x: str, y: str, series: Mapping[str, Sequence[tuple[float
 
 
 def pareto(title: str, x: str, y: str, points: Sequence[tuple[str, float, float]]) -> str:
-    """Points of which more is better on both axes, and the line of those that no other one beats on both."""
+    """Draw points, for which more is better on both axes, and a line through those that no other point beats."""
     height = 380
     right = around([one for _, one, _ in points], LEFT, WIDTH - RIGHT)
     up = around([one for _, _, one in points], height - BOTTOM, TOP)
@@ -184,7 +184,7 @@ def beats(one: tuple[str, float, float], other: tuple[str, float, float]) -> boo
 def roofline(
     title: str, roofs: Mapping[str, tuple[float, float]], points: Sequence[tuple[str, float, float]]
 ) -> str:
-    """`roofs` are TFLOPS and GB/s of devices, `points` operations per byte and TFLOPS of graphs on them."""
+    """Draw a roofline: `roofs` are devices' TFLOPS and GB/s, `points` graphs' operations per byte and TFLOPS."""
     height = 380
     ridges = [1000 * peak / bandwidth for peak, bandwidth in roofs.values()]
     intensities = [*ridges, *(one for _, one, _ in points)]
@@ -220,7 +220,7 @@ def roofline(
 
 
 def strip(title: str, cells: Sequence[tuple[str, float, int, str]], names: Mapping[str, int]) -> str:
-    """A band of cells as wide as their weight: name, weight, series and what to tell; `names` are the series'."""
+    """Draw a band of cells (name, weight, series, tooltip), as wide as their weight; `names` maps names to series."""
     height = TOP + 60
     total = sum(weight for _, weight, _, _ in cells) or 1.0
     parts, x = [key(list(names), list(names.values()))], 4.0
@@ -243,7 +243,7 @@ def svg(title: str, height: float, parts: Sequence[str]) -> str:
 
 
 def standing_alone(chart: str) -> str:
-    """Make a file of its own of a chart: it brings its colours and a background along."""
+    """Turn a chart into a file with its own colours and background."""
     paper = (
         f"<style>{STYLE}.paper {{ fill: #ffffff; }}"
         "@media (prefers-color-scheme: dark) { .paper { fill: #15181b; } }</style>"
@@ -270,7 +270,7 @@ def dot(x: float, y: float, index: int, told: str) -> str:
 
 
 def named_dots(dots: Sequence[tuple[str, float, float, str]], index: int) -> list[str]:
-    """Name, place and what to tell; names beside their dots, moved down where two would lie on each other."""
+    """Draw dots (name, x, y, tooltip) with their names beside them, moved down where two would overlap."""
     parts, lowest = [], -math.inf
     for name, x, y, told in sorted(dots, key=lambda one: one[2]):
         lowest = max(y + 4, lowest + 14)
@@ -281,7 +281,7 @@ def named_dots(dots: Sequence[tuple[str, float, float, str]], index: int) -> lis
 
 
 def key(names: Sequence[str], series: Sequence[int] | None = None) -> str:
-    """Draw the key from colours to series (by default in turn); nothing where there is one of them in turn."""
+    """Draw the key of the series' colours (by default in turn); a single series in turn needs none."""
     if len(names) < 2 and series is None:
         return ""
     parts, x = [], 4.0
@@ -321,7 +321,7 @@ def labels(x: str, y: str, height: float) -> list[str]:
 
 
 def spelled(value: float) -> str:
-    """Three or four significant digits, never an exponent."""
+    """Write three or four significant digits, never an exponent."""
     if value == 0:
         return "0"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -1,4 +1,4 @@
-"""With what and where all of it was made."""
+"""Shows with which versions, commands and machines the files were made."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def look_into(folder: Path) -> Findings:
         if kind == "record":
             try:
                 records[path] = read_proven(path)
-            except SegdeployError as error:  # the other files here are none the worse for it
+            except SegdeployError as error:  # the other files are still shown
                 faults.append(str(error))
         elif kind is not None:
             demand_schema(path, kind, facts)
@@ -75,7 +75,7 @@ def look_into(folder: Path) -> Findings:
 
 
 def read_proven(path: Path) -> ArtifactRecord:
-    """Read a record; refuse one whose artifact lies here and is another file than it describes, or none."""
+    """Read a record; refuse one whose artifact lies beside it but is not the file that it describes."""
     artifact = path.with_suffix("")
     record = read_record_file(path)
     if artifact.suffix == ".onnx" and artifact.is_file():
@@ -88,7 +88,7 @@ def read_proven(path: Path) -> ArtifactRecord:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Give nothing for what is no JSON object: other programs' files may lie here too."""
+    """Read a JSON object; {} for any other file, since other programs' files may lie here too."""
     try:
         facts = read_json(path)
     except Unreadable:
@@ -106,12 +106,12 @@ def demand_schema(path: Path, kind: str, facts: dict[str, Any]) -> None:
     if facts.get("schema") != SCHEMAS[kind]:
         raise RequestError(
             f"{path} has schema {facts.get('schema')!r}, this version of segdeploy reads {SCHEMAS[kind]} of a"
-            f" {kind}; use the version that wrote it ({facts.get('segdeploy', 'not known')}), or take it away"
+            f" {kind}; use the version that wrote it ({facts.get('segdeploy', 'not known')}), or remove the file"
         )
 
 
 def worst_frames(evaluation: Found, model: dict[str, Any]) -> list[tuple[str, float, Path]]:
-    """Name, mIoU and picture of the frames that `evaluate -o` drew: as many as there are pictures."""
+    """List name, mIoU and picture of the frames that `evaluate -o` drew."""
     stem = str(model["model"]).replace("/", "_")
     pictures = sorted(
         path for path in evaluation.path.parent.glob(f"*.{WORST}") if path.name.startswith(f"{stem}.worst-")

@@ -1,4 +1,4 @@
-"""The few pieces of HTML that sections are put together from; every word that comes from a file is escaped here."""
+"""Makes the pieces of HTML that sections consist of, and escapes every word that comes from a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def code(words: str) -> str:
 
 
 def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The first cell of a row is its heading; cells that are numbers already spelled are right-aligned."""
+    """Make a table; the first cell of a row is its heading, and columns of numbers are right-aligned."""
     rows = [[str(cell) for cell in row] for row in rows]
     numeric = [bool(rows) and all(is_number(row[place]) for row in rows) for place in range(len(headings))]
     head = "".join(

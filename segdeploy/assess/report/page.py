@@ -1,4 +1,4 @@
-"""The page itself: its sections in the order in which a reader asks, each sensible when what it shows is missing."""
+"""Makes the page, with sections in the order of a reader's questions; a section without data says how to make some."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def page_of(findings: Findings) -> str:
         body = "".join(section(name, title, show(findings)) for name, title, show in SECTIONS)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise RequestError(
-            f"a file in {findings.folder} is not as segdeploy writes it ({error!r}); write it again, or take it away"
+            f"a file in {findings.folder} is not as segdeploy writes it ({error!r}); write it again, or remove it"
         ) from error
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in SECTIONS)
     title = f"segdeploy report: {findings.folder.resolve().name}"

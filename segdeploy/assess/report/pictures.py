@@ -1,4 +1,4 @@
-"""Pictures inside the page: the panels that `evaluate -o` drew side by side, apart again and small enough to mail."""
+"""Embeds pictures in the page: separates the panels that `evaluate -o` drew side by side, and makes them small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
 def panels_of(picture: Path) -> dict[str, NDArray[np.uint8]]:
-    """By title, without the strips that titles are written on."""
+    """Split a picture into its panels by title, without the strips with the titles."""
     drawn = read_frame(picture)
     height, width = drawn.shape[:2]
     if width % len(PANELS) or height <= TITLE_HEIGHT:
@@ -32,7 +32,7 @@ def panels_of(picture: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def embedded(picture: NDArray[np.uint8], flat: bool = False) -> str:
-    """A data URI; `flat` colours stay exact."""
+    """Make a data URI of a picture; `flat` keeps colours exact."""
     height, width = picture.shape[:2]
     if width > MOST_WIDTH:
         kernel = cv2.INTER_NEAREST if flat else cv2.INTER_AREA

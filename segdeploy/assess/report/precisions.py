@@ -1,4 +1,4 @@
-"""In which precision each layer is written, as wide as its share of the multiplications."""
+"""Shows each layer's precision, as a cell as wide as its share of the multiplications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows speeds: batch curves and comparisons of `segdeploy bench`, and where a frame's time goes."""
+"""Shows speeds from `segdeploy bench`: curves over the batch size, comparisons, and where a frame's time goes."""
 
 from __future__ import annotations
 
