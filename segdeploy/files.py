@@ -224,7 +224,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """Write UTF-8; a name in `text` that is none is spelled as JSON and Python do."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def digest_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, key_of, loo
 from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.cli import main
 from segdeploy.datasets.layouts import open_dataset
-from segdeploy.errors import EvaluationError, ImageError, RequestError
+from segdeploy.errors import EvaluationError, ImageError, OutputError, RequestError
 from segdeploy.model.labels import read_labels
 from segdeploy.picture.image import read_frame
 from segdeploy.prove.confusion import Confusion
@@ -169,6 +169,14 @@ def test_a_file_that_is_none_of_ours_is_refused(content, root, tmp_path):
     path.write_bytes(content)
     with pytest.raises(EvaluationError, match=r"x\.unfinished is not of an unfinished evaluation; delete it"):
         evaluate(answers(dataset), dataset, CITYSCAPES, unfinished=Unfinished(path, KEY))
+
+
+def test_what_is_kept_goes_through_no_link(root, tmp_path):
+    dataset, path = open_dataset("cityscapes", root), tmp_path / "x.unfinished"
+    path.symlink_to(tmp_path / "theirs")
+    with pytest.raises(OutputError, match=r"x\.unfinished cannot be written: "):
+        evaluate(answers(dataset), dataset, CITYSCAPES, unfinished=Unfinished(path, KEY))
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_damaged_file_is_refused(root, tmp_path):

@@ -24,6 +24,7 @@ CACHE = "TRT-100900-EntropyCalibration2\n"
 SHORT = ("--duration", "0.2", "--warmup", "1")
 BITE = "\x1b]0;x\x07\n segdeploy: forged\u202e\x9b31m"
 NAME = BITE.replace("/", "_")
+BYTES = "\udcff\udcfe"
 SAMPLES = Path(__file__).parent / "data/records"
 
 
@@ -229,6 +230,46 @@ ROWS = {
         p.folder / "o.mp4",
     ),
     "start a name": lambda p: ("deepstream", "run", "-c", p.folder / NAME, "-i", NAME),
+    "adopt a name": lambda p: (
+        "adopt",
+        p.foreign().rename(p.folder / f"{NAME}.onnx"),
+        "-o",
+        p.folder / "out",
+    ),
+    "adopt what is not there": lambda p: ("adopt", p.folder / f"{NAME}.onnx"),
+    "adopt tensors": lambda p: ("adopt", p.foreign(BITE, f"{BITE}2"), "-o", p.folder / "out"),
+    "adopt an answer": lambda p: ("adopt", p.foreign(BITE), "--answer", BITE, "-o", p.folder / "out"),
+    "adopt classes": lambda p: (
+        "adopt",
+        p.foreign(),
+        "--classes",
+        p.text("c.txt", BITE),
+        "-o",
+        p.folder / "out",
+    ),
+    # names that are no UTF-8
+    "run bytes": lambda p: ("run", p.graph(), p.image(BYTES + ".png"), "-o", p.folder / BYTES),
+    "run bytes as JSON": lambda p: (
+        "run",
+        p.graph(),
+        p.image(BYTES + ".png"),
+        "-o",
+        p.folder / "out",
+        "--json",
+    ),
+    "run bytes into a clip": lambda p: (
+        "run",
+        p.graph(),
+        p.image(BYTES + ".png"),
+        "-o",
+        p.folder / "out.mp4",
+        "--compare",
+        p.graph(BYTES + ".onnx"),
+    ),
+    "bench bytes": lambda p: ("bench", p.graph(BYTES + ".onnx"), *SHORT, "--json", p.folder / "b.json"),
+    "inspect bytes": lambda p: ("inspect", p.graph(BYTES + ".onnx")),
+    "report bytes": lambda p: ("report", p.graph(BYTES + ".onnx").parent),
+    "export to bytes": lambda p: ("export", p.tiny, "--size", "64x64", "-o", p.folder / (BYTES + ".onnx")),
     # words
     **{
         f"{' '.join(words)} WORD": lambda p, words=words: words

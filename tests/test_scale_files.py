@@ -1,12 +1,14 @@
 """The verb `cache`: caches and scales.json shown, compared and converted, and what is refused."""
 
 import json
+import random
 
 import pytest
 
 from segdeploy.cli import main
 from segdeploy.convert.int8.cache import CalibrationCache, read_cache, write_cache
-from segdeploy.convert.int8.scale_files import read_scale_file
+from segdeploy.convert.int8.scale_files import key_in, read_scale_file
+from segdeploy.errors import SegdeployError
 
 SCALES = {"input": 0.0078740157186985016, "/block/Gelu": 0.5, "/dead": 0.0}
 
@@ -201,6 +203,43 @@ def test_files_that_are_none(step, name, content, words, tmp_path, capsys):
     assert words in said.err
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert not out.exists()
+
+
+ODD = (
+    "1" * 400,
+    "1e999",
+    "-0",
+    "NaN",
+    "null",
+    "[]",
+    '"\\ud800"',
+    "1" * 5000,
+    "1e-400",
+    "[" * 2000,
+    "\x00",
+    "ffffffff",
+    "é",
+)
+
+
+@pytest.mark.parametrize("kind", ["calib", "ours"])
+def test_nothing_but_our_errors_comes_out_of_damaged_scales(kind, request, tmp_path):
+    path = request.getfixturevalue(kind)
+    whole, chance, refused = path.read_text(), random.Random(kind), 0
+    for _ in range(500):
+        start, end = sorted(chance.randrange(len(whole)) for _ in range(2))
+        end = min(end, start + chance.choice((0, 1, 5, 20)))
+        path.write_text(whole[:start] + chance.choice((*ODD, "", whole[start : end + 9])) + whole[end:])
+        try:
+            scales = read_scale_file(path)
+            key_in(path)
+        except SegdeployError as error:
+            refused += 1
+            assert str(error).isprintable()
+        else:
+            assert all(0 <= one < float("inf") for one in scales.scales.values())
+            write_cache(tmp_path / "again", CalibrationCache("10.9.0", "EntropyCalibration2", scales.scales))
+    assert refused > 100
 
 
 def test_a_share_that_is_none(calib, capsys):

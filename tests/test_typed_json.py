@@ -42,6 +42,10 @@ def test_every_kind_of_field():
     assert type(from_json(Bicycle, WHOLE).length) is float
 
 
+def test_a_name_of_a_file_need_not_be_utf_8():
+    assert from_json(Bicycle, WHOLE | {"name": "\udcff"}).name == "\udcff"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -156,7 +156,9 @@ class ArtifactRecord:
         return self.engine.verified.why if self.engine and self.engine.verified.disagrees else None
 
     def as_text(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        """Give JSON; a byte of a file's name that is no UTF-8 is an escape in it."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode(errors="backslashreplace").decode()
 
     def write(self, folder: Path) -> Path:
         path = record_path(folder / self.artifact)

@@ -25,7 +25,8 @@ KINDS: dict[object, str] = {
     float: "a finite number",
     bool: "true or false",
 }
-SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can write half of a character; it cannot be printed
+# JSON can write half of a character, which cannot be printed; but for those by which Python spells a file's name.
+SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class WrongField(ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -182,7 +183,10 @@ class Unfinished:
         record += where.astype("<u4").tobytes() + flat[where].astype("<i8").tobytes()
         try:
             make_folder(self.path.parent)
-            with self.path.open("ab") as file:
+            flags = (
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            )  # its name can be foreseen
+            with os.fdopen(os.open(self.path, flags, 0o666), "ab") as file:
                 if not file.tell():
                     file.write(json.dumps({"schema": SCHEMA, **self.key}).encode() + b"\n")
                 file.write(record)

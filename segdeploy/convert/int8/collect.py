@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ def key_of(graph: Graph, images: Sequence[Path]) -> Key:
     ]
     seen = hashlib.sha256()
     for path in images:
-        seen.update(f"{path.name} {image_digest(path)}\n".encode())
+        seen.update(os.fsencode(path.name) + f" {image_digest(path)}\n".encode())
     return Key(graph.digest, hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest())
 
 
