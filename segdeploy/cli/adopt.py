@@ -12,25 +12,27 @@ from segdeploy.shell import command_line, shell_word
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx of any exporter")
     parser.add_argument(
-        "--card", metavar="NAME", help="describes it: a card of `segdeploy models`, or your own .yaml"
+        "--card",
+        metavar="NAME",
+        help="a card of `segdeploy models`, or your own .yaml, that describes the graph",
     )
     parser.add_argument(
         "--classes",
         metavar="FILE",
         type=Path,
-        help="names of its classes, one a line, or a .yaml with colours",
+        help="the class names, one a line, or a .yaml with colours",
     )
-    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="of its images, 0 to 255")
-    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="likewise")
-    parser.add_argument("--size", type=parse_size, metavar="HxW", help="where the graph leaves it open")
+    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="mean of its pixels, 0 to 255")
+    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="standard deviation of its pixels")
     parser.add_argument(
-        "--answer", metavar="NAME", help="the output with the classes, where there are several"
+        "--size", type=parse_size, metavar="HxW", help="input size, if the graph leaves it open"
     )
+    parser.add_argument("--answer", metavar="NAME", help="the output with the classes, if there are several")
     parser.add_argument(
         "--threshold",
         metavar="P",
         type=float,
-        help="of a graph with one channel (default: a probability of 0.5)",
+        help="value of one channel above which a pixel is the second class (default: a probability of 0.5)",
     )
     parser.add_argument(
         "--interface",
@@ -42,7 +44,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--batch", type=parse_batch, metavar="N", default=1, help="batch size, or `dynamic` (default: 1)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
+        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .onnx"
     )
 
 

@@ -44,7 +44,7 @@ def add_json_file(parser: argparse.ArgumentParser) -> None:
         "--json",
         type=parse_json_file,
         metavar="FILE",
-        help="write JSON there; - prints it instead of the tables",
+        help="write JSON to this file; - prints it instead of the tables",
     )
 
 

@@ -35,12 +35,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--batch",
         type=parse_batches,
         metavar="LIST",
-        help="batch sizes, as in 1,2,4,8 (default: what the model is best at)",
+        help="batch sizes, as in 1,2,4,8 (default: the model's own, or its best)",
     )
     parser.add_argument(
-        "--duration", metavar="S", type=float, default=3.0, help="seconds a batch size (default: 3)"
+        "--duration", metavar="S", type=float, default=3.0, help="seconds per batch size (default: 3)"
     )
-    parser.add_argument("--warmup", metavar="MS", type=float, default=200.0, help="default: 200")
+    parser.add_argument("--warmup", metavar="MS", type=float, default=200.0, help="warm-up (default: 200)")
     parser.add_argument(
         "--streams", metavar="N", type=int, default=1, help="queries run at once (default: 1)"
     )
@@ -48,8 +48,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--trtexec-compat",
         metavar="VERSION",
         default="11",
-        help="whose defaults: 11 (default: no transfers, CUDA graph, spin) or 8.6 to 10.16 (transfers, no graph,"
-        " blocking; calls 1 %% of variation unstable up to 10.13.0, 2.5 %% from 10.13.2 on)",
+        help="take this trtexec's defaults: 11 (default: no transfers, CUDA graph, spin) or 8.6 to 10.16 (transfers,"
+        " no graph, blocking; warns above 1 %% of variation up to 10.13.0, above 2.5 %% from 10.13.2 on)",
     )
     parser.add_argument(
         "--cuda-graph",
@@ -57,20 +57,22 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="replay a CUDA graph (default: as trtexec)",
     )
     parser.add_argument(
-        "--transfers", choices=("include", "exclude"), help="to the GPU and back (default: as trtexec)"
+        "--transfers",
+        choices=("include", "exclude"),
+        help="time copies to the GPU and back (default: as trtexec)",
     )
     parser.add_argument("--threads", metavar="N", type=at_least(1), help="CPU threads (default: all)")
     add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
     parser.add_argument(
         "--network",
         choices=NETWORK_CHOICES,
-        help="of a checkpoint: plain, as published (default), or deployed, as exported",
+        help="for a checkpoint: plain, as published (default), or deployed, as exported",
     )
-    parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="of a checkpoint (default: nvinfer)")
+    parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="for a checkpoint (default: nvinfer)")
     parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="of a checkpoint (default: its card's)"
+        "--size", type=parse_size, metavar="HxW", help="for a checkpoint (default: its card's)"
     )
-    parser.add_argument("--fp16", action="store_true", help="of a checkpoint, on the GPU")
+    parser.add_argument("--fp16", action="store_true", help="for a checkpoint: compute in FP16, on the GPU")
     other = parser.add_mutually_exclusive_group()
     other.add_argument(
         "--compare",
@@ -82,19 +84,19 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--end-to-end",
         metavar="SOURCE",
         type=Path,
-        help="from each image of a folder, or a video, to its overlay: every stage's time",
+        help="time every stage from the images of a folder, or a video, to their overlays",
     )
     parser.add_argument(
         "--allow-unlike",
         action="store_true",
-        help="compare models whose size, classes or kind of answer differ",
+        help="compare models that differ in size, classes or output",
     )
     parser.add_argument(
         "--reference",
         metavar="DEVICE",
         nargs="?",
         const="",
-        help="lay the numbers beside published ones of this device (default: the one that is here)",
+        help="print published numbers of this device beside ours (default: the one here)",
     )
     add_json_file(parser)
     parser.add_argument(

@@ -21,40 +21,46 @@ if TYPE_CHECKING:
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
     parser.add_argument(
-        "--fp16", action="store_true", help="FP16, written into the graph where it is not yet"
+        "--fp16", action="store_true", help="build in FP16, which is written into the graph if needed"
     )
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="INT8; a graph that is not quantised is quantised first, on images",
+        help="build in INT8; an FP32 graph is quantised first, on images",
     )
-    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     images = parser.add_argument_group("images, for --int8 (and to judge --fp16 on)")
     describe_calibration(images)
     images.add_argument(
-        "--calibrator", choices=("tensorrt",), help="TensorRT's own (up to 10), for a DLA or to compare with"
+        "--calibrator",
+        choices=("tensorrt",),
+        help="use TensorRT's own (up to 10), for a DLA or to compare with ours",
     )
     engine = parser.add_argument_group("the engine")
     engine.add_argument("--runtime", choices=NAMES, help="default: tensorrt where it is installed")
-    engine.add_argument("--batch", metavar="MIN:OPT:MAX", help="of a dynamic graph (default: 1)")
+    engine.add_argument("--batch", metavar="MIN:OPT:MAX", help="batches of a dynamic graph (default: 1)")
     engine.add_argument(
-        "--target", metavar="LIST", help="tensorrt-rtx: compute capabilities, as in sm_86,sm_89"
+        "--target", metavar="LIST", help="for tensorrt-rtx: compute capabilities, as in sm_86,sm_89"
     )
-    engine.add_argument("--workspace", type=float, metavar="GiB", help="GPU memory to try kernels in")
-    engine.add_argument("--timing-cache", metavar="FILE", type=Path, help="read, and written back")
-    engine.add_argument("--hardware-compatible", action="store_true", help="for any GPU from Ampere on")
-    engine.add_argument("--version-compatible", action="store_true", help="for newer TensorRTs of this major")
-    engine.add_argument("--dla", type=int, metavar="N", help="run on this DLA core what it can")
+    engine.add_argument("--workspace", type=float, metavar="GiB", help="GPU memory for trying kernels")
+    engine.add_argument(
+        "--timing-cache", metavar="FILE", type=Path, help="kernel timings to reuse and update"
+    )
+    engine.add_argument("--hardware-compatible", action="store_true", help="run on any GPU from Ampere on")
+    engine.add_argument(
+        "--version-compatible", action="store_true", help="run on newer TensorRTs of this major version"
+    )
+    engine.add_argument("--dla", type=int, metavar="N", help="use this DLA core for the layers that it takes")
     engine.add_argument(
         "--msda",
         choices=FORMS,
-        help="how GridSample is built: as it is, or as gathers (default: gather where this TensorRT is reported to"
-        " sample wrongly)",
+        help="build GridSample as it is, or as gathers (default: gather where this TensorRT is reported to sample"
+        " wrongly)",
     )
     engine.add_argument("--optimization-level", type=int, choices=LEVELS, help="TensorRT's default: 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .engine"
+        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .engine"
     )
 
 

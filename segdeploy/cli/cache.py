@@ -11,15 +11,15 @@ SHOWN = 20  # differences
 def describe(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     kinds = "a TensorRT calibration cache, or the scales.json of quantize"
-    show = steps.add_parser("show", help="header, tensors and scales", description=f"Show {kinds}.")
+    show = steps.add_parser("show", help="show header, tensors and scales", description=f"Show {kinds}.")
     show.add_argument("file", metavar="FILE", type=Path, help=kinds)
     show.add_argument(
-        "--for", dest="tensorrt", metavar="VERSION", help="refuse it unless it is of this TensorRT"
+        "--for", dest="tensorrt", metavar="VERSION", help="refuse a cache of another TensorRT than this"
     )
     show.add_argument("--json", action="store_true", help="print JSON")
     compare = steps.add_parser(
         "compare",
-        help="the largest differences of two; exit status 1 if they differ",
+        help="show the largest differences of two files; exit status 1 if they differ",
         description="Compare two files, each a calibration cache or a scales.json. Exit status 1 if they differ.",
     )
     compare.add_argument("first", metavar="A", type=Path, help=kinds)
@@ -29,21 +29,26 @@ def describe(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         default=0.0,
-        help="per cent that a scale may differ by (default: 0)",
+        help="per cent by which a scale may differ (default: 0)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON")
     convert = steps.add_parser(
         "convert",
-        help="for another TensorRT, or to and from scales.json",
-        description="Names and scales stay, only the header changes: NVIDIA does not promise that a cache holds"
+        help="convert for another TensorRT, or to and from scales.json",
+        description="Names and scales stay, only the header changes: NVIDIA does not promise that a cache is valid"
         " across releases.",
     )
     convert.add_argument("file", metavar="FILE", type=Path, help=kinds)
     convert.add_argument(
-        "--for", dest="tensorrt", metavar="VERSION", help="of the cache to write, as in 8.5.1"
+        "--for", dest="tensorrt", metavar="VERSION", help="TensorRT version of the written cache, as in 8.5.1"
     )
     convert.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, required=True, help="a scales.json if it ends in .json"
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="a scales.json if the name ends in .json",
     )
 
 

@@ -13,17 +13,20 @@ from segdeploy.shell import shell_word
 def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
 
-    config = verbs.add_parser("config", help="render a folder that DeepStream runs")
+    config = verbs.add_parser("config", help="render a configuration folder for DeepStream")
     config.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
     config.add_argument(
-        "--deepstream", choices=rendered_versions(), default=USUAL, help=f"its version (default: {USUAL})"
+        "--deepstream",
+        choices=rendered_versions(),
+        default=USUAL,
+        help=f"DeepStream's version (default: {USUAL})",
     )
     config.add_argument(
         "--network-type",
         type=int,
         choices=NETWORK_TYPES,
         default=2,
-        help="2: nvinfer parses (default); 100: hands tensors on",
+        help="2: nvinfer parses the output (default); 100: it hands the tensors on",
     )
     config.add_argument("--streams", type=at_least(1), metavar="N", default=1, help="default: 1")
     config.add_argument(
@@ -35,7 +38,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
 
-    lint = verbs.add_parser("lint", help="find what is wrong with a configuration before a device sees it")
+    lint = verbs.add_parser("lint", help="find faults in a configuration before a device runs it")
     lint.add_argument("file", metavar="FILE", type=Path, help="nvinfer's .txt or .yml, or the app's .yml")
     lint.add_argument(
         "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"
@@ -43,7 +46,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     lint.add_argument(
         "--deepstream",
         choices=rendered_versions(),
-        help="its version (default: the one the file is for, else the newest)",
+        help="DeepStream's version (default: the file's, else the newest)",
     )
     lint.add_argument("--json", action="store_true", help="print JSON")
 
@@ -55,11 +58,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "-i", "--input", metavar="CLIP", type=Path, required=True, help="a clip or a folder of images"
     )
     replay.add_argument("-o", "--output", metavar="MP4", type=Path, required=True)
-    replay.add_argument("--reference", metavar="CHECKPOINT", help="hold it against this network in PyTorch")
+    replay.add_argument("--reference", metavar="CHECKPOINT", help="compare it with this network in PyTorch")
     replay.add_argument(
         "--trust-parser",
         action="store_true",
-        help="load the output parser that the configuration names, and so run its code (default: segdeploy's own only)",
+        help="load the output parser that the configuration names, which runs its code (default: only segdeploy's own)",
     )
     replay.add_argument("--json", action="store_true", help="print JSON")
 

@@ -10,16 +10,14 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table", action="store_true", help="print which versions belong together, and nothing else"
-    )
+    parser.add_argument("--table", action="store_true", help="print only which versions belong together")
     parser.add_argument(
         "--require",
         metavar="ABILITY",
         action="append",
         type=parse_ability,
         default=[],
-        help="exit with 1 unless this works, as in export, build-engine or run-engine; for scripts and images",
+        help="exit with 1 unless this works, as in export, build-engine or run-engine; for scripts and containers",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -24,36 +24,36 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="an .onnx or an .engine; further ones are compared with the first",
     )
     parser.add_argument(
-        "--dataset", choices=names_of_datasets(), required=True, help="any two folders are `folder`"
+        "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"
     )
     parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('scored_on')}")
-    parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
+    parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="score this many images, evenly spread"
     )
     parser.add_argument(
         "--workers", type=at_least(1), metavar="N", default=2, help="threads that decode (default: 2)"
     )
-    parser.add_argument("--card", metavar="NAME", help="describes graphs from elsewhere: a card, or a .yaml")
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes foreign graphs")
     add_fit(parser)
     add_provider(parser)
     parser.add_argument(
         "--windows",
         action="store_true",
-        help="sliding windows of the graph's size, logits averaged; as the card says",
+        help="average the logits of sliding windows of the graph's size, as the card says",
     )
     parser.add_argument(
         "--stride",
         type=parse_size,
         metavar="HxW",
-        help="of the windows (default: the card's, or two thirds of one)",
+        help="stride of the windows (default: the card's, or two thirds of a window)",
     )
     parser.add_argument(
         "--frame",
         type=parse_size,
         metavar="HxW",
-        help="resize frames into this first, aspect kept (default: the card's)",
+        help="first resize frames into this size, aspect kept (default: the card's)",
     )
     parser.add_argument(
         "--scales",
@@ -69,7 +69,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="also score on spoilt frames: all, or names as in fog,shot_noise",
     )
     parser.add_argument(
-        "--severities", type=parse_numbers, metavar="LIST", help="of corruptions (default: 1,2,3,4,5)"
+        "--severities",
+        type=parse_numbers,
+        metavar="LIST",
+        help="severities of corruptions (default: 1,2,3,4,5)",
     )
     add_json_file(parser)
     parser.add_argument(
@@ -77,7 +80,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="DIR",
         type=Path,
-        help="write evaluation.json and pictures; a stopped run goes on there",
+        help="write evaluation.json and pictures to this folder, where a stopped run can go on",
     )
     parser.add_argument(
         "--worst", type=at_least(0), metavar="N", default=8, help="worst frames to draw (default: 8)"

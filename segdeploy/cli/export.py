@@ -21,7 +21,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--card",
         metavar="NAME",
-        help="a card of `segdeploy models`, or your own .yaml (default: found by itself)",
+        help="a card of `segdeploy models`, or your own .yaml (default: the checkpoint's)",
     )
     parser.add_argument(
         "--size", type=parse_size, metavar="HxW", help="height x width of the input (default: the card's)"
@@ -45,7 +45,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option.flag, default=None, help=option.help, **kind)
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="folder, or an .onnx"
+        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .onnx"
     )
 
 

@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx or an .engine")
-    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--cost", action="store_true", help="count multiply-adds and least bytes, by group of layers"
+        "--cost",
+        action="store_true",
+        help="count multiply-adds and the least memory traffic, by group of layers",
     )
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="with --cost: the floor there, and a prediction (benchmarks/devices.yaml)",
+        help="with --cost: show the least time on this device, and a prediction (benchmarks/devices.yaml)",
     )
     parser.add_argument(
         "--precision",
         choices=tuple(PEAKS),
         default="fp16",
-        help="of the floor, with --device (default: fp16)",
+        help="with --device: the precision of that time (default: fp16)",
     )
     parser.add_argument(
         "--batch", type=at_least(1), metavar="N", default=1, help="of the floor, with --device (default: 1)"

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="an FP32 .onnx")
-    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     describe_calibration(parser)
     parser.add_argument(
-        "--fp16", action="store_true", help="FP16 where INT8 is not; input and output keep their types"
+        "--fp16", action="store_true", help="FP16 outside INT8; input and output keep their types"
     )
     parser.add_argument(
         "--sensitivity",
         action="store_true",
-        help="measure each group of layers alone in INT8 even where all of them cost no more than they may",
+        help="measure each group of layers alone in INT8, even if all together keep --max-drop",
     )
     parser.add_argument(
         "--cache-for",
@@ -43,41 +43,43 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--dataset",
         choices=names_of_datasets(),
-        help="a labelled data set instead; any two folders are `folder`",
+        help="a labelled data set instead; `folder` means any two folders",
     )
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
     parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('calibrated_on')}")
-    parser.add_argument("--mapping", metavar="YAML", type=Path, help="which id is which class, for folder")
+    parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
     parser.add_argument(
         "--count",
         type=int,
         metavar="N",
-        help="images (default: all, up to 500, but for some that are kept to judge on)",
+        help="images (default: all, up to 500, except some that are kept to judge on)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the choice of images (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the choice of images (default: 0)")
     parser.add_argument("--method", choices=METHODS, help="how thresholds are found (default: entropy)")
-    parser.add_argument("--percentile", type=float, metavar="P", help="default: 99.99")
+    parser.add_argument(
+        "--percentile", type=float, metavar="P", help="for --method percentile (default: 99.99)"
+    )
     parser.add_argument(
         "--equalise", choices=EQUALISE, help="balance LayerNorms' channels first (default: auto)"
     )
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="replay a shipped recipe, or a .yaml: its images (or your --images), method and layers",
+        help="repeat a shipped recipe, or a .yaml: its images (or your --images), method and layers",
     )
     parser.add_argument(
         "--max-drop",
         type=float,
         metavar="P",
-        help="points of mIoU, and 0.6 as many of pixel accuracy (default: 0.5);"
-        " without labels, per cent of the labels that may change (default: 3)",
+        help="points of mIoU, and 0.6 as many of pixel accuracy, that INT8 may cost (default: 0.5);"
+        " without labels, per cent of the predictions that may change (default: 3)",
     )
     parser.add_argument("--probes", type=int, metavar="N", help="images to judge on (default: 48)")
     parser.add_argument(
         "--scales",
         metavar="CACHE",
         type=Path,
-        help="take them from TensorRT's calibration cache or a scales.json; images only judge",
+        help="take scales from TensorRT's calibration cache or a scales.json; images only judge",
     )
 
 

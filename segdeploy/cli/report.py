@@ -7,7 +7,9 @@ from segdeploy.cli.printing import print_lines, print_message
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where export, evaluate and bench wrote")
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="a folder with files of export, evaluate and bench"
+    )
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="the page (default: DIR/report.html)"
     )

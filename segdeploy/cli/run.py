@@ -25,7 +25,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="+",
         help="images, folders, videos, globs, rtsp:// or http:// addresses, cameras (0, /dev/video0, csi://0),"
-        " 'gst:PIPELINE' for one of GStreamer, or - for raw RGB frames on standard input",
+        " 'gst:PIPELINE' for a GStreamer pipeline, or - for raw RGB frames on standard input",
     )
     parser.add_argument(
         "-o",
@@ -40,7 +40,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--no-legend", action="store_true", help="leave legend and figures out of the picture"
     )
     add_fit(parser)
-    parser.add_argument("--card", metavar="NAME", help="describes a graph from elsewhere: a card, or a .yaml")
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_provider(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument(
@@ -48,13 +48,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const="-",
-        help="areas per class as JSON, a line an image or frame; into FILE (.jsonl, or a pipe), or printed",
+        help="areas per class as JSON, a line per image or frame: into FILE (.jsonl, or a pipe), or printed",
     )
     parser.add_argument(
         "--max-pixels",
         type=float,
         metavar="N",
-        help="the largest image or frame that is read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
+        help="the largest image or frame to read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
     )
     video = parser.add_argument_group("videos and cameras")
     video.add_argument("--every", type=int, metavar="N", default=1, help="take every N-th frame (default: 1)")
@@ -62,12 +62,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each source")
     video.add_argument("--show", action="store_true", help="show the frames in a window")
     video.add_argument(
-        "--compare", metavar="OTHER", type=Path, help="a second model, whose answers are drawn too"
+        "--compare", metavar="OTHER", type=Path, help="a second model, whose results are drawn too"
     )
     video.add_argument(
         "--layout",
         choices=LAYOUT_CHOICES,
-        help="how two models' answers are shown: side by side (default), or with a line that wipes to and fro",
+        help="show two models side by side (default), or with a line that wipes to and fro",
     )
     video.add_argument(
         "--view",
@@ -75,22 +75,31 @@ def describe(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=int,
         const=8765,
-        help="show the stream on a page of this machine (8765); without a number, put --view last",
+        help="show the stream on a web page at this port (8765); without a number, put --view last",
     )
     video.add_argument(
-        "--view-address", metavar="ADDRESS", default="127.0.0.1", help="who may look (default: 127.0.0.1)"
+        "--view-address",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="the page's address (default: 127.0.0.1, this machine only)",
     )
-    video.add_argument("--stdin-size", metavar="HxW", help="of the frames on standard input")
-    video.add_argument("--stdin-fps", type=float, metavar="FPS", default=25.0, help="default: 25")
+    video.add_argument("--stdin-size", metavar="HxW", help="size of the frames on standard input")
+    video.add_argument(
+        "--stdin-fps", type=float, metavar="FPS", default=25.0, help="their rate (default: 25)"
+    )
     video.add_argument(
         "--timeout",
         type=float,
         metavar="S",
         default=10.0,
-        help="for what hangs, outputs too, seconds (default: 10)",
+        help="seconds before a source or an output that hangs is given up (default: 10)",
     )
     video.add_argument(
-        "--reconnect", type=float, metavar="S", default=120.0, help="for what was lost (default: 120)"
+        "--reconnect",
+        type=float,
+        metavar="S",
+        default=120.0,
+        help="seconds to reconnect to a lost source (default: 120)",
     )
 
 
