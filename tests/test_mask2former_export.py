@@ -395,7 +395,7 @@ def test_another_task_on_the_command_line(written, tmp_path, capsys):
         str(out),
     ]
     assert main(request) == 1
-    assert "take this one all the same: --any-task" in capsys.readouterr().err
+    assert "or take this one with --any-task" in capsys.readouterr().err
     assert main([*request, "--any-task"]) == 0
     assert "pixels equal" in capsys.readouterr().out
     (path,) = out.glob("*.onnx")

@@ -1,4 +1,4 @@
-"""The networks: the only code that knows a model's layers. `FAMILIES` are all that there are."""
+"""Builds networks, and is the only code that knows a model's layers; `FAMILIES` lists all families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def build(checkpoint: Checkpoint) -> Networks:
-    """Both networks of a checkpoint: the published one, and the one for devices."""
+    """Build both networks of a checkpoint: the published one, and the one for devices."""
     family = checkpoint.family
     plain = family.build(checkpoint.config, checkpoint.options)
     # files may lack the training counters of batch norms, which stay at zero

@@ -1,7 +1,7 @@
-"""Read a checkpoint from a Hub id, a folder or a file, whatever network and layout it was saved in.
+"""Reads a checkpoint from a Hub id, a folder or a file, whatever network and layout it was saved in.
 
-The names of its weights say which network it is: the family that knows them reads the rest. The weights are held
-against the network that the configuration describes, name by name and shape by shape, so that nothing is left to guess.
+The names of its weights say which network it is, and the family that knows them reads the rest. The weights are
+compared with the network that the configuration describes, name by name and shape by shape, so nothing is guessed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CARD_FILES = ["config.json", "preprocessor_config.json"]
 _TYPES = " or ".join(repr(name) for family in FAMILIES for name in family.types)
 _TITLES = " or ".join(family.title for family in FAMILIES)
 _OTHER_TYPES = {name: words for family in FAMILIES for name, words in family.other_types.items()}
-# What no family is near; asked after what the families say of their own relatives.
+# Checkpoints that are like no family; they are tried after the families' own relatives.
 _STRANGERS = (
     Marks(
         "a detector",
@@ -52,7 +52,7 @@ _LEFTOVERS = re.compile(r".*num_batches_tracked$|steps$|ema_|auxiliary_head\.|ba
 
 @dataclass(frozen=True)
 class _Files:
-    """The content of a checkpoint's files, nothing of it understood yet."""
+    """Holds the contents of a checkpoint's files, before a family interprets them."""
 
     source: str
     weights: Mapping[str, torch.Tensor]
@@ -66,15 +66,15 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read `source`: a Hub id ("nvidia/segformer-…"), a folder in the Hub's layout, or one file.
 
-    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id. `options` are those that
-    the checkpoint's family declares.
+    `revision` is a branch, tag or commit of a Hub id. A `Path` is never taken for a Hub id. `options` must be declared
+    by the checkpoint's family.
     """
     options = options or {}
     demand_known(options)
     files = _read(source, revision)
     bare = strip_wrappers(files.weights)
     family, layout = _recognised(bare, files.source)
-    # A config.json beside a file of another project would belong to something else: those projects write none.
+    # Other projects write no config.json, so one beside their file belongs to something else.
     stated = files.config if layout == HUB else None
     if stated is not None and stated["model_type"] not in family.types:
         raise CheckpointError(
@@ -93,7 +93,7 @@ def read_checkpoint(
 
 
 def demand_known(options: Options) -> None:
-    """Refuse a name that is no family's option, before anything is read."""
+    """Refuse an option that no family has, before anything is read."""
     known = {option.name for family in FAMILIES for option in family.options}
     for name in options:
         if name not in known:
@@ -101,7 +101,7 @@ def demand_known(options: Options) -> None:
 
 
 def _settled(family: Family, options: Options, source: str) -> Options:
-    """A value for every option of the family; refused are other families' options, and values that are no choice."""
+    """Give a value for every option of the family; refuses other families' options and unknown values."""
     own = {option.name: option for option in family.options}
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
@@ -120,7 +120,7 @@ def _read(source: str | Path, revision: str | None) -> _Files:
         return _read_folder(_download(name, revision), name)
     if revision is not None:
         raise CheckpointError(
-            f"revision {revision!r} was given with {name}, which is no Hub id; leave it out"
+            f"revision {revision!r} was given with {name}, which is not a Hub id; leave it out"
         )
     if path.is_dir():
         return _read_folder(path, name)
@@ -174,7 +174,7 @@ def _read_file(path: Path, source: str) -> _Files:
 
 
 def _weight_files(folder: Path, source: str) -> list[Path]:
-    """The files of one copy of the weights: folders often have them as safetensors and as a pickle."""
+    """List the files of one copy of the weights: folders often have them as safetensors and as a pickle."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = _read_json(folder / "model.safetensors.index.json")
@@ -192,7 +192,7 @@ def _weight_files(folder: Path, source: str) -> list[Path]:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
-    """The small files first, so that a wrong model_type is refused before its gigabytes come down."""
+    """Download the small files first, so that a wrong model_type is refused before its gigabytes are loaded."""
     folder = _snapshot(hub_id, revision, _CARD_FILES)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{hub_id} on the Hub has no config.json; expected {_TITLES} of transformers")
@@ -201,7 +201,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"],
         ["pytorch_model.bin"],
     ):
-        # the folder is named after the commit, so all files are of one
+        # the folder's name is the commit, so all files are of one commit
         folder = _snapshot(hub_id, folder.name, _CARD_FILES + weights)
         if _weight_files(folder, hub_id):
             break
@@ -229,7 +229,7 @@ def _snapshot(hub_id: str, revision: str | None, files: list[str]) -> Path:
 
 
 def _unanswered(hub_id: str, error: Exception) -> CheckpointError:
-    """huggingface_hub says "not in the cache" for a refused request too; the refusal is then the cause."""
+    """Explain a failed request; huggingface_hub reports a refused one as "not in the cache", with the cause inside."""
     responses = (getattr(e, "response", None) for e in (error, error.__cause__))
     status = next((response.status_code for response in responses if response is not None), None)
     if status is None:
@@ -287,7 +287,7 @@ def strip_wrappers(weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def _recognised(names: Collection[str], source: str) -> tuple[Family, str]:
-    """The family and the layout of weights with these names; refused is what no family takes, with what it is."""
+    """Find the family and the layout of weights with these names; refuses others, and says what they are."""
     for family in FAMILIES:
         if layout := family.recognises(names):
             return family, layout
@@ -329,7 +329,7 @@ def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], 
 
 
 def _class_names(meta: Mapping[str, Any]) -> list[str]:
-    """mmcv 0.x writes meta["CLASSES"]; mmengine meta["dataset_meta"]["classes"]."""
+    """Read class names: mmcv 0.x writes meta["CLASSES"], mmengine meta["dataset_meta"]["classes"]."""
     dataset = meta.get("dataset_meta")
     for place in (meta, dataset if isinstance(dataset, dict) else {}):
         for key in ("CLASSES", "classes"):

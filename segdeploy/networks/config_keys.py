@@ -1,8 +1,8 @@
-"""A config.json held against the keys of the network that it describes.
+"""Checks a config.json against the keys of the network that it describes.
 
-The reference implementation builds its network of its configuration's keys. Each is in one of three tables: read, built
-for one value only, or of no say in what the network computes. A test walks the reference's own class, so that a key it
-gains later has to be put into one of them.
+The reference implementation builds its network from its configuration's keys. Each key is in one of three tables: read,
+supported with one value only, or without influence on the network's function. A test walks the reference's own class,
+so that a key it gains later must be put into one of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from segdeploy.errors import CheckpointError
 
 @dataclass(frozen=True)
 class ConfigKeys:
-    read: Mapping[str, Any]  # with what the reference takes where config.json leaves a key out
-    fixed: Mapping[str, Any]  # with the only value that is built
-    unread: tuple[str, ...]  # training, initialisation, what else to return: nothing of the function
+    read: Mapping[str, Any]  # with the reference's defaults
+    fixed: Mapping[str, Any]  # with the only supported value
+    unread: tuple[str, ...]  # training, initialisation, further outputs: no influence on the function
     aliases: Mapping[str, str] = field(default_factory=dict)  # other names that the reference takes for a key
 
     def complete(self, stated: Mapping[str, Any], source: str) -> dict[str, Any]:
-        """`stated` with a value for every key that is read; refused where the network would be another."""
+        """Give `stated` with a value for every key that is read; refuses values that mean another network."""
         stated = self.without_aliases(stated, source)
         for key, wanted in self.fixed.items():
             found = stated.get(key, wanted)
@@ -51,7 +51,7 @@ class ConfigKeys:
 
 
 def demand_heads(key: str, sizes: Sequence[int], heads: Sequence[int], source: str) -> None:
-    """Refuse channels of stages that are no multiples of the stages' attention heads."""
+    """Refuse stages whose channels are not a multiple of their attention heads."""
     if any(size % count for size, count in zip(sizes, heads, strict=True)):
         raise CheckpointError(
             f"the config.json of {source} has {key} {list(sizes)} and attention heads {list(heads)}; expected multiples"
@@ -64,7 +64,7 @@ def as_list(value: object) -> Any:
 
 
 def mismatch(value: object, default: object) -> str:
-    """Says what was expected instead of `value`, something of the kind of `default`; empty where it is that."""
+    """Say what was expected instead of `value`, which must be of the kind of `default`; "" where it is."""
     if isinstance(default, list):
         fits = isinstance(value, list) and value and not any(mismatch(item, default[0]) for item in value)
         return (

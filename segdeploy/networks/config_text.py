@@ -1,7 +1,7 @@
-"""The configuration that mmcv (0.x) and mmengine (1.x) store beside weights: a Python file as text, never run.
+"""Reads the configuration that mmcv (0.x) and mmengine (1.x) store beside weights: a Python file as text, never run.
 
-It is parsed, and of what it assigns only values are read: numbers, text, lists, tuples, dictionaries, also written as
-`dict(...)`, and names assigned before. Anything else is code, which is refused where a fact is asked of it.
+The text is parsed, and only assigned values are read: numbers, text, lists, tuples, dictionaries, also as `dict(...)`,
+and names assigned before. Anything else is code, and is refused where its value is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_VALUES = 1 << 16  # in one assignment, those of the names it mentions amon
 
 @dataclass(frozen=True)
 class _Code:
-    """Something that is no value."""
+    """Marks something that is not a value."""
 
     line: int
     what: str
@@ -34,10 +34,10 @@ class _NoValue(Exception):
 @dataclass(frozen=True)
 class ConfigText:
     source: str
-    values: Mapping[str, Any]  # by the name that they are assigned to
+    values: Mapping[str, Any]  # by their names
 
     def value(self, name: str) -> Any:
-        """What is assigned to `name`; None where nothing is."""
+        """Return the value of `name`; None if the text does not assign it."""
         value = self.values.get(name)
         if isinstance(value, _Code):
             raise CheckpointError(
@@ -47,7 +47,7 @@ class ConfigText:
         return value
 
     def dictionary(self, name: str) -> dict[str, Any]:
-        """The dictionary that is assigned to `name`, an empty one where nothing is."""
+        """Return the dictionary `name`; {} if the text does not assign it."""
         value = self.value(name)
         if not isinstance(value, dict | None):
             raise CheckpointError(
@@ -84,7 +84,7 @@ def config_text(meta: Mapping[str, Any], source: str) -> ConfigText | None:
 
 
 def preprocessor_of(text: ConfigText) -> dict[str, Any]:
-    """How images are prepared, in the words of preprocessor_config.json; a fact that is not said is left out."""
+    """Read how images are prepared, under the keys of preprocessor_config.json; unknown facts are left out."""
     model = text.dictionary("model")
     norm = (
         text.dictionary("img_norm_cfg")
@@ -106,7 +106,7 @@ def preprocessor_of(text: ConfigText) -> dict[str, Any]:
 
 
 def _tested_at(text: ConfigText, model: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of one pass of the test: a window's, or what the test's pipeline resizes images into."""
+    """Find height and width of one test pass: the window's, or the size that the pipeline resizes images into."""
     test = model.get("test_cfg")
     if isinstance(test, dict) and test.get("mode") == "slide":
         crop = test.get("crop_size")
@@ -114,10 +114,10 @@ def _tested_at(text: ConfigText, model: Mapping[str, Any]) -> tuple[int, int] | 
     steps = text.value("test_pipeline")
     for step in steps if isinstance(steps, list | tuple) else ():
         scale = step.get("img_scale", step.get("scale")) if isinstance(step, dict) else None
-        if isinstance(scale, list) and scale:  # of several passes: the first
+        if isinstance(scale, list) and scale:  # several passes: take the first
             scale = scale[0]
         if sides := _two_sides(scale):
-            return sides[1], sides[0]  # mmsegmentation has the width first here, and last in a window
+            return sides[1], sides[0]  # mmsegmentation puts the width first here, and last in a window
     return None
 
 
@@ -145,7 +145,7 @@ def _value_or_code(node: ast.expr, known: Mapping[str, Any]) -> Any:
 
 
 def _count(value: Any) -> int:
-    """Counts values to a little over the most there may be; shared ones each time that they are met."""
+    """Count values, shared ones each time, and stop a little above the limit."""
     waiting, found = [value], 0
     while waiting and found <= _MOST_VALUES:
         found += 1

@@ -1,10 +1,10 @@
-"""A family of networks as a value, and what its parts hand to each other.
+"""Defines what a family of networks is, and the types that its parts exchange.
 
-A family lives in a folder of its own and is one line of `FAMILIES`. What reads checkpoints, exports, proves and draws
-help texts goes through that tuple and the types below, and knows no family by name.
+A family has its own folder and one line of `FAMILIES`. The code that reads checkpoints, exports, proves and makes help
+texts uses that tuple and the types below, and knows no family by name.
 
 Nothing here, and nothing in a family's `__init__`, imports PyTorch: `segdeploy export --help` shows the families'
-options, also where PyTorch is not installed.
+options even where PyTorch is not installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HUB = "hub"  # the layout of Hugging Face's files, the only one whose weights co
 
 @dataclass(frozen=True)
 class Option:
-    """A question that one family answers: a flag of `export`, and a keyword argument of `export_onnx`."""
+    """Describes an option of one family: a flag of `export`, and a keyword argument of `export_onnx`."""
 
     name: str
     help: str
@@ -46,14 +46,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Marks:
-    """Regular expressions that tell a kind of checkpoint by how its weights' names start."""
+    """Recognises a kind of checkpoint by regular expressions for the starts of its weights' names."""
 
-    what: str  # the name of a layout; or, for what no family takes, the kind in words
-    present: tuple[str, ...]  # each has to fit some name
-    absent: str = ""  # and this one none
+    what: str  # the name of a layout; or, for a kind that no family takes, the kind in words
+    present: tuple[str, ...]  # each must match some name
+    absent: str = ""  # must match none
 
     def found(self, names: Collection[str]) -> list[str]:
-        """The starts that gave it away, empty where it is something else."""
+        """List the starts that match; empty for another kind of checkpoint."""
         starts: dict[str, None] = {}
         for mark in self.present:
             here = dict.fromkeys(match[0] for name in names if (match := re.match(mark, name)))
@@ -67,25 +67,25 @@ class Marks:
 
 @dataclass(frozen=True)
 class RawCheckpoint:
-    """A checkpoint as its files have it, for a family to read."""
+    """Holds a checkpoint as in its files, for a family to read."""
 
     source: str
     layout: str
-    weights: Weights  # without what wraps their names, and without what only training needs
-    meta: Mapping[str, Any]  # what mmcv and mmengine store beside weights
+    weights: Weights  # without prefixes that wrap the names, and without tensors that only training needs
+    meta: Mapping[str, Any]  # stored beside weights by mmcv and mmengine
     config: Mapping[str, Any] | None  # config.json, where these weights come with one
     options: Options
 
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
-    """A checkpoint in its family's own words."""
+    """Holds a checkpoint in its family's own terms."""
 
-    config: dict[str, Any]  # what `build` needs, and `id2label` or `num_labels` where the files say them
-    weights: Weights  # in the names of the network that `build` makes
-    classes: int  # that the head tells apart
+    config: dict[str, Any]  # all that `build` needs, and `id2label` or `num_labels` if the files have them
+    weights: Weights  # under the names of the network that `build` makes
+    classes: int  # of the head
     preprocessor: Mapping[str, Any] | None = (
-        None  # in preprocessor_config.json's words, where the weights' file says it
+        None  # under the keys of preprocessor_config.json, if the weights' file has it
     )
 
 
@@ -97,17 +97,17 @@ class Family:
     read: Callable[[RawCheckpoint], ReadCheckpoint]
     build: Callable[
         [Mapping[str, Any], Options], nn.Module
-    ]  # the network as published, its weights still to come
-    deploy: Callable[[Any], DeployedNetwork]  # that network, with its weights, for devices
+    ]  # makes the network as published, without its weights
+    deploy: Callable[[Any], DeployedNetwork]  # takes that network with its weights, makes the one for devices
     options: tuple[Option, ...] = ()
     model_types: tuple[str, ...] = ()  # of config.json; none: the family's name
-    relatives: tuple[Marks, ...] = ()  # what looks like this family and is not
+    relatives: tuple[Marks, ...] = ()  # other networks that look like this family
     other_types: Mapping[str, str] = field(
         default_factory=dict
-    )  # model_types of those: what each is, in words
+    )  # the relatives' model_types, each with a description
 
     def recognises(self, names: Collection[str]) -> str | None:
-        """The layout of weights with these names; None where they belong to something else."""
+        """Name the layout of weights with these names; None for other networks."""
         return next((layout.what for layout in self.layouts if layout.found(names)), None)
 
     @property
@@ -121,24 +121,24 @@ class Checkpoint:
     layout: str  # hub, or the project whose names the file has
     family: Family
     config: dict[str, Any]  # the family's own; `id2label` has a name for each class
-    weights: Weights  # in the names of the family's plain network
+    weights: Weights  # under the names of the family's plain network
     preprocessor: (
         Mapping[str, Any] | None
-    )  # preprocessor_config.json, or the same facts out of the weights' file
+    )  # preprocessor_config.json, or the same facts from the weights' file
     digest: str  # sha256 of the weights: names, dtypes, shapes, bytes
-    options: Options  # all of the family's, those that were not asked for at their defaults
+    options: Options  # all of the family's; those that were not asked for have their defaults
 
 
 @dataclass(frozen=True)
 class Output:
-    """The place of a network's logits over its input."""
+    """Says how a network's logits lie over its input."""
 
-    logits_size: Callable[[Size], Size]  # of an input's size
+    logits_size: Callable[[Size], Size]  # takes an input's size
     align_corners: bool = False  # of the bilinear step from the logits to the input's size
-    multiple: int = 1  # that both sides of an input must have
+    multiple: int = 1  # both sides of an input must be multiples of it
 
     def demand(self, size: Size) -> None:
-        """Refuse a size that the network cannot take, with the nearest that it can."""
+        """Refuse a size that the network cannot take, and name the nearest that it can."""
         sides = (size.height, size.width)
         if not any(side % self.multiple for side in sides):
             return
@@ -155,12 +155,12 @@ class Output:
 
 
 def reduced(stride: int) -> Callable[[Size], Size]:
-    """The size of maps that strides have reduced, each step rounded up."""
+    """Make a function that divides a size by `stride`, rounded up, as strided steps do."""
     return lambda size: Size(-(-size.height // stride), -(-size.width // stride))
 
 
 class DeployedNetwork(Protocol):
-    """A network rewritten for devices: normalised pixels N×3×H×W to logits N×C×h×w."""
+    """Is a network rewritten for devices; it takes normalised pixels N×3×H×W and gives logits N×C×h×w."""
 
     @property
     def output(self) -> Output: ...
@@ -171,10 +171,10 @@ class DeployedNetwork(Protocol):
         """Fold factors per colour channel into the first convolution: it then reads pixels / factors."""
 
     def fit(self, size: Size, options: Options) -> None:
-        """Make the constants of one input size, as the family's options say."""
+        """Make the constants of one input size, with the family's options."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    plain: nn.Module  # as published: the reference
+    plain: nn.Module  # as published; it is the reference
     deployed: DeployedNetwork  # the same function for devices

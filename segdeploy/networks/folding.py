@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def module_list(modules: Iterable[M]) -> Sequence[M]:
-    """An nn.ModuleList whose elements keep their type."""
+    """Make an nn.ModuleList whose elements keep their type."""
     return cast("Sequence[M]", nn.ModuleList(modules))
 
 
@@ -38,7 +38,7 @@ def pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
 def affine_of(
     weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """A batch norm's gain and shift per channel, in float64."""
+    """Give a batch norm's gain and shift per channel, in float64."""
     gain = weight.double() / (variance.double() + eps).sqrt()
     return gain, bias.double() - gain * mean.double()
 
@@ -49,7 +49,7 @@ def gain_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution for a convolution and the batch norm behind it, computed in float64."""
+    """Fold the batch norm behind a convolution into it, computed in float64."""
     gain, bias = gain_and_shift(norm)
     made = copy.deepcopy(conv)
     made.weight = nn.Parameter(
@@ -62,7 +62,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def size_after(conv: nn.Conv2d, size: Size) -> Size:
-    """The size of the maps that a convolution makes of an input of `size`."""
+    """Give the size of a convolution's output for an input of `size`."""
 
     def side(length: int, axis: int) -> int:
         padding, kernel, stride = int(conv.padding[axis]), conv.kernel_size[axis], conv.stride[axis]
@@ -72,7 +72,7 @@ def size_after(conv: nn.Conv2d, size: Size) -> Size:
 
 
 def reading_bare(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A projection of norm(x), rewritten to read the same norm without its affine."""
+    """Rewrite a projection of norm(x) so that it reads the same norm without its affine."""
     return weight * norm.weight, bias + weight @ norm.bias
 
 
@@ -81,7 +81,7 @@ def bare(norm: nn.LayerNorm) -> nn.LayerNorm:
 
 
 def gelu(values: Tensor) -> Tensor:
-    """The exact form, in the order of steps that runtimes recognise and fuse; the exporter's own order is another."""
+    """Compute the exact GELU in the order of steps that runtimes recognise and fuse, unlike the exporter's own."""
     return values * (1 + torch.erf(values / 2**0.5)) * 0.5
 
 

@@ -1,4 +1,4 @@
-"""A network, plain or deployed, behind the input and the output that an interface promises."""
+"""Gives a network, plain or deployed, the input and the output of an interface."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from segdeploy.size import Size
 
 
 def upsampled(logits: Tensor, size: torch.Size, align_corners: bool) -> Tensor:
-    """Logits at the input's size: as they are where they have it already."""
+    """Resize logits bilinearly to the input's size; returned as they are if they have it."""
     if logits.shape[-2:] == size:
         return logits
     return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
 def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
-    """The card that was asked for, the shipped one this checkpoint belongs to, or one made from its own files."""
+    """Return the requested card, else the shipped one of this checkpoint, else one made from its own files."""
     if name is None:
         return card_for_checkpoint(
             checkpoint.source, checkpoint.family.name, checkpoint.config, checkpoint.preprocessor
@@ -43,7 +43,7 @@ def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
 
 
 def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None, output: Output) -> Signature:
-    """The signature of a graph to be made; refused is a size that the network cannot take."""
+    """Make the signature of a graph to be exported; refuses a size that the network cannot take."""
     output.demand(size)
     logits = output.logits_size(size)
     height, width, classes = size.height, size.width, len(card.labels.names)
@@ -74,7 +74,7 @@ def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None,
 
 
 class WithInterface(nn.Module):
-    """The network between the input and the output that an interface promises."""
+    """Wraps a network with the input and the output of an interface."""
 
     def __init__(self, network: DeployedNetwork, card: ModelCard, signature: Signature) -> None:
         super().__init__()

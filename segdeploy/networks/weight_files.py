@@ -1,8 +1,8 @@
-"""The tensors of one weights file, with nothing in it run.
+"""Reads the tensors of one weights file, and runs nothing in it.
 
-safetensors files hold no code. A .pth is a pickle, read with `torch.load(weights_only=True)`; the few classes
-that trainers are known to store beside weights become a stand-in that keeps nothing; any other is refused. A .pkl
-of detectron2 is a bare pickle of NumPy arrays, and nothing but what arrays are made of is looked up for it.
+safetensors files hold no code. A .pth is a pickle, read with `torch.load(weights_only=True)`: the few classes that
+trainers are known to store beside weights become a stand-in that keeps nothing, and any other class is refused. A .pkl
+of detectron2 is a bare pickle of NumPy arrays, and only the names that arrays need are looked up for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WEIGHT_KEYS = (
 
 
 class _Discarded:
-    """Stands in for a class that a file mentions and nobody needs; takes anything, keeps nothing."""
+    """Stands in for a harmless class that a file mentions; takes any arguments, keeps nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> _Discarded:
         return super().__new__(cls)
@@ -132,7 +132,7 @@ def _load_pickle(path: Path, source: str) -> object:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Makes arrays, dictionaries and texts, and knows no other name."""
+    """Makes arrays, dictionaries and texts, and refuses every other name."""
 
     _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): np.ndarray,

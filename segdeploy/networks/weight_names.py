@@ -1,12 +1,12 @@
-"""Weights from one spelling of their names to another by a table, and what their shapes say.
+"""Renames weights by a table, and reads facts from their shapes.
 
-A table has a line for each kind of name: how it is written, and what it becomes.
+A table has a line for each kind of name: the old name, and the new one.
 
     "backbone.block{s+1}.{b}.attn.kv.*": ("…block.{s}.{b}.attention.self.key.*", "…value.*")
 
 `{s}`, `{b}` and `{i}` are numbers (`{s+1}` is written as one more than s), `{at}` is any beginning and `*` any end.
-Where one name becomes several, its rows are shared out equally; where it becomes none, it is dropped. A name that no
-line knows stays as it is, for `check_weights` to refuse.
+If one name becomes several, its rows are divided equally among them; if it becomes none, it is dropped. A name that
+fits no line stays as it is, and `check_weights` refuses it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIELD = re.compile(r"\{(\w+)([+-]\d+)?\}|\*")
 
 
 def under(old: str, new: str, table: Table) -> dict[str, str | tuple[str, ...]]:
-    """The lines of `table` with a beginning of their own on each side."""
+    """Put `old` and `new` in front of the names on each side of `table`."""
 
     def begun(name: str) -> str:
         return f"{new}.{name}"
@@ -40,14 +40,14 @@ def under(old: str, new: str, table: Table) -> dict[str, str | tuple[str, ...]]:
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
-    """`a, b, c, d, e and 7 more`."""
+    """Write `a, b, c, d, e and 7 more`."""
     all_names = list(names)
     rest = len(all_names) - most
     return ", ".join(all_names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _Rule:
-    """One line of a table."""
+    """Applies one line of a table."""
 
     def __init__(self, old: str, new: str | tuple[str, ...]) -> None:
         self.more = {name: int(more) for name, more in _FIELD.findall(old) if more}
@@ -59,7 +59,7 @@ class _Rule:
         )
 
     def renamed(self, name: str) -> list[str] | None:
-        """The names that this one becomes; None where this line is not about it."""
+        """Give the new names for `name`; None if it does not fit this line."""
         match = self.pattern.fullmatch(name)
         if match is None:
             return None
@@ -99,18 +99,18 @@ def _parts(name: str, tensor: Tensor, rules: list[_Rule]) -> Iterator[tuple[str,
     elif tensor.ndim == 0 or tensor.shape[0] % len(names):
         yield name, tensor
     else:
-        # copies, or the parts of one tensor would share storage, which safetensors will not save
+        # copies, since parts of one tensor share storage, which safetensors does not save
         yield from ((new, part.clone()) for new, part in zip(names, tensor.chunk(len(names)), strict=True))
 
 
 class Shapes:
-    """The shapes of a checkpoint's weights, which say what nobody wrote down."""
+    """Reads the shapes of a checkpoint's weights, from which a missing configuration is inferred."""
 
     def __init__(self, weights: Weights, source: str, title: str) -> None:
         self.weights, self.source, self.title = weights, source, title
 
     def of(self, name: str, axes: int) -> tuple[int, ...]:
-        """The lengths of so many axes."""
+        """Return the shape of a weight, which must have `axes` axes."""
         if name not in self.weights:
             raise CheckpointError(f"{self.source} lacks {name}; expected every weight of {self.title}")
         shape = tuple(self.weights[name].shape)
@@ -119,12 +119,12 @@ class Shapes:
         return shape
 
     def count(self, prefix: str) -> int:
-        """Counts the different parts of names that follow `prefix`."""
+        """Count the different next parts of the names that begin with `prefix`."""
         return len({name[len(prefix) :].split(".")[0] for name in self.weights if name.startswith(prefix)})
 
 
 def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Weights, source: str) -> None:
-    """Refuse `weights` unless names and shapes are exactly those `expected`, BatchNorm's counters aside."""
+    """Refuse `weights` unless names and shapes are exactly the `expected` ones; BatchNorm's counters are ignored."""
     wanted = {name: shape for name, shape in expected.items() if not name.endswith("num_batches_tracked")}
     given = {name: tuple(t.shape) for name, t in weights.items() if not name.endswith("num_batches_tracked")}
     differences = {

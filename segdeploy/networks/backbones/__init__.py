@@ -1,1 +1,1 @@
-"""Backbones that several families share."""
+"""Holds backbones that several families share."""

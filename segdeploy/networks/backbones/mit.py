@@ -1,10 +1,10 @@
-"""The Mix Transformer (MiT) as a backbone, twice: `Mit` as the Hub's SegFormers have it, and its stages for devices.
+"""Defines the Mix Transformer (MiT) backbone twice: `Mit` as in the Hub's SegFormers, and its stages for devices.
 
 The deployed stages compute the same function:
 
-* LayerNorm's affine goes into the projections that read it, the attention scale into the query projection;
-* the key bias is dropped (softmax does not see a constant per query), the value bias goes through the attention's
-  rows, which sum to one, into the output projection's bias;
+* LayerNorm's affine is folded into the projections that read it, the attention scale into the query projection;
+* the key bias is dropped (a constant per query does not change softmax), and the value bias is folded into the output
+  projection's bias, since the attention's rows sum to one;
 * the Mix-FFN runs channels-first between two transposes of C channels instead of two of 4C.
 """
 
@@ -32,7 +32,7 @@ from segdeploy.networks.folding import (
 
 @dataclass(frozen=True)
 class NormEpsilons:
-    """LayerNorm's eps where it is used; the Hub's networks have 1e-5 everywhere, the original has 1e-6 in blocks."""
+    """Holds LayerNorm's eps by place; the Hub's networks use 1e-5 everywhere, the original uses 1e-6 in blocks."""
 
     patch_embed: float = 1e-5
     block: float = 1e-5
@@ -42,7 +42,7 @@ class NormEpsilons:
 
 @dataclass(frozen=True)
 class MitConfig:
-    """The facts of one backbone, under short names."""
+    """Holds one backbone's configuration under short names."""
 
     sizes: tuple[int, ...]
     depths: tuple[int, ...]
@@ -191,7 +191,7 @@ class Mit(nn.Module):
 
 
 class DeployedMitAttention(nn.Module):
-    """Reads tokens that were normed without an affine."""
+    """Attends over tokens that were normed without an affine."""
 
     def __init__(self, norm: nn.LayerNorm, attention: MitAttention) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class DeployedMitAttention(nn.Module):
             self.reduce = self.reading_bare_reduction(plain.sr, norm)
             norm = plain.layer_norm
             self.reduced_norm = bare(norm)
-        # The key's bias adds the same number to all scores of a query: softmax does not see it.
+        # The key's bias adds the same number to all scores of a query, which does not change softmax.
         self.key = linear(plain.key.weight * norm.weight, None)
         value, value_bias = reading_bare(norm, plain.value.weight, plain.value.bias)
         self.value = linear(value, None)
@@ -213,7 +213,7 @@ class DeployedMitAttention(nn.Module):
 
     @staticmethod
     def reading_bare_reduction(conv: nn.Conv2d, norm: nn.LayerNorm) -> nn.Conv2d:
-        """Exact because this convolution has no padding."""
+        """Fold the norm's affine into the reducing convolution; exact, because it has no padding."""
         assert conv.bias is not None  # noqa: S101 - SegFormer's always has one
         stride = (conv.stride[0], conv.stride[1])
         folded = nn.Conv2d(conv.in_channels, conv.out_channels, stride, stride)
@@ -243,7 +243,7 @@ class DeployedMitAttention(nn.Module):
 
 
 class DeployedMixFFN(nn.Module):
-    """Reads tokens that were normed without an affine; works channels-first."""
+    """Computes the Mix-FFN channels-first, of tokens that were normed without an affine."""
 
     def __init__(self, norm: nn.LayerNorm, mlp: MixFFN) -> None:
         super().__init__()
@@ -288,7 +288,7 @@ class DeployedMitStage(nn.Module):
 
 
 def deployed_stages(plain: Mit) -> Sequence[DeployedMitStage]:
-    """The stages of `plain` for devices; each takes the map of the one before."""
+    """Make the stages of `plain` for devices; each takes the previous one's map."""
     return module_list(
         DeployedMitStage(embed, cast("Iterable[MitBlock]", blocks), norm)
         for embed, blocks, norm in zip(plain.patch_embeddings, plain.block, plain.layer_norm, strict=True)

@@ -1,6 +1,6 @@
-"""ResNet-50 and -101 as a backbone, twice: `Resnet` as the Hub's files have it, `DeployedResnet` without batch norms.
+"""Defines the ResNet-50 and -101 backbones twice: `Resnet` as in the Hub's files, `DeployedResnet` without batch norms.
 
-Each batch norm goes into the convolution before it, in float64.
+Each batch norm is folded into the convolution before it, in float64.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class DeployedResnet(nn.Module):
         self.embed.weight *= factors[:, None, None]
 
     def fit(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The height and width of each stage's map."""
+        """Return the height and width of each stage's map."""
         return [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32)]
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

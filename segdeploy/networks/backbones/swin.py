@@ -1,16 +1,16 @@
-"""Swin Transformer twice: `Swin` as the Hub's files have it, `DeployedSwin` as devices like it; both give four maps.
+"""Defines Swin Transformer twice: `Swin` as in the Hub's files, `DeployedSwin` for devices; both give four maps.
 
-The deployed network computes the same function. What makes it leaner:
+The deployed network computes the same function in fewer steps:
 
 * padding, the cyclic shift and the cut into windows are one gather with a constant index, and so is the way back;
-  patch merging is one gather as well, where the usual form has four strided slices and a concatenation;
-* queries, keys and values are one product, taken before the padding, and the output projection comes after it;
-* which tokens of a shifted window may see each other is a constant, made for the exported size;
-* the attention scale is in the query projection; the key bias is dropped (softmax does not see a constant per query);
-  the value bias goes through the attention's rows, which sum to one, into the output projection.
+  patch merging is one gather too, where the usual form has four strided slices and a concatenation;
+* queries, keys and values are one product, before the padding; the output projection comes after its removal;
+* the mask of tokens in a shifted window that may see each other is a constant of the exported size;
+* the attention scale is in the query projection; the key bias is dropped (a constant per query does not change
+  softmax); the value bias is folded into the output projection, since the attention's rows sum to one.
 
-Padding comes after the norm, so padded tokens take part as keys: as zeros, times the weights, plus the biases. Without
-biases that is zero, so zeros can be put in place of their keys and values; what their queries are does not matter.
+Padding follows the norm, so padded tokens take part as keys: zeros, times the weights, plus the biases. Without biases
+that is zero, so their keys and values can be zeros; their queries do not matter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from segdeploy.networks.folding import gelu, linear, module_list, to_maps, to_to
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """The facts of one backbone, under short names."""
+    """Holds one backbone's configuration under short names."""
 
     size: int
     depths: tuple[int, ...]
@@ -84,7 +84,7 @@ class SwinEmbeddings(nn.Module):
 
 
 def padded_to(maps: Tensor, multiple: int) -> Tensor:
-    """Zeros on the right and below, up to a multiple."""
+    """Pad with zeros on the right and below, up to a multiple."""
     height, width = maps.shape[-2:]
     below, right = -height % multiple, -width % multiple
     return F.pad(maps, (0, right, 0, below)) if below or right else maps
@@ -110,7 +110,7 @@ class WindowSelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return mixed.transpose(1, 2).flatten(2)
 
-    def position_bias(self) -> Tensor:  # heads×L×L, by how far a key is from its query
+    def position_bias(self) -> Tensor:  # heads×L×L, by the distance of key and query
         place = torch.arange(self.window)
         apart = place[:, None] - place + self.window - 1
         index = apart[:, None, :, None] * (2 * self.window - 1) + apart[None, :, None, :]
@@ -272,7 +272,7 @@ class DeployedSwinBlock(nn.Module):
 
 
 class DeployedSwinStage(nn.Module):
-    """The blocks of one stage, behind the step that makes its tokens from the stage before."""
+    """Merges the previous stage's tokens, and runs the blocks of one stage on them."""
 
     def __init__(self, merging: PatchMerging | None, stage: SwinStage, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -291,7 +291,7 @@ class DeployedSwinStage(nn.Module):
 
     def forward(
         self, tokens: Tensor
-    ) -> Tensor:  # the blocks' tokens; `norm` is for who reads the stage's map
+    ) -> Tensor:  # the blocks' tokens; `norm` is for the reader of the stage's map
         if self.merge is not None and self.merge_norm is not None and self.reduce is not None:
             quarters = self.merge(tokens)
             joined = quarters.reshape(quarters.shape[0], -1, 4 * quarters.shape[-1])
@@ -318,7 +318,7 @@ class DeployedSwin(nn.Module):
         self.embed.weight *= factors[:, None, None]
 
     def fit(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Make the constants of one input size; the height and width of each stage's map."""
+        """Make the constants of one input size; returns the height and width of each stage's map."""
         patch = self.embed.stride[0]
         height, width = -(-height // patch), -(-width // patch)
         found: list[tuple[int, int]] = []

@@ -1,6 +1,6 @@
-"""Tokens in windows that may be shifted: in which order they go there and back, and which of them see each other.
+"""Cuts tokens into windows, which may be shifted, joins them again, and says which tokens see each other.
 
-All of it is a constant of the input's size.
+All of it is constant for an input size.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins but the image does not
+FORBIDDEN = -100.0  # added to the scores of tokens that a shifted window joins and the image does not
 
 
 def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | None:
-    """windows×1×L×L of 0 and FORBIDDEN: a shift by `shift` brings both ends of the image into the last windows."""
+    """Make windows×1×L×L of 0 and FORBIDDEN: a shift brings both ends of the image into the last windows."""
     if not shift:
         return None
 
@@ -26,7 +26,7 @@ def forbidden_pairs(rows: int, columns: int, side: int, shift: int) -> Tensor | 
 
 
 class Regrouping(nn.Module):
-    """Tokens in another order, zeros where the order says -1: N×L×C -> N×len(order)×C."""
+    """Reorders tokens, with zeros where the order has -1: N×L×C -> N×len(order)×C."""
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Regrouping(nn.Module):
 
 
 def window_order(height: int, width: int, side: int, shift: int) -> Tensor:
-    """For each place in each window the token that is there, -1 for padding."""
+    """Give the token at each place in each window, -1 for padding."""
     places = padded_places(height, width, side).roll((-shift, -shift), (0, 1))
     rows, columns = places.shape[0] // side, places.shape[1] // side
     return places.reshape(rows, side, columns, side).transpose(1, 2).flatten()
 
 
 def merging_order(height: int, width: int) -> Tensor:
-    """Four neighbours one after the other, column by column, as patch merging concatenates them."""
+    """Give four neighbours one after the other, column by column, as patch merging concatenates them."""
     places = padded_places(height, width, 2)
     rows, columns = places.shape[0] // 2, places.shape[1] // 2
     return places.reshape(rows, 2, columns, 2).permute(0, 2, 3, 1).flatten()
@@ -58,7 +58,7 @@ def padded_places(height: int, width: int, multiple: int) -> Tensor:
 
 
 class Windows(nn.Module):
-    """Takes the tokens of one size into windows and back, and says who sees whom there; a stage's blocks share it."""
+    """Cuts a map's tokens into windows and joins them again, and holds the mask of forbidden pairs."""
 
     def __init__(self, height: int, width: int, side: int, shift: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Heads that several families share."""
+"""Holds heads that several families share."""

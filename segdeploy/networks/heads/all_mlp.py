@@ -1,4 +1,4 @@
-"""SegFormer's all-MLP head, twice: one linear layer per stage, raised to the finest stage, fused and classified.
+"""Defines SegFormer's all-MLP head twice: one linear layer per stage, resized to the finest stage, fused, classified.
 
 In the deployed head the per-stage projection, its slice of the fusing convolution and the batch norm are one matrix per
 stage, applied at that stage's own resolution: a bilinear resize is linear and its weights sum to one, so it commutes
@@ -23,7 +23,7 @@ class Projection(nn.Module):
 
 
 class AllMlpHead(nn.Module):
-    """`projection_relu`: mmsegmentation's head has a ReLU after each stage's projection."""
+    """Fuses four stages into logits; with `projection_relu`, as in mmsegmentation, a ReLU follows each projection."""
 
     def __init__(
         self, channels: Sequence[int], size: int, classes: int, projection_relu: bool = False
@@ -49,7 +49,7 @@ class AllMlpHead(nn.Module):
 
 
 class DeployedAllMlpHead(nn.Module):
-    """relu(Σ upsampled(Aᵢ·xᵢ) + b), Aᵢ = batch norm · fusing slice · projection, computed in float64."""
+    """Computes relu(Σ upsampled(Aᵢ·xᵢ) + b); Aᵢ = batch norm · fusing slice · projection, made in float64."""
 
     def __init__(self, head: AllMlpHead) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class DeployedAllMlpHead(nn.Module):
                 inner.append(nn.Identity())
                 weights.append(fused @ proj.weight.double())
                 bias = bias + fused @ proj.bias.double()
-        # The bias is a constant that a resize passes through: it is added once, with the finest stage.
+        # A resize does not change the constant bias, so it is added once, with the finest stage.
         biases = [bias.float(), *[None] * (len(weights) - 1)]
         self.project = module_list(
             nn.Sequential(before, pointwise(weight.float(), shift))

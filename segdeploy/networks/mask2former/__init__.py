@@ -1,4 +1,4 @@
-"""Mask2Former (arXiv:2112.01527) for semantic segmentation, from the Hub and from detectron2's files."""
+"""Describes the family Mask2Former (arXiv:2112.01527) for semantic segmentation, in Hub or detectron2 layout."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def deploy(plain: Mask2former) -> DeployedNetwork:
 
 MSDA = Option(
     "msda",
-    "how a Mask2Former's deformable attention is written: gridsample (default); gather, for the TensorRT versions that"
-    " sample wrongly; plugin, for full TensorRT only",
+    "form of a Mask2Former's deformable attention: gridsample (default); gather, for TensorRT versions that sample"
+    " wrongly; plugin, for full TensorRT only",
     ("gridsample", "gather", "plugin"),
     "FORM",
 )
 ANY_TASK = Option(
-    "any_task", "take a checkpoint for panoptic or instance segmentation too, for its semantic map"
+    "any_task", "also take a checkpoint for panoptic or instance segmentation, for its semantic map"
 )
 
 _OFFSETS = r"encoder\.layers\.0\.self_attn\.sampling_offsets\."

@@ -1,15 +1,15 @@
-"""Multi-scale deformable attention: the plain module, and three ways to write it for devices.
+"""Defines multi-scale deformable attention: the plain module, and three equal forms for devices.
 
 Every token of three maps looks at a few points around its own place in each of them (Deformable DETR,
-arXiv:2010.04159). The ways agree; `write` chooses one:
+arXiv:2010.04159). `DeployedDeformableAttention.fit` chooses the form:
 
-* `gridsample`: one GridSample per level. The standard operator, at opset 19 or less: what TensorRT 10.13 makes of
-  opset 20's is wrong (NVIDIA/TensorRT#4646).
+* `gridsample`: one GridSample per level. The standard operator, at opset 19 or less: TensorRT 10.13 computes that of
+  opset 20 wrongly (NVIDIA/TensorRT#4646).
 * `gather`: no GridSample, for the versions of TensorRT that are reported to sample wrongly whatever the opset
   (NVIDIA/TensorRT#4813: 10.14 to 11.1). The neighbours of each point are gathered, and summed by a product.
 * `plugin`: TensorRT's own MultiscaleDeformableAttnPlugin_TRT, a node outside ONNX. Full TensorRT only.
 
-The reference points are constants of the exported size. The step from offsets in pixels to a grid of -1 to 1 is in
+The reference points are constants of the exported size. The scale from offsets in pixels to a grid of -1 to 1 is in
 the weights of the layer that predicts the offsets.
 """
 
@@ -26,14 +26,14 @@ from segdeploy.networks.folding import linear
 LEVELS, POINTS = 3, 4
 PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
 PLUGIN_DOMAIN = (
-    "trt.plugins"  # TensorRT looks at the name alone; ONNX Runtime's TensorRT provider wants this domain
+    "trt.plugins"  # TensorRT reads the name only; ONNX Runtime's TensorRT provider needs this domain
 )
 
 Sides = Sequence[tuple[int, int]]  # height and width of each level
 
 
 def centres(sides: Sides) -> Tensor:
-    """The middle of each token of each level as x and y of 0 to 1: S×2."""
+    """Give the centre of each token of each level as x and y of 0 to 1: S×2."""
     found = []
     for height, width in sides:
         y, x = (torch.arange(0.5, side) / side for side in (height, width))
@@ -42,7 +42,7 @@ def centres(sides: Sides) -> Tensor:
 
 
 class DeformableAttention(nn.Module):
-    """The plain module, under the Hub's parameter names."""
+    """Computes the attention as published, under the Hub's parameter names."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ class DeployedDeformableAttention(nn.Module):
         super().__init__()
         self.heads = plain.heads
         self.value, self.project, self.shares = plain.value_proj, plain.output_proj, plain.attention_weights
-        self.offsets = [plain.sampling_offsets]  # in a list: what the graph has of it is `locate`
+        self.offsets = [plain.sampling_offsets]  # in a list, so no submodule: the graph has `locate` instead
 
     def fit(self, sides: Sides, form: str) -> None:
-        """Make the constants of maps of these sides, and the module that takes the samples."""
+        """Make the constants for maps of these sides, and the module that samples in this form."""
         pixels = torch.tensor([[width, height] for height, width in sides], dtype=torch.float64)  # LEVELS×xy
         samplers: dict[str, type[GridSampling | Gathering | Plugin]] = {
             "gridsample": GridSampling,
@@ -90,7 +90,7 @@ class DeployedDeformableAttention(nn.Module):
         self.sample = sampler
 
     def located(self, unit: Tensor, order: tuple[int, ...]) -> nn.Linear:
-        """The layer of the offsets, in units of the sampler, its outputs (head, level, point, xy) in its order."""
+        """Make the offsets' layer in the sampler's units, with its outputs (head, level, point, xy) in its order."""
         plain = self.offsets[0]
 
         def reordered(rows: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class DeployedDeformableAttention(nn.Module):
 
 
 class GridSampling(nn.Module):
-    """Heads join the batch, for GridSample has one grid per image."""
+    """Samples with GridSample; the heads join the batch, since GridSample has one grid per image."""
 
     order = (1, 0, 2, 3)  # level, head, point, xy
 
@@ -124,10 +124,10 @@ class GridSampling(nn.Module):
     def forward(self, values: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
         batch, _, count, size = values.shape
         joined = batch * self.heads
-        # The points come before the places: what neighbours read is near, and sums over points are of whole rows.
+        # Points come before places: neighbours then read nearby memory, and sums over points add whole rows.
         offsets = offsets.reshape(batch, count, LEVELS, self.heads * POINTS, 2).permute(0, 2, 3, 1, 4)
         grids = (offsets + self.centres).split_with_sizes([1] * LEVELS, dim=1)
-        # In three axes: ONNX Runtime joins a permutation of four with the reshape behind it, to a slow one.
+        # In three axes: ONNX Runtime fuses a permutation of four axes with the reshape after it, which is slow.
         shares = shares.reshape(batch, count, self.heads * LEVELS * POINTS).transpose(1, 2)
         shares = shares.reshape(joined, 1, LEVELS * POINTS, count)
         parts = shares.split_with_sizes([POINTS] * LEVELS, dim=2)
@@ -142,12 +142,12 @@ class GridSampling(nn.Module):
 
 
 class Gathering(nn.Module):
-    """The four pixels around each point, and their weights, by arithmetic that needs no test for the border.
+    """Gathers and weighs the four pixels around each point, by arithmetic that needs no test for the border.
 
-    The first pixel is kept one short of the last, so that its neighbour exists (no side is below 64, so every level has
-    two pixels or more); a pixel at distance d weighs max(0, 1 - d), which is the bilinear weight inside and zero for
-    every pixel that padding would have given. The two pixels of a row are gathered by one node; all four would be a
-    node less, and twice the memory.
+    The first pixel is at most the last but one, so that its neighbour exists (no side is below 64, so every level has
+    two pixels or more). A pixel at distance d weighs max(0, 1 - d), which is the bilinear weight inside and zero where
+    padding would have been read. One node gathers the two pixels of a row; one for all four would save a node and need
+    twice the memory.
     """
 
     order = (3, 0, 1, 2)  # xy, head, level, point
@@ -157,7 +157,7 @@ class Gathering(nn.Module):
         self.heads = heads
         pixels = torch.tensor([[width, height] for height, width in sides]).float()
         places = centres(sides)[:, None] * pixels - 0.5  # S×LEVELS×xy
-        # Constants have all axes of what they meet, N×xy×heads×S×pair×(level, point): TensorRT need not add them.
+        # Constants have all axes of their partners, N×xy×heads×S×pair×(level, point): TensorRT need not add any.
         self.places = nn.Buffer(per_point(places, 1).permute(2, 0, 1)[None, :, None, :, None].contiguous())
         self.last = nn.Buffer(per_point(pixels - 2, 0).T[None, :, None, None, None].contiguous())
         ends = torch.tensor([height * width for height, width in sides]).cumsum(0)
@@ -204,12 +204,12 @@ class Gathering(nn.Module):
 
 
 def per_point(levels: Tensor, axis: int) -> Tensor:
-    """A value per level as one per level and point."""
+    """Repeat a value per level for each of the level's points."""
     return levels.repeat_interleave(POINTS, dim=axis)
 
 
 def gathered(values: Tensor, places: Tensor) -> Tensor:
-    """values[n, places[n, p, 0]]: N×L×d and N×P×1 give N×P×d. In ONNX it is one GatherND, whatever the batch."""
+    """Give values[n, places[n, p, 0]] as N×P×d, of N×L×d and N×P×1; in ONNX it is one GatherND for any batch."""
     whole = places.to(torch.int64)
     if torch.onnx.is_in_onnx_export():
         shape = (values.shape[0], places.shape[1], values.shape[2])
@@ -220,7 +220,7 @@ def gathered(values: Tensor, places: Tensor) -> Tensor:
 
 
 class Plugin(nn.Module):
-    """TensorRT's plugin; outside an export its answer is computed by `GridSampling`, from the same numbers."""
+    """Exports TensorRT's plugin; outside an export `sampled_as_plugin` computes the same in PyTorch."""
 
     order = (0, 1, 2, 3)
 
@@ -255,7 +255,7 @@ class Plugin(nn.Module):
 
 
 def sampled_as_plugin(values: Tensor, places: Tensor, shares: Tensor, sides: Sides) -> Tensor:
-    """Computes in PyTorch what the plugin does: N×S×heads×d."""
+    """Compute the plugin's result N×S×heads×d in PyTorch."""
     batch, count, heads, width = values.shape
     levels = values.split_with_sizes([height * width for height, width in sides], dim=1)
     mixed = values.new_zeros(batch * heads, width, count)

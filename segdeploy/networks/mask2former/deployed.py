@@ -1,17 +1,19 @@
-"""Mask2Former as devices like it: the same function as `mask2former.Mask2former`, rewritten exactly.
+"""Rewrites `plain.Mask2former` for devices; it computes exactly the same function.
 
 * Position encodings, reference points and level embeddings are constants of the exported size.
-* An attention mask is predicted at the resolution its attention has, not at a quarter of the image: resizing mask
-  features bilinearly commutes with the product that makes masks of them.
-* The mask features' 1x1 convolution is in the layers that make a query's mask vector, its bias in a scalar per query.
-* A query's own position, projected, is a constant beside the projection's bias; key biases are dropped (softmax does
-  not see a constant per query); value biases and level embeddings go through the attention's rows, which sum to one.
-* What the queries do before they first see the image (mask vectors, the first layer's query projection) is constant.
-* Classes are predicted after the last layer only, and the semantic sum is taken at a quarter of the image: what is
-  raised to the image's size is classes, not queries.
+* An attention mask is predicted at its attention's resolution, not at a quarter of the image: the bilinear resize of
+  mask features commutes with the product that makes masks from them.
+* The mask features' 1x1 convolution is folded into the layers of a query's mask vector, its bias into a scalar per
+  query.
+* A query's own position, projected, is a constant that is added like the projection's bias; key biases are dropped (a
+  constant per query does not change softmax); value biases and level embeddings are folded into the output projection,
+  since the attention's rows sum to one.
+* All that the queries compute before they see the image (mask vectors, the first layer's query projection) is constant.
+* Classes are predicted only after the last layer, and the semantic sum is made at a quarter of the image, so classes
+  are resized to the image's size, not queries.
 
-A place outside a query's mask gets BLOCKED added to its score, and nothing if the mask is empty: there is no
-infinity, so no row can become NaN.
+A place outside a query's mask gets BLOCKED added to its score, unless the mask is empty. BLOCKED is finite, so no row
+can become NaN.
 """
 
 from __future__ import annotations
@@ -40,12 +42,12 @@ from segdeploy.networks.mask2former.plain import (
 )
 from segdeploy.size import Size
 
-# Its exponential is zero beside any score a network gives, and with a score it stays under what FP16 is let to hold.
+# Its exponential is zero beside that of any score, and its sum with a score stays within our limit for FP16.
 BLOCKED = -4096.0
 
 
 def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
-    """For each level 1×hw×C: the sine encoding of its places and the level's own embedding."""
+    """Give 1×hw×C for each level: the sine encoding of its places plus the level's own embedding."""
     return [
         to_tokens(sine_positions(height, width, own.shape[0])[None]) + own.detach()
         for (height, width), own in zip(sides, embedding, strict=True)
@@ -53,7 +55,7 @@ def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
 
 
 class DeployedPixelLayer(nn.Module):
-    """Its tokens are N×1×hw×C: in three axes ONNX Runtime fuses a sum and its norm, to something slower on a CPU."""
+    """Takes tokens N×1×hw×C: in three axes ONNX Runtime would fuse a sum and its norm, which is slower on a CPU."""
 
     def __init__(self, plain: PixelLayer) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class DeployedPixelLayer(nn.Module):
 
 
 class DeployedPixelDecoder(nn.Module):
-    """Gives the tokens of three levels, the coarsest first, and the features that masks are made of."""
+    """Gives the tokens of three levels, the coarsest first, and the mask features."""
 
     def __init__(self, plain: PixelDecoder) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class DeployedPixelDecoder(nn.Module):
 
 
 class MaskVectors(nn.Module):
-    """From normed queries to what the features are multiplied with, and what is added: the mask's logits."""
+    """Turns normed queries into a vector and an offset: vector · features + offset are the mask's logits."""
 
     def __init__(self, decoder: Decoder, projection: nn.Conv2d) -> None:
         super().__init__()
@@ -111,7 +113,7 @@ class MaskVectors(nn.Module):
 
     @staticmethod
     def behind(layer: nn.Linear, matrix: Tensor) -> nn.Linear:
-        """`matrix` times what `layer` gives, as one layer."""
+        """Make one layer of `layer` followed by a product with `matrix`."""
         weight, bias = matrix @ layer.weight.double(), matrix @ layer.bias.double()
         return linear(weight.to(layer.weight.dtype), bias.to(layer.weight.dtype))
 
@@ -135,7 +137,7 @@ def join_heads(mixed: Tensor) -> Tensor:  # N×heads×L×d -> N×L×C
 
 
 class LevelAttention(nn.Module):
-    """Queries look at one level of the image, each where its mask is."""
+    """Lets queries look at one level of the image, each within its mask."""
 
     def __init__(self, plain: nn.MultiheadAttention, positions: Tensor, embedding: Tensor) -> None:
         super().__init__()
@@ -267,7 +269,7 @@ def to_image(scores: Tensor, size: torch.Size) -> Tensor:  # N×C×hw -> N×C×h
 class DeployedMask2former(nn.Module):
     def __init__(self, plain: Mask2former) -> None:
         super().__init__()
-        plain = copy.deepcopy(plain)  # nothing done to this network reaches the one it is compared with
+        plain = copy.deepcopy(plain)  # so that changes here do not reach the reference
         level = plain.model.pixel_level_module
         backbone = level.encoder
         self.backbone = DeployedResnet(backbone) if isinstance(backbone, Resnet) else DeployedSwin(backbone)

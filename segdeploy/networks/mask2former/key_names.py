@@ -1,7 +1,7 @@
-"""Mask2Former's checkpoints: what the Hub and the original repository write, in the Hub's words.
+"""Reads Mask2Former's checkpoints from the Hub and the original repository, under the Hub's names.
 
-The original (facebookresearch/Mask2Former, on detectron2) ships .pkl and .pth files without a configuration: all that
-the network needs to know leaves its trace in the weights' shapes. transformers 5 has a third spelling in memory.
+The original (facebookresearch/Mask2Former, on detectron2) ships .pkl and .pth files without a configuration, which is
+inferred from the weights' shapes. transformers 5 uses a third set of names in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segdeploy.networks.mask2former.deformable import LEVELS, POINTS
 from segdeploy.networks.mask2former.plain import GROUPS
 from segdeploy.networks.weight_names import Shapes, Table, renamed, under
 
-CLASSIFIER = "class_predictor.weight"  # its rows are the classes and one for no object
+CLASSIFIER = "class_predictor.weight"  # its rows are the classes, and one for "no object"
 TITLE = "a Mask2Former"
 
 CONFIG_KEYS = ConfigKeys(
@@ -43,7 +43,7 @@ CONFIG_KEYS = ConfigKeys(
         *("dropout", "ignore_value", "no_object_weight", "class_weight", "mask_weight", "dice_weight"),
         *("train_num_points", "oversample_ratio", "importance_sample_ratio", "init_std", "init_xavier_std"),
         *("use_auxiliary_loss", "output_auxiliary_logits"),
-        "backbone_config",  # has keys of its own
+        "backbone_config",  # has its own keys, below
     ),
     aliases={"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"},
 )
@@ -69,8 +69,8 @@ BACKBONE_KEYS = {
         | {"patch_size": 4, "hidden_act": "gelu", "use_absolute_embeddings": False, "num_layers": 4},
         unread=(
             *("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"),
-            *("image_size", "encoder_stride"),  # of absolute places and of masked image modelling
-            "hidden_size",  # transformers computes it of embed_dim
+            *("image_size", "encoder_stride"),  # for absolute positions and masked image modelling only
+            "hidden_size",  # transformers computes it from embed_dim
         ),
         aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     ),
@@ -94,7 +94,7 @@ _SWIN_LAYER, _RESNET_LAYER = (
     f"{_ENCODER}.encoder.stages.{{s}}.layers.{{b}}",
 )
 
-# The weights of a criterion, transformers' index buffer, and the last norm of a Swin that classifies.
+# A criterion's weights, transformers' index buffer, and the last norm of a classifying Swin.
 _LEFTOVERS: Table = {
     "criterion.*": (),
     "{at}.relative_position_index": (),
@@ -184,14 +184,14 @@ def read_mask2former(found: RawCheckpoint) -> ReadCheckpoint:
 
 
 def rename_mask2former(weights: Weights, layout: str, source: str) -> Weights:
-    """The same network in the Hub's names."""
+    """Give the weights under the Hub's names."""
     for table in (_LEFTOVERS, *(_TRANSFORMERS_5 if layout == HUB else (_DETECTRON2,))):
         weights = renamed(weights, table, source)
     return weights
 
 
 def infer_mask2former(weights: Weights, source: str = "the checkpoint") -> dict[str, Any]:
-    """The Hub-style config that the shapes of `weights` (in the Hub's names) speak of."""
+    """Infer a Hub-style config from the shapes of `weights`, which have the Hub's names."""
     shapes = Shapes(weights, source, TITLE)
     pixel, layers = f"{_DECODER}.encoder.layers.", f"{_TRANSFORMER}.decoder.layers."
     queries, hidden = shapes.of(f"{_TRANSFORMER}.queries_features.weight", 2)
@@ -246,7 +246,7 @@ def infer_swin(shapes: Shapes) -> dict[str, Any]:
 
 
 def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A config with transformers' defaults for what it leaves out; refused if it asks for what is not built."""
+    """Complete a config with transformers' defaults; refuses values for which no network is built."""
     backbone = stated.get("backbone_config")
     kind = backbone.get("model_type") if isinstance(backbone, dict) else None
     if not isinstance(backbone, dict) or kind not in BACKBONE_KEYS:
@@ -286,13 +286,13 @@ def demand_semantic(config: Mapping[str, Any], source: str) -> None:
     task = task_of(source, config)
     if task != "semantic":
         raise CheckpointError(
-            f"{source} was trained for {task} segmentation; as a semantic model it is worse than the "
-            "checkpoint that was trained for that. Name that one, or take this one all the same: --any-task"
+            f"{source} was trained for {task} segmentation; as a semantic model it is worse than a "
+            "checkpoint that was trained for semantic segmentation. Name one, or take this one with --any-task"
         )
 
 
 def task_of(source: str, config: Mapping[str, Any]) -> str:
-    """`semantic`, `panoptic` or `instance`: no file says it, but published names and label sets do."""
+    """Tell `semantic`, `panoptic` or `instance` from published names and label sets, as no file says it."""
     known_as = f"{source} {config.get('_name_or_path', '')}".lower()
     for task in ("panoptic", "instance"):
         if re.search(rf"(?<![a-z]){task}(?![a-z])", known_as):

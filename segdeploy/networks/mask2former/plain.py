@@ -1,13 +1,13 @@
-"""Mask2Former for semantic segmentation as the paper and the Hub's files have it: the plain network.
+"""Defines the plain Mask2Former for semantic segmentation, as in the paper and the Hub's files.
 
-A backbone gives four maps, a pixel decoder mixes three of them by deformable attention and raises them to a quarter
-of the image, and a decoder lets queries look at the maps, each where its own last mask says its object is. A query
-ends as a class and a mask. The semantic map is the sum over queries of class probability times mask probability, at
-a quarter of the image: that is what `forward` gives as logits, and it is what `--interface logits` means.
+A backbone gives four maps, a pixel decoder mixes three of them by deformable attention and resizes them to a quarter
+of the image, and a decoder lets queries look at the maps, each within its own last mask. Each query ends as a class and
+a mask. The semantic map is the sum over queries of class probability times mask probability, at a quarter of the image:
+`forward` gives it as logits, and `--interface logits` means it.
 
 The axes and the order of the sums are those of Hugging Face's network, so that both give the same bits: a mask's logit
-beside zero decides what a query sees next, and another order of sums would let it fall to the other side.
-`mask2former_deployed` holds the same function for devices.
+near zero decides what a query sees next, and another order of sums could change its sign. `deployed` has the same
+function for devices.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ GROUPS = 32  # of every GroupNorm
 
 @dataclass(frozen=True)
 class Mask2formerConfig:
-    """The facts of one network, under short names; `from_hub` reads them from a Hub config.json."""
+    """Holds one network's configuration under short names; `from_hub` reads it from a Hub config.json."""
 
-    classes: int  # without the one for no object
+    classes: int  # without "no object"
     queries: int
     size: int  # of the decoder's tokens
     pixel_size: int  # of the pixel decoder's
@@ -69,7 +69,7 @@ class Mask2formerConfig:
 
 
 def sine_positions(height: int, width: int, size: int) -> Tensor:
-    """size×h×w: the first half of the channels says the row, the second the column, as sines and cosines."""
+    """Encode places as size×h×w: half of the channels hold the row, half the column, as sines and cosines."""
     half = size // 2
     rates = 10000 ** (2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
 
@@ -123,7 +123,7 @@ class PixelDecoder(nn.Module):
         )
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Three maps, the coarsest first, and the mask features at a quarter of the image."""
+        """Return three maps, the coarsest first, and the mask features at a quarter of the image."""
         finest, *coarser = stages
         maps = [project(stage) for project, stage in zip(self.input_projections, coarser[::-1], strict=True)]
         sides = [(level.shape[2], level.shape[3]) for level in maps]
@@ -149,7 +149,7 @@ class PixelLevel(nn.Module):
 
 
 class QueryAttention(nn.Module):
-    """Queries among themselves; their own positions count for who looks at whom, not for what is passed on."""
+    """Lets queries look at each other; their positions enter queries and keys, but not values."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()
@@ -186,15 +186,13 @@ class DecoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, level: Tensor, level_positions: Tensor, unseen: Tensor
     ) -> Tensor:
-        """Queries×N×C, hw×N×C, and N×queries×hw: `unseen` is true where a query's mask leaves a place out."""
+        """Mix queries×N×C with a level hw×N×C; `unseen`, N×queries×hw, is true at places outside a query's mask."""
         unseen = unseen & ~unseen.all(-1, keepdim=True)  # a query without a mask looks everywhere
-        looked, _ = (
-            self.cross_attn(  # with its weights, though nobody reads them: without, it sums in another order
-                tokens + positions,
-                level + level_positions,
-                level,
-                attn_mask=unseen.repeat_interleave(self.cross_attn.num_heads, 0),
-            )
+        looked, _ = self.cross_attn(  # computes its unused weights too: without them it sums in another order
+            tokens + positions,
+            level + level_positions,
+            level,
+            attn_mask=unseen.repeat_interleave(self.cross_attn.num_heads, 0),
         )
         tokens = self.cross_attn_layer_norm(tokens + looked)
         tokens = self.self_attn_layer_norm(tokens + self.self_attn(tokens, positions))
@@ -203,7 +201,7 @@ class DecoderLayer(nn.Module):
 
 
 class Step(nn.Sequential):
-    """A linear layer, in a list of one as the Hub's names have it."""
+    """Wraps a linear layer in a list of one, as in the Hub's names."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.Linear(inputs, outputs))
@@ -247,7 +245,7 @@ class TransformerModule(nn.Module):
         self.decoder = Decoder(config)
 
     def forward(self, maps: Sequence[Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries after the last layer, N×queries×C, and their masks' logits, N×queries×h×w."""
+        """Return the queries after the last layer, N×queries×C, and their masks' logits, N×queries×h×w."""
         levels, places = [], []
         for project, level, embedding in zip(
             self.input_projections, maps, self.level_embed.weight, strict=True
@@ -284,7 +282,7 @@ class Mask2former(nn.Module):
         self.class_predictor = nn.Linear(config.size, config.classes + 1)
 
     def predict(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of each query's class, N×queries×(classes + 1), and of its mask, N×queries×h×w."""
+        """Return the logits of each query's class, N×queries×(classes + 1), and mask, N×queries×h×w."""
         level = self.model.pixel_level_module
         maps, features = level.decoder(level.encoder(pixels))
         tokens, masks = self.model.transformer_module(maps, features)
