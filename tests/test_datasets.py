@@ -75,7 +75,7 @@ def test_every_label_id_of_cityscapes_is_known_and_nothing_else(city):
     with pytest.raises(EvaluationError) as refused:
         dataset.read_truth(dataset.pairs[1])
     assert str(refused.value) == (
-        f"{path} holds the id 34, which cityscapes gives no meaning; ids are 0 to 33, 255"
+        f"{path} holds the id 34, which cityscapes does not know; ids are 0 to 33, 255"
     )
 
 
@@ -260,7 +260,7 @@ def test_an_id_outside_a_users_mapping_is_named(tmp_path):
     with pytest.raises(EvaluationError) as refused:
         dataset.read_truth(dataset.pairs[0])
     assert str(refused.value) == (
-        f"{tmp_path}/labels/a/x.png holds the id 2, which harbour gives no meaning; ids are 0 to 1, 7, 9, 300"
+        f"{tmp_path}/labels/a/x.png holds the id 2, which harbour does not know; ids are 0 to 1, 7, 9, 300"
     )
 
 

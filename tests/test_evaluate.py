@@ -418,7 +418,7 @@ def test_spoilt_data_sets(models, city, refused):
     where = (models[0], "--dataset", "cityscapes", "--root", city)
     path = next(city.rglob("madeup_000000*_labelIds.png"))
     cv2.imwrite(str(path), np.full((64, 128), 200, np.uint8))
-    assert f"{path} holds the id 200, which cityscapes gives no meaning" in refused(*where)
+    assert f"{path} holds the id 200, which cityscapes does not know" in refused(*where)
     for file in city.rglob("*_labelIds.png"):
         cv2.imwrite(str(file), np.zeros((64, 128), np.uint8))
     dataset = open_dataset("cityscapes", city)

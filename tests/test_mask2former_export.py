@@ -230,7 +230,7 @@ def engine_of(path, folder, runtime="tensorrt", **asked):
 
 
 REPORTED = (
-    "TensorRT 10.16.1 is reported to compute them wrongly without a word: NVIDIA/TensorRT#4813 (GridSample in"
+    "TensorRT 10.16.1 is reported to compute them wrongly without an error: NVIDIA/TensorRT#4813 (GridSample in"
     " deformable attention, TensorRT 10.13 to 11.1)"
 )
 

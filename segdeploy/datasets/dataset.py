@@ -100,7 +100,7 @@ class Dataset:
             value = pixels[strange][0]
             what = f"the id {value}" if grey else f"the colour {tuple(map(int, value))}"
             raise EvaluationError(
-                f"{pair.truth} holds {what}, which {self.name} gives no meaning; ids are {ranges(self.ids)}"
+                f"{pair.truth} holds {what}, which {self.name} does not know; ids are {ranges(self.ids)}"
                 + (f", or one of {len(self.colours)} colours" if self.colours else "")
             )
         return classes.astype(truth_type(len(self.labels.names)))

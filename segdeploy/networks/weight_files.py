@@ -64,7 +64,7 @@ _HARMLESS = [
 
 
 def read_tensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
-    """The state dict of one file, and the `meta` that mmcv and mmengine store beside it."""
+    """Read the state dict of one file, and the `meta` that mmcv and mmengine store beside it."""
     _refuse_other_formats(path, source)
     if path.suffix.lower() == ".safetensors":
         try:

@@ -106,7 +106,7 @@ class Video:
             except (av.FFmpegError, OSError) as error:
                 if isinstance(error, av.error.InvalidDataError) and self._timeout_s is None:
                     return  # the file ends within a packet
-                raise VideoError(f"{self.name} cannot be read on: {self._why(error)}") from error
+                raise VideoError(f"{self.name} cannot be read further: {self._why(error)}") from error
             try:
                 yield from self._track.codec_context.decode(packet)
             except (av.error.InvalidDataError, av.error.EOFError):  # joined midway, or one bad packet

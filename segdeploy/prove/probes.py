@@ -73,6 +73,6 @@ def enlarged(small: NDArray[np.uint8], times: int, size: Size) -> NDArray[np.uin
     """
     height, width = small.shape[0] * times, small.shape[1] * times
     if not (size.height <= height < size.height + times and size.width <= width < size.width + times):
-        raise ValueError(f"a frame of {height}x{width} does not just cover {size}")
+        raise ValueError(f"a frame of {height}x{width} does not fit {size}")
     whole = small.repeat(times, axis=0).repeat(times, axis=1)
     return whole[: size.height, : size.width]

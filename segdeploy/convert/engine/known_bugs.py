@@ -29,7 +29,7 @@ def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampl
             why=f"--msda {request.msda}: there is no GridSample in {name}" if request.msda else ""
         )
     bug = None if flavour.is_rtx else bug_of_sampling(flavour.version, nodes, graph.opset)
-    wrong = f"{flavour} is reported to compute them wrongly without a word: {bug[0]}" if bug else ""
+    wrong = f"{flavour} is reported to compute them wrongly without an error: {bug[0]}" if bug else ""
     if request.msda == GRIDSAMPLE:
         return Sampling(nodes, why=wrong and f"{wrong}; --msda {GRIDSAMPLE} asked for it")
     if request.msda is None and bug is None:

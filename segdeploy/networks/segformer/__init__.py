@@ -1,4 +1,4 @@
-"""SegFormer (arXiv:2105.15203): a Mix Transformer and an all-MLP head, from the Hub, NVlabs and mmsegmentation."""
+"""Describes the family SegFormer (arXiv:2105.15203), a Mix Transformer with an all-MLP head, in three layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SegFormer as devices like it: the published function with the exact rewrites of its backbone and its head."""
+"""Defines SegFormer for devices: the published function, with the exact rewrites of its backbone and its head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segdeploy.size import Size
 class DeployedSegformer(nn.Module):
     def __init__(self, plain: Segformer) -> None:
         super().__init__()
-        plain = copy.deepcopy(plain)  # nothing done to this network reaches the one it is compared with
+        plain = copy.deepcopy(plain)  # so that changes here do not reach the reference
         self.stages = deployed_stages(plain.segformer.encoder)
         self.head = DeployedAllMlpHead(plain.decode_head)
         first = self.stages[0].embed
@@ -29,7 +29,7 @@ class DeployedSegformer(nn.Module):
         self.stages[0].embed.weight *= factors[:, None, None]
 
     def fit(self, size: Size, options: Options) -> None:
-        """Nothing in this network depends on the input's size."""
+        """Do nothing: this network does not depend on the input's size."""
 
     def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> logits N×C×h×w of the first stage
         stages = []

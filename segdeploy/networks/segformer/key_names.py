@@ -1,7 +1,7 @@
-"""SegFormer's checkpoints: every published spelling of the weights' names brought to the Hub's, and the configuration.
+"""Reads SegFormer's checkpoints: brings every published set of weight names to the Hub's, and reads the configuration.
 
-The Hub's names are the common tongue because most public checkpoints carry them. Three other spellings exist:
-NVlabs/SegFormer (the paper's code), open-mmlab/mmsegmentation (a rewrite) and transformers 5 in memory.
+We use the Hub's names because most public checkpoints have them. Three other sets exist: NVlabs/SegFormer (the paper's
+code), open-mmlab/mmsegmentation (a rewrite) and transformers 5 in memory.
 mmsegmentation's head is also another network: each stage is projected by conv + BatchNorm + ReLU *before* the
 upsampling (mmseg/models/decode_heads/segformer_head.py), where the paper has one linear layer. The BatchNorm
 folds exactly into the projection; the ReLU stays, and `config["head_activation"] == "relu"` says so.
@@ -136,7 +136,7 @@ def read_segformer(found: RawCheckpoint) -> ReadCheckpoint:
 
 
 def rename_segformer(weights: Weights, layout: str, source: str) -> Weights:
-    """The same network in the Hub's names."""
+    """Give the weights under the Hub's names."""
     if layout == HUB:
         return renamed(weights, _TRANSFORMERS_5, source)
     if layout == "nvlabs":
@@ -152,7 +152,7 @@ def rename_segformer(weights: Weights, layout: str, source: str) -> Weights:
 
 
 def _fold_projections(weights: Weights, source: str) -> Weights:
-    """mmseg's `convs.i` (1x1 conv without bias, BatchNorm) as the Hub's `linear_c.i.proj`, in float64."""
+    """Fold mmseg's `convs.i` (1x1 conv without bias, BatchNorm) into the Hub's `linear_c.i.proj`, in float64."""
     folded = dict(weights)
     stages = sorted({int(m[1]) for name in weights if (m := re.match(r"decode_head\.convs\.(\d+)\.", name))})
     for stage in stages:
@@ -174,10 +174,10 @@ def _fold_projections(weights: Weights, source: str) -> Weights:
 
 
 def infer_segformer(weights: Weights, source: str = "the checkpoint") -> dict[str, Any]:
-    """The Hub-style config that the shapes of `weights` (in the Hub's names) speak of.
+    """Infer a Hub-style config from the shapes of `weights`, which have the Hub's names.
 
-    Two things leave no trace in a shape and follow MiT's rule: the strides, and the heads, whose width is the
-    first stage's in every stage.
+    Two facts are in no shape and follow MiT's rule: the strides, and the heads, whose width is the first stage's in
+    every stage.
     """
     shapes = Shapes(weights, source, "a SegFormer with its decode_head")
     encoder = "segformer.encoder"
@@ -211,7 +211,7 @@ def infer_segformer(weights: Weights, source: str = "the checkpoint") -> dict[st
 
 
 def complete_segformer(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A Hub config.json with transformers' defaults for what it leaves out; refused if parts cannot fit."""
+    """Complete a Hub config.json with transformers' defaults; refuses parts that do not fit together."""
     config = CONFIG_KEYS.complete(stated, source)
     stages = config["num_encoder_blocks"]
     for key, default in CONFIG_KEYS.read.items():

@@ -1,4 +1,4 @@
-"""SegFormer as the paper and the Hub's files have it: the reference that every exported graph is compared with."""
+"""Defines the plain SegFormer of the paper and the Hub's files, with which every exported graph is compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segdeploy.networks.heads.all_mlp import AllMlpHead
 
 @dataclass(frozen=True)
 class SegformerConfig:
-    """The facts of one network, under short names; `from_hub` reads them from a Hub config.json."""
+    """Holds one network's configuration under short names; `from_hub` reads it from a Hub config.json."""
 
     classes: int
     backbone: MitConfig

@@ -1,4 +1,4 @@
-"""Sources that wait for us and lose no frame: video files, images as a film, raw frames on standard input."""
+"""Reads sources that wait for us and lose no frame: video files, images as a film, raw frames on standard input."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Stream(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """The path of a video file; None for any other source."""
+        """Return the path of a video file; None for any other source."""
 
     def read(self) -> Iterator[TimedFrame]: ...
 

@@ -57,7 +57,7 @@ class Latest:
 
 
 class Page:
-    """A sink that serves the newest frame of each source at `url`, until it is closed."""
+    """Serves the newest frame of each source at `url`, as a sink, until it is closed."""
 
     name = "--view"
 
