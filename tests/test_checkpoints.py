@@ -664,9 +664,9 @@ def test_contents_that_are_no_state_dict(tmp_path):
         ),
         (["conv1.weight", "fc.weight"], "is an image classifier: its keys start with fc.weight; expected"),
         (
-            ["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"],
-            f"is not {TITLES}: its keys start with backbone.layer1, decode_head.conv_seg; expected the names of a"
-            " SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2)",
+            ["backbone.layer1.0.conv1.weight", "segment_head.weight"],
+            f"is not {TITLES}: its keys start with backbone.layer1, segment_head.weight; expected the names of a"
+            " SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2) or a network of mmsegmentation (mmseg)",
         ),
         (  # TAO's head is no decode_head: what is wrong is not that a head is missing
             ["backbone.patch_embed1.proj.weight", "decoder.linear_c1.proj.weight"],

@@ -110,6 +110,11 @@ def test_what_is_said_of_images(text, size):
     assert preprocessor_of(read(text)) == expected
 
 
+def test_half_a_normalisation_is_none():
+    for text in ("", NORM_0.replace("std", "deviation")):
+        assert preprocessor_of(read(text + "x = 1\n")) == {"resize": "linear"}
+
+
 def test_networks_that_read_blue_first_are_refused():
     for text in (NORM_0.replace("True", "False"), NORM_1.replace("True", "False")):
         with pytest.raises(CheckpointError, match=r"reads blue before green and red \(\{'mean': \[123"):

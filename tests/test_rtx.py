@@ -1,10 +1,12 @@
 """NVIDIA's own parser and builder take every graph; TensorRT-RTX builds without a GPU."""
 
+import mmseg_checkpoint
 import onnx
 import pytest
 
 from segdeploy.convert.engine.build import build
 from segdeploy.convert.engine.request import EngineRequest
+from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.fp16 import to_fp16
@@ -77,3 +79,23 @@ def test_int8_builds_with_batches_and_equalised(interface, batch, equalise, bund
     request = Request(images=images, probes=2, max_drop=100, equalise=equalise)
     graph = quantize(bundled(interface, "97x131", batch), request, output=tmp_path).path
     assert engine_of(graph, batch).stat().st_size > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("basicnet", "97x131"),
+        ("unet", "96x144"),
+        ("deeplabv3plus_r18-d8_769x769", "97x131"),
+        ("pspnet_r18-d8", "97x131"),
+        ("fcn_r18-d8", "97x131"),
+        ("segformer_swin", "97x131"),
+    ],
+)
+def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
+    path = mmseg_checkpoint.write(tmp_path / f"{name}.pth", name)
+    graph = export_onnx(path, size=size, interface="frames", output=tmp_path).path
+    engine_of(graph, 1)
+    half = tmp_path / "half.onnx"
+    onnx.save(to_fp16(onnx.load(graph)), half)
+    engine_of(half, 1)

@@ -78,5 +78,8 @@ def execute(arguments: argparse.Namespace) -> int:
             **given,
         )
     print_lines(f"{exported.path}: {exported.agreement}")
+    source = exported.record.source
+    if source.assumed:
+        print_lines(f"assumed, because {source.checkpoint} does not say it: {'; '.join(source.assumed)}")
     print_lines(f"next: segdeploy run {shell_word(exported.path)} IMAGE -o out")
     return 0

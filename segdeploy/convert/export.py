@@ -93,6 +93,10 @@ def export_onnx(
     pair = networks.build(checkpoint)
     size = wanted or model_card.size
     signature = signature_of(model_card, interface, size, batch, pair.deployed.output)
+    said = {"size": wanted or card, "normalisation": card}
+    checkpoint = replace(
+        checkpoint, assumed={fact: words for fact, words in checkpoint.assumed.items() if not said.get(fact)}
+    )
     name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
@@ -139,7 +143,13 @@ def record_of_export(
         normalisation=Normalisation(card.mean, signature.scale, card.std),
         resize=card.resize,
         classes=card.labels.names,
-        source=ArtifactSource(checkpoint.source, card.licence, checkpoint.layout, checkpoint.digest),
+        source=ArtifactSource(
+            checkpoint.source,
+            card.licence,
+            checkpoint.layout,
+            checkpoint.digest,
+            tuple(checkpoint.assumed.values()),
+        ),
         cost=node_counts(model),
         ledger=tuple(ledger),
         versions={"torch": torch.__version__, "onnx": onnx.__version__},

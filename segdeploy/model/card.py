@@ -208,7 +208,7 @@ def card_from_config(
             mean,
             std,
             labels,
-            "pillow",
+            "linear" if facts.get("resize") == "linear" else "pillow",
             "as its checkpoint's",
         )
     except (CardError, RequestError) as error:

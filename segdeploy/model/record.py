@@ -46,6 +46,7 @@ class ArtifactSource:
     licence: str
     layout: str = ""
     weights: str = ""  # their digest
+    assumed: tuple[str, ...] = ()  # facts that its files do not say, each with what was taken for it
 
 
 @dataclass(frozen=True)

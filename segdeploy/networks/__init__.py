@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segdeploy.networks.family import Checkpoint, Family, Networks
 from segdeploy.networks.mask2former import MASK2FORMER
+from segdeploy.networks.mmseg import MMSEG
 from segdeploy.networks.segformer import SEGFORMER
 
 __all__ = ["FAMILIES", "Networks", "build"]
@@ -11,6 +12,7 @@ __all__ = ["FAMILIES", "Networks", "build"]
 FAMILIES: tuple[Family, ...] = (
     SEGFORMER,
     MASK2FORMER,
+    MMSEG,
 )
 
 

@@ -89,7 +89,9 @@ def read_checkpoint(
     check_weights({name: tuple(t.shape) for name, t in expected.items()}, read.weights, files.source)
     preprocessor = read.preprocessor or files.preprocessor
     digest = _digest(read.weights)
-    return Checkpoint(files.source, layout, family, read.config, read.weights, preprocessor, digest, settled)
+    return Checkpoint(
+        files.source, layout, family, read.config, read.weights, preprocessor, digest, settled, read.assumed
+    )
 
 
 def demand_known(options: Options) -> None:

@@ -20,6 +20,7 @@ class ConfigKeys:
     fixed: Mapping[str, Any]  # with the only supported value
     unread: tuple[str, ...]  # training, initialisation, further outputs: no influence on the function
     aliases: Mapping[str, str] = field(default_factory=dict)  # other names that the reference takes for a key
+    document: str = "config.json"  # where they stand, for messages
 
     def complete(self, stated: Mapping[str, Any], source: str) -> dict[str, Any]:
         """Give `stated` with a value for every key that is read; refuses values that mean another network."""
@@ -28,14 +29,14 @@ class ConfigKeys:
             found = stated.get(key, wanted)
             if as_list(found) != wanted:
                 raise CheckpointError(
-                    f"the config.json of {source} has {key} {found!r}; only {wanted!r} is supported"
+                    f"the {self.document} of {source} has {key} {found!r}; only {wanted!r} is supported"
                 )
         config = {**self.read, **self.fixed, **stated}
         for key, default in self.read.items():
             config[key] = as_list(config[key])
             if wrong := mismatch(config[key], default):
                 raise CheckpointError(
-                    f"the config.json of {source} has {key} {config[key]!r}; expected {wrong}"
+                    f"the {self.document} of {source} has {key} {config[key]!r}; expected {wrong}"
                 )
         return config
 
@@ -65,6 +66,10 @@ def as_list(value: object) -> Any:
 
 def mismatch(value: object, default: object) -> str:
     """Say what was expected instead of `value`, which must be of the kind of `default`; "" where it is."""
+    if default is None:  # of no one kind: its reader looks at it
+        return ""
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "text"
     if isinstance(default, list):
         fits = isinstance(value, list) and value and not any(mismatch(item, default[0]) for item in value)
         return (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segdeploy.errors import CheckpointError
+from segdeploy.networks.config_keys import as_list
 
 _LONGEST = 1 << 20  # characters; a trainer writes some ten thousand
 _MOST_VALUES = 1 << 16  # in one assignment, those of the names it mentions among them
@@ -97,12 +98,12 @@ def preprocessor_of(text: ConfigText) -> dict[str, Any]:
             f"the config text of {text.source} says that its network reads blue before green and red ({norm!r:.200});"
             " only networks that read red, green, blue are supported"
         )
-    found: dict[str, Any] = {
-        f"image_{key}": list(norm[key]) for key in ("mean", "std") if isinstance(norm.get(key), list | tuple)
-    }
-    if side := _tested_at(text, model):
-        found["size"] = dict(zip(("height", "width"), side, strict=True))
-    return found | {"do_rescale": False, "resize": "linear"}
+    found: dict[str, Any] = {"resize": "linear"}
+    if {"mean", "std"} <= norm.keys():
+        found |= {"image_mean": as_list(norm["mean"]), "image_std": as_list(norm["std"]), "do_rescale": False}
+    if sides := _tested_at(text, model):
+        found["size"] = dict(zip(("height", "width"), sides, strict=True))
+    return found
 
 
 def _tested_at(text: ConfigText, model: Mapping[str, Any]) -> tuple[int, int] | None:

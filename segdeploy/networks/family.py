@@ -10,7 +10,7 @@ options even where PyTorch is not installed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, "str | bool"]
 Weights = dict[str, "Tensor"]
+Sides = Sequence[tuple[int, int]]  # height and width of several maps
 
 HUB = "hub"  # the layout of Hugging Face's files, the only one whose weights come with a config.json
 
@@ -87,6 +88,7 @@ class ReadCheckpoint:
     preprocessor: Mapping[str, Any] | None = (
         None  # under the keys of preprocessor_config.json, if the weights' file has it
     )
+    assumed: Mapping[str, str] = field(default_factory=dict)  # facts missing in the files: what was taken
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Checkpoint:
     )  # preprocessor_config.json, or the same facts from the weights' file
     digest: str  # sha256 of the weights: names, dtypes, shapes, bytes
     options: Options  # all of the family's; those that were not asked for have their defaults
+    assumed: Mapping[str, str] = field(default_factory=dict)  # facts missing in the files: what was taken
 
 
 @dataclass(frozen=True)

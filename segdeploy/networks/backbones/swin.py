@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.networks.backbones.windows import Regrouping, Windows, forbidden_pairs, merging_order
+from segdeploy.networks.family import Sides
 from segdeploy.networks.folding import gelu, linear, module_list, to_maps, to_tokens
 
 
@@ -302,6 +303,8 @@ class DeployedSwinStage(nn.Module):
 
 
 class DeployedSwin(nn.Module):
+    multiple = 1
+
     def __init__(self, plain: Swin) -> None:
         super().__init__()
         self.embed = plain.embeddings.patch_embeddings.projection
@@ -317,23 +320,22 @@ class DeployedSwin(nn.Module):
         """Fold factors per colour channel into the first convolution; zero padding stays zero, so it is exact."""
         self.embed.weight *= factors[:, None, None]
 
-    def fit(self, height: int, width: int) -> list[tuple[int, int]]:
+    def sides(self, height: int, width: int) -> Sides:
+        """Return the height and width of each stage's map."""
+        reductions = [self.embed.stride[0] << stage for stage in range(len(self.stages))]
+        return [(-(-height // reduction), -(-width // reduction)) for reduction in reductions]
+
+    def fit(self, height: int, width: int) -> Sides:
         """Make the constants of one input size; returns the height and width of each stage's map."""
-        patch = self.embed.stride[0]
-        height, width = -(-height // patch), -(-width // patch)
-        found: list[tuple[int, int]] = []
-        for stage in self.stages:
-            stage.fit(height, width)
-            if found:
-                height, width = -(-height // 2), -(-width // 2)
-            found.append((height, width))
-        self.sides = found
-        return found
+        self.fitted = self.sides(height, width)
+        for stage, before in zip(self.stages, (self.fitted[0], *self.fitted), strict=False):
+            stage.fit(*before)
+        return self.fitted
 
     def forward(self, pixels: Tensor) -> list[Tensor]:  # N×3×H×W -> four N×C×h×w
         tokens = self.embed_norm(to_tokens(self.embed(padded_to(pixels, self.embed.stride[0]))))
         found = []
-        for stage, side in zip(self.stages, self.sides, strict=True):
+        for stage, side in zip(self.stages, self.fitted, strict=True):
             tokens = stage(tokens)
             found.append(to_maps(stage.norm(tokens), *side))
         return found

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdeploy.networks.folding import gain_and_shift, module_list, pointwise
+from segdeploy.networks.family import Sides
+from segdeploy.networks.folding import gain_and_shift, linear, module_list, pointwise
+from segdeploy.networks.normed import NormedConvolution, without_norm
 
 
 class Projection(nn.Module):
@@ -48,6 +50,38 @@ class AllMlpHead(nn.Module):
         return logits
 
 
+class NormedMlpHead(nn.Module):
+    """mmsegmentation's form: a 1x1 convolution with batch norm and ReLU per stage, the finest stage first."""
+
+    def __init__(self, inputs: Sequence[int], channels: int, classes: int) -> None:
+        super().__init__()
+        self.convs = module_list(NormedConvolution(size, channels, 1) for size in inputs)
+        self.fusion_conv = NormedConvolution(channels * len(inputs), channels, 1)
+        self.conv_seg = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        size = stages[0].shape[-2:]
+        raised = [
+            F.interpolate(layer(maps).relu(), size, mode="bilinear", align_corners=False)
+            for maps, layer in zip(stages, self.convs, strict=True)
+        ]
+        logits: Tensor = self.conv_seg(self.fusion_conv(torch.cat(raised, 1)).relu())
+        return logits
+
+
+def as_all_mlp(head: NormedMlpHead) -> AllMlpHead:
+    """The same head in the Hub's form: batch norms of the projections in them, the deepest stage first."""
+    channels = [layer.convolution.in_channels for layer in head.convs]
+    made = AllMlpHead(channels, head.conv_seg.in_channels, head.conv_seg.out_channels, projection_relu=True)
+    for layer, linear_c in zip(head.convs, made.linear_c, strict=True):
+        conv = without_norm(layer)
+        linear_c.proj = linear(conv.weight.flatten(1), conv.bias)
+    fuse = head.fusion_conv.convolution.weight.detach()
+    made.linear_fuse.weight = nn.Parameter(torch.cat(fuse.chunk(len(channels), 1)[::-1], 1))
+    made.batch_norm, made.classifier = head.fusion_conv.normalization, head.conv_seg
+    return made
+
+
 class DeployedAllMlpHead(nn.Module):
     """Computes relu(Σ upsampled(Aᵢ·xᵢ) + b); Aᵢ = batch norm · fusing slice · projection, made in float64."""
 
@@ -75,6 +109,12 @@ class DeployedAllMlpHead(nn.Module):
             for before, weight, shift in zip(inner, weights, biases, strict=True)
         )
         self.classifier = head.classifier
+
+    def fit(self, sides: Sides) -> None:
+        """Nothing in this head depends on the input's size."""
+
+    def logits_sides(self, sides: Sides) -> tuple[int, int]:
+        return sides[0]
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         finest, *coarser = (project(maps) for project, maps in zip(self.project, stages, strict=True))

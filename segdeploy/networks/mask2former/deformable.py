@@ -15,12 +15,11 @@ the weights of the layer that predicts the offsets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segdeploy.networks.family import Sides
 from segdeploy.networks.folding import linear
 
 LEVELS, POINTS = 3, 4
@@ -28,8 +27,6 @@ PLUGIN = "MultiscaleDeformableAttnPlugin_TRT"
 PLUGIN_DOMAIN = (
     "trt.plugins"  # TensorRT reads the name only; ONNX Runtime's TensorRT provider needs this domain
 )
-
-Sides = Sequence[tuple[int, int]]  # height and width of each level
 
 
 def centres(sides: Sides) -> Tensor:

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from segdeploy.networks.backbones.resnet import DeployedResnet, Resnet
 from segdeploy.networks.backbones.swin import DeployedSwin
-from segdeploy.networks.family import Options, Output, reduced
+from segdeploy.networks.family import Options, Output, Sides, reduced
 from segdeploy.networks.folding import linear, module_list, to_maps, to_tokens
-from segdeploy.networks.mask2former.deformable import LEVELS, DeployedDeformableAttention, Sides
+from segdeploy.networks.mask2former.deformable import LEVELS, DeployedDeformableAttention
 from segdeploy.networks.mask2former.plain import (
     Decoder,
     DecoderLayer,

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from segdeploy.networks.backbones.resnet import Resnet, ResnetConfig
 from segdeploy.networks.backbones.swin import Swin, SwinConfig
+from segdeploy.networks.family import Sides
 from segdeploy.networks.folding import module_list, to_maps, to_tokens
-from segdeploy.networks.mask2former.deformable import LEVELS, DeformableAttention, Sides
+from segdeploy.networks.mask2former.deformable import LEVELS, DeformableAttention
 
 GROUPS = 32  # of every GroupNorm
 

@@ -1,0 +1,62 @@
+"""mmsegmentation's own networks (0.x and 1.x): a backbone and a head, each a row of a table in `pieces`.
+
+Its SegFormers are the family `segformer`, whose names stand for the same network in three other projects' files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.networks.family import DeployedNetwork, Family, Marks, Options, RawCheckpoint, ReadCheckpoint
+from segdeploy.networks.mmseg.marks import ANY_BACKBONE, ANY_HEAD, OTHER_HEADS
+
+if TYPE_CHECKING:
+    from segdeploy.networks.mmseg.plain import EncoderDecoder
+
+
+def read(found: RawCheckpoint) -> ReadCheckpoint:
+    from segdeploy.networks.mmseg.key_names import read_mmseg
+
+    return read_mmseg(found)
+
+
+def build(config: Mapping[str, Any], options: Options) -> EncoderDecoder:
+    from segdeploy.networks.mmseg.plain import EncoderDecoder
+
+    return EncoderDecoder(config)
+
+
+def deploy(plain: EncoderDecoder) -> DeployedNetwork:
+    from segdeploy.networks.mmseg.deployed import DeployedEncoderDecoder
+
+    return DeployedEncoderDecoder(plain).eval()
+
+
+MMSEG = Family(
+    name="mmseg",
+    title="a network of mmsegmentation",
+    layouts=(Marks("mmseg", (ANY_BACKBONE, ANY_HEAD), OTHER_HEADS),),
+    read=read,
+    build=build,
+    deploy=deploy,
+    relatives=(
+        Marks(
+            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, DeepLabV3+ and SegFormer's",
+            (ANY_BACKBONE, OTHER_HEADS),
+        ),
+        Marks(
+            "a network of mmsegmentation whose backbone is not one of ResNet (V1, V1c), U-Net and Swin",
+            (r"backbone\.", ANY_HEAD),
+        ),
+        Marks(
+            "a panoptic or instance network of mmdetection",
+            (r"backbone\.", r"(panoptic_head|mask_head|semantic_head)\b"),
+        ),
+        Marks(
+            "a backbone of mmsegmentation with nothing behind it",
+            (ANY_BACKBONE,),
+            absent=r"(?!backbone\.)",
+        ),
+    ),
+)
