@@ -363,6 +363,31 @@ def in_half(row: Facts) -> list[str]:
     return [f"{counted}", f"{agreement['pixel_agreement']:.3%}", f"{agreement['logits_error']:.0e}"]
 
 
+def flops(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        "FLOPs of the CV-3315 report's networks as fvcore counts them (a multiply-add is one), with the resize to the"
+        " image's size. Every number of its table is its network's, at the size named here; a U-Net cannot take"
+        " 375x1242. Its conclusion gives B2 79.472 G, which are Swin-T + SegFormer's; B2's are 50.633 G. Its baseline"
+        " has no max-unpooling, as the text says, but three transposed convolutions and a resize to 256x864. Parameters"
+        " are without the auxiliary head, which no deployed network has."
+    )
+    yield table(
+        ("network", "size", "said, G", "counted, G", "deployed, G", "of it", "parameters, M"),
+        [
+            [
+                row["network"],
+                row["size"],
+                f"{row['said_g']:g}",
+                f"{row['counted_g']:.3f}",
+                f"{row['deployed_g']:.3f}" if "deployed_g" in row else "–",
+                f"{row['deployed_g'] / row['counted_g']:.1%}" if "deployed_g" in row else "–",
+                f"{row['parameters_m']:.2f}",
+            ]
+            for row in facts["rows"]
+        ],
+    )
+
+
 def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield f"A clip of {facts['clip']} through B0 at {facts['size']} to a clip with overlays, beside the network alone:"
     rows = [
@@ -390,6 +415,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Calibration", "collection", collection),
     ("Corruptions", "corruptions", corruptions),
     ("Floors and predictions", "cost", cost),
+    ("FLOPs of the CV-3315 report", "flops", flops),
     ("Mask2Former", "mask2former", mask2former),
     ("Streams", "stream", stream),
 )
