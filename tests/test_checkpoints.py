@@ -515,7 +515,7 @@ def test_configs_that_do_not_fit(tmp_path):
         (folder / "config.json").write_text(text)
         return refusal(folder)
 
-    assert "config.json is not JSON (" in with_config("{")
+    assert "config.json is not JSON: " in with_config("{")
     assert "config.json holds a list; expected a JSON object" in with_config("[]")
     assert f"has no model_type; expected {TYPES}" in with_config("{}")
     assert with_config('{"model_type": "bert"}').endswith(
@@ -533,6 +533,20 @@ def test_configs_that_do_not_fit(tmp_path):
     assert "has depths [1, 2.5, 1, 1]; expected a list of whole numbers above 0" in with_config(
         json.dumps({**TINY, "depths": [1, 2.5, 1, 1]})
     )
+    assert (
+        "has depths [1000000000, 1, 1, 1]; expected a list of whole numbers above 0, and at most 65536"
+        in (with_config(json.dumps({**TINY, "depths": [10**9, 1, 1, 1]})))
+    )
+    assert "has depths [600, 1, 1, 1]; at most 512 layers are supported" in with_config(
+        json.dumps({**TINY, "depths": [600, 1, 1, 1]})
+    )
+    for key in ("hidden_sizes", "strides", "patch_sizes", "sr_ratios", "num_attention_heads"):
+        assert f"has {key} [1000000, 1, 1, 1]; expected a list" in with_config(
+            json.dumps({**TINY, key: [10**6, 1, 1, 1]})
+        )
+    assert "has model_type ['segformer']; expected" in with_config('{"model_type": ["segformer"]}')
+    for labels in (5, ["a"], {"0": None}):
+        assert "expected a name for each class" in with_config(json.dumps({**TINY, "id2label": labels}))
     labels = {**TINY, "id2label": {str(i): f"c{i}" for i in range(4)}}
     assert "has a 5-class head, but config.json names 4 classes; expected one label per class" in with_config(
         json.dumps(labels)
@@ -864,3 +878,19 @@ def test_offline_mode(tmp_path, monkeypatch):
     assert refusal(Path("org/good")).startswith(
         "there is no file or folder org/good; expected a .safetensors"
     )
+
+
+def test_one_class_is_refused_with_its_cause(tmp_path):
+    """The arg-max over one class is always right: a proof by it would say nothing."""
+    folder = conftest.write_checkpoint(tmp_path / "one", classes=["pole"])
+    with pytest.raises(CheckpointError, match="tells one class by a threshold on its sigmoid, and says none"):
+        read_checkpoint(folder)
+
+
+def test_a_batch_norm_of_another_width(tmp_path):
+    weights = to_mmseg(random_weights())
+    name = "decode_head.convs.0.bn.weight"
+    weights[name] = torch.ones(3)
+    torch.save({"state_dict": weights}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"has a decode_head\.convs\.0 whose batch norm has \[3\]"):
+        read_checkpoint(tmp_path / "x.pth")

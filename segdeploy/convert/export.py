@@ -24,7 +24,7 @@ except ImportError as error:
 
 from segdeploy import files, networks
 from segdeploy.convert.fp16 import REMEDY, in_fp16
-from segdeploy.errors import ExportDisagrees, OutputError, RequestError
+from segdeploy.errors import ExportDisagrees, GraphError, OutputError, RequestError
 from segdeploy.given import as_optional_size, as_path
 from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.plugins import plugins_of
@@ -200,6 +200,12 @@ def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> M
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(whole, (example,), dynamo=True, opset_version=OPSET, verbose=False)
+    except Exception as error:  # of any kind, with the exporter's own pages of words
+        said = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "")
+        raise GraphError(
+            f"PyTorch cannot write this network at {signature.size} as ONNX ({said.strip()[:200]}); check the numbers"
+            " in its configuration, or ask for another --size"
+        ) from error
     finally:
         noisy.setLevel(level)
     if program is None:

@@ -250,4 +250,4 @@ def bare_name(source: str) -> str:
     last = Path(source).name
     if not last.strip("."):
         last = Path(source).resolve().name
-    return re.sub(r"\.(safetensors|pth|pt|bin|ckpt)$", "", last, flags=re.IGNORECASE)
+    return re.sub(r"\.(safetensors|pth|pt|bin|ckpt|pkl)$", "", last, flags=re.IGNORECASE)

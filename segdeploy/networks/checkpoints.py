@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "reading a checkpoint") from error
 
+from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
 from segdeploy.networks.weight_files import SUFFIXES, first_line, read_tensors
@@ -266,6 +268,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _read_config(folder: Path, source: str) -> dict[str, Any]:
     config = _read_json(folder / "config.json") or {}
     model_type = config.get("model_type")
+    if not isinstance(model_type, str | None):
+        raise CheckpointError(
+            f"the config.json of {source} has model_type {reprlib.repr(model_type)}; expected {_TYPES}"
+        )
     if model_type is None:
         raise CheckpointError(f"the config.json of {source} has no model_type; expected {_TYPES}")
     if not any(model_type in family.types for family in FAMILIES):
@@ -313,6 +319,13 @@ def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], 
     if names:
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
     labels = config.get("id2label")
+    if not isinstance(labels, dict | None) or not all(
+        isinstance(name, str | int) for name in (labels or {}).values()
+    ):
+        raise CheckpointError(
+            f"the id2label of {source} is {reprlib.repr(labels)}; expected a name for each class, as in"
+            ' {"0": "road", "1": "sky"}'
+        )
     count = len(labels) if labels else config.get("num_labels", rows)
     if count != rows:
         where = "the file's meta" if names else "config.json"
@@ -320,6 +333,13 @@ def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], 
             f"{source} has a {rows}-class head, but {where} names {count} classes; "
             "expected one label per class, so check that both belong to the same training"
         )
+    if rows < 2:
+        raise CheckpointError(
+            f"{source} tells one class by a threshold on its sigmoid, and says none: the largest of one class proves"
+            " nothing, so it is not supported; train it with two classes"
+        )
+    if rows > MOST_CLASSES:
+        raise CheckpointError(f"{source} has {rows:,} classes; at most {MOST_CLASSES:,} are supported")
     labels = labels or {str(i): f"LABEL_{i}" for i in range(rows)}  # transformers' own placeholder
     if set(labels) != {str(i) for i in range(rows)}:
         raise CheckpointError(

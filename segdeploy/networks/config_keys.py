@@ -13,6 +13,9 @@ from typing import Any
 
 from segdeploy.errors import CheckpointError
 
+LARGEST = 65536  # of any number in a configuration: the product of four still fits 64 bits
+MOST_LAYERS = 512  # one after the other
+
 
 @dataclass(frozen=True)
 class ConfigKeys:
@@ -51,6 +54,15 @@ class ConfigKeys:
         return found
 
 
+def demand_few_layers(config: Mapping[str, Any], keys: Sequence[str], source: str) -> None:
+    """Refuse more layers than any network has, before one of them is made."""
+    for key in keys:
+        if max(config[key]) > MOST_LAYERS if isinstance(config[key], list) else config[key] > MOST_LAYERS:
+            raise CheckpointError(
+                f"the config.json of {source} has {key} {config[key]!r}; at most {MOST_LAYERS} layers are supported"
+            )
+
+
 def demand_heads(key: str, sizes: Sequence[int], heads: Sequence[int], source: str) -> None:
     """Refuse stages whose channels are not a multiple of their attention heads."""
     if any(size % count for size, count in zip(sizes, heads, strict=True)):
@@ -82,5 +94,5 @@ def mismatch(value: object, default: object) -> str:
     kinds, words = (
         (int, "a whole number above 0") if isinstance(default, int) else (int | float, "a number above 0")
     )
-    fits = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
-    return "" if fits else words
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value <= LARGEST
+    return "" if fits else f"{words}, and at most {LARGEST}"

@@ -7,7 +7,6 @@ of detectron2 is a bare pickle of NumPy arrays, and only the names that arrays n
 
 from __future__ import annotations
 
-import codecs
 import collections
 import pickle
 import re
@@ -24,8 +23,11 @@ import torch
 from segdeploy.errors import CheckpointError
 from segdeploy.networks.weight_names import listed
 
+# Weights take as many bytes in memory as in their file, a few times as many where they share them.
+MOST_GROWTH, LEAST_ROOM = 8, 1 << 20
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
+MOST_WRAPPERS = 8  # trainers have two
 # Where a file may keep its weights. `state_dict` comes before the EMA because mmcv and mmengine swap the
 # averaged weights into it when they save; their EMA entry then holds the raw ones.
 _WEIGHT_KEYS = (
@@ -58,6 +60,8 @@ _HARMLESS = [
     "numpy.dtype",
     "numpy.ndarray",
     "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",  # with which a HistoryBuffer names its methods: the stand-in looks nothing up
+    "__builtin__.getattr",
     "argparse.Namespace",
     "pathlib.PosixPath",
 ]
@@ -74,7 +78,9 @@ def read_tensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Mapp
                 f"{source} is not a whole safetensors file ({error}); it was cut short, fetch it again"
             ) from error
     loaded = _load_arrays(path, source) if path.suffix.lower() == ".pkl" else _load_pickle(path, source)
-    return _unwrap(loaded, source)
+    weights, meta = _unwrap(loaded, source)
+    _demand_room(sum(tensor.numel() * tensor.itemsize for tensor in weights.values()), path, source)
+    return weights, meta
 
 
 def _refuse_other_formats(path: Path, source: str) -> None:
@@ -103,9 +109,14 @@ def _unfit_archive(path: Path) -> str:
     """Why a zip archive is not what torch.save writes; empty if it is."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            entries, names = archive.infolist(), archive.namelist()
     except zipfile.BadZipFile:
         return "breaks off in the middle; it was cut short, fetch it again"
+    packed, unpacked = path.stat().st_size, sum(entry.file_size for entry in entries)
+    if unpacked > MOST_GROWTH * packed + LEAST_ROOM:
+        return (
+            f"has {packed:,} bytes and would be {unpacked:,} unpacked, which no torch file is; fetch it again"
+        )
     if any(name.endswith("constants.pkl") for name in names):
         return "is a TorchScript program, not weights; save its state_dict() with torch.save"
     if not any(name.endswith("data.pkl") for name in names):
@@ -131,6 +142,12 @@ def _load_pickle(path: Path, source: str) -> object:
         ) from error
 
 
+def _latin_bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"bytes are written as {encoding!r:.20}, expected 'latin1'")
+    return text.encode(encoding)
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Makes arrays, dictionaries and texts, and refuses every other name."""
 
@@ -138,7 +155,7 @@ class _ArraysOnly(pickle.Unpickler):
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("collections", "OrderedDict"): collections.OrderedDict,
-        ("_codecs", "encode"): codecs.encode,  # how old pickles write bytes
+        ("_codecs", "encode"): _latin_bytes,  # how old pickles write bytes
         **{
             (f"numpy.{core}.multiarray", name): example.__reduce__()[0]
             for core in ("core", "_core")
@@ -171,12 +188,28 @@ def _load_arrays(path: Path, source: str) -> object:
     arrays = inner if isinstance(inner, dict) else loaded
     if not isinstance(arrays, dict):
         return arrays
-    return {
-        name: torch.from_numpy(np.array(value))
-        if isinstance(value, np.ndarray | np.generic) and value.dtype != object
-        else value
-        for name, value in arrays.items()
-    }
+    sizes = [value.nbytes for value in arrays.values() if isinstance(value, np.ndarray | np.generic)]
+    _demand_room(sum(sizes), path, source)
+    return {name: _as_tensor(value) for name, value in arrays.items()}
+
+
+def _as_tensor(value: object) -> object:
+    """An array of numbers as a tensor; text, dates and records are left for `_unwrap` to refuse."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    try:
+        return torch.from_numpy(np.array(value))
+    except TypeError:
+        return value
+
+
+def _demand_room(size_bytes: int, path: Path, source: str) -> None:
+    """Refuse weights that repeat few bytes many times: what is made of them would need room for each."""
+    stored = path.stat().st_size
+    if size_bytes > MOST_GROWTH * stored + LEAST_ROOM:
+        raise CheckpointError(
+            f"{source} has {stored:,} bytes and says that its weights have {size_bytes:,}; fetch it again"
+        )
 
 
 def _holds_code(source: str, name: str, remedy: str) -> CheckpointError:
@@ -187,7 +220,9 @@ def _holds_code(source: str, name: str, remedy: str) -> CheckpointError:
 
 def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     meta: Mapping[str, Any] = {}
-    while isinstance(loaded, dict):
+    for _ in range(MOST_WRAPPERS):  # one that holds itself has no end
+        if not isinstance(loaded, dict):
+            break
         if isinstance(loaded.get("meta"), dict):
             meta = loaded["meta"]
         inner = next((loaded[key] for key in _WEIGHT_KEYS if isinstance(loaded.get(key), dict)), None)
@@ -203,6 +238,11 @@ def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mappi
         raise CheckpointError(
             f"{source} holds entries that are not weights: {listed(others)}; expected a state_dict of "
             "tensors, alone or under 'state_dict' or 'model'"
+        )
+    strange = [str(key) for key, value in loaded.items() if value.is_sparse or value.is_complex()]
+    if strange:
+        raise CheckpointError(
+            f"{source} holds sparse or complex tensors: {listed(strange)}; expected plain numbers"
         )
     return {str(key): value.detach() for key, value in loaded.items()}, meta
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.config_keys import ConfigKeys, demand_heads
+from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.mask2former.deformable import LEVELS, POINTS
 from segdeploy.networks.mask2former.plain import GROUPS
@@ -256,6 +256,7 @@ def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, An
         )
     keys = BACKBONE_KEYS[kind]
     inner = keys.complete(backbone, source)
+    demand_few_layers(inner, ("depths",), source)
     for key, default in keys.read.items():
         if isinstance(default, list) and len(inner[key]) != len(default):
             raise CheckpointError(
@@ -271,6 +272,7 @@ def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, An
                 f"the config.json of {source} has {key} {config[key]}; expected a multiple of {least} and of its "
                 f"{config['num_attention_heads']} heads"
             )
+    demand_few_layers(config, ("encoder_layers", "decoder_layers"), source)
     if config["decoder_layers"] < 2:
         raise CheckpointError(f"{source} has decoder_layers {config['decoder_layers']}; expected 2 or more")
     return config

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.config_keys import ConfigKeys, demand_heads
+from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.folding import affine_of
 from segdeploy.networks.weight_names import Shapes, Table, listed, renamed
@@ -167,6 +167,11 @@ def _fold_projections(weights: Weights, source: str) -> Weights:
                 f"{source} lacks {listed(missing)}; expected a whole mmsegmentation SegformerHead"
             )
         conv, *norm = (folded.pop(name) for name in names)
+        if any(leaf.shape != conv.shape[:1] for leaf in norm):
+            raise CheckpointError(
+                f"{source} has a {old} whose batch norm has {listed(str(list(leaf.shape)) for leaf in norm)}, and its"
+                f" convolution is {list(conv.shape)}; expected {list(conv.shape[:1])} of each"
+            )
         gain, shift = affine_of(*norm, eps=_BATCH_NORM_EPS)
         folded[f"{new}.weight"] = (conv.double().flatten(1) * gain[:, None]).to(conv.dtype)
         folded[f"{new}.bias"] = shift.to(conv.dtype)
@@ -186,7 +191,7 @@ def infer_segformer(weights: Weights, source: str = "the checkpoint") -> dict[st
     hidden = [patch[0] for patch in patches]
     inner = [shapes.of(f"{encoder}.block.{s}.0.mlp.dense1.weight", 2)[0] for s in stages]
     reductions = [f"{encoder}.block.{s}.0.attention.self.sr.weight" for s in stages]
-    if any(width % hidden[0] for width in hidden):
+    if not hidden[0] or any(width % hidden[0] for width in hidden):
         raise CheckpointError(
             f"{source} has stages of {listed(map(str, hidden))} channels, from which its attention heads "
             "cannot be told; put the model's config.json beside it"
@@ -213,6 +218,7 @@ def infer_segformer(weights: Weights, source: str = "the checkpoint") -> dict[st
 def complete_segformer(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Complete a Hub config.json with transformers' defaults; refuses parts that do not fit together."""
     config = CONFIG_KEYS.complete(stated, source)
+    demand_few_layers(config, ("num_encoder_blocks", "depths"), source)
     stages = config["num_encoder_blocks"]
     for key, default in CONFIG_KEYS.read.items():
         if isinstance(default, list) and len(config[key]) != stages:
