@@ -213,7 +213,8 @@ def count_cost(data: bytes) -> object:
 
 def read_metadata(data: bytes) -> object:
     """A signature out of what a graph says of itself: `key=value` lines."""
-    from segdeploy.model.signature import TensorFacts, read_signature
+    from segdeploy.model.metadata import read_signature
+    from segdeploy.model.signature import TensorFacts
 
     lines = as_text(data).split("\n")
     metadata = {f"segdeploy.{name}": value for name, _, value in (line.partition("=") for line in lines)}
@@ -226,7 +227,8 @@ def read_metadata(data: bytes) -> object:
 
 def recognise_graph(data: bytes) -> object:
     """A signature out of tensors that are said as in `1 3 64 96 float32`."""
-    from segdeploy.model.signature import TensorFacts, recognise
+    from segdeploy.model.metadata import read_signature
+    from segdeploy.model.signature import TensorFacts
 
     def tensor(name: str, text: str) -> TensorFacts:
         *sides, kind = text.split() or ["?"]
@@ -234,7 +236,9 @@ def recognise_graph(data: bytes) -> object:
         return TensorFacts(name, kind, shape)
 
     eaten, _, answered = as_text(data).partition("\n")
-    return recognise([tensor("in", eaten)], [tensor("out", one) for one in answered.splitlines()], "x")
+    return read_signature(
+        {}, [tensor("in", eaten)], [tensor("out", one) for one in answered.splitlines()], "x"
+    )
 
 
 def read_weight_names(data: bytes) -> object:
