@@ -127,7 +127,7 @@ def test_camvid_in_its_original_colours(tmp_path, images, labels):
     assert dataset.read_truth(dataset.pairs[0]).tolist() == [[0, 10, 255, 3, 1]]
     path = save(dataset.pairs[0].truth, np.uint8([[(128, 128, 128), (1, 2, 3)]]))
     with pytest.raises(
-        EvaluationError, match=re.escape(f"{path} holds the colour (1, 2, 3), which camvid gives")
+        EvaluationError, match=re.escape(f"{path} holds the colour (1, 2, 3), which camvid does")
     ):
         dataset.read_truth(dataset.pairs[0])
 

@@ -1,1 +1,1 @@
-"""Sessions: one protocol, and one file or folder for each runtime."""
+"""Opens and runs models in sessions: one protocol, and one file or folder for each runtime."""

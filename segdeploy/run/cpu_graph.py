@@ -1,6 +1,6 @@
-"""Makes a CPU session's own copy of a graph: attention as one node, and cut before the logits are raised to labels.
+"""Makes a CPU session's own copy of a graph: attention as one node, and cut before the logits are resized.
 
-The file is not touched, and whoever proves a graph runs the file. What is not recognised node by node stays as it is:
+The file is not touched, and a proof runs the file itself. Parts that are not recognised node by node stay as they are:
 quantised attention, FP16 logits, labels made in another way.
 """
 
@@ -19,23 +19,23 @@ from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.lazy_labels import FACTORS, LazyLabels
 
-CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # other only where a side is raised to one pixel: never here
-OLDEST_OPSET = 13  # Resize and Softmax meant something else once
-MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less what the copy's own nodes take
+CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # they differ only for a side of one pixel: never here
+OLDEST_OPSET = 13  # Resize and Softmax had other meanings before
+MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less the size of the copy's own nodes
 
 
 @dataclass(frozen=True)
 class GraphCopy:
     model: bytes
     metadata: dict[str, str]
-    inputs: list[TensorFacts]  # of the file, as all facts here
+    inputs: list[TensorFacts]  # the file's, like all facts here
     outputs: list[TensorFacts]
-    labels: LazyLabels | None  # what is left to do to the answer; None: nothing
-    fused: int  # attentions
+    labels: LazyLabels | None  # the steps that were cut off; None: none were
+    fused: int  # number of fused attentions
 
     @property
     def ran(self) -> dict[str, Any]:
-        """Say what was run in the file's place, for a measurement of it."""
+        """Say how the copy differs from the file, for the report of a measurement."""
         said: dict[str, Any] = {}
         if self.labels:
             said["labels"] = "from the small logits, interpolated only where classes meet"
@@ -45,7 +45,7 @@ class GraphCopy:
 
 
 def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
-    """Copy a graph of one file; None where that is not one readable message: the runtime then says what is wrong."""
+    """Copy a graph of one file; None where the file cannot be read: the runtime then says what is wrong."""
     try:
         model = onnx.load(path, load_external_data=False)
         if any(uses_external_data(item) for item in model.graph.initializer) or model.ByteSize() > MOST_BYTES:
@@ -57,7 +57,7 @@ def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         fused = fuse_attention(view) if fuse and understood else 0
-    except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph is read wrongly in any way at all
+    except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
         return None
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
@@ -151,7 +151,7 @@ def fuse_attention(view: View) -> int:
 
 
 def attention_around(softmax: NodeProto, view: View) -> tuple[NodeProto, list[NodeProto]] | None:
-    """Make the node that stands for all those around `softmax`, and list these, the last one last."""
+    """Make the node that replaces the attention around `softmax`; returns it and the replaced nodes in order."""
     scored = sides_of(softmax.output[0], view) if softmax.op_type == "Softmax" else ()
     if not scored:
         return None
@@ -180,7 +180,7 @@ def attention_around(softmax: NodeProto, view: View) -> tuple[NodeProto, list[No
         name=f"{softmax.name}.attention",
         domain="com.microsoft",
         num_heads=heads,
-        scale=1.0,  # whatever scales the scores is in the query already
+        scale=1.0,  # the query is scaled already
     )
     return fused, nodes
 

@@ -1,12 +1,12 @@
-"""The GPU: memory, streams, events and CUDA graphs, through PyCUDA where it is installed, else through cuda-python.
+"""Uses the GPU: memory, streams, events and CUDA graphs, through PyCUDA where it is installed, else cuda-python.
 
-PyCUDA is compiled where it is installed; cuda-python has wheels, for a Jetson too. Both do the same here, but that CUDA
-graphs are cuda-python's, which takes PyCUDA's streams.
+PyCUDA is compiled at installation; cuda-python has wheels, for a Jetson too. Both do the same here, except that CUDA
+graphs are always cuda-python's, which takes PyCUDA's streams.
 
-Everything lives in the device's primary context, the one that TensorRT, ONNX Runtime and PyTorch use in this process
-too, so that addresses can be handed to and fro. A context is current in a thread, not in a process: whoever calls
-anything here does it inside `with device.active()`, in whichever thread, which puts back what was current before.
-Both packages are imported when a device is opened: a machine without a GPU can tell why it has none.
+Everything lives in the device's primary context, which TensorRT, ONNX Runtime and PyTorch use in this process too, so
+that they can share addresses. A context is current in a thread, not in a process: so every call here, in any thread, is
+made inside `with device.active()`, which restores the previous context at its end. Both packages are imported when a
+device is opened, so that a machine without a GPU can say why it has none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_PACKAGE = "no cuda-python: pip install 'segdeploy[cuda]'"
 
 
 class CudaCalls(Protocol):
-    """The calls that the classes below make. Handles are the package's own; an allocation's int() is its address."""
+    """Lists the calls that the classes below make. Handles are the package's own; int(allocation) is its address."""
 
     @property
     def name(self) -> str: ...
@@ -103,7 +103,7 @@ def why_no_gpu() -> str | None:
 
 @cache
 def open_device() -> Device:
-    """Open the first GPU (CUDA_VISIBLE_DEVICES says which that is) once, and keep it, as its primary context is."""
+    """Open the first GPU (CUDA_VISIBLE_DEVICES says which that is) once, and keep it for the whole process."""
     reason = why_no_gpu()
     if reason == NO_PACKAGE:
         raise MissingExtra("cuda-python", "cuda", "running an engine")
@@ -142,7 +142,7 @@ def graph_calls() -> CudaPython:
 def is_here(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it is in
+    except ModuleNotFoundError:  # the package that holds it is missing
         return False
 
 
@@ -179,7 +179,7 @@ class Device:
         return PinnedMemory(self.calls, self.calls.pin(size))
 
     def event(self, blocking: bool) -> Event:
-        """Make one that can be recorded again and again; to wait for a `blocking` one costs no processor."""
+        """Make a reusable event; waiting for a `blocking` one costs no processor time."""
         return Event(self, self.calls.event(blocking))
 
     def stream(self) -> CudaStream:
@@ -194,12 +194,12 @@ class DeviceMemory:
         self.size = size
 
     def free(self) -> None:
-        """Waits for what still reads it: that is cuMemFree's own rule."""
+        """Free the memory; cuMemFree waits for work that still reads it."""
         self._calls.free(self._allocation)
 
 
 class Owned:
-    """Memory that is freed with the last array that was made of it, in whichever thread that happens."""
+    """Owns memory, and frees it with the last array that uses it, in whichever thread that happens."""
 
     def __init__(self, device: Device, memory: DeviceMemory) -> None:
         self._device, self._memory = device, memory
@@ -210,7 +210,7 @@ class Owned:
 
 
 class PinnedMemory:
-    """Host memory that the GPU copies from and to while the processor does something else."""
+    """Holds host memory that the GPU copies from and to while the processor works on."""
 
     def __init__(self, calls: CudaCalls, array: NDArray[np.uint8]) -> None:
         self._calls = calls
@@ -222,12 +222,12 @@ class PinnedMemory:
         return self._array[:size].view(dtype).reshape(shape)
 
     def free(self) -> None:
-        """No view may be used after this."""
+        """Free the memory; no view may be used afterwards."""
         self._calls.unpin(self._array)
 
 
 class Event:
-    """A moment on a stream. It is freed with its last reference, in whichever thread that happens."""
+    """Marks a moment on a stream; it is freed with its last reference, in whichever thread that happens."""
 
     def __init__(self, device: Device, event: Any) -> None:
         self._device, self._event = device, event
@@ -241,7 +241,7 @@ class Event:
     def __del__(self) -> None:
         with suppress(EngineError), self._device.active():
             self._device.calls.free_event(self._event)
-            self._event = None  # here, while the device is active: PyCUDA's frees itself
+            self._event = None  # while the device is active, since PyCUDA's event frees itself
 
 
 class CudaStream:
@@ -271,7 +271,7 @@ class CudaStream:
         self._calls.wait_for_event(self._stream, event._event)
 
     def wait_for(self, handle: int) -> None:
-        """Put what is queued here from now on behind what is queued on another library's stream by now."""
+        """Let work queued here from now on wait for the work queued on another library's stream so far."""
         self._calls.wait_for_stream(self._stream, handle)
 
     def synchronise(self) -> None:
@@ -290,7 +290,7 @@ class CudaStream:
 
 
 class CudaGraph:
-    """Recorded work, sent to the GPU in one call."""
+    """Holds recorded work that is sent to the GPU in one call."""
 
     def __init__(self, calls: CudaPython, graph: Any) -> None:
         self._calls = calls

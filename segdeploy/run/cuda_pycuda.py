@@ -1,4 +1,4 @@
-"""CUDA through PyCUDA, whose handles are objects that free themselves with their last reference."""
+"""Calls CUDA through PyCUDA, whose handles are objects that free themselves with their last reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream, which others use
-# None named, and the driver's numbers for the legacy and the per-thread default stream.
+# No stream named, and the driver's numbers for the legacy and the per-thread default stream.
 DEFAULT_STREAMS = (0, 1, 2)
 
 
@@ -59,7 +59,7 @@ class PyCuda:
         return int(stream.handle)
 
     def free_stream(self, stream: Any) -> None:
-        """Nothing: it goes with its last reference."""
+        """Do nothing: the stream is freed with its last reference."""
 
     def synchronise(self, stream: Any) -> None:
         stream.synchronize()
@@ -76,7 +76,7 @@ class PyCuda:
     def wait_for_stream(self, stream: Any, handle: int) -> None:
         if handle in DEFAULT_STREAMS:
             stream.wait_for_event(self._driver.Event().record(None))
-        else:  # PyCUDA cannot be given another's stream, so all of them are waited for
+        else:  # PyCUDA takes no other library's stream, so we wait for all streams
             self._driver.Context.synchronize()
 
     def event(self, blocking: bool) -> Any:
@@ -84,7 +84,7 @@ class PyCuda:
         return self._driver.Event(flags.BLOCKING_SYNC if blocking else flags.DEFAULT)
 
     def free_event(self, event: Any) -> None:
-        """Nothing: it goes with its last reference."""
+        """Do nothing: the event is freed with its last reference."""
 
     def record(self, event: Any, stream: Any) -> None:
         event.record(stream)

@@ -1,6 +1,6 @@
-"""CUDA through cuda-python, NVIDIA's own binding: memory, streams, events and graphs.
+"""Calls CUDA through cuda-python, NVIDIA's own binding: memory, streams, events and graphs.
 
-Its functions are the driver's, and its handles numbers. It has wheels for x86-64 and aarch64, so that nothing is
+Its functions are the driver's, and its handles are numbers. It has wheels for x86-64 and aarch64, so nothing is
 compiled on a Jetson.
 """
 
@@ -21,7 +21,7 @@ BLOCKING_SYNC, DISABLE_TIMING = 1, 2  # CU_EVENT_…
 
 
 class CudaError(EngineError):
-    """The driver refused a call."""
+    """Is raised when the driver refuses a call."""
 
 
 class CudaOutOfMemory(CudaError):
@@ -37,10 +37,10 @@ class CudaPython:
         self._context: Any = None
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call the driver. Each function gives its status first, and its results after it."""
+        """Call the driver, whose functions return their status first and then their results."""
         try:
             status, *results = getattr(self._driver, function)(*arguments)
-        except RuntimeError as error:  # a function that this driver does not have yet
+        except RuntimeError as error:  # the driver is older than this function
             raise CudaError(f"{function} failed: {error}") from error
         if int(status):
             kind = CudaOutOfMemory if int(status) == OUT_OF_MEMORY else CudaError
@@ -114,7 +114,7 @@ class CudaPython:
         event = self.call("cuEventCreate", DISABLE_TIMING)
         self.call("cuEventRecord", event, handle)
         self.call("cuStreamWaitEvent", stream, event, 0)
-        self.call("cuEventDestroy", event)  # which the driver puts off until it has happened
+        self.call("cuEventDestroy", event)  # the driver delays it until the event has happened
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class CudaPython:
     # ---- graphs, also of PyCUDA's streams, by their handles ---------------------------------------------------------
 
     def begin_capture(self, handle: int) -> None:
-        # In other threads memory may be allocated meanwhile.
+        # Thread-local, so that other threads may allocate memory meanwhile.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self.call("cuStreamBeginCapture", handle, mode)
 
@@ -152,7 +152,7 @@ class CudaPython:
             self.call("cuGraphDestroy", graph)
 
     def drop_capture(self, handle: int) -> None:
-        """End a capture that failed, or the stream would stay unusable."""
+        """End a failed capture; otherwise the stream would stay unusable."""
         _, graph = self._driver.cuStreamEndCapture(handle)
         if graph is not None and int(graph):
             self.call("cuGraphDestroy", graph)
@@ -165,7 +165,7 @@ class CudaPython:
 
 
 def start_of(array: NDArray[Any]) -> int:
-    """Return the address of an array that lies in one piece: only its bytes are copied, not its strides."""
+    """Return the address of a contiguous array; any other raises, since copies ignore strides."""
     if not array.flags.c_contiguous:
-        raise ValueError(f"an array of strides {array.strides} does not lie in one piece")
+        raise ValueError(f"an array of strides {array.strides} is not contiguous")
     return array.ctypes.data

@@ -1,7 +1,7 @@
-"""Arrays on the GPU, as other libraries hand them over and take them: DLPack and `__cuda_array_interface__`.
+"""Exchanges arrays on the GPU with other libraries, by DLPack and `__cuda_array_interface__`.
 
-Both are a few numbers behind an agreed name, so PyTorch, CuPy, Numba and PyCUDA are served without importing any of
-them. DLPack is asked first: it says on whose stream the contents are still being written, which the other often omits.
+Both are a few numbers under an agreed name, so PyTorch, CuPy, Numba and PyCUDA are served without importing them.
+DLPack is tried first: it says which stream still writes the contents, which the other interface often omits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 
 
 class Lent(NamedTuple):
-    """Another library's array, good for as long as `owner` is kept."""
+    """Describes another library's array, which is valid as long as `owner` is kept."""
 
     address: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    stream: int | None  # where it is still being written; None: nowhere, or the library sees to it
+    stream: int | None  # still writes it; None: none does, or the library has synchronised
     owner: Any
 
     @property
@@ -34,7 +34,7 @@ class Lent(NamedTuple):
 
 
 class DeviceArray:
-    """A finished result on the GPU. Its memory is freed with the last array or tensor that was made of it."""
+    """Holds a finished result on the GPU; its memory is freed with the last array or tensor made from it."""
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], owner: Any) -> None:
         self.address, self.shape, self.dtype = address, shape, dtype
@@ -55,12 +55,12 @@ class DeviceArray:
         return CUDA, 0
 
     def __dlpack__(self, **_: Any) -> Any:
-        """Nothing is still being written, so no stream has to wait; the form from before DLPack 1.0 is for all."""
+        """Return a capsule in the form before DLPack 1.0, which all libraries read; no stream has to wait."""
         return capsule_of(self)
 
 
 def lent(array: Any, stream: int) -> Lent:
-    """`array` of another library, complete for whatever is queued on `stream` from now on, or with its own stream."""
+    """Describe another library's array, which work queued on `stream` may read, or after its own `stream`."""
     if hasattr(array, "__dlpack__"):
         device, _ = array.__dlpack_device__()
         if device != CUDA:
@@ -73,7 +73,7 @@ def lent(array: Any, stream: int) -> Lent:
         return from_interface(array)
     raise RequestError(
         f"{type(array).__name__} is no array on the GPU: it has neither __dlpack__ nor __cuda_array_interface__;"
-        " arrays in the host's memory are for run()"
+        " give arrays in the host's memory to run()"
     )
 
 
@@ -81,7 +81,7 @@ def from_interface(array: Any) -> Lent:
     facts = array.__cuda_array_interface__
     shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
     demand_contiguous(shape, facts.get("strides"), dtype.itemsize)
-    # Version 2 says nothing of streams; its libraries wrote on the default one, which is 1.
+    # Version 2 does not name a stream; its libraries write on the default one, which is 1.
     stream = facts.get("stream", 1)
     return Lent(facts["data"][0], shape, dtype, stream, array)
 
@@ -97,7 +97,7 @@ def demand_contiguous(shape: tuple[int, ...], strides: Any, unit: int) -> None:
         side != 1 and has != wants for side, has, wants in zip(shape, given, expected, strict=True)
     ):
         raise RequestError(
-            f"the array {'×'.join(map(str, shape))} is a view with strides {given}; the engine reads one piece of"
+            f"the array {'×'.join(map(str, shape))} is a view with strides {given}; the engine reads contiguous"
             " memory: make it contiguous first"
         )
 
@@ -133,7 +133,7 @@ _new_capsule.restype, _new_capsule.argtypes = (
 _pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", _api)
 )
-# For a capsule that is being destroyed: as a py_object it would be counted up and come back to life.
+# For a capsule that is being destroyed: as a py_object its reference count would rise and revive it.
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
 _pointer_in_dying = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", _api)
@@ -141,7 +141,7 @@ _pointer_in_dying = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c
 
 
 def from_dlpack(capsule: Any) -> Lent:
-    """The capsule stays whole: its own destructor gives the tensor back when `owner` is dropped."""
+    """Read a capsule and keep it as `owner`: its own destructor frees the tensor."""
     tensor = ManagedTensor.from_address(_pointer_in(capsule, NAME)).tensor
     shape = tuple(tensor.shape[: tensor.ndim])
     if tensor.code not in KINDS or tensor.lanes != 1:
@@ -151,7 +151,7 @@ def from_dlpack(capsule: Any) -> Lent:
     return Lent((tensor.data or 0) + tensor.byte_offset, shape, dtype, None, capsule)
 
 
-_handed_out: dict[int, tuple[Any, ...]] = {}  # what the tensors that were handed out lie in, by their address
+_handed_out: dict[int, tuple[Any, ...]] = {}  # memory of the tensors that were handed out, by address
 
 
 def take_back(address: int) -> None:
@@ -159,7 +159,7 @@ def take_back(address: int) -> None:
 
 
 def drop_capsule(capsule: int) -> None:
-    if _is_valid(capsule, NAME):  # nobody took the tensor out of it
+    if _is_valid(capsule, NAME):  # no library took the tensor out of it
         take_back(_pointer_in_dying(capsule, NAME))
 
 

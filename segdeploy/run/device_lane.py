@@ -1,7 +1,7 @@
-"""Queries on a GPU, as trtexec runs them: a stream for each part, two under way, one set of buffers for both.
+"""Runs queries on a GPU as trtexec does: a stream for each part, two queries under way, one set of buffers for both.
 
-The buffers hold the same picture for all queries, so that it does no harm when one is written while it is read. What a
-lane needs of events and streams is spelled out here, so that an engine and a network in PyTorch are timed alike.
+The buffers hold the same picture for all queries, so one may be written while it is read. Protocols here say what a
+lane needs of events and streams, so that an engine and a PyTorch network are timed alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TimedStream(Protocol):
 
 
 class TimedWork(Protocol):
-    """The parts of a query. Each queues its work, and does not wait for it; `infer` knows its own stream."""
+    """Queues the parts of a query without waiting for them; `infer` knows its own stream."""
 
     def upload(self, stream: Any) -> None: ...
 
@@ -40,24 +40,24 @@ class TimedWork(Protocol):
     def download(self, stream: Any) -> None: ...
 
 
-MakeEvent = Callable[[bool], TimedEvent]  # True: to wait for it costs no processor
+MakeEvent = Callable[[bool], TimedEvent]  # True: waiting for it costs no processor time
 
 
 class Start(NamedTuple):
-    """The same moment on both clocks."""
+    """Holds one moment on both clocks."""
 
     event: TimedEvent
     seconds: float
 
 
 class UnderWay(NamedTuple):
-    events: list[TimedEvent]  # start and end of: to the device, computing, from the device
+    events: list[TimedEvent]  # start and end of each part: to the device, computing, from the device
     start_enqueue_s: float
     end_enqueue_s: float
 
 
 class DeviceLane:
-    """Work that is loaded already, and belongs to whoever made the lane, as the second of its three streams does."""
+    """Runs loaded work; the lane's maker owns the work and the second of the three streams."""
 
     depth = 2
 

@@ -21,21 +21,21 @@ except ImportError as error:
 
 
 class TapSession:
-    """Gives `tensors` of a graph for each batch that is run; its own outputs are computed if they are among them.
+    """Gives `tensors` of a graph for each batch; its own outputs are computed only if they are among them.
 
-    The tensors are written into the same arrays in each run: what is to be kept of one is copied before the next.
+    Each run writes into the same arrays: copy what you keep before the next one.
     """
 
     def __init__(self, model: ModelProto, tensors: Sequence[str], arena: bool = True) -> None:
         opened = copy_of(model)
         del opened.graph.output[:]
         self.inputs = [value.name for value in View(model).inputs]
-        # An input itself is not asked for: a bound output that is an input is not written.
+        # Inputs are left out: ONNX Runtime does not write a bound output that is an input.
         self._inner = [name for name in tensors if name not in self.inputs]
         opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
         options = quiet_options()
         options.enable_cpu_mem_arena = arena
-        # Q/DQ pairs are computed as they are written, not by integer kernels of this very CPU.
+        # Compute Q/DQ pairs as written, not by this CPU's integer kernels.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(
@@ -50,7 +50,7 @@ class TapSession:
         self.tensors = list(tensors)
 
     def run(self, inputs: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Run a batch, and give each tensor with its name."""
+        """Run a batch, and yield each tensor with its name."""
         found = self.look({self.inputs[0]: inputs}, len(inputs))
         return ((name, found[name]) for name in self.tensors)
 
@@ -61,7 +61,7 @@ class TapSession:
         given = {name: np.ascontiguousarray(inputs[name]) for name in self.inputs}
         for name, values in given.items():
             self._binding.bind_cpu_input(name, values)
-        for name in self._unknown:  # bound again each time, or the array of the last run would be taken
+        for name in self._unknown:  # bound anew each time, or the last run's array would be reused
             self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
         made = self._binding.get_outputs()[len(self._arrays) :]  # in the order of binding
@@ -69,15 +69,15 @@ class TapSession:
         return self._arrays | unknown | given
 
     def forget(self) -> None:
-        """Let go of the arrays; the next run makes them anew."""
+        """Free the arrays; the next run makes new ones."""
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         self._arrays, self._unknown, self._batch = {}, [], 0
 
     def _make_arrays(self, batch: int) -> None:
-        """Make arrays for all tensors, once: fresh ones for each run would cost a fifth of the run's time.
+        """Make arrays for all tensors once: new ones for each run would cost a fifth of the run's time.
 
-        What ONNX Runtime cannot tell the shape of beforehand, it makes afresh.
+        Tensors whose shape ONNX Runtime does not know beforehand get a new array in each run.
         """
         self._binding.clear_binding_outputs()
         self._arrays, self._unknown, self._batch = {}, [], batch
@@ -93,14 +93,14 @@ class TapSession:
 
 
 class TapChain:
-    """Runs the parts of one graph one after the other: the tensors of only one of them are in memory at a time.
+    """Runs the parts of one graph one after the other, so that only one part's tensors are in memory at a time.
 
-    Of each part: its graph, the tensors to look at, and those that it passes on.
+    Each part has its graph, the tensors to look at, and those that it passes on.
     """
 
     def __init__(self, parts: Sequence[tuple[ModelProto, Sequence[str], Sequence[str]]]) -> None:
         alone = len(parts) == 1
-        # An arena would keep the memory of each part for good.
+        # An arena would keep each part's memory to the end.
         self._sessions = [
             TapSession(model, list(dict.fromkeys([*tensors, *passed])), arena=alone)
             for model, tensors, passed in parts
@@ -110,7 +110,7 @@ class TapChain:
         self._last_reader = {name: place for place, one in enumerate(self._sessions) for name in one.inputs}
 
     def run(self, name: str, inputs: NDArray[Any]) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-        """Give each part's tensors with their names, to be done with before the next part's are asked for."""
+        """Yield each part's tensors with their names; use them before you take the next part's."""
         carried = {name: inputs}
         for place, session in enumerate(self._sessions):
             found = session.look(carried, len(inputs))

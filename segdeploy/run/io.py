@@ -1,8 +1,8 @@
-"""Turn frames into a graph's own input, and its own output into labels or logits.
+"""Turns frames into a graph's own input, and its own output into labels or logits.
 
 A graph may take its channels first or last, bytes or normalised floats, and may give logits or class ids of any type:
-its signature says which. This is the only place that looks; everything else sees frames N×H×W×3 go in, and labels
-N×H×W or logits N×C×h×w come out.
+its signature says which. Only this module reads that; all other code gives frames N×H×W×3 and gets labels N×H×W or
+logits N×C×h×w.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def to_input(signature: Signature, frames: NDArray[np.uint8]) -> NDArray[Any]:
 def from_output(signature: Signature, output: NDArray[Any]) -> NDArray[Any]:
     """Turn the graph's output into float32 logits N×C×h×w or labels N×H×W, of 8 bits, or 16 beyond 256 classes.
 
-    What a graph left open, and its signature could not say, is checked here against its card.
+    Sizes that the graph leaves open are checked here against its card.
     """
     if signature.interface == "logits":
         if signature.logits_last:
@@ -47,10 +47,10 @@ def from_output(signature: Signature, output: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_labels(signature: Signature, ids: NDArray[Any]) -> LabelMap:
-    """Turn class ids of any type into labels N×H×W; refused is an id that is none of the signature's classes.
+    """Turn class ids of any type into labels N×H×W; refuses an id that is none of the signature's classes.
 
-    An id that the narrow type cannot hold is found in all ids or-ed together: one pass over the wide ones, and the
-    largest is looked for among the narrow ones, so that not even a video notices.
+    An id that the narrow type cannot hold shows in the bitwise or of all ids. That is one pass over the wide ids, and
+    the maximum is taken of the narrow ones, so that the check costs a video nothing noticeable.
     """
     size, kind = signature.size, ids_type(signature.classes)
     if not ids.size or ids.size % (size.height * size.width):  # a graph that left its sides open, or lied

@@ -1,12 +1,12 @@
-"""The labels of logits raised bilinearly by powers of two, without raising them.
+"""Computes the labels of logits that are resized bilinearly by powers of two, without resizing them.
 
 A class that is the largest at all four corners of a cell is the largest inside it: a bilinear mean has no negative
-weights. So only cells whose corners differ, which lie along the edges of things, are interpolated, and of those only
-the classes that at some corner reach what another has at all four. Labels are those of the arg-max over the raised
-logits, the lowest index where several are equal; they can differ only where two classes are closer than float32
-rounds, about which two runtimes do not agree either.
+weights. So only cells whose corners differ, which lie along the edges of things, are interpolated, and in them only the
+classes that at some corner reach the value that another class has at all four. Labels are those of the arg-max over the
+resized logits, the lowest index where several are equal; they can differ only where two classes are closer than float32
+rounds, where two runtimes do not agree either.
 
-None of this holds for a logit that is NaN or infinite: then the nodes that were cut off are run as the file has them.
+None of this holds for a logit that is NaN or infinite: then the nodes that were cut off are run as in the file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from segdeploy.model.labels import ids_type
 from segdeploy.picture.image import LabelMap
 
 FACTORS = (2, 4, 8, 16, 32)  # their shares are exact in binary, so that equal logits stay equal
-CHUNK_CELLS = 4096  # what is made of so many stays in a core's cache; fewer beyond 256 classes
+CHUNK_CELLS = 4096  # their arrays stay in a core's cache; fewer beyond 256 classes
 
 
 @dataclass(frozen=True)
 class LazyLabels:
-    """`factors` by which the logits are raised, down and across; `nodes` is what was cut off, as a graph of its own."""
+    """Holds the `factors` of the resize, down and across, and the cut-off `nodes` as a graph of their own."""
 
     factors: tuple[int, int]
     dtype: str
@@ -35,7 +35,7 @@ class LazyLabels:
     nodes: bytes = field(default=b"", repr=False)
 
     def fit(self, logits: NDArray[np.float32]) -> bool:
-        """Tell whether all logits are finite, for which their sum is."""
+        """Tell whether all logits are finite, which their sum shows."""
         with np.errstate(over="ignore", invalid="ignore"):
             return bool(np.isfinite(logits.sum()))
 
@@ -45,7 +45,7 @@ class LazyLabels:
 
 
 def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> LabelMap:  # C×h×w -> H×W
-    """Cells reach from one pixel centre of the logits to the next, and beyond the outermost by repeating them."""
+    """Label one image by cells, which reach from one logit's centre to the next; the outermost are repeated."""
     classes, height, width = logits.shape
     down, across = factors
     pixels = np.asarray(cv2.transpose(np.ascontiguousarray(logits).reshape(classes, -1)))  # hw×C
@@ -68,13 +68,13 @@ def raised_labels(logits: NDArray[np.float32], factors: tuple[int, int]) -> Labe
 
 
 def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> LabelMap:
-    """M×down×across labels inside M cells, of what is at their corners, M×C each: both above, both below."""
+    """Make M×down×across labels inside M cells from the logits at their corners, M×C each: both above, both below."""
     kind_of_ids = ids_type(corners[0].shape[1])
     above, below = np.minimum(*corners[:2]), np.minimum(*corners[2:])
     everywhere = np.minimum(above, below).max(1)
     highest = np.maximum(np.maximum(*corners[:2]), np.maximum(*corners[2:]))
     possible = highest >= everywhere[:, None]
-    if 4 * np.count_nonzero(possible) > possible.size:  # as good as all, in noise: do not pick them out
+    if 4 * np.count_nonzero(possible) > possible.size:  # so many, as in noise: picking them out costs more
         crowd = interpolated([corner.T for corner in corners], factors)
         return first_largest(crowd).transpose(2, 0, 1).astype(kind_of_ids)
     counts = np.count_nonzero(possible, axis=1)
@@ -93,7 +93,7 @@ def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) 
 
 
 def interpolated(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> NDArray[np.float32]:
-    """k×m corners to k×down×across×m values."""
+    """Interpolate k×m corners to k×down×across×m values."""
     lower, beyond = steps(factors[0])[:, None, None], steps(factors[1])[:, None]
     above_left, above_right, below_left, below_right = (corner[:, None] for corner in corners)
     above = above_left * (1 - beyond) + above_right * beyond  # k×across×m
@@ -102,7 +102,7 @@ def interpolated(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -
 
 
 def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """np.argmax over the first axis, plane by plane: several times as fast where planes are few."""
+    """Do np.argmax over the first axis plane by plane, which is several times as fast for few planes."""
     best, places = values[0].copy(), np.zeros(values.shape[1:], np.intp)
     for index, plane in enumerate(values[1:], start=1):
         places[plane > best] = index
@@ -111,5 +111,5 @@ def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def steps(factor: int) -> NDArray[np.float32]:
-    """Compute how far into a cell each of its pixels lies."""
+    """Compute each pixel's place inside a cell, as a share of its side."""
     return ((np.arange(factor) + 0.5) / factor).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A class for what the sessions of all runtimes share: they close with their block, and say what they are."""
+"""Defines what the sessions of all runtimes share: they close with their block, and describe themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class OpenModel:
-    """A model that closes with its `with` block, and says what it is."""
+    """Closes with its `with` block, and describes itself."""
 
-    name: str  # of the file, or whatever the model was opened as
-    device: str  # cpu, a provider of ONNX Runtime's, or the GPU's name
+    name: str  # the file's, or the one that the model was opened with
+    device: str  # cpu, a provider of ONNX Runtime, or the GPU's name
     signature: Signature
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU: our SegFormer graphs take up to an eighth less time than in ONNX Runtime (benchmarks/).
+"""Runs graphs in OpenVINO on the CPU: SegFormer takes up to an eighth less time than in ONNX Runtime (benchmarks/).
 
-By itself it would compute in bfloat16 on a CPU that has it, which is not the graph that was proven: here it computes
-with the types that are in the graph.
+By default OpenVINO computes in bfloat16 on a CPU that has it, which is not the proven graph. So it is told to compute
+in the graph's own types.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class OpenvinoSession(OpenModel):
         copy = copy_for_cpu(path, fuse=False)
         if copy is None:
             raise GraphError(
-                f"{path} cannot be loaded by OpenVINO here: it is no ONNX graph in one file of less than 2 GB"
+                f"{path} cannot be loaded by OpenVINO here: it is not an ONNX graph in one file of less than 2 GB"
             )
         self.signature: Signature = read_signature(copy.metadata, copy.inputs, copy.outputs, path.name, card)
         self.batches = (self.signature.batch or 1,) * 2
@@ -56,7 +56,7 @@ class OpenvinoSession(OpenModel):
             raise GraphError(f"{path} cannot be loaded by OpenVINO: {said}") from error
         self._labels, self.ran = copy.labels, copy.ran
         self._last: Any = None
-        self._lock = threading.Lock()  # a request is one answer at a time
+        self._lock = threading.Lock()  # a request computes one answer at a time
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
@@ -67,7 +67,7 @@ class OpenvinoSession(OpenModel):
             answer = self._request.get_output_tensor(0).data  # OpenVINO's own memory, written by the next run
             if self._labels and self._labels.fit(answer):
                 return self._labels.of(answer)
-            if self._labels:  # the file's own last nodes, of logits that are not all finite
+            if self._labels:  # some logit is not finite: run the file's own last nodes
                 self._last = self._last or self._compile(self._labels.nodes)
                 self._last.infer([np.array(answer)])
                 answer = self._last.get_output_tensor(0).data

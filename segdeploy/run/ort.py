@@ -1,7 +1,7 @@
-"""ONNX Runtime: the backend that is everywhere, and the one every exported graph is proven on.
+"""Runs graphs in ONNX Runtime, the backend that runs everywhere and on which every exported graph is proven.
 
-It computes on the CPU unless another provider is asked for, and never anywhere else than where it was asked to: by
-itself it would go on with the CPU, many times slower, when a library of CUDA is not found.
+It computes on the CPU unless another provider is asked for, and only where it was asked to. By default ONNX Runtime
+would go on with the CPU, many times slower, if a CUDA library is missing: that is refused here.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class OrtSession(OpenModel):
         copy: GraphCopy | None = None,
         shares_cores: bool = False,
     ) -> None:
-        """`copy` is run in the place of the file, and answers what the file would.
+        """Open a graph; `copy` is run instead of the file, and gives the same answers.
 
-        Threads that wait for work spin by themselves, which is quickest alone (by a tenth at 256×512) and takes the
-        processor from whoever `shares_cores`.
+        By default waiting threads spin, which is fastest (by a tenth at 256×512) for a program alone. With
+        `shares_cores` they do not, since they would take the processor from others.
         """
         self.name, self.device = path.name, provider or "cpu"
         said = demand_provider(self.device)
@@ -79,7 +79,7 @@ class OrtSession(OpenModel):
             copy.outputs if copy else [argument_facts(argument) for argument in self._session.get_outputs()]
         )
         self.signature: Signature = read_signature(own, inputs, outputs, path.name, card)
-        self.batches = (self.signature.batch or 1,) * 2  # an open one gains nothing on a CPU
+        self.batches = (self.signature.batch or 1,) * 2  # larger batches gain nothing on a CPU
         self._labels = copy.labels if copy else None
         self._last: ort.InferenceSession | None = None
         self._answer = self._session.get_outputs()[0].name if self._labels else self.signature.output.name
@@ -93,7 +93,7 @@ class OrtSession(OpenModel):
         return self._labels.of(answer) if self._labels.fit(answer) else self._labels_of_file(answer)
 
     def _labels_of_file(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Run the file's own last nodes, of logits that are not all finite."""
+        """Run the file's own last nodes, for logits that are not all finite."""
         assert self._labels is not None  # noqa: S101 - asked for where there are some
         if self._last is None:
             self._last = open_graph(self._labels.nodes, quiet_options())
@@ -117,13 +117,13 @@ def open_graph(
 ) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(model, options, providers=list(providers))
-    except Exception as error:  # its own errors have no root
+    except Exception as error:  # its errors have no common class
         first_line = str(error).strip().splitlines()[0]
         raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
 
 
 def demand_provider(provider: str) -> str:
-    """Refuse a provider that is not installed; returns what the loading of its libraries said."""
+    """Refuse a provider that is not installed; returns the messages of loading its libraries."""
     if PROVIDERS[provider] not in ort.get_available_providers():
         packages = installed()
         listed = " and ".join(f"{name} {version}" for name, version in packages.items())
@@ -139,13 +139,13 @@ def demand_provider(provider: str) -> str:
     if provider == "cpu" or not hasattr(ort, "preload_dlls"):  # since 1.21
         return ""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints what it does not find
+    with contextlib.redirect_stdout(said):  # it prints the libraries that it does not find
         ort.preload_dlls()
     return " ".join(said.getvalue().split())
 
 
 def installed() -> dict[str, str]:
-    """The packages of ONNX Runtime by name; more than one is a mistake."""
+    """Map the installed packages of ONNX Runtime to their versions; more than one is a mistake."""
     found = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -154,15 +154,15 @@ def installed() -> dict[str, str]:
 
 
 def fallbacks_of(provider: str) -> list[str]:
-    """`provider` and what computes the nodes that it has no kernel for."""
+    """List `provider`, and after it the providers for nodes that it has no kernel for."""
     order = [PROVIDERS["tensorrt"], PROVIDERS["cuda"], CPU]
     return order[order.index(provider) :]
 
 
 def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-    """All outputs of a serialised graph by name, for one batch after the other.
+    """Yield all outputs of a serialised graph by name, for one batch after the other.
 
-    Of the nodes that can run the first does, so that what reads a tensor behind the node that made it lets go of it.
+    PRIORITY_BASED runs ready nodes in graph order, so reductions right behind a node free its tensor early.
     """
     options = quiet_options()
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
@@ -174,7 +174,7 @@ def run_each(model: bytes, batches: Iterable[NDArray[Any]]) -> Iterator[dict[str
 
 
 def constants_folded(model: bytes, name: str) -> bytes:
-    """Compute what does not depend on the input, and leave out what changes nothing, as each session does first."""
+    """Fold constants and remove nodes without effect, as each session does when it opens."""
     options = quiet_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +184,7 @@ def constants_folded(model: bytes, name: str) -> bytes:
 
 
 def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]:
-    """One output, with quantised nodes computed as they are written and not by integer kernels of this very CPU."""
+    """Compute one output, with quantised nodes computed as written, not by this CPU's integer kernels."""
     options = quiet_options()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = open_graph(model, options)
@@ -192,13 +192,13 @@ def run_exactly(model: bytes, inputs: NDArray[Any], output: str) -> NDArray[Any]
 
 
 def placed(array: NDArray[Any], place: str) -> Any:
-    """A copy in the memory of `place`: cpu or cuda."""
+    """Copy an array into the memory of `place`: cpu or cuda."""
     return ort.OrtValue.ortvalue_from_numpy(array, place, 0)
 
 
 def quiet_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what is an error is raised too, and printed raw before
+    options.log_severity_level = 4  # errors are raised too, and would be printed before
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     return options
 

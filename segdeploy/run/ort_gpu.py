@@ -1,7 +1,7 @@
-"""ONNX Runtime's providers on the GPU, with what each part of a query took.
+"""Runs graphs with ONNX Runtime's providers on the GPU, and times the parts of a query.
 
-ONNX Runtime shows neither its stream nor its events, so each part is done alone, waited for, and timed on the host's
-clock: computing includes the launching of its kernels, and no part overlaps another.
+ONNX Runtime shows neither its stream nor its events. So each part runs alone, is waited for, and is timed on the host's
+clock: computing includes launching its kernels, and no part overlaps another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segdeploy.run.ort import OrtSession, placed
 from segdeploy.run.runtimes import SessionOptions
 from segdeploy.run.timing import Lanes, Modes, Query
 
-DEFAULT_STREAM = 1  # DLPack's number for the one that ONNX Runtime waits for
+DEFAULT_STREAM = 1  # DLPack's number for the stream that ONNX Runtime waits for
 
 
 def open_on_gpu(path: Path, options: SessionOptions) -> OrtDeviceSession:
@@ -32,12 +32,12 @@ class OrtDeviceSession(OrtSession):
     place = "cuda"
 
     def demand_batch(self, batch: int) -> None:
-        """Any that the graph takes: ONNX Runtime has no profile."""
+        """Accept any batch that the graph takes: ONNX Runtime has no profile."""
 
     def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
-        """Do as `run`, from and to the GPU; finished when it returns.
+        """Do as `run`, for arrays on the GPU; the work is finished when it returns.
 
-        The answer is written into `out`, an array on the GPU too, or into memory of ONNX Runtime's.
+        The answer is written into `out`, an array on the GPU too, or into ONNX Runtime's own memory.
         """
         given = lent(inputs, DEFAULT_STREAM)
         self.signature.demand_input(given)
@@ -52,7 +52,7 @@ class OrtDeviceSession(OrtSession):
             raise RequestError(f"the answer is {dtype} {expected}, and `out` is {place.dtype} {place.shape}")
         else:
             binding.bind_output(signature.output.name, "cuda", 0, place.dtype, place.shape, place.address)
-        binding.synchronize_inputs()  # with the whole GPU, so with whoever writes the input
+        binding.synchronize_inputs()  # waits for the whole GPU, so for the input's writer too
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         value = binding.get_outputs()[0]
@@ -62,8 +62,8 @@ class OrtDeviceSession(OrtSession):
     def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
         if modes.streams > 1:
             raise RequestError(
-                f"{modes.streams} streams were asked for, and ONNX Runtime's parts can be timed in one; leave --streams"
-                " out"
+                f"{modes.streams} streams were asked for, and ONNX Runtime's parts can be timed only in one; leave"
+                " --streams out"
             )
         lane = OrtLane(self, inputs, modes.transfers)
         for _ in range(2):
@@ -102,7 +102,7 @@ class OrtLane:
         self.restart()
 
     def restart(self) -> None:
-        """Time starts now."""
+        """Set the start of time to now."""
         self._origin = time.perf_counter()
 
     def start(self) -> None:

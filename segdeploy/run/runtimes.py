@@ -1,6 +1,6 @@
-"""Every way to compute a model, one row each: `--provider`, its help and doctor's list are made of them.
+"""Lists every way to compute a model, one row each; `--provider`, its help and doctor's list are made from them.
 
-Nothing heavy is imported: a row names the module that opens models, and it is imported when one is opened.
+Nothing heavy is imported: a row names the module that opens its models, which is imported when one is opened.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
 
-if TYPE_CHECKING:  # its labels are YAML, which a help text need not wait for
+if TYPE_CHECKING:  # a card loads YAML, for which a help text need not wait
     from segdeploy.model.card import ModelCard
 
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """Options for opening a model. None means the runtime's default; `provider` names the row that was chosen."""
+    """Holds options for opening a model; None means the runtime's default, `provider` names the chosen row."""
 
     threads: int | None = None
     provider: str | None = None
@@ -29,16 +29,16 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Runtime:
-    """One way to compute models of the kind that it `takes`."""
+    """Describes one way to compute models of the kind that it `takes`."""
 
     provider: str | None  # as in --provider; None where the kind of model leaves no choice
-    takes: str  # how the name of its models ends, as in .onnx; of an address its beginning, as in http://
+    takes: str  # the suffix of its models, as in .onnx, or the beginning of an address, as in http://
     opener: str  # `module:function`, which is called with the model's path and SessionOptions
     module: str  # the Python module that computes
-    packages: tuple[str, ...]  # of pip; any one of them brings the module
-    extra: str  # of segdeploy, that installs it
+    packages: tuple[str, ...]  # pip's; any one of them brings the module
+    extra: str  # of segdeploy; it installs the module
     title: str
-    where: str  # it computes, in words
+    where: str  # where it computes, in words
     on_gpu: bool = False
     heeds: tuple[str, ...] = ("threads",)  # the options that not all runtimes have
 
@@ -47,7 +47,7 @@ class Runtime:
         return f"{self.title} {self.where}"
 
     def load(self) -> Callable[[Path, SessionOptions], Any]:
-        """Import what opens its models, and return it."""
+        """Import and return the function that opens its models."""
         name, _, function = self.opener.partition(":")
         try:
             return getattr(importlib.import_module(name), function)  # type: ignore[no-any-return]
@@ -83,7 +83,7 @@ RUNTIMES: tuple[Runtime, ...] = (
 
 
 def runtime_for(model: str | Path, provider: str | None) -> Runtime:
-    """Return the row that computes `model`; refuse one that none takes, and a provider that is not for it."""
+    """Return the row that computes `model`; refuses a model that no row takes, and a provider that is not for it."""
     kind = kind_of_model(model)
     rows = [row for row in RUNTIMES if row.takes == kind]
     if not rows:
@@ -114,7 +114,7 @@ def providers() -> list[str]:
 
 
 def providers_in_words() -> str:
-    """Return what each provider is, for a help text; the first is the default."""
+    """Describe each provider for a help text; the first is the default."""
     words = [f"{row.provider} ({row.words})" for row in RUNTIMES if row.provider]
     return ", ".join([f"{words[0][:-1]}, default)", *words[1:]])
 

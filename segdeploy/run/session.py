@@ -1,4 +1,4 @@
-"""Sessions, which every runtime offers, and what is done with one: frames in, segmentations out.
+"""Defines sessions, which every runtime offers, and segments frames with them.
 
 Nothing here knows which runtime computes, or which network is inside.
 """
@@ -28,9 +28,9 @@ __all__ = ["Session", "open_session", "segment", "segment_many"]
 
 
 class Session(Protocol):
-    """A graph that is ready to run.
+    """Is a graph that is ready to run.
 
-    `signature.batch` is None where it takes batches of more than one size; `batches` then says which are worth giving.
+    `signature.batch` is None if it takes batches of more than one size; `batches` then says which to give.
     """
 
     @property
@@ -38,10 +38,10 @@ class Session(Protocol):
 
     @property
     def batches(self) -> tuple[int, int]:
-        """The fewest images it takes at once, and how many are best."""
+        """Return the fewest images that it takes at once, and the best number."""
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """The graph's own input to its own output, of one batch."""
+        """Compute the graph's own output for its own input, for one batch."""
 
     def close(self) -> None: ...
 
@@ -54,16 +54,16 @@ class Session(Protocol):
 
 @runtime_checkable
 class DeviceSession(Session, Protocol):
-    """A session on the GPU that also takes what lies there: an engine's, and those of the providers cuda and tensorrt.
+    """Is a session that also takes arrays on the GPU: an engine's, and those of the providers cuda and tensorrt.
 
-    A frame that a decoder has put on the GPU need not go over the host, nor its labels that are drawn or counted there.
+    So frames that are decoded on the GPU, and labels that are drawn or counted there, need not go through the host.
     """
 
     def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
-        """Do as `run`, for an array with DLPack or `__cuda_array_interface__`; finished when it returns.
+        """Do as `run`, for an array with DLPack or `__cuda_array_interface__`; the work is finished when it returns.
 
-        The answer has both too, and goes to `torch.from_dlpack` or `cupy.asarray` as it is. It is written into `out`,
-        an array on the GPU too, or into memory of its own.
+        The answer has both too, so `torch.from_dlpack` and `cupy.asarray` take it. It is written into `out`, an array
+        on the GPU too, or into memory of its own.
         """
 
 
@@ -78,9 +78,9 @@ def open_session(
     """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
-    Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a copy of the
-    graph runs that answers the same in less time. `shares_cores` is for streams, whose decoder and encoder need the
-    processor too. What a runtime does not heed is refused.
+    Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
+    the graph runs, which gives the same answers. `shares_cores` is for streams, whose decoder and encoder need the
+    processor too. Options that a runtime does not use are refused.
     """
     runtime = runtime_for(path, provider)
     path = Path(path)
@@ -100,10 +100,10 @@ def open_session(
 def segment(
     session: Session, frame: Frame | str | PathLike[str], how: str = "stretch", kernel: str | None = None
 ) -> Segmentation:
-    """One H×W×3 uint8 RGB frame, or an image file, to its labels at the frame's own size.
+    """Segment one H×W×3 uint8 RGB frame, or an image file, into labels at the frame's own size.
 
-    `kernel` resizes the frame; None takes the one that the model was trained behind. `linear` is the fastest, and what
-    DeepStream does.
+    `kernel` resizes the frame; None takes the one that the model was trained with. `linear` is the fastest, and
+    DeepStream's.
     """
     return next(segment_many(session, [as_frame(frame)], how, kernel))
 
@@ -111,7 +111,7 @@ def segment(
 def probabilities(
     session: Session, frame: Frame | str | PathLike[str], how: str = "stretch", kernel: str | None = None
 ) -> NDArray[np.float32]:
-    """The probability of each class C×H×W of one frame; the graph has to give its logits."""
+    """Compute the probability of each class, C×H×W, for one frame; the graph must give its logits."""
     signature = session.signature
     if signature.interface != "logits":
         raise RequestError(
@@ -130,7 +130,7 @@ def as_frame(frame: Frame | str | PathLike[str]) -> Frame:
 def segment_many(
     session: Session, frames: Iterable[Frame], how: str = "stretch", kernel: str | None = None
 ) -> Iterator[Segmentation]:
-    """Frames of any sizes, in batches as large as the graph was exported, or its engine tuned, for; else one by one."""
+    """Segment frames of any sizes, in batches of the size that the graph or its engine is made for; else one by one."""
     waiting: list[Frame] = []
     for frame in frames:
         waiting.append(frame)
@@ -144,7 +144,7 @@ def segment_many(
 def segment_batch(
     session: Session, frames: list[Frame], how: str = "stretch", kernel: str | None = None
 ) -> list[Segmentation]:
-    """At most one batch; where the session takes larger ones only, it gets black frames for the rest."""
+    """Segment at most one batch; a session that takes only larger batches gets black frames for the rest."""
     signature = session.signature
     inputs, geometries = fit_batch(session, frames, how, kernel)
     answers = from_output(signature, session.run(inputs))
@@ -157,7 +157,7 @@ def segment_batch(
 def fit_batch(
     session: Session, frames: list[Frame], how: str, kernel: str | None
 ) -> tuple[NDArray[Any], list[Geometry]]:
-    """The graph's own input of so many frames."""
+    """Make the graph's own input from frames; returns it and each frame's geometry."""
     signature = session.signature
     slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
@@ -169,7 +169,7 @@ def fit_batch(
 
 
 def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:
-    """One slot of what `from_output` gives, at its frame's size."""
+    """Turn one slot of `from_output`'s result into a segmentation at its frame's size."""
     if signature.interface == "logits":
         labels = image.unfit_logits(answer, signature.size, geometry, signature.align_corners)
         return Segmentation(labels, signature.labels)

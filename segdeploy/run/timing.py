@@ -1,6 +1,6 @@
-"""The protocol of a session that can say how long each part of a query took on its device.
+"""Defines the protocol of a session that can time each part of a query on its device.
 
-Sessions on the host offer nothing of this: they are timed from outside (segdeploy.assess.bench.timing_host).
+Sessions on the host do not have it: they are timed from outside (segdeploy.assess.bench.timing_host).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 
 class Query(NamedTuple):
-    """When the parts of one query began and ended, in ms from the start of the run.
+    """Holds when the parts of one query began and ended, in ms from the start of the run.
 
-    Enqueueing is on the host's clock, the rest on the device's. Without transfers their four times collapse: those to
-    the device to the start of computing, those from it to its end.
+    Enqueueing is on the host's clock, the rest on the device's. Without transfers, the two times of the transfer to the
+    device equal the start of computing, and those of the transfer from it equal its end.
     """
 
     start_enqueue: float
@@ -47,13 +47,13 @@ class Query(NamedTuple):
 
     @property
     def latency_ms(self) -> float:
-        """The sum of the parts, without the waiting between them: trtexec's definition."""
+        """Sum the parts, without the waiting between them, as trtexec defines latency."""
         return self.h2d_ms + self.compute_ms + self.d2h_ms
 
 
 @dataclass(frozen=True)
 class Modes:
-    """The modes that queries are run in, without which their numbers mean nothing."""
+    """Holds the modes that queries are run in, without which their numbers mean nothing."""
 
     transfers: bool = False
     cuda_graph: bool = True
@@ -62,7 +62,7 @@ class Modes:
 
 
 class Lane(Protocol):
-    """One stream of queries of the same input, `depth` of which may be under way."""
+    """Runs one stream of queries of the same input, `depth` of which may be under way."""
 
     depth: int
 
@@ -70,11 +70,11 @@ class Lane(Protocol):
         """Queue one more query."""
 
     def finish(self) -> Query:
-        """Wait for the oldest one."""
+        """Wait for the oldest query, and return its times."""
 
 
 class Lanes(NamedTuple):
-    """`lanes` share one start of time. `ran` says in words how they really run, mode by mode."""
+    """Holds lanes that share one start of time; `ran` says in words how each mode really runs."""
 
     lanes: Sequence[Lane]
     ran: dict[str, Any]
@@ -86,7 +86,7 @@ class Timed(Protocol):
         """Refuse a batch that this model does not take."""
 
     def lanes(self, inputs: NDArray[Any], modes: Modes) -> AbstractContextManager[Lanes]:
-        """`modes.streams` lanes, ready to run: contexts, buffers and CUDA graphs are made before time starts."""
+        """Make `modes.streams` lanes; contexts, buffers and CUDA graphs are made before time starts."""
 
     def run_timed(self, inputs: NDArray[Any]) -> tuple[NDArray[Any], Query]:
-        """Do as `run`, from host memory and back, with what each part took."""
+        """Do as `run`, from host memory and back; also returns the times of the parts."""

@@ -1,1 +1,1 @@
-"""TensorRT: engines are opened, checked against this machine, run and timed."""
+"""Opens TensorRT's engines, checks them against this machine, and runs and times them."""

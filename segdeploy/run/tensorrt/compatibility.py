@@ -1,7 +1,7 @@
 """Refuses an engine that cannot run here, by its record, before TensorRT is asked.
 
-TensorRT's own answer to a foreign engine is a serialisation error without a remedy, and to a cut-off one a crash on
-some versions. The record knows what the engine was built by and for, and the command that builds it again.
+TensorRT itself answers a foreign engine with a serialisation error without a remedy, and some versions crash on one
+that was cut off. The record says what the engine was built by and for, and which command builds it again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from segdeploy.flavour import NAMES, RTX, TENSORRT, WORDS, Flavour, Version, is_
 from segdeploy.model.record import ArtifactRecord, read_record, record_path
 from segdeploy.shell import command_line
 
-AMPERE = (8, 0)  # hardware-compatible engines are for it and what came later
+AMPERE = (8, 0)  # hardware-compatible engines are for it and later GPUs
 
 
 def read_engine_record(path: Path) -> ArtifactRecord:
-    """The record of an engine that is there."""
+    """Read the record of an existing engine; refuses a missing engine or record."""
     record = read_record(path)
     if record is None and not path.is_file():
         raise RequestError(
@@ -41,7 +41,7 @@ def read_engine_record(path: Path) -> ArtifactRecord:
 
 
 def demand_not_refuted(record: ArtifactRecord) -> None:
-    """Refuse an engine that `segdeploy verify` has seen answer wrongly."""
+    """Refuse an engine that a comparison has shown to be wrong."""
     if record.why_refuted is not None:
         raise EngineError(
             f"{record.artifact} was compared with its graph, and is wrong: {record.why_refuted}. Rebuild it:"
@@ -52,7 +52,7 @@ def demand_not_refuted(record: ArtifactRecord) -> None:
 def rebuild(
     record: ArtifactRecord, runtime: str = "", targets: tuple[str, ...] = (), batch: str | None = None
 ) -> str:
-    """Spell the command that builds it again, or for another runtime, other targets or another batch."""
+    """Write the command that builds the engine again, or for another runtime, other targets or another batch."""
     facts = record.engine_facts
     runtime, options = runtime or facts.flavour, facts.options
     options = replace(options, targets=targets or options.targets, batch=batch or options.batch)
@@ -62,7 +62,7 @@ def rebuild(
 
 
 def rebuild_for(record: ArtifactRecord, flavour: Flavour, capability: str) -> str:
-    """The command for a GPU of this compute capability: RTX has no data-centre GPUs and no Jetson among its targets."""
+    """Write the command for a GPU of this compute capability; RTX's targets lack data-centre GPUs and Jetsons."""
     if not flavour.is_rtx:
         return rebuild(record)
     here = target_of(capability)
@@ -81,12 +81,12 @@ def target_of(capability: str) -> str:
 
 
 def compiled_path(engine: Path) -> Path:
-    """Name the file for the kernels that RTX has compiled for the GPU that is here."""
+    """Name the file of the kernels that RTX has compiled for the GPU here."""
     return engine.with_name(engine.name + ".compiled")
 
 
 def demand_engine(path: Path, record: ArtifactRecord) -> None:
-    """Refuse a file that is not the one that was built."""
+    """Refuse a file that is not the engine that was built."""
     size, expected = path.stat().st_size, record.engine_facts.memory.engine_bytes
     if size != expected:
         raise EngineError(
@@ -101,7 +101,7 @@ def demand_engine(path: Path, record: ArtifactRecord) -> None:
 
 
 def flavour_for(record: ArtifactRecord) -> Flavour:
-    """Return the TensorRT that is installed here, if it can run what built this engine made; refuse it otherwise."""
+    """Return the installed TensorRT if it can run this engine; refuses the engine otherwise."""
     facts = record.engine_facts
     name, built_by = facts.flavour, Version.parse(facts.version)
     other = next((one for one in NAMES if one != name and is_installed(one)), None)
@@ -136,7 +136,7 @@ def demand_same_gpu(record: ArtifactRecord, flavour: Flavour, name: str, capabil
             )
         return
     built_on = facts.device
-    if built_on is None or built_on.compute_capability == capability:  # None: nothing could say what it was
+    if built_on is None or built_on.compute_capability == capability:  # None: unknown
         return
     if facts.options.hardware_compatible:
         if capability_numbers(capability) >= AMPERE <= capability_numbers(built_on.compute_capability):

@@ -1,6 +1,6 @@
-"""An engine in the TensorRT that built it: loaded, or refused with the command that builds it again, freed in order.
+"""Loads an engine in the TensorRT that built it, or refuses it with the command that builds it again.
 
-What TensorRT says of it (tensors, profile, whether this GPU can run it) is turned into our words here.
+TensorRT's facts about it (tensors, profile, whether this GPU can run it) are turned into our own types here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES = {  # TensorRT's names to numpy's; its own nptype() fails on TensorRT 8.
 
 
 class Engine:
-    """An engine that TensorRT has loaded. The device is active while it is made, and while any method is called."""
+    """Holds an engine that TensorRT has loaded; the device must be active when it is made or a method is called."""
 
     def __init__(
         self, path: Path, record: ArtifactRecord, flavour: Flavour, device: Device, *, graphs: bool
@@ -57,7 +57,7 @@ class Engine:
         module.init_libnvinfer_plugins(logger, "")
         self._runtime = module.Runtime(logger)
         if self._record.engine_facts.options.version_compatible:
-            # Such an engine brings its own runtime along as code for the processor.
+            # Such an engine contains its own runtime as code for the processor.
             self._runtime.engine_host_code_allowed = True
         data = self._path.read_bytes()
         reasons = why_invalid(self.flavour, self._runtime, data)
@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def captures_by_itself(self) -> bool:
-        """RTX makes CUDA graphs of what it runs."""
+        """Tell whether TensorRT makes CUDA graphs by itself, as RTX does."""
         return self._config is not None
 
     def context(self) -> Any:
@@ -99,13 +99,13 @@ class Engine:
         return context
 
     def said(self) -> str:
-        """Return what TensorRT logged since this was last asked."""
+        """Return what TensorRT has logged since the last call."""
         said = "; ".join(" ".join(one.split()) for one in self._heard.errors) or "TensorRT gave no reason"
         self._heard.errors.clear()
         return said
 
     def _rtx_config(self, graphs: bool) -> Any:
-        """RTX compiles kernels when an engine first runs: all at once, not step by step, and they are kept."""
+        """Configure RTX to compile all kernels when an engine first runs, not step by step, and to keep them."""
         module = self.flavour.module
         config = self._engine.create_runtime_config()
         if graphs:
@@ -123,16 +123,16 @@ class Engine:
         return config
 
     def keep_compiled(self) -> None:
-        """Beside the engine, for the next start; a folder that cannot be written costs that start its seconds."""
-        under_its_name = self._path.name == self.name  # it is not while a build still proves it
+        """Write the compiled kernels beside the engine for the next start; if that fails, it only starts slower."""
+        under_its_name = self._path.name == self.name  # not while a build still proves it
         if self._cache is not None and under_its_name:
             compiled = bytes(self._cache.serialize())
-            if compiled != self._kept:  # another batch has kernels of its own
+            if compiled != self._kept:  # another batch has other kernels
                 with suppress(OutputError):
                     write_bytes(compiled_path(self._path), compiled)
 
     def free(self) -> None:
-        """A context goes before its engine, so whoever made contexts frees them first; an engine before its runtime."""
+        """Free the engine, and then its runtime; the caller must have freed the contexts before."""
         self._cache = self._config = None
         self._engine = None
         self._runtime = None
@@ -140,7 +140,7 @@ class Engine:
 
 
 def with_batch_of(profile: list[tuple[int, ...]], inputs: list[TensorFacts]) -> list[TensorFacts]:
-    """The batch of an engine that leaves it open, where its profile does not."""
+    """Fix the inputs' open batch if the profile has only one."""
     batches = {shape[0] for shape in profile}
     if len(batches) > 1:
         return inputs
@@ -164,7 +164,7 @@ def read_bindings(engine: Any, module: Any) -> tuple[list[TensorFacts], list[Ten
 
 
 def read_profile(engine: Any, given: TensorFacts) -> list[tuple[int, ...]]:
-    """The smallest, the best and the largest shape of the input `given`; an engine of ours has one profile."""
+    """Return the smallest, the optimal and the largest shape of the input `given`; our engines have one profile."""
     fixed = tuple(side for side in given.shape if side is not None)
     if len(fixed) == len(given.shape):
         return [fixed] * 3
@@ -172,7 +172,7 @@ def read_profile(engine: Any, given: TensorFacts) -> list[tuple[int, ...]]:
 
 
 def why_invalid(flavour: Flavour, runtime: Any, data: bytes) -> list[str]:
-    """Why this GPU cannot run an engine, in RTX's own words; nothing where it can, or where nobody can tell."""
+    """List RTX's reasons why this GPU cannot run an engine; empty where it can, or where TensorRT cannot tell."""
     if not flavour.has_engine_validity:
         return []
     validity, diagnostics = runtime.get_engine_validity(data)
@@ -183,6 +183,6 @@ def why_invalid(flavour: Flavour, runtime: Any, data: bytes) -> list[str]:
 
 
 def invalid_here(flavour: Flavour, data: bytes) -> list[str]:
-    """Ask as `why_invalid` does, for an engine that is not loaded."""
+    """Do as `why_invalid`, for an engine that is not loaded."""
     with cuda.open_device().active():
         return why_invalid(flavour, flavour.module.Runtime(logger_of(flavour.module)), data)

@@ -1,7 +1,7 @@
-"""One batch under way: an execution context with the stream, the buffers and the CUDA graph that belong to it.
+"""Runs one batch: an execution context with its own stream, buffers and CUDA graph.
 
-A graph is bound to the shape that its context had when it was captured, so a slot has one and captures it again when
-the shape changes. Buffers are made once, for the largest shape of the profile, and their addresses never change.
+A graph is bound to its context's shape at the capture, so a slot has one graph and captures it again when the shape
+changes. Buffers are made once, for the largest shape of the profile, and their addresses never change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Ticket:
 
 
 class Slot:
-    """Used by one thread at a time, which holds `lock` and has the device active."""
+    """Runs batches for one thread at a time, which holds `lock` and has the device active."""
 
     def __init__(
         self,
@@ -53,11 +53,9 @@ class Slot:
         said: Callable[[], str],
     ) -> None:
         self.lock = Lock()
-        self.taken = (
-            False  # by a batch under way: only a hint for the choice of a slot, which `lock` makes safe
-        )
+        self.taken = False  # by a batch under way; only a hint for choosing a slot, as `lock` makes it safe
         self.turn = 0
-        self.has_run = False  # with the shape that it has
+        self.has_run = False  # with its current shape
         self.without_graph: str | None = None
         self._ticket: Ticket | None = None
         self._context = context
@@ -78,7 +76,7 @@ class Slot:
             self._made.callback(self._input.free)
             self._point(self._input_name, self._input)
             self._set_shape(largest)
-            for output in outputs:  # TensorRT wants an address for each, also for those that nobody reads
+            for output in outputs:  # TensorRT needs an address for each, even for unused ones
                 size = array_bytes(self._shape_of(output.name), np.dtype(output.dtype))
                 self._outputs[output.name] = memory = device.allocate(size)
                 self._made.callback(memory.free)
@@ -103,21 +101,21 @@ class Slot:
         self._ticket, ticket.slot = ticket, self
 
     def collect(self) -> None:
-        """Wait for the batch under way, if there is one, and give its answer, or its error, to its ticket."""
+        """Wait for the batch under way, if any, and put its answer or its error into its ticket."""
         ticket, self._ticket = self._ticket, None
         if ticket is None:
             return
         try:
             self.stream.synchronise()
             ticket.answer = self.answer()
-        except Exception as error:  # noqa: BLE001 # raised where the ticket is taken, which may be elsewhere
+        except Exception as error:  # noqa: BLE001 # `Ticket.take` raises it, maybe in another thread
             ticket.error = EngineError(f"a batch failed on the GPU: {' '.join(str(error).split())}")
         finally:
             ticket.slot = None
             self.taken = False
 
     def run_on_device(self, inputs: Lent, target: int) -> None:
-        """From an array on the GPU to the address `target`, and wait."""
+        """Run an array on the GPU, write the answer to the address `target`, and wait."""
         self.taken = True
         if inputs.stream is not None:
             self.stream.wait_for(inputs.stream)
@@ -132,13 +130,13 @@ class Slot:
     # ---- one batch, part by part, for whoever times it -------------------------------------------------------------
 
     def load(self, inputs: NDArray[Any]) -> None:
-        """Take the input of the queries to come."""
+        """Take the input for the following queries."""
         self.taken = True
         self._set_shape(inputs.shape)
         np.copyto(self._waiting(), inputs)
 
     def warm(self) -> None:
-        """Twice: first kernel by kernel, then as it will be replayed."""
+        """Run twice: first kernel by kernel, then as it will be replayed."""
         self.upload(self.stream)
         for _ in range(2):
             self.infer()
@@ -151,7 +149,7 @@ class Slot:
         stream.download(self._answer(), self._outputs[self._output_name])
 
     def answer(self) -> NDArray[Any]:
-        """A copy of what was downloaded last."""
+        """Copy the answer that was downloaded last."""
         return self._answer().copy()
 
     def _waiting(self) -> NDArray[Any]:
@@ -162,12 +160,12 @@ class Slot:
         return self._host_output.view(self._shape_of(self._output_name), self._output_dtype)
 
     def answers(self, shape: Shape) -> Shape:
-        """The shape of the answer to a batch of this shape."""
+        """Return the shape of the answer to a batch of this shape."""
         self._set_shape(shape)
         return self._shape_of(self._output_name)
 
     def abandon(self) -> None:
-        """Something failed half-way: nothing may still read the buffers when the next batch comes."""
+        """Give up a failed batch, and wait until nothing reads the buffers any more."""
         with suppress(Exception):
             self.stream.synchronise()
         self._ticket = None
@@ -190,13 +188,13 @@ class Slot:
         shape = tuple(int(side) for side in self._context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
             raise EngineError(
-                f"the size of the output {name!r} is known only after it has been computed {shape}, and a segmentation"
-                " has the size of its image; export the graph at a fixed size"
+                f"the size of the output {name!r} is {shape} and known only after computing, and a segmentation has the"
+                " size of its image; export the graph at a fixed size"
             )
         return shape
 
     def _choose_profile(self) -> None:
-        """The only one. TensorRT chooses it by itself for the first context of an engine, not for the second."""
+        """Choose the only profile; TensorRT does so by itself for an engine's first context, not for the second."""
         if self._context.active_optimization_profile == 0:
             return
         if not self._context.set_optimization_profile_async(0, self.stream.handle):
@@ -208,14 +206,14 @@ class Slot:
             raise EngineError(f"TensorRT refuses the memory for {name!r}: {self._said()}")
 
     def infer(self) -> None:
-        """The first batch of a shape kernel by kernel, which TensorRT wants before a capture; then as a graph.
+        """Run the first batch of a shape kernel by kernel, as TensorRT needs before a capture; then as a graph.
 
-        So a shape that comes once, as the rest of a folder of images does, costs no capture.
+        So a shape that comes once, such as the last batch of a folder, costs no capture.
         """
         if self._graph is None and self.has_run and self._captures and self.without_graph is None:
             try:
                 self._graph = self.stream.capture(self._enqueue)
-            except Exception as error:  # noqa: BLE001 # of whichever library: the engine runs without a graph too
+            except Exception as error:  # noqa: BLE001 # any library's: the engine runs without a graph too
                 self.without_graph = f"{error} ({self._said()})"
         if self._graph is None:
             self._enqueue()

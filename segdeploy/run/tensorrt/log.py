@@ -1,7 +1,7 @@
-"""Keeps what TensorRT says, so that it can be told in an exception.
+"""Collects TensorRT's log messages for exceptions.
 
 TensorRT keeps the first logger that a process gives it and ignores every later one. So there is one logger per package,
-for ever, and whoever wants to hear it listens for a while.
+for ever, and callers listen to it for a while.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from segdeploy.flavour import Flavour
 
-MOST = 200  # messages kept of a kind; the first ones, which name the cause
+MOST = 200  # messages kept per kind: the first ones, which name the cause
 
 
 class Heard:
-    """The messages of one stretch of work; threads of TensorRT add to it at any time."""
+    """Holds the messages of one piece of work; TensorRT's threads may add to it at any time."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -34,7 +34,7 @@ class Heard:
 
 @contextmanager
 def listening(flavour: Flavour) -> Iterator[Heard]:
-    """The errors and warnings until the block ends."""
+    """Collect errors and warnings until the block ends."""
     heard = Heard()
     listeners = logger_of(flavour.module).listeners
     listeners.append(heard)
@@ -46,7 +46,7 @@ def listening(flavour: Flavour) -> Iterator[Heard]:
 
 @cache
 def logger_of(module: Any) -> Any:
-    """The one logger of this process for `module`, an imported TensorRT; its `listeners` get what it hears."""
+    """Return this process's one logger for `module`, an imported TensorRT; its `listeners` get the messages."""
 
     class Listening(module.ILogger):  # type: ignore[misc]  # a class of the package that happens to be there
         def __init__(self) -> None:

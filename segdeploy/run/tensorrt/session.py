@@ -1,7 +1,7 @@
-"""TensorRT 8.6, 10, 11 and TensorRT-RTX engines: pinned buffers, two batches in flight, CUDA graphs.
+"""Runs engines of TensorRT 8.6, 10, 11 and TensorRT-RTX: pinned buffers, two batches in flight, CUDA graphs.
 
-A session may be shared by threads. It has two slots, each with an execution context, a stream and buffers of its own.
-A lock chooses the slot, and another in each slot lets one thread at a time in: two overlap, and a third waits.
+Threads may share a session. It has two slots, each with its own execution context, stream and buffers. One lock guards
+the choice of a slot, and a lock per slot admits one thread at a time: two batches overlap, and a third waits.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def open_engine(path: Path, options: SessionOptions) -> TensorrtSession:
 
 
 class TensorrtSession(OpenModel):
-    """An engine and its record (the one beside it), ready to run.
+    """Holds an engine that is ready to run, and its record, by default the one beside it.
 
-    An engine that was seen to be wrong runs only for whoever hands its record over, to compare it again.
-    `graphs=False` leaves CUDA graphs out, to measure what they bring.
+    A refuted engine is refused unless its `record` is given, to compare it again. `graphs=False` leaves out CUDA
+    graphs, to measure their gain.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TensorrtSession(OpenModel):
 
     @property
     def without_graph(self) -> str | None:
-        """Why kernels are launched one by one; None where a CUDA graph is replayed, or none has been tried yet."""
+        """Say why kernels are launched one by one; None if a CUDA graph is replayed, or none has been tried yet."""
         if not self._graphs:
             return "CUDA graphs are off"
         return next((slot.without_graph for slot in self._slots if slot.without_graph), None)
@@ -114,7 +114,7 @@ class TensorrtSession(OpenModel):
         return ticket
 
     def result(self, ticket: Ticket) -> NDArray[Any]:
-        """The answer to a batch, once: its ticket does not keep it."""
+        """Return the answer to a batch; only once, since the ticket does not keep it."""
         slot = ticket.slot
         if slot is not None:
             with slot.lock, self._gpu.active():
@@ -125,8 +125,8 @@ class TensorrtSession(OpenModel):
     def run_device(self, inputs: Any, out: Any = None) -> DeviceArray:
         """Do as `run`, for an array on the GPU (DLPack or `__cuda_array_interface__`); finished when it returns.
 
-        The input is copied on the GPU into the place that the CUDA graph reads. The answer is written into `out`, an
-        array on the GPU too, or into memory of its own, which costs an allocation.
+        The input is copied on the GPU into the buffer that the CUDA graph reads. The answer is written into `out`, an
+        array on the GPU too, or into new memory, which costs an allocation.
         """
         answers: list[DeviceArray] = []
         self._in_a_slot(lambda slot: answers.append(self._run_device(slot, inputs, out)))
@@ -154,7 +154,7 @@ class TensorrtSession(OpenModel):
 
     @contextmanager
     def lanes(self, inputs: NDArray[Any], modes: Modes) -> Iterator[Lanes]:
-        """A CUDA graph is replayed, or not, as it was decided when the session was opened, with `graphs`."""
+        """Make lanes; `graphs` of the session decides whether they replay a CUDA graph, not `modes`."""
         self._demand(inputs)
         with ExitStack() as held:
             held.enter_context(self._gpu.active())
@@ -180,7 +180,7 @@ class TensorrtSession(OpenModel):
 
     @contextmanager
     def _held(self, place: int) -> Iterator[Slot]:
-        """The slot of this number, for nobody else meanwhile."""
+        """Hold the slot of this number, which no other thread gets meanwhile."""
         with self._lock:
             self._demand_open()
             while len(self._slots) <= place:
@@ -222,7 +222,7 @@ class TensorrtSession(OpenModel):
                 raise
 
     def _take_slot(self) -> Slot:
-        """An idle one, a new one, or the one that has been under way for longest."""
+        """Choose an idle slot, else a new one, else the one that has been under way for longest."""
         with self._lock:
             self._demand_open()
             slot = next((one for one in self._slots if not one.taken), None)
@@ -254,7 +254,7 @@ class TensorrtSession(OpenModel):
     # ---- making and freeing ----------------------------------------------------------------------------------------
 
     def _further_slot(self) -> Slot | None:
-        """None where there is no memory for it: then batches follow one another, as on a small Jetson."""
+        """Make another slot; None where memory is too small, as on a small Jetson: batches then do not overlap."""
         try:
             with self._gpu.active():
                 slot = self._new_slot()
