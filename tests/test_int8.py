@@ -249,5 +249,5 @@ def test_a_shape_that_the_graph_does_not_tell():
     ]
     weight = numpy_helper.from_array(np.ones((4, 2), np.float32), "w")
     model = helper.make_model(helper.make_graph(nodes, "g", tensors[:2], tensors[2:], [weight]))
-    with pytest.raises(GraphError, match="the shape of r, at product, cannot be told from the graph"):
+    with pytest.raises(GraphError, match="the shape of r, at product, cannot be inferred from the graph"):
         layers_of(model)

@@ -1,17 +1,17 @@
-"""Counts what one image costs a graph at the least: multiply-adds, and bytes that must pass through memory.
+"""Counts the least cost of one image in a graph: multiply-adds, and bytes that must pass through memory.
 
-Multiply-adds are those of convolutions and matrix products; the element-wise rest is left out, as papers and PyTorch's
-counter leave it out. One multiply-add is two of PyTorch's FLOPs.
+Multiply-adds are those of convolutions and matrix products; element-wise operations are left out, as in papers and
+PyTorch's counter. One multiply-add is two of PyTorch's FLOPs.
 
-Bytes are those of an ideal runtime that fuses everything between two products, so they are a lower limit and no
-account of what a runtime does:
+Bytes are those of an ideal runtime that fuses everything between two products. So they are a lower limit, and do not
+describe a real runtime:
 
-* a kernel is one product with the sums its result goes into; the two products of attention and the softmax between
-  them are one kernel; so is what makes an output of a tensor that is resized;
-* what is computed of one tensor alone (norms, activations, casts, views, resizes), or of several that are together
+* a kernel is one product with the sums that its result enters; the two products of attention and the softmax between
+  them are one kernel; the steps from a resized tensor to an output are one kernel too;
+* a result of one tensor alone (norms, activations, casts, views, resizes), or of several tensors that are together
   smaller than it, is computed where it is read, and costs nothing;
-* a kernel reads each tensor that others made once, writes once each that others or the graph's outputs take, and
-  reads its own weights once per batch. Tensors inside a kernel cost nothing.
+* a kernel reads once each tensor that other kernels made, writes once each tensor that other kernels or the graph's
+  outputs take, and reads its own weights once per batch. Tensors inside a kernel cost nothing.
 
 Caches can hold tensors between kernels: a small graph on a device with a large L2 may move fewer bytes than these.
 """
@@ -36,7 +36,7 @@ from segdeploy.graph.layers import (
 from segdeploy.graph.view import STANDARD, View
 
 PRECISIONS = ("fp32", "fp16", "fp8", "int8")
-IN_PRODUCTS = {"fp32": 4, "fp16": 2, "fp8": 1, "int8": 1}  # bytes of what layers with weights read
+IN_PRODUCTS = {"fp32": 4, "fp16": 2, "fp8": 1, "int8": 1}  # bytes per element that layers with weights read
 ELSEWHERE = {"fp32": 4, "fp16": 2, "fp8": 2, "int8": 2}  # attention and sums stay in FP16
 UNCOUNTED = (
     "Attention", "ConvInteger", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger", "QLinearConv",
@@ -47,11 +47,11 @@ UNCOUNTED = (
 @dataclass(frozen=True)
 class Kernel:
     name: str  # of its first node
-    group: str  # the same part of all blocks of one stage
-    macs: int  # of layers with weights, of one image
-    attention_macs: int  # of products of two activations, of one image
-    weight_bytes: int  # of a batch
-    activation_bytes: int  # of one image
+    group: str  # its part of a block; all blocks of a stage share it
+    macs: int  # of layers with weights, per image
+    attention_macs: int  # of products of two activations, per image
+    weight_bytes: int  # per batch
+    activation_bytes: int  # per image
 
     @property
     def all_macs(self) -> int:
@@ -61,7 +61,7 @@ class Kernel:
 @dataclass(frozen=True)
 class Cost:
     kernels: tuple[Kernel, ...]
-    precision: str | None  # None: in the types the graph is written in
+    precision: str | None  # None: in the graph's own types
 
     @property
     def macs(self) -> int:
@@ -94,7 +94,7 @@ class Cost:
 
 
 def cost_of(model: ModelProto, precision: str | None = None) -> Cost:
-    """Count what one image costs; in `precision` the floats inside count as a runtime has them at that precision."""
+    """Count the cost of one image; with `precision` inner floats count as wide as a runtime makes them there."""
     demand_countable(model)
     view = View(model)
     try:
@@ -106,7 +106,7 @@ def cost_of(model: ModelProto, precision: str | None = None) -> Cost:
         return Cost(tuple(counted.kernels()), precision)
     except GraphError:
         raise
-    except Exception as error:  # a damaged graph is read wrongly in any way at all
+    except Exception as error:  # a damaged graph may raise anything
         found = str(error)[:100] or type(error).__name__
         raise GraphError(
             f"the multiplications of this graph cannot be counted ({found}): it is damaged; export it again"
@@ -125,7 +125,7 @@ def demand_countable(model: ModelProto) -> None:
 
 @dataclass
 class GrowingKernel:
-    """Collects nodes until every node of the graph has been taken, and then becomes a `Kernel`."""
+    """Collects nodes of one kernel, until all nodes of the graph have been taken."""
 
     node: NodeProto
     macs: int = 0
@@ -140,7 +140,7 @@ class GrowingKernel:
 
 @dataclass(frozen=True)
 class Origin:
-    """Says which tensors of other kernels, and which weights, a tensor is computed of."""
+    """Says from which tensors of other kernels, and from which weights, a tensor is computed."""
 
     widths: dict[str, int] = field(
         default_factory=dict
@@ -190,7 +190,7 @@ class Counting:
         return self.made(node.output[0], part)
 
     def scores_behind(self, origins: list[Origin]) -> int | None:
-        """Find the kernel that made the scores whose softmax is one of the two factors."""
+        """Find the kernel of the attention scores whose softmax is one of the two factors."""
         for origin in origins:
             if len(origin.widths) == 1 and {"Softmax", "Exp"} & origin.passed:
                 part = self.maker.get(next(iter(origin.widths)))
@@ -199,7 +199,7 @@ class Counting:
         return None
 
     def passed_through(self, node: NodeProto, origins: list[Origin]) -> Origin:
-        """Take a node that is no product: of one tensor it stays a view; of several, it joins one of their kernels."""
+        """Take a node other than a product: with one input it is free; with several it joins one of their kernels."""
         together = Origin(
             widest(origin.widths for origin in origins),
             frozenset().union(*(origin.weights for origin in origins)),
@@ -221,7 +221,7 @@ class Counting:
         return together
 
     def last_of(self, tensors: Iterable[str]) -> int:
-        """Choose the kernel that makes the largest tensor, unless another one waits for its result."""
+        """Choose the kernel that makes the largest tensor, unless another of the kernels needs its result."""
         makers = {name: self.maker[name] for name in tensors if name in self.maker}
         for name in sorted(makers, key=lambda name: (self.count(name), makers[name]), reverse=True):
             if not any(self.waits(other, makers[name]) for other in set(makers.values()) - {makers[name]}):
@@ -251,7 +251,7 @@ class Counting:
                     self.parts[part].read(name, self.in_precision(name, width, widths))
 
     def give(self, output: str) -> None:
-        """Count an output with its maker, or as a kernel of its own where several pixels make one of it."""
+        """Count an output with its maker, or as its own kernel where it comes from a resize or several kernels."""
         origin = self.origins[output]
         self.demand_known(output)
         part = self.maker.get(next(iter(origin.widths), ""), None) if len(origin.widths) == 1 else None
@@ -262,7 +262,7 @@ class Counting:
         self.parts[part].writes += elements(self.shapes[output]) // self.images * self.width(output)
 
     def kernels(self) -> Iterable[Kernel]:
-        widths: dict[str, int] = {}  # of what is read by another kernel than its maker
+        widths: dict[str, int] = {}  # of tensors that another kernel than their maker reads
         for part in self.parts:
             for name, width in part.reads.items():
                 widths[name] = max(width, widths.get(name, 0))
@@ -314,7 +314,7 @@ class Counting:
 
 
 def widest(widths: Iterable[dict[str, int]]) -> dict[str, int]:
-    """If a tensor is read through several paths, count the widest type among them."""
+    """Join maps of tensors to widths; a tensor that is read through several paths gets its widest type."""
     found: dict[str, int] = {}
     for one in widths:
         for name, width in one.items():
@@ -323,7 +323,7 @@ def widest(widths: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def group_named(node: NodeProto) -> str:
-    """Graphs from elsewhere have no scopes in their names: their nodes are grouped by kind."""
+    """Name a node's group; foreign graphs have no scopes in their names, so their nodes are grouped by kind."""
     return group_of(node.name) if "/" in node.name else node.op_type or "output"
 
 

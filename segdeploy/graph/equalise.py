@@ -1,4 +1,4 @@
-"""Moves the large channels behind a LayerNorm into the weights that read it: exact, and kinder to one scale per tensor.
+"""Moves large channels behind a LayerNorm into the weights that read it: exact, and better for one scale per tensor.
 
 A channel is divided by s in the LayerNorm's own scale and bias and multiplied by s in the rows of every weight that
 reads it. s balances both sides: the square root of the channel's largest activation over its largest weight.
@@ -33,14 +33,14 @@ def norms_to_equalise(model: ModelProto) -> dict[str, list[tuple[str, int]]]:
 
 
 def theirs(weight: str, reading: Sequence[tuple[str, int]], view: View) -> bool:
-    """Tell whether the nodes of `reading` are all that read `weight`, and all do so along one axis."""
+    """Tell whether only the nodes of `reading` read `weight`, and all along one axis."""
     axes = [axis for name, axis in reading if name == weight]
     alone = len(view.readers[weight]) == len(axes) and weight not in view.ends
     return alone and len(set(axes)) == 1
 
 
 def weights_behind(tensor: str, axis: int, view: View) -> list[tuple[str, int]]:
-    """List every weight that reads `tensor`, whose channels are on `axis`; nothing if anything else reads it."""
+    """List the weights that read `tensor`, whose channels are on `axis`; empty if anything else reads it."""
     found: list[tuple[str, int]] = []
     for node in view.readers.get(tensor, ()):
         weighted = len(node.input) > 1 and node.input[1] in view.weights
@@ -60,7 +60,7 @@ def weights_behind(tensor: str, axis: int, view: View) -> list[tuple[str, int]]:
 
 
 def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Follow the channels through a Transpose, or a Reshape that keeps them whole: their axis; 0 if they are not."""
+    """Follow the channels through a Transpose or a Reshape; returns their axis, or 0 if they do not stay whole."""
     before, after = shapes[node.input[0]], shapes[node.output[0]]
     if node.op_type == "Transpose":
         order = next(list(item.ints) for item in node.attribute if item.name == "perm")
@@ -104,7 +104,7 @@ def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> 
 
 
 def balance(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute factors with a geometric mean of one; dead channels and unread ones are left alone."""
+    """Compute factors with a geometric mean of one; dead and unread channels keep the factor 1."""
     live = (activations > 0) & (weights > 0)
     factors = np.ones(len(activations), np.float64)
     factors[live] = np.sqrt(activations[live] / weights[live].astype(np.float64))

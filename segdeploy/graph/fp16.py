@@ -2,8 +2,8 @@
 
 Everything is FP16 except the graph's own inputs and outputs, which keep their types, and the nodes of `islands_of`,
 which stay FP32. LayerNormalization is FP16 outside and FP32 inside by its own definition (stash_type 1). Keeping the
-softmax, the norms, GELU or the upsampling and arg-max in FP32 as well was measured on SegFormer-B0: none of them
-changes more than one pixel in 5000 of a street scene, either way, so none of them is worth its casts.
+softmax, the norms, GELU or the upsampling and arg-max in FP32 too was measured on SegFormer-B0: none changes more than
+one pixel in 5000 of a street scene, for better or worse, so none is worth its casts.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from segdeploy.graph.view import View, copy_of, opset_entry, opset_of, replace_n
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 WHOLE = {TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8}
-# FP16 ends at 65504, and what comes near it stays FP32. 8 is for what is not measured: images other than the probes
-# (their largest |x| was up to 2.6 times the probes', over 300 tensors of two networks and 21 street scenes), and
-# partial sums beyond their result. A lower limit buys nothing: FP16 is as precise at 5000 as at 5.
+# FP16 ends at 65504, and tensors that come near it stay FP32. The factor 8 covers what is not measured: images other
+# than the probes (their largest |x| was up to 2.6 times the probes', over 300 tensors of two networks and 21 street
+# scenes), and partial sums beyond their result. A lower limit gains nothing: FP16 is as precise at 5000 as at 5.
 LIMIT = 65504 / 8
-# Rounding costs a constant at most 2**-11 of its norm. One that loses more is small enough to be subnormal as a whole;
-# single small weights beside normal ones lose nothing that counts.
+# Rounding costs a constant at most 2**-11 of its norm. A constant that loses more is subnormal as a whole; single small
+# weights beside normal ones lose nothing that counts.
 LOSS = 2**-10
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"}
 MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Identity"}
 TYPED_BY_ATTRIBUTE = {"Constant", "ConstantOfShape", "EyeLike"}
 HOLD_GRAPHS = {"If", "Loop", "Scan"}
-OPSET_OF_FP16_SCALES = 19  # from here on pairs may have FP16 scales, and need no casts around them
+OPSET_OF_FP16_SCALES = 19  # the first in which pairs may have FP16 scales, and need no casts around them
 SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
     "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
 )  # fmt: skip
@@ -79,7 +79,7 @@ def fp32_nodes(model: ModelProto) -> list[str]:
 
 
 def halvable(view: View, node: NodeProto, side: str) -> list[tuple[int, str]]:
-    """List the FP32 inputs or outputs that the operator may also have in FP16, at this opset (not Resize's scales)."""
+    """List the node's FP32 inputs or outputs that its operator also takes in FP16 (not Resize's scales, say)."""
     if node.op_type in TYPED_BY_ATTRIBUTE:
         return []
     if not onnx.defs.has(node.op_type, node.domain) or node.op_type in HOLD_GRAPHS:
@@ -100,7 +100,7 @@ def fp32_weights(view: View) -> set[str]:
 
 
 def fp32_neighbours(view: View) -> list[set[int]]:
-    """Find for each node those that it exchanges FP32 tensors with."""
+    """Find for each node the nodes with which it exchanges FP32 tensors."""
     near: list[set[int]] = [set() for _ in view.nodes]
     for index, node in enumerate(view.nodes):
         for name in node.input:
@@ -111,7 +111,7 @@ def fp32_neighbours(view: View) -> list[set[int]]:
 
 
 def islands_of(view: View, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> set[int]:
-    """Choose the nodes that stay FP32, by their positions."""
+    """Choose the nodes that stay FP32; returns their positions."""
     for pattern in keep_fp32:
         if not any(fnmatchcase(node.name, pattern) for node in view.nodes):
             raise CardError(
@@ -142,7 +142,7 @@ def islands_of(view: View, keep_fp32: Sequence[str], largest: Mapping[str, float
 
 
 def loss(values: NDArray[np.float32]) -> float:
-    """Measure what FP16 loses of a constant, as a share of its norm: infinite if it overflows, 1 if it vanishes."""
+    """Measure a constant's loss in FP16 as a share of its norm: infinite if it overflows, 1 if it vanishes."""
     norm = float(np.linalg.norm(values.astype(np.float64)))
     with np.errstate(over="ignore"):
         halved = values.astype(np.float16).astype(np.float64)
@@ -150,7 +150,7 @@ def loss(values: NDArray[np.float32]) -> float:
 
 
 def pixel_nodes(view: View) -> set[int]:
-    """Find what is done to uint8 pixels before the first product: FP16 rounds them once, with the mean off.
+    """Find the nodes that process uint8 pixels before the first product; FP16 then rounds them once, mean subtracted.
 
     So `frames` rounds the same numbers as `nvinfer`. In FP16 the mean itself would be rounded, 103.53 to 103.5.
     """
@@ -168,7 +168,7 @@ def pixel_nodes(view: View) -> set[int]:
 
 
 def counting_nodes(view: View) -> set[int]:
-    """Find what becomes an integer, back to the last product: FP16 counts to 2048 only, an index may be any number."""
+    """Find the nodes from the last product to a cast to integers: FP16 counts only to 2048, an index may exceed it."""
     made_by = view.places
     edge = [
         made_by[node.input[0]]
@@ -184,7 +184,7 @@ def counting_nodes(view: View) -> set[int]:
             continue
         found.add(index)
         edge += [made_by[name] for name in floats]
-    # Of two such numbers the difference may be small: it is taken before it is rounded.
+    # The difference of two such numbers may be small, so it is taken before rounding.
     differences = {index for index, node in enumerate(view.nodes) if node.op_type == "Sub"}
     return found | {
         i for i in differences if {made_by.get(name, -1) for name in view.nodes[i].input} <= found
@@ -192,7 +192,7 @@ def counting_nodes(view: View) -> set[int]:
 
 
 def enclosed(view: View, kept: set[int], neighbours: list[set[int]]) -> set[int]:
-    """Find nodes without a product that have only kept nodes around them: in FP16 they would cost casts for nothing."""
+    """Find nodes other than products that are surrounded by kept ones: in FP16 they would only cost casts."""
     casts = {index for index, node in enumerate(view.nodes) if node.op_type == "Cast"}
     products = {index for index, node in enumerate(view.nodes) if node.op_type in PRODUCTS}
     waiting = set(range(len(view.nodes))) - kept - casts - products
@@ -215,7 +215,7 @@ def enclosed(view: View, kept: set[int], neighbours: list[set[int]]) -> set[int]
 
 
 def retype_constants(view: View, half_slots: set[tuple[int, int]]) -> None:
-    """Store each constant in the type that its readers have, or in both."""
+    """Store each constant in its readers' type, or in both types."""
     weights = fp32_weights(view)
     uses = [
         (name, (index, slot) in half_slots, index, slot)
@@ -241,11 +241,11 @@ def retype_constants(view: View, half_slots: set[tuple[int, int]]) -> None:
 
 
 def retype_tensors(view: View, half_slots: set[tuple[int, int]], half_made: set[str]) -> None:
-    """Put one Cast per tensor and direction where types change, ahead of its first reader."""
+    """Put one Cast per tensor and direction where types change, before its first reader."""
     origins = {node.output[0]: node.input[0] for node in view.nodes if node.op_type == "Cast"}
     nodes, casts = [], set()
     for index, node in enumerate(view.nodes):
-        if node.op_type == "Cast":  # it reads either type
+        if node.op_type == "Cast":  # a Cast reads either type
             if node.output[0] in half_made:
                 next(attribute for attribute in node.attribute if attribute.name == "to").i = HALF
         else:
@@ -263,7 +263,7 @@ def retype_tensors(view: View, half_slots: set[tuple[int, int]], half_made: set[
 
 
 def retype_outputs(model: ModelProto, half_made: set[str]) -> None:
-    """Keep name and type of the graph's outputs: what is FP16 is cast last."""
+    """Keep name and type of the graph's outputs: those in FP16 are cast at the end."""
     outputs = {value.name for value in model.graph.output} & half_made
     for node in model.graph.node:
         for names in (node.input, node.output):
@@ -279,7 +279,7 @@ def cast(source: str, target: str, kind: int, name: str = "") -> NodeProto:
 
 
 def rest_in_fp16(model: ModelProto, keep_fp32: Sequence[str], largest: Mapping[str, float]) -> ModelProto:
-    """Copy a graph that has its Q/DQ pairs, with what is not INT8 in FP16; the arguments are those of `to_fp16`."""
+    """Copy a graph with Q/DQ pairs, and write FP16 into the parts that are not INT8; arguments as for `to_fp16`."""
     raised = copy_of(model)
     opset = opset_entry(raised)
     if opset is not None and opset.version < OPSET_OF_FP16_SCALES:
@@ -298,14 +298,14 @@ def rest_in_fp16(model: ModelProto, keep_fp32: Sequence[str], largest: Mapping[s
 def same(node: NodeProto, opset: int) -> bool:
     if node.op_type in (*SAME_IN_19, *AXES_BY_ATTRIBUTE):
         return True
-    if node.op_type == "Split" and len(node.input) == 2:  # 18 asks for more only where no sizes are given
+    if node.op_type == "Split" and len(node.input) == 2:  # opset 18 asks for more only without sizes
         return True
     new, old = (onnx.defs.get_schema(node.op_type, version) for version in (OPSET_OF_FP16_SCALES, opset))
     return bool(new.since_version == old.since_version)
 
 
 def axes_as_inputs(model: ModelProto) -> None:
-    """Move the axes of reductions into an input, where they are from opset 18 on."""
+    """Move the axes of reductions from attributes to inputs, as from opset 18 on."""
     for node in model.graph.node:
         axes = [attribute for attribute in node.attribute if attribute.name == "axes"]
         if node.op_type in AXES_BY_ATTRIBUTE and axes:
@@ -319,10 +319,10 @@ def axes_as_inputs(model: ModelProto) -> None:
 
 
 def rounding(model: ModelProto) -> ModelProto:
-    """Copy an FP16 graph as one in FP32 that rounds after every node as FP16 does, with the same names.
+    """Copy an FP16 graph as an FP32 graph that rounds after every node as FP16 does, with the same names.
 
-    ONNX Runtime's CPU provider has FP16 kernels for few operators. The rest runs in FP32, with the casts between
-    neighbours left out, so that an FP16 graph rounds and overflows there hardly anywhere and proves little of a GPU.
+    ONNX Runtime's CPU provider has FP16 kernels for few operators. It runs the others in FP32 and drops the casts
+    between neighbours. So an FP16 graph hardly rounds or overflows there, and proves little about a GPU.
     """
     made = copy_of(model)
     types = View(model).types
@@ -337,8 +337,8 @@ def rounding(model: ModelProto) -> ModelProto:
             if types.get(name) != HALF or node.op_type in MOVES:
                 continue
             half, exact = f"{name}.rounded", f"{name}.exact"
-            node.name = f"{called}.exact"  # its name goes to the node that makes its tensor
-            if node.op_type == "Cast":  # is the rounding itself
+            node.name = f"{called}.exact"  # the node that now makes its tensor gets its name
+            if node.op_type == "Cast":  # it is the rounding itself
                 node.output[slot] = half
             else:
                 node.output[slot] = exact

@@ -1,8 +1,8 @@
 """Writes GridSample as gathers: the same function in operators that every TensorRT computes rightly.
 
-The pixels around each point are gathered. One at a distance d weighs max(0, 1 - d) along each axis: bilinearly inside,
-and nothing from beyond the border, because the first pixel is kept one short of the last, so that its neighbour exists.
-Places are counted in FP32, whatever the graph's own type: FP16 counts to 2048 only.
+The pixels around each point are gathered. A pixel at distance d weighs max(0, 1 - d) along each axis, which is bilinear
+inside and 0 beyond the border. The first pixel is at most the last but one, so that its neighbour exists. Places are
+computed in FP32, whatever the graph's own type: FP16 counts only to 2048.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from segdeploy.errors import GraphError
 from segdeploy.graph.known_bugs import is_sampling, samples_of
 from segdeploy.graph.view import View, attributes_of, copy_of, replace_nodes
 
-MOST_PIXELS = 1 << 24  # FP32 tells all places apart up to here
-BILINEAR = (b"bilinear", b"linear")  # the second since opset 20
+MOST_PIXELS = 1 << 24  # up to here FP32 holds every place exactly
+BILINEAR = (b"bilinear", b"linear")  # the second name since opset 20
 
 
 def sampling_as_gathers(model: ModelProto) -> ModelProto:
-    """Copy a graph without GridSample; refuse what is not bilinear, has other padding than zeros, or has open sizes."""
+    """Copy a graph without GridSample; refuses one that is not bilinear, not padded with zeros, or has open sizes."""
     made, view = copy_of(model), View(model)
     nodes: list[NodeProto] = []
     for node in view.nodes:
@@ -51,7 +51,7 @@ class Sizes:
 
     @property
     def corners(self) -> NDArray[np.float32]:
-        """Give the pixels around a point, from the first of them, as corners×xy; a side of one pixel has one."""
+        """Give the pixels around a point as offsets from the first, corners×xy; a side of one pixel has one."""
         rows, columns = (range(min(side, 2)) for side in (self.height, self.width))
         return np.array([(column, row) for row, column in product(rows, columns)], np.float32)
 
@@ -90,7 +90,7 @@ def shape_in_words(shape: tuple[int, ...]) -> str:
 
 @dataclass
 class Gathers:
-    """Writes the nodes that stand for one GridSample, named after it; on the way they make N×points×corners×xy."""
+    """Writes the nodes that replace one GridSample, named after it; inner tensors are N×points×corners×xy."""
 
     sample: NodeProto
     sizes: Sizes
@@ -154,12 +154,12 @@ class Gathers:
         return outputs
 
     def in_type(self, name: str, kind: int) -> str:
-        """Cast `name` to `kind` where it is of another type; tensors that are made here are FP32."""
+        """Cast `name` to `kind` if it has another type; tensors that are made here are FP32."""
         own = self.types.get(name, TensorProto.FLOAT)
         return name if own == kind else self.add("Cast", [name], to=kind)
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """Store a constant with the axes of what it meets, so that TensorRT need not add them."""
+        """Store a constant with as many axes as its partner, so that TensorRT need not add any."""
         array = np.array(values, np.float32)
         return self.store(name, array.reshape((1,) * (4 - array.ndim) + array.shape))
 

@@ -1,8 +1,8 @@
 """Writes INT8 into a graph as QuantizeLinear/DequantizeLinear pairs, the one form that TensorRT 10, 11 and RTX take.
 
-Symmetric: activations by one scale per tensor, weights by one per output channel and stored as int8. One pair per
-tensor, shared by the layers that read it, directly before them; biases, residual sums, LayerNorm, softmax, GELU and
-the products of attention stay as they are.
+Quantisation is symmetric: activations have one scale per tensor, weights one per output channel, and weights are stored
+as int8. Each tensor has one pair, directly before the layers that share it. Biases, residual sums, LayerNorm, softmax,
+GELU and the products of attention stay as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEVELS = 127
 
 
 def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection[str]) -> ModelProto:
-    """Copy `model` so that `layers` (node names) read INT8; `scales` by the tensor that a layer's input comes from."""
+    """Copy `model` so that `layers` (node names) read INT8; `scales` has one for the root tensor of each input."""
     refuse_quantised(model)
     every = {layer.name: layer for layer in layers_of(model)}
     unknown = sorted(set(layers) - set(every))
@@ -78,7 +78,7 @@ def activation_pair(graph: onnx.GraphProto, layer: Layer, scale: np.float32) -> 
 
 
 def store_weight(graph: onnx.GraphProto, item: TensorProto, axis: int, called: str) -> NodeProto:
-    """Store the weight as int8, and give the node that restores it; its float form goes if nothing else reads it."""
+    """Store the weight as int8, and return the node that restores it; `drop_unused` then removes the float form."""
     values, scale = quantise_weight(numpy_helper.to_array(item), axis)
     names = [f"{called}.{part}" for part in ("q", "scale", "zero")]
     arrays: list[NDArray[Any]] = [values, scale, np.zeros(len(scale), np.int8)]

@@ -1,4 +1,4 @@
-"""Lists what TensorRT is reported to compute wrongly without a word: which versions, which graphs, and what to do."""
+"""Lists graphs that versions of TensorRT are reported to compute wrongly without an error, and the remedies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segdeploy.graph.view import STANDARD, inner_graphs
 
 @dataclass(frozen=True)
 class Versions:
-    """A range of TensorRT's minor versions, both ends included."""
+    """Holds a range of TensorRT's minor versions, both ends included."""
 
     first: tuple[int, int]
     last: tuple[int, int]
@@ -24,18 +24,18 @@ class Versions:
         return f"TensorRT {'.'.join(map(str, self.first))} to {'.'.join(map(str, self.last))}"
 
 
-# Where the bugs were seen in public reports; what came later is not known to be better.
+# Versions in public reports of the bugs; later versions are not known to be better.
 WRONG_BATCHES = Versions((10, 11), (11, 1))
 WRONG_DEFORMABLE = Versions((10, 13), (11, 1))
 WRONG_GRID_SAMPLE_20 = Versions((10, 1), (10, 13))
-# Its `linear` was `bilinear` before, and a parser that knows the old name takes the nearest pixel.
+# It renamed `bilinear` to `linear`, and a parser that knows only the old name takes the nearest pixel.
 FIRST_OPSET_RENAMED = 20
 
 OTHER_FORM = "export it again with: segdeploy export CHECKPOINT --msda gather"
 
 
 def bug_of_sampling(version: Version, samples: int, opset: int) -> tuple[str, str] | None:
-    """Name the report that such a graph meets in this TensorRT, and its remedy; None where there is none."""
+    """Name the report that applies to such a graph in this TensorRT, and the remedy; None if none applies."""
     if not samples:
         return None
     if version in WRONG_DEFORMABLE:

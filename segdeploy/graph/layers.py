@@ -27,12 +27,12 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 @dataclass(frozen=True)
 class Layer:
     name: str  # of the node
-    group: str  # the same part of all blocks of one stage
+    group: str  # its part of a block; all blocks of a stage share it
     activation: str  # the tensor it reads
     root: str  # the tensor that holds the same values before transposes and reshapes
     weight: str
     axis: int  # of the weight's output channels
-    macs: int  # of one image
+    macs: int  # per image
 
 
 def layers_of(model: ModelProto) -> list[Layer]:
@@ -78,7 +78,7 @@ def output_axis(node: NodeProto, weight: tuple[int, ...]) -> int:
 
 
 def tell_nodes_apart(model: ModelProto) -> None:
-    """Give every node a name of its own: foreign graphs may have nodes without, or several of one name."""
+    """Give every node its own name: foreign graphs may have nodes without a name, or several of one name."""
     taken: set[str] = set()
     for place, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -87,7 +87,7 @@ def tell_nodes_apart(model: ModelProto) -> None:
 
 
 def group_of(name: str) -> str:
-    """Name the same part of all blocks: `stages.1.ffn.expand` of `network.stages.1.blocks.0.ffn.expand/Conv`."""
+    """Name a node's part of a block: `stages.1.ffn.expand` for `network.stages.1.blocks.0.ffn.expand/Conv`."""
     scope = name.rpartition("/")[0] or name
     return re.sub(r"\.blocks\.\d+", "", scope).removeprefix("network.")
 
@@ -99,7 +99,7 @@ def root_of(tensor: str, view: View, through: Collection[str] = VIEWS) -> str:
 
 
 def pixel_tensors(model: ModelProto) -> set[str]:
-    """Find what is still the image: the graph's input, moved, cast and scaled by constants only."""
+    """Find the tensors that still hold the image: the graph's input, moved, cast and scaled by constants only."""
     constants = View(model).constants
     found = {value.name for value in model.graph.input}
     for node in model.graph.node:
@@ -110,14 +110,14 @@ def pixel_tensors(model: ModelProto) -> set[str]:
 
 
 def macs_of(node: NodeProto, view: View) -> int:
-    """Count the whole batch's, because a Gemm's rows and a batched product's matrices may be the images' together."""
+    """Count a node's multiply-adds for the whole batch: rows of a Gemm or of a batched product may mix images."""
     known = view.shapes
     for name in (node.input[0], node.input[1], node.output[0]):
         shape = known.get(name)
         if not shape or 0 in shape[1:]:
             raise GraphError(
-                f"the shape of {name}, at {node.name or node.op_type}, cannot be told from the graph; export it at a"
-                " fixed height and width"
+                f"the shape of {name}, at {node.name or node.op_type}, cannot be inferred from the graph; export it at"
+                " a fixed height and width"
             )
     outputs, weight = known[node.output[0]], known[node.input[1]]
     if node.op_type == "Conv":
@@ -132,13 +132,13 @@ def macs_of(node: NodeProto, view: View) -> int:
 
 
 def all_macs(model: ModelProto) -> int:
-    """Count those of one image: of the layers with weights, and of products of two activations."""
+    """Count the multiply-adds of one image, in layers with weights and in products of two activations."""
     view = View(model)
     return sum(macs_of(node, view) for node in view.nodes if node.op_type in WITH_WEIGHTS) // view.images
 
 
 def elements(shape: tuple[int, ...]) -> int:
-    """Count those of one image where the batch is open, which is a side of 0 here."""
+    """Count a shape's elements; an open batch, which is a side of 0 here, counts as one image."""
     return prod(max(side, 1) for side in shape)
 
 
@@ -154,7 +154,7 @@ LABEL_STEPS = (
 
 
 def logits_of(model: ModelProto) -> str:
-    """Find the tensor of class scores: the output itself, or what is raised to the input's size before the arg-max."""
+    """Find the tensor of class scores: the output itself, or the tensor that is resized before the arg-max."""
     view = View(model)
     tensor, scores = str(model.graph.output[0].name), ""
     while tensor in view.makers and not scores:
@@ -180,7 +180,7 @@ def logits_of(model: ModelProto) -> str:
 
 
 def argmax_is_over_last(model: ModelProto) -> bool:
-    """Tell whether the arg-max is over the last of four axes, as where images are N×H×W×3."""
+    """Tell whether the arg-max is over the last of four axes, as in graphs of N×H×W×3 images."""
     return any(node.op_type == "ArgMax" and attribute(node, "axis") in (-1, 3) for node in model.graph.node)
 
 

@@ -1,4 +1,4 @@
-"""Reads an .onnx once, without a runtime; the `Graph` that it gives is handed on instead of the path."""
+"""Reads an .onnx once, without a runtime, into a `Graph` that is handed on instead of the path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segdeploy.model.record import ArtifactRecord, matching_record, record_path
 from segdeploy.model.signature import Signature, TensorFacts
 
 MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
-# ONNX Runtime promises to read graphs from here on, TensorRT from 9 on.
+# ONNX Runtime promises to read graphs from this opset on, TensorRT from 9 on.
 OLDEST_OPSET = 7
 MOST_CHECKED = 2**31 - 2**20  # bytes: protobuf writes no more, and the checker reads what it writes
 LFS_POINTER = b"version https://git-lfs"
@@ -33,9 +33,9 @@ LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Graph:
-    """Holds an .onnx as it was read, with what it says of itself.
+    """Holds an .onnx as it was read, with the facts it states.
 
-    Nobody writes into `model`: whoever changes it copies it first.
+    `model` is never changed in place: copy it first.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Graph:
     signature: Signature
     precision: Precision
     outputs: tuple[TensorFacts, ...]
-    digest_read: str | None = None  # of the bytes that `model` was read from; None where its weights were not
+    digest_read: str | None = None  # of the bytes that `model` was read from; None without weights
 
     @property
     def name(self) -> str:
@@ -76,21 +76,21 @@ class Graph:
 
     @cached_property
     def counts(self) -> int:
-        """Count the nodes that count places, for which FP16 ends at 2048."""
+        """Count the nodes that compute places, for which FP16 is exact only up to 2048."""
         gathers = any(node.op_type == "GatherND" for node in self.model.graph.node)
-        return len(counting_nodes(self.view)) if gathers else 0  # looking closer takes a while
+        return len(counting_nodes(self.view)) if gathers else 0  # only then is the slow search needed
 
 
 def as_graph(source: str | Path | Graph, card: ModelCard | None = None) -> Graph:
-    """Take a graph that was read already as it is; read a path."""
+    """Read `source` if it is a path; a graph is returned as it is."""
     return source if isinstance(source, Graph) else read_graph(source, card)
 
 
 def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool = True) -> Graph:
     """Read `path`; `card` describes a graph that segdeploy has not exported.
 
-    Without `weights` those that lie in files beside it are left there, and nothing is hashed before it is asked for:
-    enough to look at a graph, and an order of magnitude quicker than a session.
+    Without `weights` files beside it are not read, and nothing is hashed until it is needed: enough to inspect a
+    graph, and ten times as fast as opening a session.
     """
     path = Path(path)
     data = read_onnx(path)
@@ -105,7 +105,7 @@ def read_graph(path: str | Path, card: ModelCard | None = None, *, weights: bool
 
 
 def read_whole(path: Path) -> tuple[ModelProto, str]:
-    """Read a graph that need not be one of segmentation, with its weights; returns it with its digest."""
+    """Read any graph, not only a segmentation graph, with its weights; returns it with its digest."""
     data = read_onnx(path)
     try:
         model = onnx.load_from_string(data)
@@ -120,7 +120,7 @@ def read_whole(path: Path) -> tuple[ModelProto, str]:
 
 
 def graph_in(data: bytes, path: Path) -> Graph:
-    """Make the graph that a step has just written to `path` of the bytes that it wrote."""
+    """Make a `Graph` from the bytes that a step has just written to `path`."""
     return replace(parse_graph(data, path), digest_read=digest_of_bytes(data))
 
 
@@ -169,7 +169,7 @@ def digest_of_bytes(data: bytes) -> str:
 
 
 def weight_files(model: ModelProto, path: Path) -> list[Path]:
-    """List the files beside `path` that weights lie in; names out of the file are data, and never lead elsewhere."""
+    """List the weight files beside `path`; refuses names in the graph that lead elsewhere."""
     names = {info.location for info in outside(model)}
     for name in names:
         if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
@@ -180,7 +180,7 @@ def weight_files(model: ModelProto, path: Path) -> list[Path]:
 
 
 def demand_undamaged(graph: Graph) -> None:
-    """Refuse a damaged graph in one place, before the steps that take it apart: each would fail in a way of its own."""
+    """Refuse a damaged graph here, before later steps fail on it in different ways."""
     try:
         if graph.model.ByteSize() < MOST_CHECKED:
             onnx.checker.check_model(without_plugins(graph.model))
@@ -191,13 +191,13 @@ def demand_undamaged(graph: Graph) -> None:
 
 
 def outside(model: ModelProto) -> list[ExternalDataInfo]:
-    """Say of each tensor whose weights are not in the graph's own file where they are."""
+    """List where weights outside the graph's own file are."""
     found = tensors_in(model.graph)
     return [ExternalDataInfo(tensor) for tensor in found if external_data_helper.uses_external_data(tensor)]
 
 
 def tensors_in(graph: GraphProto) -> Iterator[TensorProto]:
-    """Give the tensors that hold values: weights, those of nodes, and those of the graphs inside nodes."""
+    """Yield the tensors that hold values: weights, attributes of nodes, and those of graphs inside nodes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -209,9 +209,9 @@ def tensors_in(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def demand_weights(model: ModelProto, path: Path) -> list[Path]:
-    """List the files beside `path` that weights lie in, and refuse what makes no whole graph with them.
+    """List the weight files beside `path`; refuses missing ones, short ones and links.
 
-    A link is refused, as runtimes do: a graph from elsewhere would choose which file of this machine is read.
+    Runtimes refuse a link too: with one, a foreign graph could choose which file of this machine is read.
     """
     beside = weight_files(model, path)
     for one in beside:

@@ -1,7 +1,7 @@
-"""Cuts a graph into parts to be run one after the other, when all the tensors to look at are too much to hold at once.
+"""Cuts a graph into parts that run one after the other, where all tensors to look at would not fit into memory.
 
 A calibration looks at nearly every tensor: 3.6 GB for SegFormer-B5 at 1024×1024. Running the parts in a chain computes
-nothing twice, and only what a later part reads is carried on.
+nothing twice, and carries on only the tensors that a later part reads.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from segdeploy.graph.view import View, names_read
 
 MOST_BYTES = (
     3 << 28
-)  # twice as much may be held, where one part's tensors are counted while the next ones are made
+)  # twice as much may be held, as one part's tensors are counted while the next ones are made
 
 
 @dataclass(frozen=True)
 class Part:
-    model: ModelProto  # its inputs are the graph's input and what earlier parts made
+    model: ModelProto  # its inputs are the graph's input and tensors of earlier parts
     tensors: list[str]  # to look at
     passed: list[str]  # made here, read by a later part
 
 
 def parts_of(model: ModelProto, tensors: Collection[str], most_bytes: int = MOST_BYTES) -> list[Part]:
-    """Cut the graph, in the order to run; of one batch a part's `tensors` take `most_bytes` at most, or are one."""
+    """Cut the graph into parts, in the order to run; a part's `tensors` take at most `most_bytes`, or are one."""
     whole = [Part(model, list(tensors), [])]
     known = View(model).values
     sizes = {name: bytes_of(known[name]) for name in tensors if name in known}

@@ -1,4 +1,4 @@
-"""Finds TensorRT's plugins in a graph, and writes it without them, so that it can be proven where no TensorRT is.
+"""Finds TensorRT's plugins in a graph, and writes it without them, so that it can be proven without TensorRT.
 
 One is known: MultiscaleDeformableAttnPlugin_TRT, which full TensorRT ships. Its inputs are values N×S×M×D of L maps one
 after the other, the maps' sides L×2, their first rows L, sampling points N×Q×M×L×P×2 from 0 to 1 and their weights
@@ -22,13 +22,13 @@ DEFORMABLE = "MultiscaleDeformableAttnPlugin_TRT"
 
 
 def plugins_of(model: ModelProto) -> list[str]:
-    """Name the nodes that only TensorRT has."""
+    """Name the nodes that are plugins of TensorRT."""
     return [node.name for node in model.graph.node if node.op_type == DEFORMABLE]
 
 
 @contextmanager
 def runnable(path: Path, model: ModelProto) -> Iterator[Path]:
-    """Give a file in which ONNX Runtime can read `model`: `path`, or a stand-in's where it has plugins."""
+    """Give a file from which ONNX Runtime can read `model`: `path`, or a temporary copy without plugins."""
     if not plugins_of(model):
         yield path
         return
@@ -39,7 +39,7 @@ def runnable(path: Path, model: ModelProto) -> Iterator[Path]:
 
 
 def without_plugins(model: ModelProto) -> ModelProto:
-    """Copy the graph with each plugin's answer computed by GridSample; give `model` itself where it has none."""
+    """Copy the graph with each plugin replaced by GridSample; a graph without plugins is returned as it is."""
     if not plugins_of(model):
         return model
     made, view = copy_of(model), View(model)

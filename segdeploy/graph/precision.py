@@ -22,7 +22,7 @@ EIGHT_BITS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """Says which narrow types are written in a graph, whoever made it; a builder is free to choose the rest."""
+    """Says which narrow types are written in a graph, whoever made it; a builder may choose the others."""
 
     int8: bool
     fp16: bool
@@ -36,7 +36,7 @@ class Precision:
 
     @property
     def is_typed(self) -> bool:
-        """Tell whether any of it is written in the graph, so that a builder has to take it as it is."""
+        """Tell whether the graph has narrow types, which a builder must then keep."""
         return self.int8 or self.fp16
 
     def also(self, *, int8: bool, fp16: bool) -> Precision:
@@ -52,13 +52,13 @@ def read_precision(model: ModelProto) -> Precision:
 
 
 def write_facts(model: ModelProto, signature: Signature, precision: str) -> None:
-    """Write what a session reads back, also of a graph that came from elsewhere."""
+    """Write the metadata that a session reads back, also into a foreign graph."""
     kept = {item.key: item.value for item in model.metadata_props}
     helper.set_model_props(model, kept | signature.metadata() | {PRECISION: precision})
 
 
 def digest_of_scales(model: ModelProto) -> str:
-    """Hash every pair's scale with the tensor that it is for: two calibrations are the same or they are not."""
+    """Hash every pair's scale with its tensor, so that two calibrations can be compared."""
     weights = View(model).weights
     sha = hashlib.sha256()
     for node in model.graph.node:
@@ -77,7 +77,7 @@ class Placed:
 
 
 def precisions_of(model: ModelProto) -> list[Placed]:
-    """List the products in the order of the graph; one is in eight bits where both its operands come out of a pair."""
+    """List the products in the order of the graph; one is in eight bits if both its operands come from pairs."""
     view = View(model)
     return [
         Placed(
@@ -92,7 +92,7 @@ def precisions_of(model: ModelProto) -> list[Placed]:
 
 
 def shares_of(model: ModelProto) -> dict[str, float]:
-    """Give the share of all multiplications that each precision has."""
+    """Give each precision's share of all multiplications."""
     counted: dict[str, int] = {}
     for one in precisions_of(model):
         kind = one.precision.lower()

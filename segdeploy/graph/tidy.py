@@ -1,7 +1,7 @@
-"""Makes the exporter's graph ours: names a person can read, any batch size, the lowest opset, nothing of the tracer.
+"""Cleans the exporter's graph: gives it readable names, any batch size and the lowest opset, and removes traces.
 
-The network is traced at batch 1 and fixed height and width, so every shape in the graph is a plain number; the
-batch is then opened up by the only two kinds of node that mention it: Reshape and Resize.
+The network is traced at batch 1 and a fixed height and width, so every shape in the graph is a plain number. The batch
+is then opened in the only two kinds of node that mention it: Reshape and Resize.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from segdeploy.errors import GraphError
 from segdeploy.graph.view import View, drop_unused, opset_entry
 
-LOWEST_OPSET = 17  # the first with LayerNormalization as one op; TensorRT 8.6 reads up to it
+LOWEST_OPSET = 17  # the first with LayerNormalization as one op, and the last that TensorRT 8.6 reads
 _NUMBERED = re.compile(r"val_\d+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Reductions that name their axes in an attribute up to opset 17.
 AXES_BY_ATTRIBUTE = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceProd")
-# Attributes of Resize-18 that 17 does not have; at these values they change nothing.
+# Attributes of Resize-18 that 17 lacks; at these values they change nothing.
 _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
 
@@ -41,7 +41,7 @@ def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None
 
 
 def reshape_constants(model: ModelProto) -> None:
-    """Store in their new shape the large constants that the exporter reshapes while running: it folds none."""
+    """Store large constants in their final shape; the exporter does not fold them, and reshapes them at run time."""
     graph, view = model.graph, View(model)
     for node in [node for node in nodes_of(model, "Reshape") if node.input[0] in view.weights]:
         shaped = view.array(node.input[0]).reshape(view.array(node.input[1]))
@@ -50,7 +50,7 @@ def reshape_constants(model: ModelProto) -> None:
 
 
 def resize_by_scales(model: ModelProto) -> None:
-    """Resize by `scales`, the quotients that `sizes` imply: `sizes` would name the batch."""
+    """Resize by `scales` instead of `sizes`, which would name the batch."""
     known = View(model).shapes
     for node in nodes_of(model, "Resize"):
         before, after = known[node.input[0]], known[node.output[0]]
@@ -71,9 +71,10 @@ def resize_by_scales(model: ModelProto) -> None:
 
 
 def scale_reaching(source: int, target: int) -> np.float32:
-    """Divide target by source in float32, raised by an ulp where its product would fall just short of `target`.
+    """Divide target by source in float32, raised by an ulp where source × scale would be just below `target`.
 
-    The product is taken in float64: runtimes differ in its type, and what reaches `target` there does in float32.
+    The product is checked in float64: runtimes differ in its type, and one that reaches `target` there also does in
+    float32.
     """
     scale = np.float32(target / source)
     while source * float(scale) < target:
@@ -84,8 +85,8 @@ def scale_reaching(source: int, target: int) -> np.float32:
 def open_batch(model: ModelProto) -> None:
     """Let Reshapes copy the batch from their input (0) instead of naming it (1).
 
-    Where heads join the batch or leave it again, the first side is left to the runtime (-1): all others are fixed,
-    and the batch is the outermost of what the first side holds.
+    Where heads join the batch or leave it again, the runtime computes the first side (-1): all others are fixed, and
+    the batch is the outermost part of the first side.
     """
     view = View(model)
     opened: dict[tuple[str, int], str] = {}
@@ -101,12 +102,12 @@ def open_batch(model: ModelProto) -> None:
             copied[0] = first
             model.graph.initializer.append(numpy_helper.from_array(copied, opened[key]))
         node.input[1] = opened[key]
-        del node.attribute[:]  # allowzero=1 would read our 0 as an empty batch
+        del node.attribute[:]  # allowzero=1 would make our 0 an empty batch
     drop_unused(model.graph)
 
 
 def joins(source: Sequence[int], target: Sequence[int]) -> bool:
-    """Tell whether part of the next side joins the batch, leaves it or stays: heads that go with it for a while."""
+    """Tell whether the reshape only lets part of the next side, as heads are, join or leave the batch."""
     if -1 in target:
         return False
     if source[0] == 1 or target[0] == 1:
@@ -125,14 +126,14 @@ def set_batch(model: ModelProto, batch: int | None) -> None:
 
 
 def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
-    """Name a node `stages.0.blocks.1.ffn.expand/Conv` instead of `node_conv2d_6`, and a tensor as its node."""
+    """Name a node `stages.0.blocks.1.ffn.expand/Conv` instead of `node_conv2d_6`, and a tensor like its node."""
     graph = model.graph
     renamed = {graph.input[0].name: input_name, graph.output[0].name: output_name}
     taken: Counter[str] = Counter()
     scopes: dict[str, str] = {}  # of tensors
     for node in graph.node:
         scope = scope_of(node)
-        if not scope and node.op_type == "Split":  # the exporter does not say where: with what it splits
+        if not scope and node.op_type == "Split":  # the exporter gives it no scope: take its input's
             scope = scopes.get(node.input[0], "")
         scopes |= dict.fromkeys(node.output, scope)
         name = f"{scope}/{node.op_type}".lstrip("/")
@@ -154,7 +155,7 @@ def name_nodes(model: ModelProto, input_name: str, output_name: str) -> None:
 
 
 def names_of_constants(view: View) -> dict[str, str]:
-    """Rename what the exporter numbered as it traced: a transposed weight is its layer's `weight` again."""
+    """Rename constants that the exporter numbered: a transposed weight becomes its layer's `weight` again."""
     taken = set(view.weights)
     renamed: dict[str, str] = {}
     for name in view.weights:
@@ -180,10 +181,10 @@ def scope_of(node: NodeProto) -> str:
 
 
 def lower_opset(model: ModelProto) -> None:
-    """Say opset 17 where no node needs more."""
+    """Declare opset 17 if no node needs more."""
     opset = opset_entry(model)
     assert opset is not None  # noqa: S101 - the exporter says it
-    own = [node for node in model.graph.node if node.domain == ""]  # a plugin's node is of no opset
+    own = [node for node in model.graph.node if node.domain == ""]  # plugins have no opset
     if all(in_lowest_opset(node, opset.version) for node in own):
         view = View(model)
         for node in own:
@@ -196,7 +197,7 @@ def lower_opset(model: ModelProto) -> None:
 
 def in_lowest_opset(node: NodeProto, written: int) -> bool:
     if node.op_type == "Resize":
-        return True  # resize_by_scales has left nothing in it that 17 does not know
+        return True  # resize_by_scales has removed all that 17 does not know
     if node.op_type in AXES_BY_ATTRIBUTE:
         return not any(item.name == "noop_with_empty_axes" and item.i for item in node.attribute)
     if node.op_type == "Split":
@@ -205,7 +206,7 @@ def in_lowest_opset(node: NodeProto, written: int) -> bool:
 
 
 def forget_tracer(model: ModelProto) -> None:
-    """Drop stack traces (with the exporting machine's paths), inferred shapes and doc strings."""
+    """Remove stack traces (with the exporting machine's paths), inferred shapes and doc strings."""
     graph = model.graph
     graph.name = "segdeploy"
     foreign = {

@@ -1,6 +1,6 @@
-"""Answers what every pass asks of a graph: who makes and who reads a tensor, what is known of it, the opset.
+"""Answers every pass's questions about a graph: makers and readers of tensors, types, shapes, the opset.
 
-It is of the graph as it is when it is asked: whoever changes the graph asks before, or takes a new view afterwards.
+Answers are cached: ask before you change the graph, or take a new view afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from onnx import (
 from segdeploy.model.signature import TensorFacts
 
 STANDARD = ("", "ai.onnx")  # domains of ONNX's own operators
-MOST_READ = 1024  # elements of a constant that sides are computed of; inference does without the larger ones
+MOST_READ = 1024  # elements of the largest constant that shape inference reads
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class View:
 
     @cached_property
     def inputs(self) -> list[ValueInfoProto]:
-        """List the inputs that are fed: older exporters have the weights among them."""
+        """List the inputs that are fed; older exporters list weights as inputs too."""
         return [value for value in self.model.graph.input if value.name not in self.weights]
 
     @cached_property
@@ -56,12 +56,12 @@ class View:
 
     @cached_property
     def weights(self) -> dict[str, TensorProto]:
-        """Name the graph's initializers."""
+        """Map the graph's initializers by name."""
         return {item.name: item for item in self.model.graph.initializer}
 
     @cached_property
     def constants(self) -> dict[str, TensorProto]:
-        """Name the weights, and the tensors that some exporters hold in nodes."""
+        """Map the weights by name, and the tensors that some exporters hold in nodes."""
         held = {
             node.output[0]: item.t
             for node in self.nodes
@@ -85,7 +85,7 @@ class View:
 
     @cached_property
     def readers(self) -> dict[str, list[NodeProto]]:
-        """List the readers of each tensor: a node that reads it twice is there twice, the graph's outputs are not."""
+        """List the nodes that read each tensor; a node that reads it twice is listed twice."""
         found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -93,20 +93,20 @@ class View:
         return found
 
     def only_maker(self, name: str, *kinds: str) -> NodeProto | None:
-        """Give the node of one of `kinds` that makes `name`, if one node or output alone reads that."""
+        """Give the node of one of `kinds` that makes `name`, if only one node or output reads `name`."""
         node = self.makers.get(name)
         alone = len(self.readers.get(name, ())) + (name in self.ends) == 1
         return node if node is not None and alone and node.op_type in kinds and not node.domain else None
 
     def only_reader(self, name: str, kind: str) -> NodeProto | None:
-        """Give the node of that kind that reads `name`, if it does so alone."""
+        """Give the node of `kind` that reads `name`, if nothing else reads it."""
         readers = self.readers.get(name, [])
         alone = len(readers) == 1 and name not in self.ends
         return readers[0] if alone and readers[0].op_type == kind else None
 
     @cached_property
     def values(self) -> dict[str, ValueInfoProto]:
-        """Infer the type of every tensor, with what is known of its shape."""
+        """Infer the type of every tensor, and its shape as far as it is known."""
         graph = onnx.shape_inference.infer_shapes(without_large(self.model), data_prop=True).graph
         values = (*graph.input, *graph.value_info, *graph.output)
         return {value.name: value for value in values if value.type.tensor_type.elem_type}
@@ -136,19 +136,19 @@ class View:
 
 
 def opset_of(model: ModelProto, domain: str = "") -> int:
-    """Give the opset of `domain`; 0 where the graph says none."""
+    """Give the opset of `domain`; 0 if the graph does not say it."""
     entry = opset_entry(model, domain)
     return entry.version if entry else 0
 
 
 def opset_entry(model: ModelProto, domain: str = "") -> OperatorSetIdProto | None:
-    """Give the entry in which the graph says its opset, for whoever changes it."""
+    """Give the entry with the graph's opset, so that it can be changed."""
     names = STANDARD if domain in STANDARD else (domain,)
     return next((entry for entry in model.opset_import if entry.domain in names), None)
 
 
 def without_large(model: ModelProto) -> ModelProto:
-    """Copy a graph to infer its shapes: of large weights it has type and shape only, and inference reads no more."""
+    """Copy a graph for shape inference; of large weights it keeps only type and shape, which is all inference reads."""
     graph = model.graph
     made = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     made.graph.name = graph.name
@@ -184,7 +184,7 @@ def drop_unused(graph: GraphProto) -> None:
 
 
 def names_read(node: NodeProto) -> set[str]:
-    """Name its inputs, and those of the graphs inside it (the branches of an If): a name too many does no harm."""
+    """Name a node's inputs, and those of the graphs inside it (the branches of an If); may name too many."""
     return {name for name in node.input if name}.union(*map(outer_names, inner_graphs(node)))
 
 
@@ -196,7 +196,7 @@ def outer_names(graph: GraphProto) -> set[str]:
 
 
 def inner_graphs(node: NodeProto) -> list[GraphProto]:
-    """List the branches of an If, the body of a loop."""
+    """List the branches of an If, or the body of a loop."""
     return [
         graph
         for attribute in node.attribute

@@ -60,7 +60,7 @@ class DeviceArray:
 
 
 def lent(array: Any, stream: int) -> Lent:
-    """Describe another library's array, which work queued on `stream` may read, or after its own `stream`."""
+    """Describe another library's array; work on `stream` may read it, after the array's own stream if it names one."""
     if hasattr(array, "__dlpack__"):
         device, _ = array.__dlpack_device__()
         if device != CUDA:
