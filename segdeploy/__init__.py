@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
 
-# Name to the module that has it.
+# Maps each name to its module.
 _HOME = {
     "Adopted": "convert.adopt.adopt",
     "ArtifactRecord": "model.record",

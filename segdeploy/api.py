@@ -1,7 +1,7 @@
-"""The verbs of the command line as functions, with the same words: a flag is the keyword argument with a dash.
+"""Offers the command line's verbs as functions, with the same names: a flag is the keyword argument with a dash.
 
 Each takes paths as text or as `Path`, sizes as "512x1024" or as `Size`, and returns a frozen result that prints well.
-What the command line would refuse in words is refused here with the same words, as a `SegdeployError`.
+Each refuses what the command line refuses, with the same message, as a `SegdeployError`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AnyPath = str | PathLike[str]
 
 
 class CalibrationWords(TypedDict, total=False):
-    """The arguments that say on which images INT8 is based, and how its scales are found."""
+    """Holds the arguments that say on which images INT8 is based, and how its scales are found."""
 
     images: AnyPath  # without labels
     dataset: str  # a labelled data set instead, below `root`
@@ -106,9 +106,9 @@ def build_engine(
     progress: Callable[..., None] = silent,
     **calibration: Unpack[CalibrationWords],
 ) -> Deployed:
-    """Build an engine of a graph, which is quantised or written in FP16 first where that was asked for.
+    """Build an engine from a graph, after writing INT8 or FP16 into it if asked for.
 
-    `batch` is MIN:OPT:MAX of a graph whose batch is open, `target` compute capabilities as in "sm_86,sm_89".
+    `batch` is MIN:OPT:MAX for a graph with an open batch, `target` compute capabilities as in "sm_86,sm_89".
     """
     from segdeploy.convert.build_engine import DeployRequest, deploy
     from segdeploy.convert.engine.request import EngineRequest, parse_targets
@@ -142,7 +142,7 @@ def options_of_words(words: CalibrationWords) -> CalibrationOptions:
     known = CalibrationWords.__annotations__
     for name in words:
         if name not in known:
-            raise RequestError(f"{name} is no argument here; known: {', '.join(known)}")
+            raise RequestError(f"{name} is not an argument here; known: {', '.join(known)}")
     paths = {name: as_path(words[name], name) for name in PATHS if words.get(name) is not None}  # type: ignore[literal-required]
     return CalibrationOptions(**(words | paths))  # type: ignore[arg-type]
 

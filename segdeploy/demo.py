@@ -1,6 +1,6 @@
-"""The whole way on the bundled model and made scenes: what a new user sees first, and a check that all of it works.
+"""Runs every step on the bundled model and made scenes: a new user's first look, and a check that all steps work.
 
-The bundled SegFormer-B0 was trained on made scenes and knows nothing else (models/demo-b0/README.md).
+The bundled SegFormer-B0 was trained on made scenes only (models/demo-b0/README.md).
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Demo:
     images: int
     miou: float
     pixel_accuracy: float
-    sheet: Path  # image | truth | answer, a row a scene
+    sheet: Path  # image | truth | answer, a row per scene
     street: Path  # the clip as it was made
-    clip: Path  # the same with what the model sees
+    clip: Path  # the same with the model's overlay
     configuration: Path  # nvinfer's, of a folder that DeepStream runs
     replayed: Path  # the clip as a device with that configuration would show it
     replay: Replay

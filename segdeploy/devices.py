@@ -1,4 +1,4 @@
-"""The devices that are known: the one reader of benchmarks/devices.yaml, which says where every figure is from."""
+"""Reads the known devices from benchmarks/devices.yaml, which gives the source of every figure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class KnownDevice:
 
 
 def device_called(name: str) -> KnownDevice:
-    """By its key in devices.yaml, or by the name that its driver reports."""
+    """Find a device by its key in devices.yaml, or by the name that its driver reports."""
     known = read_devices()
     for device in known.values():
         if name == device.key or name in device.reported:
@@ -60,14 +60,14 @@ def read_devices() -> dict[str, KnownDevice]:
 
 
 def capability_of_board(board: str) -> tuple[int, ...] | None:
-    """The compute capability of a Jetson's GPU by the name in its device tree; the first name that fits decides."""
+    """Find the compute capability of a Jetson's GPU by the board's name in its device tree; the first match counts."""
     boards = read_device_table()["boards"]
     found = next((row["compute_capability"] for row in boards if row["name"] in board), None)
     return tuple(map(int, found.split("."))) if found else None
 
 
 def read_device_table() -> dict[str, Any]:
-    import yaml  # here, so that the command line can make its help of this module at once
+    import yaml  # here, so that the command line can make its help from this module quickly
 
     table: dict[str, Any] = yaml.safe_load(
         (folder("benchmarks") / "devices.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every error a user can cause, so that one `except SegdeployError` tells a bad request from a bug.
+"""Defines every error that a user can cause, so that one `except SegdeployError` tells a bad request from a bug.
 
     SegdeployError
     ├── RequestError       a value that was asked for makes no sense (a size, a flag, an empty folder)
@@ -17,8 +17,8 @@
     ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
 
-A message says what was found, what was expected and what to do, in one or two plain sentences. It may quote names
-that somebody else has chosen, so it is safe to print and of a length that can be read, wherever it ends up.
+A message says what was found, what was expected and what to do, in one or two plain sentences. It may quote names that
+others have chosen, so it is made safe to print and short enough to read.
 Only `segdeploy.cli` catches, prints and exits.
 """
 
@@ -28,7 +28,7 @@ from segdeploy.printable import in_brief, printable
 
 
 class SegdeployError(Exception):
-    """Root of the errors above. Anything else that escapes is a bug."""
+    """Is the root of the errors above; any other exception that escapes is a bug."""
 
     def __str__(self) -> str:
         return in_brief(printable(super().__str__()))
@@ -47,7 +47,7 @@ class CheckpointError(SegdeployError):
 
 
 class MissingExtra(SegdeployError):
-    """A step needs `package`, which comes with `pip install segdeploy[extra]`."""
+    """Is raised when a step needs `package`, which comes with `pip install segdeploy[extra]`."""
 
     def __init__(self, package: str, extra: str, step: str, remedy: str = "") -> None:
         remedy = remedy or f"pip install 'segdeploy[{extra}]'"

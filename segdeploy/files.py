@@ -1,7 +1,7 @@
-"""Results are written beside their place and moved into it, so that no half-written file is ever left behind.
+"""Writes results beside their place and moves them into it, so that no half-written file is ever left behind.
 
-A link is followed, and the file that it points at is replaced. A device or a pipe is never replaced: text goes through
-it, and what has to appear as a whole is refused.
+A link is followed, and its target is replaced. A device or a pipe is never replaced: text is written through it, and a
+file that must appear as a whole is refused.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ LEFT_BEHIND = re.compile(r"\.(.+)\.segdeploy-[0-9a-f]{16}\.(part|old)", re.DOTAL
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it becomes `path` if the block succeeds and is removed if it does not."""
+    """Give a temporary path beside `path`; it becomes `path` if the block succeeds and is removed if it does not."""
     with replacing_together(path) as (part,):
         yield part
 
 
 @contextmanager
 def replacing_together(*paths: Path, durable: bool = True) -> Iterator[tuple[Path, ...]]:
-    """Temporary paths beside `paths`, which become `paths` all together, or none of them does.
+    """Give temporary paths beside `paths`, which become `paths` all together or not at all.
 
-    `durable` ones are on the disk before they are moved, so that a power cut leaves the old files or the new ones.
+    `durable` files are on the disk before they are moved, so that a power cut leaves the old files or the new ones.
     """
     places = [landing(path) for path in paths]
     with cannot_be_written(paths[0]), ExitStack() as stack:
@@ -49,9 +49,9 @@ def replacing_together(*paths: Path, durable: bool = True) -> Iterator[tuple[Pat
 
 
 def landing(path: Path) -> Path:
-    """The regular file that `path` is or will be: where a link points, and no device.
+    """Find the regular file that `path` is or will be, following links; refuses devices.
 
-    A link is opened too, because the kernel refuses one that a stranger has laid in a shared folder.
+    A link is opened too, because the kernel refuses one that another user has put into a shared folder.
     """
     with cannot_be_written(path):
         kind = kind_at(path)
@@ -72,7 +72,7 @@ def move_together(parts: list[Path], places: list[Path]) -> None:
     try:
         for part, place in zip(parts, places, strict=True):
             with cannot_be_written(place):
-                if place is not places[-1] and place.is_file():  # behind the last one nothing can fail
+                if place is not places[-1] and place.is_file():  # after the last one nothing can fail
                     old = hidden(place, "old")
                     place.replace(old)
                     aside.append((old, place))
@@ -100,7 +100,7 @@ def cannot_be_written(path: Path) -> Iterator[None]:
 
 
 def hidden(path: Path, kind: str) -> Path:
-    """A name beside `path` that nobody can foresee, with as much of `path`'s own as the folder takes."""
+    """Make an unpredictable name beside `path`, with as much of `path`'s own name as the folder allows."""
     name, ending = path.name, f".segdeploy-{secrets.token_hex(8)}.{kind}"
     longest = os.pathconf(path.parent, "PC_NAME_MAX")
     while len(os.fsencode(f".{name}{ending}")) > longest:
@@ -110,15 +110,15 @@ def hidden(path: Path, kind: str) -> Path:
 
 @contextmanager
 def held_file(place: Path) -> Iterator[tuple[Path, int]]:
-    """A new file beside `place`, no link to anywhere, which is locked as long as its maker lives."""
+    """Make a new file beside `place`, not through a link, which is locked as long as its maker lives."""
     while True:
         part = hidden(place, "part")
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with suppress(OSError):  # a disk that knows no locks: nothing is cleared there either
+        with suppress(OSError):  # the disk has no locks, so nothing is cleared there either
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if part.exists():
             break
-        os.close(descriptor)  # somebody took it for left behind before it was locked
+        os.close(descriptor)  # another process cleared it before it was locked
     try:
         yield part, descriptor
     finally:
@@ -128,9 +128,9 @@ def held_file(place: Path) -> Iterator[tuple[Path, int]]:
 
 @lru_cache(maxsize=256)
 def clear_leftovers(folder: Path) -> None:
-    """Remove the hidden files of writers that were killed; looked for once in the life of a process.
+    """Remove the hidden files of killed writers; a process looks for them once.
 
-    A writer is known to be gone by its lock, which ends with it: another process may have its number by now.
+    The lock shows whether a writer is gone, since it ends with it; its process number may be in use again.
     """
     with suppress(OSError):
         for path in list(folder.iterdir()):
@@ -153,7 +153,7 @@ def clear_leftover(path: Path, place: Path, kind: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Refuse a second writer of `path`, in this process or another; the lock ends with its holder, however it ends."""
+    """Refuse a second writer of `path`, in this process or another; the lock ends with its holder in any case."""
     make_folder(path.parent)
     lock = lock_of(path)
     while True:
@@ -178,7 +178,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def lock_of(path: Path) -> Path:
-    """The same for all who write `path`, so its name cannot be a secret; a long one is told by its digest."""
+    """Name the lock of `path`, the same for all writers, so it is predictable; a long name becomes its digest."""
     lock = f".{path.name}.lock"
     if len(os.fsencode(lock)) > os.pathconf(path.parent, "PC_NAME_MAX"):
         lock = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.lock"
@@ -199,7 +199,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def folders_made(*folders: Path) -> Iterator[None]:
-    """Make `folders` and all that lead to them; if the block fails, those that were not there are none again."""
+    """Make `folders` and their parents; if the block fails, the new ones are removed again."""
     above = {one for folder in folders for one in (folder, *folder.parents) if not os.path.lexists(one)}
     try:
         for folder in folders:
@@ -207,13 +207,13 @@ def folders_made(*folders: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in sorted(above, key=lambda one: -len(one.parts)):
-            with suppress(OSError):  # something is in it by now
+            with suppress(OSError):  # it holds files by now
                 folder.rmdir()
         raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Into a file all at once; a device or a pipe is written through."""
+    """Write a file all at once; a device or a pipe is written through."""
     with cannot_be_written(path):
         if is_special(path):
             with Through(path) as through:

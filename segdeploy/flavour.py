@@ -1,4 +1,4 @@
-"""The TensorRT that is here, 8.6, 10, 11 or TensorRT-RTX, and what it can do: asked once and answered by name.
+"""Describes the installed TensorRT, 8.6, 10, 11 or TensorRT-RTX, and what it can do.
 
 Everything that depends on a version is a property here, so that no other file compares versions. Versions are numbers:
 as strings "10.13" would come before "10.3".
@@ -20,8 +20,8 @@ NAMES = (TENSORRT, RTX)
 MODULES = {TENSORRT: "tensorrt", RTX: "tensorrt_rtx"}
 WORDS = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 EXTRAS = {TENSORRT: "tensorrt", RTX: "rtx"}
-TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # there on every Jetson
-L4T_OF_JETPACK_7_2 = 39  # its update 7.2.2, of the same number, is the first that runs TensorRT from pip
+TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # every Jetson has it
+L4T_OF_JETPACK_7_2 = 39  # its update 7.2.2, with the same number, is the first that runs TensorRT from pip
 
 
 class Version(NamedTuple):
@@ -31,7 +31,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """`10.13.2.6` is 10.13.2."""
+        """Parse a version, of which three numbers count: `10.13.2.6` is 10.13.2."""
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if not found:
             raise EngineError(f"{text!r} is not a TensorRT version; expected numbers, as in 10.13.2")
@@ -56,12 +56,12 @@ class Flavour:
         return self.name == RTX
 
     def from_tensorrt(self, major: int, minor: int = 0) -> bool:
-        """RTX has what TensorRT 11 has."""
+        """Tell whether it has the features of that TensorRT; RTX has those of TensorRT 11."""
         return self.is_rtx or self.version >= (major, minor)
 
     @property
     def typed_only(self) -> bool:
-        """Precision is in the graph and nowhere else: precision flags are gone."""
+        """Tell whether only the graph sets precision, as there are no precision flags."""
         return self.from_tensorrt(11)
 
     @property
@@ -70,12 +70,12 @@ class Flavour:
 
     @property
     def calibrates(self) -> bool:
-        """It has calibrators, and reads a calibration cache."""
+        """Tell whether it has calibrators, and reads a calibration cache."""
         return not self.typed_only
 
     @property
     def explicit_batch_flag(self) -> bool:
-        """Networks without it have no batch dimension."""
+        """Tell whether networks need the flag for an explicit batch dimension."""
         return not self.from_tensorrt(10)
 
     @property
@@ -84,48 +84,48 @@ class Flavour:
 
     @property
     def builds_without_gpu(self) -> bool:
-        """RTX compiles ahead of time and chooses its kernels on the target."""
+        """Tell whether it builds without a GPU, as RTX does, which chooses its kernels on the target."""
         return self.is_rtx
 
     @property
     def names_nodes(self) -> bool:
-        """Its parser's errors name the node; before, they count it."""
+        """Tell whether its parser's errors name the node; older ones give its number."""
         return self.from_tensorrt(10)
 
     @property
     def has_targets(self) -> bool:
-        """It builds for compute capabilities that are asked for, not for the GPU that is there."""
+        """Tell whether it builds for requested compute capabilities, not for the GPU here."""
         return self.is_rtx
 
     @property
     def has_plugins(self) -> bool:
-        """The plugins that full TensorRT ships are there, for graphs that name them."""
+        """Tell whether it has the plugins that full TensorRT ships."""
         return not self.is_rtx
 
     @property
     def has_engine_validity(self) -> bool:
-        """It says of a serialised engine whether it can run here, before it is loaded."""
+        """Tell whether it can say of a serialised engine, before loading it, if it runs here."""
         return self.is_rtx
 
     @property
     def counts_memory_in_64_bits(self) -> bool:
-        """`device_memory_size_v2` instead of `device_memory_size`."""
+        """Tell whether it has `device_memory_size_v2` instead of `device_memory_size`."""
         return self.from_tensorrt(10, 1)
 
     @property
     def suffix(self) -> str:
-        """Engines of the two are not interchangeable, so their names differ."""
+        """Return the suffix of its engines, which differs for RTX: the two are not interchangeable."""
         return ".rtx.engine" if self.is_rtx else ".engine"
 
     def runs_engines_of(self, other: Version, version_compatible: bool) -> bool:
-        """True if an engine that `other`, of this name, has built can be loaded here."""
+        """Tell whether an engine of the version `other` of this runtime can be loaded here."""
         if version_compatible and not self.is_rtx:
             return other.major == self.version.major and other <= self.version
         return other == self.version
 
 
 def open_flavour(name: str | None = None) -> Flavour:
-    """The one called `name`; None: TensorRT where it is installed, else TensorRT-RTX."""
+    """Import the runtime `name`; None: TensorRT if it is installed, else TensorRT-RTX."""
     if name is None:
         name = next((one for one in NAMES if is_installed(one)), None)
         if name is None:
@@ -147,7 +147,7 @@ def open_flavour(name: str | None = None) -> Flavour:
 def is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(MODULES[name]) is not None
-    except ValueError:  # a module without a spec: imported already, and not from a file
+    except ValueError:  # an imported module without a spec, which is not from a file
         return True
 
 
@@ -158,7 +158,7 @@ def missing_tensorrt(name: str | None) -> MissingExtra:
 
 
 def how_to_install(name: str | None) -> str:
-    """The remedy in words: on a Jetson TensorRT comes with JetPack, and pip's packages are not for it."""
+    """Say how to install it: on a Jetson TensorRT comes with JetPack, and pip's packages do not run."""
     l4t = l4t_major()
     if l4t is not None and name != RTX:
         words = (
@@ -177,7 +177,7 @@ def how_to_install(name: str | None) -> str:
 
 
 def l4t_major() -> int | None:
-    """The release of Jetson Linux, as the 36 of JetPack 6; None where this is no Jetson."""
+    """Return the release of Jetson Linux, such as the 36 of JetPack 6; None if this is not a Jetson."""
     try:
         text = TEGRA_RELEASE.read_text(errors="replace")
     except OSError:

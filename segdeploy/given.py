@@ -1,4 +1,4 @@
-"""Accepts what a Python caller hands over in more than one form, and refuses everything else in words."""
+"""Converts arguments that a Python caller may give in more than one form, and refuses all others in words."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The NVIDIA GPUs of this machine, as the CUDA driver's own library tells them.
+"""Lists the NVIDIA GPUs of this machine, from the CUDA driver's own library.
 
-Through ctypes, because the library comes with every driver, and what a machine has is asked before anything is
-installed. It knows a Jetson's GPU too, which NVML does not. Run as a file this prints its answer as JSON: `doctor` asks
-in a process of its own, since a driver may hang.
+It uses ctypes, because the library comes with every driver and is asked before any package is installed. The library
+knows a Jetson's GPU too, which NVML does not. Run as a file, this module prints its answer as JSON: `doctor` asks in a
+separate process, since a driver may hang.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def ask_driver() -> dict[str, Any]:
         driver.cuDriverGetVersion(ctypes.byref(version))
         driver.cuDeviceGetCount(ctypes.byref(count))
         gpus = [ask_gpu(driver, index) for index in range(count.value)]
-    except (OSError, AttributeError):  # no such library, or one that is too old to be asked
+    except (OSError, AttributeError):  # there is no such library, or it is too old
         return {}
     return {"cuda": version_parts(version.value), "gpus": gpus}
 
@@ -51,7 +51,7 @@ def ask_gpu(driver: Any, index: int) -> dict[str, Any]:
 
 
 def version_parts(version: int) -> list[int]:
-    """Split CUDA's number of a version: 12060 is 12.6."""
+    """Split CUDA's version number: 12060 is 12.6."""
     return [version // 1000, version % 1000 // 10]
 
 

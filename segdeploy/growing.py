@@ -1,4 +1,4 @@
-"""Files that may be read while they grow, and of which a power cut takes a second, not everything."""
+"""Writes files that may be read while they grow, and of which a power cut takes only the last second."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ON_DISK_EVERY_S = 0.5
 
 
 class GrowingFile:
-    """An open file, which a thread of its own brings to the disk: that may take longer than a frame can wait.
+    """Wraps an open file that its own thread syncs to the disk, which may take longer than a frame can wait.
 
-    Its first error is its last: what is written behind a gap is of no use, and what points at it would do harm.
+    After the first error every write fails: data behind a gap is useless, and pointers to it would do harm.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._error: OSError | None = None
-        self._newer = False  # than what is on the disk
+        self._newer = False  # whether it has data that is not on the disk yet
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._sync_often, name="segdeploy: to the disk", daemon=True)
         self._thread.start()
@@ -44,7 +44,7 @@ class GrowingFile:
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Going back, bring all to the disk first: an earlier place is about to point at a later one."""
+        """Seek; going back syncs all data first, since an earlier place will point at a later one."""
         before = self.tell()
         place = os.lseek(self._descriptor, offset, whence)
         if place < before:
@@ -70,7 +70,7 @@ class GrowingFile:
     def _sync_often(self) -> None:
         while not self._closed.wait(ON_DISK_EVERY_S):
             if self._newer:
-                with suppress(OSError):  # it is raised at the next write
+                with suppress(OSError):  # the next write raises it
                     self.sync()
 
     @contextmanager
@@ -85,9 +85,9 @@ class GrowingFile:
 
 
 class Recording:
-    """A file that is hidden until `appear`, when its beginning is worth something, and then stands under its name.
+    """Holds a file that is hidden until `appear`, when its beginning is usable, and then gets its name.
 
-    What was there is replaced at that moment, and not before. A recording that never appeared leaves nothing.
+    An existing file is replaced only at that moment. A recording that never appeared leaves nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +120,7 @@ class Recording:
 
 
 class Lines:
-    """Whole lines, each at once, to the end of a new file, through a device or a pipe, or to an open stream."""
+    """Writes whole lines, each at once, to the end of a new file, through a device or a pipe, or to an open stream."""
 
     def __init__(self, place: Path | TextIO, timeout_s: float = PATIENCE_S) -> None:
         self._file: GrowingFile | Through | None = None
@@ -138,7 +138,7 @@ class Lines:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
         except OSError as error:
-            if self._stream is not None and isinstance(error, BrokenPipeError):  # `| head` has what it wants
+            if self._stream is not None and isinstance(error, BrokenPipeError):  # as from `| head`
                 raise
             raise OutputError(f"{self._name} cannot be written: {error.strerror or error}") from error
 
@@ -149,7 +149,7 @@ class Lines:
 
 
 def open_anew(path: Path) -> int:
-    """An empty file that only we write, at its end, also when somebody shortens it."""
+    """Open an empty file that only we write, always at its end, even if another process shortens it."""
     place = landing(path)
     make_folder(place.parent)
     clear_leftovers(place.parent.absolute())
@@ -165,7 +165,7 @@ def open_anew(path: Path) -> int:
 
 
 def demand_no_writer(path: Path) -> None:
-    with suppress(OSError):  # nothing is there, or nothing that this user may open
+    with suppress(OSError):  # there is no file, or this user may not open it
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             demand_lock(descriptor, path)
@@ -178,12 +178,12 @@ def demand_lock(descriptor: int, path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(f"{path} is being written by another segdeploy; name another file") from error
-    except OSError:  # a disk that knows no locks
+    except OSError:  # the disk has no locks
         return
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a power cut does not take the name."""
+    """Sync a folder, so that a power cut does not take a file's name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""NVIDIA's releases that belong together, as data: JetPack and DeepStream, each with its TensorRT.
+"""Lists NVIDIA's releases that belong together: JetPack and DeepStream, each with its TensorRT.
 
-Renderer, lint, doctor, choices and help texts read these two tables: a new release is a row here. From NVIDIA's
-documentation and release notes as of November 2026.
+Renderer, lint, doctor, choices and help texts read these two tables: to add a release, add a row. The facts are from
+NVIDIA's documentation and release notes as of November 2026.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Numbers = tuple[int, ...]
 class Jetpack:
     version: str
     l4t: tuple[Numbers, Numbers]  # the first and the last of its Linux for Tegra
-    python: str  # the only one that apt's TensorRT can be imported by
+    python: str  # the only one that can import apt's TensorRT
     cuda: str
     tensorrt: str
     boards: str
@@ -28,7 +28,7 @@ class Jetpack:
 
     @property
     def deepstream(self) -> str:
-        """The releases of DeepStream that are made for it."""
+        """List the releases of DeepStream that are made for it."""
         return ", ".join(version for version, row in DEEPSTREAMS.items() if row.jetpack == self.version)
 
 
@@ -51,9 +51,7 @@ class DeepStream:
     jetpack: str  # the version of a row above
     draws_tensors: bool = False  # its ds-tao-segmentation draws the output behind network-type 100 by itself
     has_tao_parser: bool = False  # its deepstream_tao_apps have NvDsInferParseCustomSegformerTAO
-    is_rendered: bool = (
-        False  # `deepstream config` makes folders for it; of the others only the TensorRT is told
-    )
+    is_rendered: bool = False  # `deepstream config` makes folders for it; other rows only give the TensorRT
 
     @property
     def tensorrts(self) -> tuple[str, ...]:
@@ -75,7 +73,7 @@ DEEPSTREAMS = {
     "9.1": DeepStream("10.16", "10.16", "7.2", has_tao_parser=True, is_rendered=True),
     "9.2": DeepStream("10.16", "10.16", "7.2", has_tao_parser=True, is_rendered=True),
 }
-USUAL = "8.0"  # of the renderer: what it reads every later release reads too
+USUAL = "8.0"  # the renderer's default: every later release reads its folders too
 
 
 def jetpack_of(l4t: Numbers) -> Jetpack | None:
@@ -83,7 +81,7 @@ def jetpack_of(l4t: Numbers) -> Jetpack | None:
 
 
 def release_of(version: str) -> DeepStream | None:
-    """The row of an installed SDK, whose version may have one number more, as in 6.0.1."""
+    """Find the row of an installed SDK, whose version may have one number more, as in 6.0.1."""
     known = [one for one in DEEPSTREAMS if f"{version}.".startswith(f"{one}.")]
     return DEEPSTREAMS[max(known, key=len)] if known else None
 
@@ -93,7 +91,7 @@ def rendered_versions() -> tuple[str, ...]:
 
 
 def rendered_release(version: str) -> DeepStream:
-    """The row of a version that folders are rendered for; any other is refused."""
+    """Find the row of a version that folders are rendered for; any other is refused."""
     if version not in rendered_versions():
         raise RequestError(
             f"DeepStream {version!r} is not known here; known: {', '.join(rendered_versions())}"

@@ -1,4 +1,4 @@
-"""Spells names as words of a command that a person copies into a shell, where a name may hold what a shell obeys."""
+"""Quotes names for a command that a person copies into a shell, since a name may hold characters a shell obeys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def command_line(*words: object) -> str:
 
 
 def shell_word(word: object) -> str:
-    """Spell one word so that bash and zsh read it as it is; a path that looks like a flag begins with `./`."""
+    """Quote one word so that bash and zsh read it as it is; a path that looks like a flag gets `./` in front."""
     text = str(word)
     if isinstance(word, PurePath) and text.startswith("-"):
         text = f"./{text}"

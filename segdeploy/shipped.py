@@ -8,6 +8,6 @@ _HERE = Path(__file__).parent
 
 
 def folder(name: str) -> Path:
-    """The shipped folder `name`: inside an installed wheel, or beside the package in a checkout."""
+    """Find the shipped folder `name`: inside an installed wheel, or beside the package in a checkout."""
     installed = _HERE / "shipped_data" / name
     return installed if installed.is_dir() else _HERE.parent / name

@@ -1,4 +1,4 @@
-"""Height and width, in that order, everywhere."""
+"""Defines a size: height and width, in that order, everywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SMALLEST, LARGEST = 64, 16384
 
 
 def is_number(text: str) -> bool:
-    """Tell a whole number that is typed, of at most nine digits: all that is counted in one is far below."""
+    """Tell whether a text is a whole number of at most nine digits, which is more than any count here needs."""
     return text.isdecimal() and len(text) < 10
 
 
@@ -21,7 +21,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """`512x1024` is height x width; sides of 64 to 16384."""
+        """Parse `512x1024`, height x width, with sides of 64 to 16384."""
         height, cross, width = text.lower().partition("x")
         if not (cross and is_number(height) and is_number(width)):
             raise RequestError(f"{text!r} is not a size; expected HEIGHTxWIDTH, as in 512x1024")

@@ -1,4 +1,4 @@
-"""Devices, pipes and sockets as outputs: they are written through, as a shell would, and never replaced by a file."""
+"""Writes through devices, pipes and sockets, as a shell would; they are never replaced by a file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KINDS = {
     stat.S_ISSOCK: "a socket",
 }
 WRITTEN_THROUGH = ("a device", "a pipe", "a socket")
-STANDARD = (1, 2)  # output and error, which a socket cannot be opened as a second time
+STANDARD = (1, 2)  # output and error; as a socket they cannot be opened a second time
 PATIENCE_S = 10.0  # with a pipe that nobody reads
 STEP_S = 0.05
 
 
 def kind_at(path: Path) -> str:
-    """A regular file is "a file", and so is what is not there yet."""
+    """Name the kind of a path in words; a regular file is "a file", and so is a path that does not exist yet."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +34,7 @@ def kind_at(path: Path) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file; a pipe, which would keep us waiting, and a device, which may have no end, are an OSError."""
+    """Read a file; a pipe, which might never deliver, and a device, which may have no end, raise an OSError."""
     kind = kind_at(path)
     if kind not in ("a file", "a folder"):
         raise OSError(errno.EINVAL, f"it is {kind}, and no file")
@@ -42,7 +42,7 @@ def read_file(path: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Tell if a regular file is there; a name that is too long for one, or that may not be looked at, is none."""
+    """Tell whether a path is a regular file; False too for a name that is too long, or that may not be read."""
     with suppress(OSError):
         return path.is_file()
     return False
@@ -53,14 +53,14 @@ def is_special(path: Path) -> bool:
 
 
 def is_standard_output(path: Path) -> bool:
-    """Tell by the open file itself: /dev/stdout, or the name of what a shell has redirected it to."""
+    """Tell whether a path is the open standard output: /dev/stdout, or the file that a shell redirected it to."""
     with suppress(OSError, ValueError):
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
     return False
 
 
 class Through:
-    """The open device, pipe or socket at `path`. One that takes nothing for `timeout_s` raises a TimeoutError."""
+    """Opens the device, pipe or socket at `path`; a write that moves nothing for `timeout_s` raises TimeoutError."""
 
     def __init__(self, path: Path, timeout_s: float = PATIENCE_S) -> None:
         self._timeout_s = timeout_s
@@ -99,9 +99,9 @@ class Through:
 
 
 def write_within(descriptor: int, data: bytes | memoryview, timeout_s: float) -> None:
-    """Write all of `data`; raise a TimeoutError where nothing of it is taken for `timeout_s`.
+    """Write all of `data`; raises TimeoutError if nothing is taken for `timeout_s`.
 
-    A pipe with room takes a piece of this size without waiting, also where its descriptor waits.
+    A pipe with room takes a piece of this size at once, even if its descriptor is blocking.
     """
     ready = select.poll()
     ready.register(descriptor, select.POLLOUT)
@@ -109,7 +109,7 @@ def write_within(descriptor: int, data: bytes | memoryview, timeout_s: float) ->
     while left:
         if not ready.poll(timeout_s * 1e3):
             raise TimeoutError(errno.ETIMEDOUT, f"nobody read it for {timeout_s:g} s")
-        with suppress(BlockingIOError):  # another writer was quicker
+        with suppress(BlockingIOError):  # another writer was faster
             left = left[
                 os.write(descriptor, left[: select.PIPE_BUF if os.get_blocking(descriptor) else None]) :
             ]

@@ -1,8 +1,7 @@
-"""Reads JSON, YAML and NumPy files that anybody may have written: whatever they hold, the only error is `Unreadable`.
+"""Reads untrusted JSON, YAML and NumPy files: whatever they hold, the only error is `Unreadable`.
 
-Nothing in them is run, followed or believed: how large they are, how deeply they are nested and what they say of their
-own size is limited here, before it takes memory or time. What the values mean is for `model.typed_json`, or for the
-caller, to check.
+Nothing in them is run, followed or believed: their size, their nesting and the sizes that they claim are limited here,
+before they take memory or time. `model.typed_json` or the caller checks what the values mean.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ if TYPE_CHECKING:
     from yaml import Node
 
 MOST_JSON = 256 << 20  # bytes: the evaluation of a large data set has tens of millions
-MOST_YAML = 512 << 10  # of which PyYAML takes seconds
+MOST_YAML = 512 << 10  # bytes, for which PyYAML takes seconds
 MOST_ARRAYS = 2 << 30  # unpacked
 DEEPEST = 64
 PLAIN = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null"))
 
 
 class Unreadable(ValueError):
-    """A file that cannot be read as what it should be; the message goes on behind the file's name."""
+    """Is raised for a file that cannot be read as it should be; its message follows the file's name."""
 
 
 def read_limited(path: Path, most: int) -> bytes:
-    """Read a regular file, and refuse what has no end or would keep us waiting."""
+    """Read a regular file of at most `most` bytes; refuses pipes and devices, which may have no end."""
     try:
         kind = kind_at(path)
         if kind != "a file":
@@ -56,14 +55,14 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read JSON of integers that have 64 bits, and of a depth that can be walked; NaN is for types to refuse."""
+    """Read JSON with integers of at most 64 bits and limited nesting; NaN is left for typed readers to refuse."""
     try:
         value = json.loads(text, parse_int=whole)
     except RecursionError as error:
         raise Unreadable("is nested too deeply") from error
     except Unreadable:
         raise
-    except ValueError as error:  # of its syntax, its encoding, a number of 5,000 digits
+    except ValueError as error:  # wrong syntax or encoding, or a number of 5,000 digits
         raise Unreadable(f"is not JSON: {error}") from error
     demand_shallow(value)
     return value
@@ -76,7 +75,7 @@ def whole(text: str) -> int:
 
 
 def demand_number(value: int) -> None:
-    """Refuse what cannot be computed with: of a wider integer not even a message can be made."""
+    """Refuse an integer of more than 64 bits, which may be too long even for a message."""
     if not -(2**63) <= value < 2**64:
         raise Unreadable("holds a number of more than 64 bits")
 
@@ -100,10 +99,7 @@ def contained(value: object) -> Collection[object]:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read one YAML document of plain values, each written out where it stands.
-
-    An alias is refused: nine lines of them say a thousand million words to whoever prints the value.
-    """
+    """Read one YAML document of plain values; refuses aliases, nine lines of which can expand to a billion values."""
     import yaml  # a record does not need it
 
     data = read_limited(path, MOST_YAML)
@@ -127,19 +123,19 @@ def load_yaml(path: Path) -> Any:
         raise
     except (
         Exception
-    ) as error:  # PyYAML's constructors raise whatever a wrong scalar makes them: `!!int ''`, 2024-13-45
+    ) as error:  # PyYAML's constructors raise many kinds for wrong scalars: `!!int ''`, 2024-13-45
         raise Unreadable(f"is not YAML: {error}") from error
 
 
 def demand_tree(root: Node) -> None:
-    """Refuse a node that stands in two places, is of another kind than JSON has, or lies too deep."""
+    """Refuse a node that is used twice, is of a kind that JSON lacks, or is nested too deeply."""
     seen: set[int] = set()
     level = [root]
     for _ in range(DEEPEST):
         for node in level:
             line = node.start_mark.line + 1
             if id(node) in seen:
-                raise Unreadable(f"says in line {line} what is meant elsewhere too (&, *); write it out")
+                raise Unreadable(f"uses an alias in line {line} (&, *); write the value out")
             if node.tag not in PLAIN:
                 kind = node.tag.removeprefix("tag:yaml.org,2002:")
                 raise Unreadable(f"has a {kind} in line {line}; put it in quotes, if it is text")
@@ -158,7 +154,7 @@ def nodes_inside(node: Node) -> Iterator[Node]:
 
 
 def demand_numbers(value: Any) -> Any:
-    """Refuse a number, a key too, that JSON's reader would refuse."""
+    """Refuse numbers, also as keys, that JSON's reader would refuse."""
     for inner in (*contained(value), *(value if isinstance(value, dict) else ())):
         demand_numbers(inner)
     if isinstance(value, int):
@@ -170,9 +166,9 @@ def demand_numbers(value: Any) -> Any:
 
 
 def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Read arrays of an .npz by name; `kinds` has the letters of numpy's `dtype.kind` that each may have.
+    """Read arrays of an .npz by name; `kinds` has the allowed letters of numpy's `dtype.kind` for each.
 
-    A pickled array is none of them, nor one whose header promises more than is there.
+    A pickled array is refused, and one whose header promises more than the file holds.
     """
     if kind_at(path) != "a file":
         raise Unreadable(f"is {kind_at(path)}, and no file")
@@ -181,7 +177,7 @@ def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]
             return {name: array_in(archive, f"{name}.npy", allowed) for name, allowed in kinds.items()}
     except Unreadable:
         raise
-    except Exception as error:  # of zipfile, zlib, numpy and struct, for whatever is damaged
+    except Exception as error:  # zipfile, zlib, numpy and struct raise many kinds for damaged files
         raise Unreadable(f"is no .npz with {' and '.join(kinds)}, or is damaged") from error
 
 

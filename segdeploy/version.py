@@ -1,3 +1,3 @@
-"""The version of segdeploy, which every artefact carries."""
+"""Holds the version of segdeploy, which every artefact carries."""
 
 __version__ = "0.1.0"

@@ -132,7 +132,7 @@ def test_the_programs_pass_mypy_strict(tmp_path):
         (lambda: segdeploy.read_frame(None), "path is None, a NoneType; expected a path"),
         (lambda: segdeploy.measure(7), "model is 7, a int; expected a path"),
         (lambda: segdeploy.quantize(["x.onnx"]), "a list; expected a path"),
-        (lambda: segdeploy.quantize("x.onnx", image="y"), "image is no argument here; known: images, "),
+        (lambda: segdeploy.quantize("x.onnx", image="y"), "image is not an argument here; known: images, "),
         (lambda: segdeploy.evaluate("x.onnx", dataset="city", root="."), "city"),
         (lambda: segdeploy.render_deepstream("x.onnx", output=None), "output is None"),
         (lambda: segdeploy.read_frame(""), "path is ''"),

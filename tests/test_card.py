@@ -261,7 +261,7 @@ def test_a_wrong_value_is_named(tmp_path, key, value, message):
         (b"family: " + b"1:30:" * 1000 + b"0\n", "own.yaml holds a number of more than 64 bits"),
         (
             b"size: &a [1]\nmean: *a\n",
-            "own.yaml says in line 1 what is meant elsewhere too (&, *); write it out",
+            "own.yaml uses an alias in line 1 (&, *); write the value out",
         ),
         (b"[" * 1000, "own.yaml is nested too deeply"),
         (b"- " * 200 + b"1", "own.yaml is nested too deeply"),

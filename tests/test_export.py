@@ -237,7 +237,7 @@ def test_an_overflow_in_fp16_names_its_node(tmp_path, monkeypatch):
     folder = large_checkpoint(tmp_path / "large")
     with pytest.raises(
         ExportDisagrees,
-        match=r"in FP16 the node 'network\.stages\.0\.embed/Conv' of large.* makes an infinity",
+        match=r"in FP16 the node 'network\.stages\.0\.embed/Conv' of large.* gives an infinity",
     ):
         export_onnx(folder, fp16=True, output=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

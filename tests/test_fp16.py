@@ -119,7 +119,7 @@ def test_numbers_that_fp16_cannot_hold_are_named(graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(fp16, "first_not_finite", lambda model, inputs: "network.head/Mul")
     with pytest.raises(
         ExportDisagrees,
-        match=r"^in FP16 the node 'network\.head/Mul' of tiny\.frames\.1\.onnx makes an infinity or a NaN of the images"
+        match=r"^in FP16 the node 'network\.head/Mul' of tiny\.frames\.1\.onnx gives an infinity or a NaN on the images"
         r" that it is judged on\. Name what suffers under keep_fp32",
     ):
         write_fp16(graphs("frames"), output=tmp_path / "out")

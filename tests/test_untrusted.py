@@ -102,8 +102,8 @@ def test_yaml_of_plain_values(path):
         ("!!binary aaaa", "has a binary in line 1; put it in quotes, if it is text"),
         ("!!set {a}", "has a set in line 1; put it in quotes, if it is text"),
         ("<<: {a: 1}", "has a merge in line 1; put it in quotes, if it is text"),
-        ("a: &b [1]\nc: *b", "says in line 1 what is meant elsewhere too (&, *); write it out"),
-        ("&a [*a]", "says in line 1 what is meant elsewhere too (&, *); write it out"),
+        ("a: &b [1]\nc: *b", "uses an alias in line 1 (&, *); write the value out"),
+        ("&a [*a]", "uses an alias in line 1 (&, *); write the value out"),
         ("[" * 64 + "1" + "]" * 64, "is nested too deeply"),
         ("- " * 300 + "1", "is nested too deeply"),
         ("[" * 5000, "is nested too deeply"),
@@ -120,7 +120,7 @@ def test_yaml_that_is_refused(text, why, path):
 def test_lines_of_aliases_do_not_fill_the_memory(path):
     lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
     path.write_text("\n".join(lines))
-    assert "is meant elsewhere too" in refusal(load_yaml, path)
+    assert "uses an alias" in refusal(load_yaml, path)
 
 
 # ---- NumPy -------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The steps that make one artefact out of another: checkpoint, graph, FP16, INT8, engine."""
+"""Makes one artefact from another: checkpoint, graph, FP16, INT8, engine."""

@@ -1,4 +1,4 @@
-"""Makes a proven engine of a graph, which is quantised or halved first where that is asked and not in it yet."""
+"""Makes a proven engine from a graph, after writing INT8 or FP16 into it where that is asked for and missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segdeploy.prove.material import MOST_IMAGES, images_in
 
 @dataclass(frozen=True)
 class Deployed:
-    """Names the engine, and the graphs that were made on the way to it."""
+    """Holds the engine, and the graphs that were made on the way to it."""
 
     built: Built
     graphs: tuple[Path, ...]
@@ -70,7 +70,7 @@ def deploy(
     graph = as_graph(source, card)
     demand_sense(graph, request)
     images = tuple(images_of(request.quantisation)) if request.quantisation else ()
-    # What cannot be built is refused here, of the graph that the user knows, before hours may go into another one.
+    # Refuses what cannot be built, by the name of the user's graph, before hours go into making another one.
     job = job_of(graph, asked, flavour, command, progress, images)
     target = job.path_in(output)
     with files.locked(target):
@@ -83,7 +83,7 @@ def deploy(
 
 
 def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: Path) -> Graph | None:
-    """Make the graph that is built instead of the one that was given; None where that one will do."""
+    """Make the graph to build instead of the given one; None if the given one can be built."""
     asked, command, progress = job.request, job.command, job.progress
     written, quantisation = job.graph.precision, request.quantisation
     if asked.int8 and not written.int8 and not request.calibrator:
@@ -150,6 +150,4 @@ def demand_sense(graph: Graph, request: DeployRequest) -> None:
             "images are for --int8, and to judge --fp16 on; add one of them, or leave the images out"
         )
     if asked.int8 and written.fp16 and not written.int8:
-        raise GraphError(
-            f"{graph.name} is FP16; --int8 takes the FP32 graph it came from, and --fp16 beside it"
-        )
+        raise GraphError(f"{graph.name} is FP16; give --int8 the FP32 graph it came from, and add --fp16")

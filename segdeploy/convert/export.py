@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX, then the ONNX against the network it came from; on disagreement no file is left."""
+"""Exports a checkpoint to ONNX, and compares the graph with its network; if they disagree, no file is left."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def export_onnx(
     progress: Progress = lambda step: None,
     **options: str | bool | None,
 ) -> Exported:
-    """Export `source` into the folder (or the .onnx) `output`; `batch` None leaves the batch open.
+    """Export `source` into the folder or .onnx file `output`; `batch` None leaves the batch open.
 
-    `options` are those that the checkpoint's family declares (`msda`, `any_task` of a Mask2Former); another family's
-    are refused. None and False ask for nothing.
+    `options` are those of the checkpoint's family (`msda`, `any_task` of a Mask2Former); another family's are refused,
+    unless they are None or False.
     """
     wanted, output = as_optional_size(size, "size"), as_path(output, "output")
     if interface not in INTERFACES:
@@ -100,7 +100,7 @@ def export_onnx(
     name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
-    files.landing(path)  # refuses what is no file before the work is done
+    files.landing(path)  # refuses a place that cannot hold a file, before the work
     progress("tracing the network")
     pair.deployed.fit(size, checkpoint.options)
     model = trace(pair.deployed, model_card, signature)
@@ -123,7 +123,7 @@ def export_onnx(
     return Exported(path, record, seen)
 
 
-export = export_onnx  # its name at the front door; the older one stays
+export = export_onnx  # the public name; the older one stays
 
 
 def record_of_export(
@@ -166,7 +166,7 @@ def compared_with(model: ModelProto) -> str:
 def prove_fp16(
     model: ModelProto, path: Path, references: References, card: ModelCard, name: str
 ) -> tuple[ModelProto, Agreement]:
-    """Write `model` in FP16 to `path`; it has to agree as the CPU computes it, and as a GPU does, which is said."""
+    """Write `model` in FP16 to `path`; it must agree as the CPU computes it and as a GPU does; returns the latter."""
     plugins = plugins_of(model)
     if plugins:
         raise RequestError(
@@ -200,7 +200,7 @@ def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> M
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(whole, (example,), dynamo=True, opset_version=OPSET, verbose=False)
-    except Exception as error:  # of any kind, with the exporter's own pages of words
+    except Exception as error:  # of any kind, with pages of the exporter's text
         said = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "")
         raise GraphError(
             f"PyTorch cannot write this network at {signature.size} as ONNX ({said.strip()[:200]}); check the numbers"

@@ -1,8 +1,7 @@
-"""FP16 written into a graph, and seen as a GPU computes it: the one road of export, build-engine and quantize.
+"""Writes FP16 into a graph and judges it as a GPU computes it, for export, build-engine and quantize alike.
 
-`export --fp16` compares the result with PyTorch; `write_fp16` with the FP32 graph, which is what there is without a
-checkpoint. The CPU computes most FP16 nodes in FP32, so what is judged is a graph in which every rounding is spelled
-out, as a GPU rounds.
+`export --fp16` compares the result with PyTorch; `write_fp16`, without a checkpoint, compares it with the FP32 graph.
+The CPU computes most FP16 nodes in FP32, so the judged graph has every rounding written out, as a GPU rounds.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ class Fp16Graph:
 def in_fp16(
     model: ModelProto, card: ModelCard | None, inputs: Sequence[NDArray[Any]], name: str
 ) -> tuple[ModelProto, ModelProto]:
-    """Give `model` with FP16 where it is not INT8, and the same as a GPU computes it.
+    """Write FP16 into the parts of `model` that are not INT8; returns it, and the same graph as a GPU computes it.
 
-    What comes near FP16's limit on `inputs`, and what the card names, stays FP32.
+    Nodes that come near FP16's limit on `inputs`, and nodes that the card names, stay FP32.
     """
     write = rest_in_fp16 if read_precision(model).int8 else to_fp16
     written = write(model, card.keep_fp32 if card else (), measure_ranges(model, inputs))
@@ -59,12 +58,12 @@ def in_fp16(
 
 
 def as_computed(written: ModelProto, inputs: Sequence[NDArray[Any]], name: str) -> ModelProto:
-    """Spell out FP16's rounding, and refuse a graph that makes an infinity or a NaN of `inputs` by it."""
+    """Write out FP16's rounding; refuses a graph in which it gives an infinity or a NaN for `inputs`."""
     rounded = rounding(written)
     node = first_not_finite(rounded, inputs)
     if node is not None:
         raise ExportDisagrees(
-            f"in FP16 the node {node!r} of {name} makes an infinity or a NaN of the images that it is judged on."
+            f"in FP16 the node {node!r} of {name} gives an infinity or a NaN on the images that it is judged on."
             f" {REMEDY}"
         )
     return rounded
@@ -88,7 +87,7 @@ def write_fp16(
     model = copy_of(graph.model)
     tell_nodes_apart(model)
     open_batch = signature.batch is None
-    if open_batch:  # judged frame by frame; the file's batch is opened again
+    if open_batch:  # it is judged frame by frame, and its batch is opened again for the file
         del model.graph.value_info[:]
         set_batch(model, 1)
     frames = probe_frames(PROBES, signature.size, images_in(images) if images else ())
