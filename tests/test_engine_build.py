@@ -297,7 +297,7 @@ def test_no_dla_here(graphs, tensorrt_here, tmp_path):
     )
     refused(RequestError, "FP16 and INT8 only", graphs("frames"), tmp_path / "o", EngineRequest(dla=0))
     request = EngineRequest(int8=True, dla=0)
-    refused(RequestError, "from a calibrator, not from pairs", graphs("frames"), tmp_path / "o", request)
+    refused(RequestError, "from a calibrator, not from Q/DQ pairs", graphs("frames"), tmp_path / "o", request)
 
 
 # ---- TensorRT's own calibrator ---------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_what_a_calibrator_does_not_take(graphs, int8_graph, tensorrt_here, tmp_
         tuple(write_cityscapes(tmp_path / "city", 1, seed=1, height=96, width=160))
     )
     out, request = tmp_path / "o", EngineRequest(int8=True, calibration=calibration)
-    refused(GraphError, "calibrator takes the FP32 graph", int8_graph, out, request)
+    refused(GraphError, "give TensorRT's calibrator the FP32 graph", int8_graph, out, request)
     refused(RequestError, "add --int8", graphs("frames"), out, EngineRequest(calibration=calibration))
     larger = EngineRequest(int8=True, calibration=calibration, profile=Profile(1, 4, 4))
     refused(RequestError, "1 images are fewer than one batch of 4", graphs("frames", None), out, larger)

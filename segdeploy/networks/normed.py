@@ -1,4 +1,4 @@
-"""Convolutions with the batch norm behind them, as most published networks have them, and the same without."""
+"""Defines convolutions with a batch norm behind them, as in most published networks, and folds the norms away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from segdeploy.networks.folding import folded
 
 
 class NormedConvolution(nn.Module):
-    """Keeps the maps' size at stride 1: its padding is half of what its kernel spans."""
+    """Is a convolution with a batch norm; its padding keeps the maps' size at stride 1."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
@@ -24,7 +24,7 @@ class NormedConvolution(nn.Module):
 
 
 class SeparableConvolution(nn.Module):
-    """A 3x3 convolution of each channel alone, then a 1x1 of all; a batch norm and a ReLU follow each."""
+    """Is a 3x3 convolution per channel, then a 1x1 over all; a batch norm and a ReLU follow each."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int = 1) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def without_norm(layer: NormedConvolution) -> nn.Conv2d:
 
 
 def rectified(*layers: NormedConvolution) -> nn.Sequential:
-    """The layers without their batch norms, a ReLU behind each."""
+    """Fold the layers' batch norms, and put a ReLU behind each layer."""
     return nn.Sequential(*(part for layer in layers for part in (without_norm(layer), nn.ReLU())))
 
 

@@ -23,7 +23,7 @@ import torch
 from segdeploy.errors import CheckpointError
 from segdeploy.networks.weight_names import listed
 
-# Weights take as many bytes in memory as in their file, a few times as many where they share them.
+# Weights take as many bytes in memory as in their file, or a few times as many where they share bytes.
 MOST_GROWTH, LEAST_ROOM = 8, 1 << 20
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
@@ -60,7 +60,7 @@ _HARMLESS = [
     "numpy.dtype",
     "numpy.ndarray",
     "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",  # with which a HistoryBuffer names its methods: the stand-in looks nothing up
+    "builtins.getattr",  # a HistoryBuffer names its methods with it; the stand-in looks nothing up
     "__builtin__.getattr",
     "argparse.Namespace",
     "pathlib.PosixPath",
@@ -106,7 +106,7 @@ def _refuse_other_formats(path: Path, source: str) -> None:
 
 
 def _unfit_archive(path: Path) -> str:
-    """Why a zip archive is not what torch.save writes; empty if it is."""
+    """Say why a zip archive is not a file of torch.save; "" if it is one."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries, names = archive.infolist(), archive.namelist()
@@ -129,7 +129,7 @@ def _load_pickle(path: Path, source: str) -> object:
     try:
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in any way at all
+    except Exception as error:  # a damaged pickle may raise anything
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             remedy = (
                 "save its weights alone: "
@@ -179,7 +179,7 @@ def _load_arrays(path: Path, source: str) -> object:
             loaded = _ArraysOnly(file, source).load()
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way at all
+    except Exception as error:  # a damaged pickle may raise anything
         raise CheckpointError(
             f"{source} cannot be read as a pickle of arrays ({first_line(error)}); expected a .pkl of detectron2, "
             "fetch it again if it was cut short"
@@ -194,7 +194,7 @@ def _load_arrays(path: Path, source: str) -> object:
 
 
 def _as_tensor(value: object) -> object:
-    """An array of numbers as a tensor; text, dates and records are left for `_unwrap` to refuse."""
+    """Turn an array of numbers into a tensor; text, dates and records stay, and `_unwrap` refuses them."""
     if not isinstance(value, np.ndarray | np.generic):
         return value
     try:
@@ -204,7 +204,7 @@ def _as_tensor(value: object) -> object:
 
 
 def _demand_room(size_bytes: int, path: Path, source: str) -> None:
-    """Refuse weights that repeat few bytes many times: what is made of them would need room for each."""
+    """Refuse weights that repeat few stored bytes many times: in memory each repetition would take room."""
     stored = path.stat().st_size
     if size_bytes > MOST_GROWTH * stored + LEAST_ROOM:
         raise CheckpointError(
@@ -220,7 +220,7 @@ def _holds_code(source: str, name: str, remedy: str) -> CheckpointError:
 
 def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     meta: Mapping[str, Any] = {}
-    for _ in range(MOST_WRAPPERS):  # one that holds itself has no end
+    for _ in range(MOST_WRAPPERS):  # a dictionary that holds itself would have no end
         if not isinstance(loaded, dict):
             break
         if isinstance(loaded.get("meta"), dict):

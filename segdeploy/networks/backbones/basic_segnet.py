@@ -1,7 +1,7 @@
-"""CV-3315's baseline (github.com/UAws/CV-3315-Is-All-You-Need): a plain encoder and three transposed convolutions.
+"""Defines the encoder of CV-3315's baseline (github.com/UAws/CV-3315-Is-All-You-Need), a plain stack of convolutions.
 
-Whatever it is given it answers at one size, which its configuration says (256x864), raised corner on corner. There is
-nothing to rewrite: no norm, and the decoder is less than one per cent of the work.
+For any input it gives one output size, which its configuration says (256x864), resized with aligned corners. There is
+nothing to rewrite: it has no norms, and the decoder is less than one per cent of the work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from segdeploy.networks.family import Sides
 
 
 class BasicSegNet(nn.Module):
-    """Convolutions under their files' names; a map is halved, an odd side rounded up, after each of four steps."""
+    """Holds convolutions under their files' names; after each of four steps a map is halved, odd sides rounded up."""
 
     def __init__(self, widths: Sequence[int], inner: int, classes: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class BasicSegNet(nn.Module):
         return [(-(-height // 16) - 2, -(-width // 16) - 2)]
 
     def fit(self, height: int, width: int) -> Sides:
-        """Nothing in this network depends on the input's size."""
+        """Return the sides; nothing in this network depends on the input's size."""
         return self.sides(height, width)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

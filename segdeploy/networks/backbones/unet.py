@@ -1,7 +1,7 @@
-"""U-Net (arXiv:1505.04597) as mmsegmentation has it: five maps, the deepest first, the last of the input's own size.
+"""Defines mmsegmentation's U-Net (arXiv:1505.04597): five maps, the deepest first, the last of the input's own size.
 
-In the deployed network the 1x1 convolution behind each raising comes before it: both are linear, and raising's weights
-sum to one, so that the bias passes through. It then reads a quarter of the pixels; the ReLU stays behind.
+In the deployed network the 1x1 convolution behind each resize comes before it: both are linear, and the resize's
+weights sum to one, so the bias does not change. It then reads a quarter of the pixels; the ReLU stays behind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class UnetConvolutions(nn.Module):
 
 
 class UnetStep(nn.Module):
-    """One step up: the coarser map is raised and narrowed, and joined with the encoder's of that size."""
+    """Goes one step up: enlarges and narrows the coarser map, and joins it with the encoder's map of that size."""
 
     def __init__(self, outputs: int, count: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class UnetStep(nn.Module):
 
 class Unet(nn.Module):
     def __init__(self, width: int, down: Sequence[int], up: Sequence[int]) -> None:
-        """Make it of the width of the first stage and the number of convolutions of each stage and each step up."""
+        """Make it from the first stage's width and the number of convolutions of each stage and each step up."""
         super().__init__()
         sizes = [width << stage for stage in range(len(down))]
         self.channels = tuple(sizes[::-1])
@@ -103,7 +103,7 @@ class DeployedUnet(nn.Module):
         return [(height >> step, width >> step) for step in range(len(self.decoder), -1, -1)]
 
     def fit(self, height: int, width: int) -> Sides:
-        """Nothing in this network depends on the input's size."""
+        """Return the sides; nothing in this network depends on the input's size."""
         return self.sides(height, width)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

@@ -51,7 +51,7 @@ class AllMlpHead(nn.Module):
 
 
 class NormedMlpHead(nn.Module):
-    """mmsegmentation's form: a 1x1 convolution with batch norm and ReLU per stage, the finest stage first."""
+    """Is mmsegmentation's form: per stage a 1x1 convolution with batch norm and ReLU, the finest stage first."""
 
     def __init__(self, inputs: Sequence[int], channels: int, classes: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class NormedMlpHead(nn.Module):
 
 
 def as_all_mlp(head: NormedMlpHead) -> AllMlpHead:
-    """The same head in the Hub's form: batch norms of the projections in them, the deepest stage first."""
+    """Convert it to the Hub's form: batch norms are folded into the projections, and the deepest stage is first."""
     channels = [layer.convolution.in_channels for layer in head.convs]
     made = AllMlpHead(channels, head.conv_seg.in_channels, head.conv_seg.out_channels, projection_relu=True)
     for layer, linear_c in zip(head.convs, made.linear_c, strict=True):
@@ -111,7 +111,7 @@ class DeployedAllMlpHead(nn.Module):
         self.classifier = head.classifier
 
     def fit(self, sides: Sides) -> None:
-        """Nothing in this head depends on the input's size."""
+        """Do nothing: this head does not depend on the input's size."""
 
     def logits_sides(self, sides: Sides) -> tuple[int, int]:
         return sides[0]

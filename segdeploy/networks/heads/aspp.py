@@ -1,8 +1,8 @@
-"""Dilated convolutions beside each other (ASPP): the heads of DeepLabV3 (arXiv:1706.05587) and V3+ (arXiv:1802.02611).
+"""Defines parallel dilated convolutions (ASPP), the heads of DeepLabV3 (arXiv:1706.05587) and V3+ (arXiv:1802.02611).
 
-Both join four looks at the deepest map, each wider than the one before, with the average over the whole map. V3+ makes
-the wide ones of depthwise convolutions, and goes on at the size of the finest map, joined with it. The average's branch
-is pyramid pooling of one scale, and deployed as that.
+Both join four convolutions of the deepest map, each wider than the one before, with the average over the whole map. In
+V3+ the wide ones are depthwise, and the result is joined with the finest map, at its size. The average's branch is
+pyramid pooling of one scale, and is deployed as that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Look = NormedConvolution | SeparableConvolution
 
 
 class AsppHead(nn.Module):
-    """`separable` makes it V3+'s; `fine_inputs` and `fine_channels` are of the finest map, 0 where it is not joined."""
+    """Is V3+'s head if `separable`; `fine_inputs` and `fine_channels` are the finest map's, 0 if it is not joined."""
 
     def __init__(
         self, inputs: int, channels: int, classes: int, index: int, dilations: Sequence[int], align_corners: bool,

@@ -1,4 +1,4 @@
-"""The decoder of CV-3315's baseline: three transposed convolutions, and one size of answer whatever was given."""
+"""Defines the decoder of CV-3315's baseline: three transposed convolutions, with one output size for any input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BasicDecoder(nn.Module):
         self.upsample_cov3 = nn.ConvTranspose2d(classes, classes, 4, 2, padding=1, bias=False)
 
     def fit(self, sides: Sides) -> None:
-        """Nothing in this head depends on the input's size."""
+        """Do nothing: this head does not depend on the input's size."""
 
     def logits_sides(self, sides: Sides) -> tuple[int, int]:
         return self.size

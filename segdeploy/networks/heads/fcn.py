@@ -1,4 +1,4 @@
-"""The head of fully convolutional networks (arXiv:1411.4038): convolutions over one map, and a classifier."""
+"""Defines the head of fully convolutional networks (arXiv:1411.4038): convolutions over one map, and a classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segdeploy.networks.normed import NormedConvolution, rectified
 
 
 class FcnHead(nn.Module):
-    """`joins`: the map itself goes into one more convolution, beside what the others made of it."""
+    """Classifies one map; with `joins` one more convolution reads the map itself beside the others' result."""
 
     def __init__(
         self, inputs: int, channels: int, classes: int, index: int, convolutions: int, kernel: int,
@@ -47,7 +47,7 @@ class DeployedFcnHead(nn.Module):
         self.classify = plain.conv_seg
 
     def fit(self, sides: Sides) -> None:
-        """Nothing in this head depends on the input's size."""
+        """Do nothing: this head does not depend on the input's size."""
 
     def logits_sides(self, sides: Sides) -> tuple[int, int]:
         return sides[self.index]
