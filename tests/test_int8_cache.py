@@ -1,3 +1,4 @@
+import os
 import struct
 from dataclasses import replace
 
@@ -209,6 +210,15 @@ def test_files_that_are_no_cache(text, message, tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(CalibrationError, match=r"x\.cache cannot be read: No such file"):
         read_cache(tmp_path / "x.cache")
+
+
+@pytest.mark.parametrize(("target", "kind"), [("/dev/zero", "a device"), (None, "a pipe")])
+def test_what_has_no_end_is_not_waited_for(tmp_path, target, kind):
+    path = tmp_path / "x.cache"
+    path.symlink_to(target) if target else os.mkfifo(path)
+    with pytest.raises(CalibrationError) as caught:
+        read_cache(path)
+    assert str(caught.value) == f"{path} is {kind}, and no file; name a calibration cache"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of
 from segdeploy.model.names import name_for
 from segdeploy.model.signature import TensorFacts, describe
 from segdeploy.size import Size
+from segdeploy.untrusted import MOST_YAML, Unreadable, read_limited
 
 BYTES = "uint8"
 
@@ -140,9 +141,11 @@ def read_classes(path: Path) -> Labels:
     if path.suffix in SUFFIXES:
         return read_labels(str(path))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_limited(path, MOST_YAML).decode()
+    except UnicodeDecodeError as error:
         raise CardError(f"{path} cannot be read as a list of class names: {error}") from error
+    except Unreadable as error:
+        raise CardError(f"{path} {error}; expected a list of class names") from error
     names = [name.strip() for name in text.replace(";", "\n").splitlines() if name.strip()]
     if len(names) < 2 or len(set(names)) != len(names):
         raise CardError(

@@ -16,9 +16,11 @@ from typing import NamedTuple
 from segdeploy.errors import CalibrationError
 from segdeploy.files import write_text
 from segdeploy.shell import shell_word
+from segdeploy.untrusted import Unreadable, read_limited
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration")
 EXAMPLE = "TRT-100900-EntropyCalibration2"
+LARGEST = 64 << 20  # bytes: a line per tensor
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def cache_text(cache: CalibrationCache) -> str:
 
 def read_cache(path: Path) -> CalibrationCache:
     try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be read: {error.strerror or error}") from error
+        text = read_limited(path, LARGEST).decode()
+    except Unreadable as error:
+        raise CalibrationError(f"{path} {error}; name a calibration cache") from error
     except UnicodeDecodeError as error:
         raise CalibrationError(
             f"{path} is not text (byte {error.start}); a calibration cache begins with a line like {EXAMPLE}:"
