@@ -159,3 +159,24 @@ def test_a_png_is_whole_whatever_stands_behind_it_or_in_a_note(tmp_path):
     note = struct.pack(">I", 3) + b"tEXt" + b"a\0b" + b"none"  # its checksum is wrong, and nobody needs it
     path.write_bytes(data[:33] + note + data[33:] + b"more")
     assert np.array_equal(read_frame(path), expected)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [(9, 0, 8, 2), (0, 9, 8, 2), (9, 9, 13, 2), (9, 9, 8, 5), (9, 9, 4, 6), (9, 9, 8, 3)],
+    ids=["no height", "no width", "13 bits", "kind 5", "4 bits with alpha", "no palette"],
+)
+def test_a_png_whose_header_does_not_hold(tmp_path, capfd, facts):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", *facts, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    with pytest.raises(
+        ImageError, match=r"a\.png is a damaged PNG, from byte (8|33) of 57 on; copy it again"
+    ):
+        read_frame(path)
+    assert capfd.readouterr() == ("", "")

@@ -268,6 +268,19 @@ def test_frames_are_scaled_and_padded_as_nvinfer_does():
     assert (upright[:, 20:] == 0).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 40), (40, 1), (1, 1), (2, 200), (200, 2)])
+def test_a_frame_of_which_nothing_is_left_is_refused(height, width):
+    feed = make_feed(
+        config_of("maintain-aspect-ratio=1\n"), signature_of("float32", (1, 3, 40, 40), Size(40, 40))
+    )
+    with pytest.raises(DeepStreamError) as refused:
+        feed.scaled(np.zeros((height, width, 3), np.uint8))
+    assert str(refused.value) == (
+        f"a frame of {height}x{width} has no pixel left in 40x40, as nvinfer scales it from even sides; give frames of"
+        " an ordinary shape"
+    )
+
+
 def test_an_unset_filter_is_nearest_neighbour():
     frame = np.zeros((2, 4, 3), np.uint8)
     frame[:, 2:] = 100

@@ -21,6 +21,8 @@ from segdeploy.errors import ImageError
 
 Sides = tuple[int, int]  # height, width
 
+PALETTE = 3
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by kind
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 100_000_000  # 300 MB as RGB, and a few times that on the way
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # JPEG's frame headers
@@ -66,16 +68,23 @@ def demand_few_pixels(name: str, sides: Sides, most_pixels: int) -> None:
 
 
 def demand_whole_png(path: Path, data: bytes) -> None:
-    """Refuse a PNG that ends early, or with a wrong checksum in a part that makes the picture.
+    """Refuse a PNG that ends early, or with a wrong header, or with a wrong checksum in a part of the picture.
 
     For some of these OpenCV gives half a picture, depending on its version, and libpng prints messages.
     """
     at = len(PNG)
+    names: set[bytes] = set()
     while len(data) >= at + 12:
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         critical = not name[0] & 0x20  # it begins with a capital letter
         if critical and data[end - 4 : end] != struct.pack(">I", zlib.crc32(data[at + 4 : end - 4])):
+            break
+        names.add(name)
+        depth, kind = data[24:26].ljust(2)
+        if 0 in png_sides(data) or depth not in PNG_DEPTHS.get(kind, ()):
+            break
+        if name == b"IDAT" and kind == PALETTE and b"PLTE" not in names:
             break
         if name == b"IEND":
             return

@@ -45,12 +45,17 @@ class Feed:
     def scaled(self, frame: Frame) -> Frame:
         height, width = (side - side % 2 for side in frame.shape[:2])  # nvinfer's crop has even sides
         inner = Size(self.size.height, self.size.width)
-        if self.keeps_aspect:
+        if self.keeps_aspect and height and width:
             fitting = int(self.size.width * height / width)
             if fitting <= self.size.height:
                 inner = Size(fitting, self.size.width)
             else:
                 inner = Size(self.size.height, int(self.size.height * width / height))
+        if not (height and width and inner.height and inner.width):
+            raise DeepStreamError(
+                f"a frame of {frame.shape[0]}x{frame.shape[1]} has no pixel left in {self.size}, as nvinfer scales it"
+                " from even sides; give frames of an ordinary shape"
+            )
         content = cv2.resize(
             frame[:height, :width], (inner.width, inner.height), interpolation=FILTERS[self.filter]
         )
