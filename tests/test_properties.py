@@ -28,8 +28,9 @@ from segdeploy.datasets.mapping import read_mapping
 from segdeploy.errors import RequestError, SegdeployError
 from segdeploy.model.card import read_card
 from segdeploy.model.labels import generated_labels, read_labels
+from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord, record_from
-from segdeploy.model.signature import INTERFACES, TENSOR_NAMES, Signature, TensorFacts, read_signature
+from segdeploy.model.signature import INTERFACES, TENSOR_NAMES, Signature, TensorFacts
 from segdeploy.model.typed_json import WrongField
 from segdeploy.networks.weight_names import renamed
 from segdeploy.picture.decoding import sides_in_header
