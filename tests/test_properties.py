@@ -121,7 +121,7 @@ def test_an_address_without_secrets_is_told_as_it_is(scheme, host, path):
 
 # ---- signatures, records ------------------------------------------------------------------------------------------
 
-TRIPLES = some.tuples(*[some.floats(0.001, 1000)] * 3)
+TRIPLES = some.tuples(*[some.floats(0, 255)] * 3)
 
 
 @always(
