@@ -32,6 +32,7 @@ from segdeploy.cli import (
 )
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, said_of_output
 from segdeploy.cli.faults import keep_tracebacks, print_fault
+from segdeploy.cli.model_argument import put_graphs
 from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
 from segdeploy.errors import SegdeployError
 from segdeploy.version import __version__
@@ -55,7 +56,10 @@ VERBS = {
         "measure a model as trtexec would, compare models in turn, or show where a frame's time goes",
     ),
     "report": (report, "make one HTML file from a folder's results: ledger, scores, frames, speed"),
-    "cache": (cache, "show, compare and convert TensorRT's calibration caches"),
+    "cache": (
+        cache,
+        "show, compare and convert TensorRT's calibration caches; list the graphs kept of checkpoints",
+    ),
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
@@ -94,6 +98,8 @@ def run_verb(words: Sequence[str]) -> int:
         demand_no_empty_word(known, words)
         arguments = known.parse_args(words)
         module, _ = VERBS[arguments.verb]
+        if "checkpoints_in" in arguments:
+            put_graphs(arguments)
         status: int = module.execute(arguments)
         return status
     except SegdeployError as error:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.quantize import calibration_options, describe_calibration
 from segdeploy.cli.words import layers_in_words, verified_in_words
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
+    add_model(parser, "an .onnx", own_fp16=True)
     parser.add_argument(
         "--fp16", action="store_true", help="build in FP16, which is written into the graph if needed"
     )

@@ -32,6 +32,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="per cent by which a scale may differ (default: 0)",
     )
     compare.add_argument("--json", action="store_true", help="print JSON")
+    graphs = steps.add_parser(
+        "graphs",
+        help="the graphs that are kept of checkpoints",
+        description="List the graphs that verbs have made of checkpoints, and kept in the user's cache.",
+    )
+    graphs.add_argument("--clear", action="store_true", help="remove them all")
+    graphs.add_argument("--json", action="store_true", help="print JSON")
     convert = steps.add_parser(
         "convert",
         help="convert for another TensorRT, or to and from scales.json",
@@ -53,7 +60,28 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    return {"show": show, "compare": compare, "convert": convert}[arguments.step](arguments)
+    steps = {"show": show, "compare": compare, "convert": convert, "graphs": graphs}
+    return steps[arguments.step](arguments)
+
+
+def graphs(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from segdeploy.convert.kept import cache_folder, clear_graphs, kept_graphs
+
+    if arguments.clear:
+        print_lines(f"{clear_graphs() / 1e6:.1f} MB of graphs removed from {cache_folder()}")
+        return 0
+    found = kept_graphs()
+    if arguments.json:
+        print_json([{"file": str(one.path), **asdict(one.kept)} for one in found])
+        return 0
+    for one in found:
+        print_lines(
+            f"{one.path.stat().st_size / 1e6:8.1f} MB  {one.path}", f"{'':13}made by: {one.kept.command}"
+        )
+    print_lines(f"{len(found)} graphs in {cache_folder()}; remove them with: segdeploy cache graphs --clear")
+    return 0
 
 
 def show(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from segdeploy.cli.arguments import at_least
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS
@@ -14,7 +15,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
 
     config = verbs.add_parser("config", help="render a configuration folder for DeepStream")
-    config.add_argument("model", metavar="MODEL", type=Path, help="an .onnx")
+    add_model(config, "an .onnx")
     config.add_argument(
         "--deepstream",
         choices=rendered_versions(),

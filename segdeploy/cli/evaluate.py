@@ -11,17 +11,17 @@ from segdeploy.cli.arguments import (
     parse_numbers,
     parse_size,
 )
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "models",
-        metavar="MODEL",
-        type=Path,
-        nargs="+",
-        help="an .onnx or an .engine; further ones are compared with the first",
+    add_model(
+        parser,
+        "an .onnx or an .engine; further ones are compared with the first",
+        dest="models",
+        several=True,
     )
     parser.add_argument(
         "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"

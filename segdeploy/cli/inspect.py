@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import at_least
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.words import probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="an .onnx or an .engine")
+    add_model(parser, "an .onnx or an .engine", dest="file")
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(

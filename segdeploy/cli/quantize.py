@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
 from segdeploy.datasets.known import default_splits, names_of_datasets
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an FP32 .onnx")
+    add_model(parser, "an FP32 .onnx", own_fp16=True)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     describe_calibration(parser)
     parser.add_argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import LAYOUT_CHOICES, add_fit, add_provider
+from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_message
 from segdeploy.printable import printable_json
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="an .onnx or an .engine", type=Path)
+    add_model(parser, "an .onnx or an .engine")
     parser.add_argument(
         "source",
         metavar="SOURCE",

@@ -26,13 +26,13 @@ except ImportError as error:
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
-from segdeploy.networks.weight_files import SUFFIXES, first_line, read_tensors
+from segdeploy.networks.sources import SUFFIXES, is_hub_id
+from segdeploy.networks.weight_files import first_line, read_tensors
 from segdeploy.networks.weight_names import check_weights, listed
 from segdeploy.untrusted import Unreadable, read_json
 
 __all__ = ["read_checkpoint"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _CARD_FILES = ["config.json", "preprocessor_config.json"]
 _TYPES = " or ".join(repr(name) for family in FAMILIES for name in family.types)
 _TITLES = " or ".join(family.title for family in FAMILIES)
@@ -120,7 +120,7 @@ def _settled(family: Family, options: Options, source: str) -> Options:
 
 def _read(source: str | Path, revision: str | None) -> _Files:
     name, path = str(source), Path(source).expanduser()
-    if not path.exists() and isinstance(source, str) and _is_hub_id(name):
+    if not path.exists() and isinstance(source, str) and is_hub_id(name):
         return _read_folder(_download(name, revision), name)
     if revision is not None:
         raise CheckpointError(
@@ -134,10 +134,6 @@ def _read(source: str | Path, revision: str | None) -> _Files:
         f"there is no file or folder {name}; expected a .safetensors or .pth file, a folder with config.json "
         "or a Hub id such as nvidia/segformer-b0-finetuned-ade-512-512"
     )
-
-
-def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix.lower() not in SUFFIXES
 
 
 # ---- folders, files, the Hub -------------------------------------------------------------------------------

@@ -25,8 +25,6 @@ from segdeploy.networks.weight_names import listed
 
 # Weights take as many bytes in memory as in their file, or a few times as many where they share bytes.
 MOST_GROWTH, LEAST_ROOM = 8, 1 << 20
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
-
 MOST_WRAPPERS = 8  # trainers have two
 # Where a file may keep its weights. `state_dict` comes before the EMA because mmcv and mmengine swap the
 # averaged weights into it when they save; their EMA entry then holds the raw ones.

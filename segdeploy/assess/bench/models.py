@@ -58,25 +58,25 @@ class Opened:
         }
 
 
-def is_checkpoint(model: str) -> bool:
+def is_for_pytorch(model: str) -> bool:
     return Path(model).suffix not in FILES
 
 
 def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
     """Tell whether any of them computes on a GPU, whose power and memory are then measured."""
     return any(
-        opening.provider == "cuda" if is_checkpoint(model) else runtime_of(model, opening).on_gpu
+        opening.provider == "cuda" if is_for_pytorch(model) else runtime_of(model, opening).on_gpu
         for model in models
     )
 
 
 def open_model(model: str, opening: ModelOptions) -> Opened:
-    return open_checkpoint(model, opening) if is_checkpoint(model) else open_file(Path(model), opening)
+    return open_checkpoint(model, opening) if is_for_pytorch(model) else open_file(Path(model), opening)
 
 
 def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
     """Refuse options that none of the models would use."""
-    kinds = {"checkpoint" if is_checkpoint(model) else Path(model).suffix for model in models}
+    kinds = {"checkpoint" if is_for_pytorch(model) else Path(model).suffix for model in models}
     for flag, (value, heeding) in {
         "threads": (opening.threads, {".onnx", "checkpoint"}),
         "provider": (opening.provider, {".onnx", "checkpoint"}),

@@ -1,0 +1,102 @@
+"""The argument MODEL: a graph or an engine, or a checkpoint whose graph is kept in the user's cache."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
+from segdeploy.cli.printing import print_message
+
+if TYPE_CHECKING:
+    from segdeploy.convert.kept import KeptGraph
+
+FLAGS = {
+    "graph_size": "--size",
+    "graph_interface": "--interface",
+    "graph_fp16": "--fp16",
+    "graph_revision": "--revision",
+}
+
+
+def add_model(
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    dest: str = "model",
+    several: bool = False,
+    own_fp16: bool = False,
+) -> None:
+    """Add MODEL, and what `export` would be asked for where that is a checkpoint; `own_fp16`: the verb has a --fp16."""
+    parser.add_argument(
+        dest,
+        metavar="MODEL",
+        type=Path,
+        nargs="+" if several else None,
+        help=f"{what}; or a checkpoint as `export` takes it, whose graph is then kept",
+    )
+    parser.set_defaults(checkpoints_in=dest)
+    group = parser.add_argument_group("of the graph, where MODEL is a checkpoint")
+    group.add_argument(
+        "--size", dest="graph_size", type=parse_size, metavar="HxW", help="default: the card's"
+    )
+    group.add_argument(
+        "--interface", dest="graph_interface", choices=INTERFACE_CHOICES, help="default: nvinfer"
+    )
+    if not own_fp16:
+        group.add_argument("--fp16", dest="graph_fp16", action="store_true", help="FP16 inside")
+    group.add_argument(
+        "--revision", dest="graph_revision", metavar="REV", help="branch, tag or commit on the Hub"
+    )
+
+
+def put_graphs(arguments: argparse.Namespace) -> None:
+    """Put the kept graph of each checkpoint in its place, and say once how it is made by hand."""
+    from segdeploy.networks.sources import is_checkpoint
+
+    dest = arguments.checkpoints_in
+    given = getattr(arguments, dest)
+    models: list[Path] = given if isinstance(given, list) else [given]
+    found = [model if not is_checkpoint(str(model)) else kept_graph_for(model, arguments) for model in models]
+    if found == models:
+        demand_no_flags(arguments, models)
+        return
+    setattr(arguments, dest, found if isinstance(given, list) else found[0])
+    if getattr(arguments, "card", None):
+        arguments.card = None  # the graph carries what the card says
+
+
+def demand_no_flags(arguments: argparse.Namespace, models: list[Path]) -> None:
+    from segdeploy.errors import RequestError
+
+    for name, flag in FLAGS.items():
+        if getattr(arguments, name, None):
+            raise RequestError(
+                f"{flag} is for a checkpoint, and {models[0].name} is a graph or an engine; leave it out"
+            )
+
+
+def kept_graph_for(source: Path, arguments: argparse.Namespace) -> Path:
+    from segdeploy.cli.console import steps
+    from segdeploy.convert.kept import WantedGraph, kept_graph
+
+    wanted = WantedGraph(
+        str(source),
+        getattr(arguments, "card", None),
+        arguments.graph_size,
+        arguments.graph_interface or INTERFACE_CHOICES[0],
+        bool(getattr(arguments, "graph_fp16", False)),
+        arguments.graph_revision,
+    )
+    with steps() as progress:
+        kept = kept_graph(wanted, progress)
+    tell_how(kept)
+    return kept.path
+
+
+def tell_how(kept: KeptGraph) -> None:
+    for note in kept.notes:
+        print_message(note)
+    if kept.made:
+        print_message(f"the graph is kept as {kept.path}; to have it here: {kept.kept.command}")

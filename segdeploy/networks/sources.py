@@ -1,0 +1,23 @@
+"""Tells what may be a checkpoint by its name, without PyTorch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix.lower() not in SUFFIXES
+
+
+def is_checkpoint(name: str) -> bool:
+    """Tell whether `name` is a checkpoint's file, a folder in the Hub's layout, or could be a Hub id."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return (path / "config.json").is_file()
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    return not path.exists() and path.suffix not in (".onnx", ".engine") and is_hub_id(name)
