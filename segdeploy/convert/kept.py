@@ -18,11 +18,13 @@ from pathlib import Path
 
 from segdeploy import files
 from segdeploy.errors import CheckpointError, GraphError, RequestError
-from segdeploy.model.record import FileName, matching_record
+from segdeploy.model.names import FileName
+from segdeploy.model.record import matching_record
 from segdeploy.model.signature import INTERFACES
 from segdeploy.model.typed_json import from_json
 from segdeploy.networks.sources import SUFFIXES, is_hub_id
 from segdeploy.size import Size
+from segdeploy.untrusted import read_json
 from segdeploy.version import __version__
 
 Progress = Callable[[str], None]
@@ -34,7 +36,7 @@ DESCRIBING = (".json", *SUFFIXES)  # files of a folder that its network depends 
 
 @dataclass(frozen=True)
 class WantedGraph:
-    """What is asked of a checkpoint's graph, in `export`'s words."""
+    """Holds what is asked of a checkpoint's graph, in `export`'s words."""
 
     source: str
     card: str | None = None
@@ -54,7 +56,7 @@ class WantedGraph:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptNote:
     """A graph in the cache, as its note describes it."""
 
     graph: FileName
@@ -66,7 +68,7 @@ class Kept:
 @dataclass(frozen=True)
 class KeptGraph:
     path: Path
-    kept: Kept
+    kept: KeptNote
     made: bool = False  # just now
     notes: tuple[str, ...] = ()
 
@@ -95,15 +97,15 @@ def kept_graph(wanted: WantedGraph, progress: Progress = lambda step: None) -> K
             wanted.source, card=wanted.card, size=wanted.size, interface=wanted.interface, fp16=wanted.fp16,
             revision=wanted.revision, output=folder, command=wanted.command, progress=progress,
         )  # fmt: skip
-        kept = Kept(done.path.name, wanted.source, wanted.command, __version__)
+        kept = KeptNote(done.path.name, wanted.source, wanted.command, __version__)
         files.write_text(folder / NOTE, json.dumps(asdict(kept), indent=1) + "\n")
     return KeptGraph(done.path, kept, made=True, notes=notes)
 
 
-def graph_in_folder(folder: Path) -> Kept | None:
+def graph_in_folder(folder: Path) -> KeptNote | None:
     """Read a note, and see that the graph beside it is the one that was proven; None where it is not."""
     try:
-        kept = from_json(Kept, json.loads((folder / NOTE).read_text(encoding="utf-8")))
+        kept = from_json(KeptNote, read_json(folder / NOTE))
         graph = folder / Path(kept.graph).name
         record = matching_record(graph, files.digest_of(graph))
     except (OSError, ValueError, GraphError):
@@ -173,8 +175,8 @@ def commit_of(hub_id: str, revision: str) -> tuple[str, tuple[str, ...]]:
 
 def remembered_commits() -> dict[str, str]:
     try:
-        found = json.loads((cache_folder() / COMMITS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(cache_folder() / COMMITS)
+    except ValueError:
         return {}
     return {str(name): str(commit) for name, commit in found.items()} if isinstance(found, dict) else {}
 
