@@ -204,7 +204,7 @@ def test_a_jetson_whose_rails_are_added_up(tmp_path):
 
 
 def test_a_machine_that_is_no_jetson(tmp_path):
-    with pytest.raises(OSError, match="no Jetson"):
+    with pytest.raises(OSError, match="not a Jetson"):
         JetsonBoard(tmp_path)
 
 
