@@ -20,7 +20,7 @@ KINDS = {
 }
 WRITTEN_THROUGH = ("a device", "a pipe", "a socket")
 STANDARD = (1, 2)  # output and error; as a socket they cannot be opened a second time
-PATIENCE_S = 10.0  # with a pipe that nobody reads
+PATIENCE_S = 10.0  # for a pipe that no process reads
 STEP_S = 0.05
 
 

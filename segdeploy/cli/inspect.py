@@ -43,7 +43,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--measured",
         type=float,
         metavar="MS",
-        help="of a batch on --device: the share of the floor it reaches",
+        help="a batch's time on --device: show the share of the floor that it reaches",
     )
 
 

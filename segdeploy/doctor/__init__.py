@@ -1,4 +1,4 @@
-"""Says what is on this machine, whether it fits together, what will work, and the one command to type next.
+"""Reports this machine's software and hardware, whether they fit together, what will work, and the next command.
 
 Nothing heavy is imported: versions come from the packages' metadata, and libraries that must be loaded for an answer
 are asked in separate processes, all at once. So a broken installation is a finding and never a traceback.

@@ -127,7 +127,7 @@ class Slot:
         self.stream.synchronise()
         self.taken = False
 
-    # ---- one batch, part by part, for whoever times it -------------------------------------------------------------
+    # ---- one batch, part by part, to be timed ----------------------------------------------------------------------
 
     def load(self, inputs: NDArray[Any]) -> None:
         """Take the input for the following queries."""

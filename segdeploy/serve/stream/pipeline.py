@@ -108,7 +108,7 @@ class Pipeline:
         self.tallies = [Tally(stream.name) for stream in streams]
 
     def run(self) -> list[Tally]:
-        """Run until all sources have ended; on Ctrl-C write what is segmented, and close every sink."""
+        """Run until all sources have ended; on Ctrl-C write the segmented frames, and close every sink."""
         lanes = range(len(self._streams))
         readers = [self._thread(f"read {lane}", self._read, lane) for lane in lanes]
         workers = [
@@ -204,7 +204,7 @@ class Pipeline:
         for lane, own in enumerate(self._own):
             if outlet in own:
                 self.tallies[lane].error = self.tallies[lane].error or error
-            if all(other.error for other in (*own, *self._shared)):  # nobody is left to take its frames
+            if all(other.error for other in (*own, *self._shared)):  # no outlet takes its frames any more
                 self._inbox.give_up(lane)
                 self._streams[lane].stop()
 

@@ -51,8 +51,8 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Opening:
-    timeout_s: float = 10.0  # for what hangs
-    patience_s: float = 120.0  # for what was lost
+    timeout_s: float = 10.0  # for a source that hangs
+    patience_s: float = 120.0  # for a source that was lost
     stdin_size: Size | None = None
     stdin_fps: float = 25.0
     most_pixels: int = MOST_PIXELS  # of an image or a frame

@@ -118,7 +118,7 @@ class Page:
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # a bracket that nobody closes
+        except ValueError:  # an open bracket
             return False
         own = socket.gethostname().lower()
         return is_address(name) or name in ("localhost", own, f"{own}.local", self._server.asked_address)
@@ -185,7 +185,7 @@ class Answer(BaseHTTPRequestHandler):
             return
         try:
             asked = urlsplit(self.path)
-        except ValueError:  # a bracket that nobody closes
+        except ValueError:  # an open bracket
             self.answer(HTTPStatus.BAD_REQUEST, "text/plain", b"that is no address\n")
             return
         if asked.path in FILES:
