@@ -37,7 +37,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="with --device: the precision of that time (default: fp16)",
     )
     parser.add_argument(
-        "--batch", type=at_least(1), metavar="N", default=1, help="of the floor, with --device (default: 1)"
+        "--batch",
+        type=at_least(1),
+        metavar="N",
+        default=1,
+        help="with --device: batch of that time (default: 1)",
     )
     parser.add_argument(
         "--measured",
