@@ -121,6 +121,16 @@ MADE: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         head("FCNHead", 64, 8, in_index=2, num_convs=1, kernel_size=3, concat_input=False, dilation=2),
         (97, 131),
     ),
+    "upernet_r18": (
+        resnet(18, 32),
+        head("UPerHead", [8, 16, 32, 64], 8, pool_scales=(1, 2, 3, 6), **EVERY),
+        (97, 131),
+    ),
+    "upernet_swin": (
+        SWIN,
+        head("UPerHead", [12, 24, 48, 96], 8, pool_scales=(1, 2, 3, 6), align_corners=True, **EVERY),
+        (97, 131),
+    ),
     "segformer_swin": (SWIN, head("SegformerHead", [12, 24, 48, 96], 8, **EVERY), (97, 131)),
 }
 

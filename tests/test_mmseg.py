@@ -18,6 +18,7 @@ from segdeploy.errors import CheckpointError, RequestError
 from segdeploy.networks.backbones.unet import DeployedUnetStep, UnetStep
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.heads.psp import DeployedPyramid, PooledBranches
+from segdeploy.networks.heads.raised import RaisedSlices
 from segdeploy.networks.mmseg.pieces import BACKBONES, HEADS
 from segdeploy.networks.mmseg.plain import EncoderDecoder
 from segdeploy.networks.normed import NormedConvolution
@@ -48,7 +49,7 @@ def test_networks_answer_as_mmsegmentation_does(name, tmp_path):
         assert list(logits.shape[2:]) == facts["logits_size"]
         torch.testing.assert_close(checkpoints.sampled(logits), expected, **EXACT)
     assert pair.deployed.output.logits_size(size) == Size(*facts["logits_size"])
-    assert pair.deployed.output.align_corners is ("769" in name)
+    assert pair.deployed.output.align_corners is ("align_corners=True" in facts["text"])
 
 
 @pytest.mark.parametrize("name", checkpoints.NETWORKS)
@@ -255,6 +256,19 @@ def test_pooled_branches_are_products_with_constants(scales, height, width, alig
     assert deployed.convolve.weight.shape[1] == 6
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_convolution_over_raised_maps_is_computed_where_they_are_small(align_corners):
+    small = [torch.randn(2, 4, *sides) for sides in ((3, 5), (1, 2), (7, 9))]
+    conv = randomise(nn.Conv2d(12, 6, 3, padding=1, bias=False))
+    raised = [
+        nn.functional.interpolate(maps, (9, 14), mode="bilinear", align_corners=align_corners)
+        for maps in small
+    ]
+    read = RaisedSlices(conv.weight, 3, align_corners)
+    read.fit([tuple(maps.shape[2:]) for maps in small], (9, 14))
+    torch.testing.assert_close(read(small), conv(torch.cat(raised, 1)), **EXACT)
+
+
 def test_a_narrowing_convolution_goes_before_the_raising():
     step = randomise(UnetStep(4, 2)).eval()
     coarse, fine = torch.randn(2, 8, 5, 7), torch.randn(2, 4, 10, 14)
@@ -305,12 +319,12 @@ def test_a_head_that_does_not_fit_its_backbone_is_refused(tmp_path):
     [
         (
             ["backbone.layer1.0.conv1.weight", "backbone.stem.0.weight", "decode_head.0.convs.0.conv.weight"],
-            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, DeepLabV3+ and SegFormer's:"
+            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, V3+, UPerNet and SegFormer's:"
             " its keys start with backbone.layer1.0.conv1.,",
         ),
         (
             ["backbone.stem.0.weight", "decode_head.convs.0.conv.weight", "decode_head.gc_block.x.weight"],
-            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, DeepLabV3+ and SegFormer's:",
+            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, V3+, UPerNet and SegFormer's:",
         ),
         (
             ["backbone.stage2.0.branches.0.0.conv1.weight", "decode_head.conv_seg.weight"],

@@ -90,6 +90,7 @@ def test_int8_builds_with_batches_and_equalised(interface, batch, equalise, bund
         ("pspnet_r18-d8", "97x131"),
         ("fcn_r18-d8", "97x131"),
         ("segformer_swin", "97x131"),
+        ("upernet_r18", "97x131"),
     ],
 )
 def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):

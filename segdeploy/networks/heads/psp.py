@@ -4,9 +4,7 @@ A branch averages the map over a k×k grid, mixes its channels and raises the re
 convolution reads it beside the map. All but the mixing and its ReLU is linear, and constant at a fixed size:
 
 * the averages over all grids are one product with the rows' shares and one with the columns';
-* raising is linear along each axis, and so is a shift by one pixel, zeros where it leaves the map. So the slice of the
-  3x3 convolution over a branch is its nine taps on the k×k grid (a 1x1 convolution of 9·C), then a product along the
-  rows and one along the columns.
+* the slice of the 3x3 convolution that reads a branch is its taps on the k×k grid, raised by products (`raised`).
 
 That is exact, and a fraction of the work: the convolution itself then reads the map alone. The exporter's own form of
 adaptive pooling has thousands of nodes (torch 2.13: 2,343 for a PSPNet at 375x1242).
@@ -23,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdeploy.networks.family import Sides
-from segdeploy.networks.folding import module_list, pointwise
+from segdeploy.networks.folding import module_list
+from segdeploy.networks.heads.raised import RaisedSlices
 from segdeploy.networks.normed import NormedConvolution, without_norm
 
 
@@ -74,53 +73,31 @@ def averaging(scale: int, length: int) -> Tensor:
     return share
 
 
-def raising_and_shifting(scale: int, length: int, align_corners: bool) -> Tensor:
-    """length×3·scale: raises `scale` values to `length` places, seen from the place before, the same and the next."""
-    given = torch.eye(scale, dtype=torch.float64)[None]
-    raised = F.interpolate(given, length, mode="linear", align_corners=align_corners)[0].T
-    padded = F.pad(raised, (0, 0, 1, 1))
-    return torch.cat([padded[tap : tap + length] for tap in range(3)], 1)
-
-
 class DeployedPooledBranches(nn.Module):
     """The branches and the slices `weight` (O × branches·C × 3 × 3) of the convolution that reads them."""
 
     def __init__(self, plain: PooledBranches, weight: Tensor) -> None:
         super().__init__()
-        self.scales, self.align_corners = plain.scales, plain.align_corners
+        self.scales = plain.scales
         self.mix = module_list(without_norm(mix) for mix in plain.mix)
-        self.taps = module_list(
-            pointwise(part.permute(0, 2, 3, 1).reshape(-1, part.shape[1]), None)  # O·3·3 × C
-            for part in weight.chunk(len(self.scales), 1)
-        )
+        self.read = RaisedSlices(weight, len(plain.scales), plain.align_corners)
 
     def fit(self, height: int, width: int) -> None:
         def shares(length: int) -> Tensor:
             return torch.cat([averaging(scale, length) for scale in self.scales])
 
-        def raises(length: int) -> list[Tensor]:
-            return [raising_and_shifting(scale, length, self.align_corners) for scale in self.scales]
-
         self.pool_rows = nn.Buffer(shares(height).float())
         self.pool_columns = nn.Buffer(shares(width).T.contiguous().float())
-        self.raise_rows = nn.Buffer(torch.cat(raises(height), 1).float())
-        self.raise_columns = nn.ParameterList(
-            nn.Parameter(part.T.contiguous().float(), requires_grad=False) for part in raises(width)
-        )
+        self.read.fit([(scale, scale) for scale in self.scales], (height, width))
 
     def forward(self, maps: Tensor) -> Tensor:  # N×C×h×w -> N×O×h×w
         pooled = self.pool_rows @ (maps @ self.pool_columns)  # each branch's grid is a block on the diagonal
-        starts = accumulate(self.scales, initial=0)
-        raised = []
-        for scale, start, mix, taps, columns in zip(
-            self.scales, starts, self.mix, self.taps, self.raise_columns, strict=False
-        ):
-            stop = start + scale
-            spread = taps(mix(pooled[:, :, start:stop, start:stop]).relu())
-            images, channels = spread.shape[0], spread.shape[1] // 9
-            spread = spread.reshape(images, channels * 3, 3, scale, scale).transpose(2, 3)
-            raised.append(spread.reshape(images, channels, 3 * scale, 3 * scale) @ columns)
-        shared: Tensor = self.raise_rows @ torch.cat(raised, 2)
+        stops = accumulate(self.scales)
+        grids = []
+        for scale, stop, mix in zip(self.scales, stops, self.mix, strict=True):
+            block = slice(stop - scale, stop)
+            grids.append(mix(pooled[:, :, block, block]).relu())
+        shared: Tensor = self.read(grids)
         return shared
 
 

@@ -42,7 +42,7 @@ MMSEG = Family(
     deploy=deploy,
     relatives=(
         Marks(
-            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, DeepLabV3+ and SegFormer's",
+            "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, V3+, UPerNet and SegFormer's",
             (ANY_BACKBONE, OTHER_HEADS),
         ),
         Marks(

@@ -18,6 +18,7 @@ from segdeploy.networks.heads.aspp import AsppHead, DeployedAsppHead
 from segdeploy.networks.heads.basic_decoder import BasicDecoder
 from segdeploy.networks.heads.fcn import DeployedFcnHead, FcnHead
 from segdeploy.networks.heads.psp import DeployedPspHead, PspHead
+from segdeploy.networks.heads.uper import DeployedUperHead, UperHead
 from segdeploy.networks.mmseg.plain import EncoderDecoder
 from segdeploy.size import Size
 
@@ -32,6 +33,7 @@ FOR_DEVICES: dict[type[nn.Module], Callable[[Any], Any]] = {
     FcnHead: DeployedFcnHead,
     NormedMlpHead: lambda plain: DeployedAllMlpHead(as_all_mlp(plain)),
     PspHead: DeployedPspHead,
+    UperHead: DeployedUperHead,
 }
 
 

@@ -329,13 +329,28 @@ def aspp_facts(shapes: Shapes, said: Facts, maps: int) -> HeadFacts:
 
 def mlp_facts(shapes: Shapes, said: Facts, maps: int) -> HeadFacts:
     stages = range(shapes.count("decode_head.convs."))
+    demand_every_map(said, stages, shapes)
+    inputs = tuple(shapes.of(f"decode_head.convs.{s}.convolution.weight", 4)[1] for s in stages)
+    classes, channels, *_ = shapes.of("decode_head.conv_seg.weight", 4)
+    return {"inputs": inputs, "channels": channels, "classes": classes}, list(enumerate(inputs))
+
+
+def uper_facts(shapes: Shapes, said: Facts, maps: int) -> HeadFacts:
+    fine = range(shapes.count("decode_head.lateral_convs."))
+    demand_every_map(said, range(len(fine) + 1), shapes)
+    layers = [*(f"lateral_convs.{s}" for s in fine), "psp_modules.mix.0"]
+    inputs = tuple(shapes.of(f"decode_head.{layer}.convolution.weight", 4)[1] for layer in layers)
+    classes, channels, *_ = shapes.of("decode_head.conv_seg.weight", 4)
+    scales = whole_numbers(said, "pool_scales", shapes.count("decode_head.psp_modules.mix."), shapes)
+    facts = {"inputs": inputs, "channels": channels, "classes": classes, "scales": scales}
+    return facts | {"align_corners": said["align_corners"]}, list(enumerate(inputs))
+
+
+def demand_every_map(said: Facts, stages: range, shapes: Shapes) -> None:
     if said["in_index"] not in (None, list(stages), tuple(stages)):
         raise CheckpointError(
             f"{shapes.source} has in_index {said['in_index']!r:.60}; expected {list(stages)}, every map"
         )
-    inputs = tuple(shapes.of(f"decode_head.convs.{s}.convolution.weight", 4)[1] for s in stages)
-    classes, channels, *_ = shapes.of("decode_head.conv_seg.weight", 4)
-    return {"inputs": inputs, "channels": channels, "classes": classes}, list(enumerate(inputs))
 
 
 def basic_decoder_facts(shapes: Shapes, said: Facts, maps: int) -> HeadFacts:
@@ -348,6 +363,7 @@ _HEADS: dict[str, Callable[[Shapes, Facts, int], HeadFacts]] = {
     "basic": basic_decoder_facts,
     "aspp": aspp_facts,
     "psp": psp_facts,
+    "uper": uper_facts,
     "mlp": mlp_facts,
     "fcn": fcn_facts,
 }

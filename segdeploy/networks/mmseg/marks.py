@@ -11,6 +11,7 @@ BACKBONE_MARKS = {
 HEAD_MARKS = {
     "basic": r"decode_head\.upsample_cov1\.",
     "aspp": r"decode_head\.aspp_modules\.",
+    "uper": r"decode_head\.fpn_bottleneck\.",
     "psp": r"decode_head\.psp_modules\.",
     "mlp": r"decode_head\.fusion_conv\.",
     "fcn": r"decode_head\.(convs|conv_seg)\.",
@@ -20,5 +21,5 @@ ANY_HEAD = rf"({'|'.join(HEAD_MARKS.values())})"
 # Any part of a head that none of these heads has: many other heads are one of these and something more.
 OTHER_HEADS = (
     r"decode_head\.(?!(conv_seg|convs|conv_cat|psp_modules|aspp_modules|image_pool|bottleneck|c1_bottleneck"
-    r"|sep_bottleneck|fusion_conv|upsample_cov\d)\.)\w+"
+    r"|sep_bottleneck|fusion_conv|lateral_convs|fpn_convs|fpn_bottleneck|upsample_cov\d)\.)\w+"
 )

@@ -22,6 +22,7 @@ from segdeploy.networks.heads.aspp import AsppHead
 from segdeploy.networks.heads.basic_decoder import BasicDecoder
 from segdeploy.networks.heads.fcn import FcnHead
 from segdeploy.networks.heads.psp import PspHead
+from segdeploy.networks.heads.uper import UperHead
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ HEADS = {
     "psp": Piece(
         "a PSP head", ("PSPHead",), head_keys({"pool_scales": [1, 2, 3, 6]}), {}, PspHead
     ),
+    "uper": Piece("a UPerNet head", ("UPerHead",), head_keys({"pool_scales": [1, 2, 3, 6]}), {}, UperHead),
     "mlp": Piece(
         "a SegFormer head",
         ("SegformerHead",),
