@@ -169,7 +169,7 @@ def test_the_eps_of_batch_norms_is_read(tmp_path):
         ("segformer_swin", "patch_norm=True", "patch_norm=True, norm_cfg=dict(type='LN', eps=1e-6)", "the config text"
          " of {} has norm_cfg {{'type': 'LN', 'eps': 1e-06}} for a Swin Transformer; expected LN, the eps of LN 1e-05"),
         ("basicnet", "input_size=(256, 864)", "input_size=256", "the config text of {} has input_size 256; expected a"
-         " list of whole numbers above 0"),
+         " list of whole numbers above 0, and at most 65536"),
         ("fcn_r18-d8", "model = ", "model = 3 * ", "line 2 of the config text of {} has code (BinOp) in model; expected"
          " values alone, because nothing of a checkpoint is run"),
     ],
