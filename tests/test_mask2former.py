@@ -7,6 +7,7 @@ import mask2former_checkpoint as checkpoints
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import CLASSES, randomise
 from safetensors.torch import load_file
 from torch import nn
@@ -80,6 +81,14 @@ def test_networks_answer_as_transformers_does(backbone, size, changes, tmp_path)
     for form in MSDA.choices:
         pair.deployed.fit(Size(*size), {"msda": form})
         assert difference(pair.deployed(pixels), scores) <= 1e-4
+    # detectron2's semantic_inference sums over masks that were raised to the image
+    checkpoint = read_checkpoint(tmp_path, options={"postprocess": "published"})
+    pair = networks.build(checkpoint)
+    raised = F.interpolate(expected.masks_queries_logits, size, mode="bilinear", align_corners=False)
+    scores = pair.plain(pixels)
+    torch.testing.assert_close(scores, torch.einsum("bqc,bqhw->bchw", shares, raised.sigmoid()), **EXACT)
+    pair.deployed.fit(Size(*size), checkpoint.options)
+    assert difference(pair.deployed(pixels), scores) <= 1e-4
 
 
 @pytest.mark.parametrize("form", MSDA.choices)

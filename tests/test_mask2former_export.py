@@ -132,6 +132,27 @@ def test_each_interface_answers_for_every_slot(interface, form, written, exporte
         assert np.mean(answer.reshape(labels.shape) == labels) >= 0.9999
 
 
+def test_the_published_order_is_exported_and_proven_as_such(written, exported, tmp_path):
+    """Its labels are those of masks that are raised to the image before they are summed, and no others."""
+    made = export_onnx(
+        written, interface="frames", batch=2, postprocess="published", msda="gridsample", output=tmp_path
+    )
+    assert made.agreement.pixel_agreement >= 0.9999
+    frames = np.random.default_rng(5).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    pixels = torch.from_numpy((frames - MEAN) / STD).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        classes, masks = networks.build(read_checkpoint(written)).plain.predict(pixels)
+        masks = F.interpolate(masks, (96, 160), mode="bilinear", align_corners=False).sigmoid()
+        scores = torch.einsum("nqc,nqhw->nchw", classes.softmax(-1)[..., :-1], masks)
+    labels = run(made.path, frames)
+    assert np.mean(labels == scores.argmax(1).numpy()) >= 0.9999
+    assert 0.5 < np.mean(labels == run(exported("frames", "gather").path, frames)) < 0.999
+    shape = export_onnx(
+        written, interface="logits", postprocess="published", msda="gridsample", output=tmp_path
+    ).path
+    assert read_graph(shape).signature.output.shape == (1, 5, 96, 160)
+
+
 def test_the_graph_has_nothing_that_depends_on_the_data(exported):
     model = onnx.load(exported("logits", "gridsample").path)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]

@@ -29,7 +29,9 @@ def read(found: RawCheckpoint) -> ReadCheckpoint:
 def build(config: Mapping[str, Any], options: Options) -> Mask2former:
     from segdeploy.networks.mask2former.plain import Mask2former, Mask2formerConfig
 
-    return Mask2former(Mask2formerConfig.from_hub(config))
+    return Mask2former(
+        Mask2formerConfig.from_hub(config), published=options.get(POSTPROCESS.name) == PUBLISHED
+    )
 
 
 def deploy(plain: Mask2former) -> DeployedNetwork:
@@ -44,6 +46,14 @@ MSDA = Option(
     " wrongly; plugin, for full TensorRT only",
     ("gridsample", "gather", "plugin"),
     "FORM",
+)
+PUBLISHED = "published"
+POSTPROCESS = Option(
+    "postprocess",
+    "how a Mask2Former's masks become classes: scores (default), summed at a quarter of the image and then raised;"
+    " published, as detectron2 does it: the masks are raised to the image, then summed, which takes time and memory",
+    ("scores", PUBLISHED),
+    "ORDER",
 )
 ANY_TASK = Option(
     "any_task", "also take a checkpoint for panoptic or instance segmentation, for its semantic map"
@@ -71,7 +81,7 @@ MASK2FORMER = Family(
     read=read,
     build=build,
     deploy=deploy,
-    options=(MSDA, ANY_TASK),
+    options=(MSDA, POSTPROCESS, ANY_TASK),
     relatives=(
         Marks("an OneFormer", (_ONEFORMER,)),
         Marks(

@@ -10,7 +10,7 @@
   since the attention's rows sum to one.
 * All that the queries compute before they see the image (mask vectors, the first layer's query projection) is constant.
 * Classes are predicted only after the last layer, and the semantic sum is made at a quarter of the image, so classes
-  are resized to the image's size, not queries.
+  are resized to the image's size, not queries. In the published order it is queries, of which there are more.
 
 A place outside a query's mask gets BLOCKED added to its score, unless the mask is empty. BLOCKED is finite, so no row
 can become NaN.
@@ -228,8 +228,9 @@ class DeployedDecoder(nn.Module):
             self.first_queries = nn.Buffer(self.layers[0].look.queries(start))
         self.start, self.first_vector, self.first_offset = map(nn.Buffer, (start, vector, offset))
 
-    def fit(self, sides: Sides) -> None:
-        self.sides = list(sides)
+    def fit(self, sides: Sides, raised: torch.Size | None) -> None:
+        """Make the constants of `sides`, and note the size that masks are `raised` to before they are summed."""
+        self.sides, self.raised = list(sides), raised
         placed = positions_of(sides, self.level_embedding)
         self.placed0, self.placed1, self.placed2 = map(nn.Buffer, placed)
 
@@ -257,9 +258,13 @@ class DeployedDecoder(nn.Module):
             tokens = layer(tokens, queries, levels[level], placed[level], masks)
         tokens = self.norm(tokens)
         vector, offset = self.masks(tokens)
-        masks = (vector @ features.flatten(2) + offset).sigmoid()
+        masks = vector @ features.flatten(2) + offset
         classes = self.classes(tokens).softmax(-1)[..., :-1].transpose(1, 2)
-        return to_image(classes @ masks, features.shape[2:])
+        if self.raised is None:
+            return to_image(classes @ masks.sigmoid(), features.shape[2:])
+        masks = to_image(masks, features.shape[2:])
+        masks = F.interpolate(masks, self.raised, mode="bilinear", align_corners=False)
+        return to_image(classes @ masks.flatten(2).sigmoid(), self.raised)
 
 
 def to_image(scores: Tensor, size: torch.Size) -> Tensor:  # N×C×hw -> N×C×h×w
@@ -277,7 +282,8 @@ class DeployedMask2former(nn.Module):
         self.decoder = DeployedDecoder(
             plain.model.transformer_module, level.decoder.mask_projection, plain.class_predictor
         )
-        self.output = Output(reduced(4))
+        self.published = plain.published
+        self.output = Output(reduced(1 if plain.published else 4))
         self.requires_grad_(False)
 
     def scale_input(self, factors: Tensor) -> None:
@@ -287,9 +293,9 @@ class DeployedMask2former(nn.Module):
         """Make the constants of one input size, with deformable attention in the form `options["msda"]`."""
         sides = self.backbone.fit(size.height, size.width)[:0:-1]
         self.pixels.fit(sides, str(options["msda"]))
-        self.decoder.fit(sides)
+        self.decoder.fit(sides, torch.Size((size.height, size.width)) if self.published else None)
 
-    def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉
+    def forward(self, pixels: Tensor) -> Tensor:  # N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉, or N×C×H×W
         levels, features = self.pixels(self.backbone(pixels))
         scores: Tensor = self.decoder(levels, features)
         return scores

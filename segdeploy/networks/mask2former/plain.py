@@ -2,8 +2,9 @@
 
 A backbone gives four maps, a pixel decoder mixes three of them by deformable attention and resizes them to a quarter
 of the image, and a decoder lets queries look at the maps, each within its own last mask. Each query ends as a class and
-a mask. The semantic map is the sum over queries of class probability times mask probability, at a quarter of the image:
-`forward` gives it as logits, and `--interface logits` means it.
+a mask. The semantic map is the sum over queries of class probability times mask probability: `forward` gives it as
+logits, and `--interface logits` means it. The sum is made at a quarter of the image; `published`, it is made as in
+detectron2's `semantic_inference`, after the masks' logits were resized to the image. The two differ along borders.
 
 The axes and the order of the sums are those of Hugging Face's network, so that both give the same bits: a mask's logit
 near zero decides what a query sees next, and another order of sums could change its sign. `deployed` has the same
@@ -276,9 +277,9 @@ class Body(nn.Module):
 
 
 class Mask2former(nn.Module):
-    def __init__(self, config: Mask2formerConfig) -> None:
+    def __init__(self, config: Mask2formerConfig, published: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.published = config, published
         self.model = Body(config)
         self.class_predictor = nn.Linear(config.size, config.classes + 1)
 
@@ -289,6 +290,8 @@ class Mask2former(nn.Module):
         tokens, masks = self.model.transformer_module(maps, features)
         return self.class_predictor(tokens), masks
 
-    def forward(self, pixels: Tensor) -> Tensor:  # normalised N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉
+    def forward(self, pixels: Tensor) -> Tensor:  # normalised N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉, or N×C×H×W
         classes, masks = self.predict(pixels)
+        if self.published:
+            masks = F.interpolate(masks, pixels.shape[2:], mode="bilinear", align_corners=False)
         return torch.einsum("nqc,nqhw->nchw", classes.softmax(-1)[..., :-1], masks.sigmoid())
