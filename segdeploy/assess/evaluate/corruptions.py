@@ -263,7 +263,7 @@ def snow(
 ) -> Frame:
     height, width = frame.shape[:2]
     small = (int(np.ceil(height / zoom)), int(np.ceil(width / zoom)))
-    flakes = cv2.resize(random.normal(centre, spread, small).astype(np.float32), (width, height))
+    flakes = stretched(random.normal(centre, spread, small).astype(np.float32), height, width)
     flakes[flakes < threshold] = 0
     flakes = smear(np.clip(flakes, 0, 1), radius, sigma, random.uniform(-135, -45))
     seen = shares(frame)
@@ -271,6 +271,16 @@ def snow(
     snowy = kept * seen + (1 - kept) * np.maximum(seen, paler)
     snowy += (flakes + flakes[::-1, ::-1])[..., None]  # falling, and the same seen upside down
     return pixels(snowy)
+
+
+def stretched(values: Floats, height: int, width: int) -> Floats:
+    """Corner to corner, as scipy's zoom stretches: where cv2.resize hits each third value, more of them are flakes."""
+    rows, columns = (
+        np.linspace(0, had - 1, side, dtype=np.float32)
+        for had, side in zip(values.shape, (height, width), strict=True)
+    )
+    down, across = np.meshgrid(rows, columns, indexing="ij")
+    return np.asarray(cv2.remap(values, across, down, cv2.INTER_LINEAR), np.float32)
 
 
 WATER = np.array((175, 238, 238), np.float32) / 255
