@@ -25,14 +25,14 @@ def spent(own, other, max_drop=None):
 
 
 def test_the_bounds_are_those_of_the_readme():
-    assert (MAX_DROP, MAX_DISAGREEMENT, ACCURACY_SHARE) == (0.5, 3.0, 0.6)
+    assert (MAX_DROP, MAX_DISAGREEMENT, ACCURACY_SHARE) == (0.25, 3.0, 0.6)
 
 
 def test_miou_where_it_is_nearer_to_its_limit():
     own, other = verdict((900, 0), (0, 100)), verdict((900, 0), (2, 98))
     lost = 100 * (1 - (900 / 902 + 98 / 100) / 2)
     assert spent(own, other, 2.0) == pytest.approx(lost / 2.0)
-    assert spent(own, other) == pytest.approx(lost / 0.5)
+    assert spent(own, other) == pytest.approx(lost / 0.25)
 
 
 def test_pixel_accuracy_where_that_is_nearer():
@@ -43,7 +43,7 @@ def test_pixel_accuracy_where_that_is_nearer():
     assert other.miou > own.miou
     lost = 100 * (9100 - 9030) / 9200
     assert spent(own, other, 1.0) == pytest.approx(lost / 0.6)
-    assert spent(own, other) == pytest.approx(lost / 0.3)
+    assert spent(own, other) == pytest.approx(lost / 0.15)
 
 
 def test_labels_where_there_is_no_truth():

@@ -54,6 +54,17 @@ def test_what_the_recipe_says(recipe):
         assert (request.count, request.aside) == (8, None)  # fewer may be all that is there
 
 
+def test_thresholds_are_chosen_by_group_unless_something_says_otherwise(recipe):
+    with request_for(IMAGES, GONE) as request:
+        assert (request.method, request.recipe) == ("auto", None)
+    with request_for(replace(IMAGES, recipe=recipe(count=9)), GONE) as request:
+        assert request.method == "auto"
+    with request_for(replace(IMAGES, recipe=recipe(keep=[], widened=["head"])), GONE) as request:
+        assert request.method == "entropy"  # which groups are widened was chosen when the recipe was written
+    with request_for(replace(IMAGES, recipe=recipe(count=9), method="entropy"), GONE) as request:
+        assert request.method == "entropy"
+
+
 def test_images_of_ones_own_are_not_counted_or_drawn_as_the_recipe_says(recipe):
     path = recipe(method="mse", dataset="cityscapes", split="train", count=400, seed=5, aside=9)
     with request_for(replace(IMAGES, recipe=path), GONE) as request:
@@ -80,7 +91,7 @@ def test_options_that_contradict_the_recipe_or_change_nothing(recipe):
     path = recipe(method="mse", percentile=99.9)
     for options, words in (
         (replace(IMAGES, recipe=path, method="entropy"), f"--method entropy contradicts the recipe {path}, which says"),
-        (replace(IMAGES, percentile=99.0), "--percentile is of --method percentile, the method here is entropy"),
+        (replace(IMAGES, percentile=99.0), "--percentile is of --method percentile, the method here is auto"),
         (replace(IMAGES, root=Path()), "--root is of a labelled data set: give --dataset too, or leave it out"),
         (replace(IMAGES, scales=Path("x"), method="mse"), "with --scales they are the cache's: leave one out"),
         (CalibrationOptions(dataset="camvid"), "the data set camvid needs --root DIR, its folder"),

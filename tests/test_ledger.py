@@ -1,14 +1,16 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.record import LedgerStep, WorstClass
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.confusion import Confusion
-from segdeploy.prove.judge import Verdict
+from segdeploy.prove.judge import ProbeCounts, Verdict
 from segdeploy.prove.ledger import (
     compared_step,
+    drop_interval,
     drop_of,
     first_step,
     int8_in_words,
@@ -52,6 +54,45 @@ def test_the_verdict_in_words():
         "INT8 covers 100% of the multiplications with weights, 55% of all, and changes 0.21 % of the labels"
         " on 3 images"
     )
+
+
+def parts_of(images):
+    """The verdicts of both sides over `images`: of each the truth's rows before and after."""
+    verdicts = []
+    for side in (0, 1):
+        whole, parts = Confusion(2), []
+        for image in images:
+            one = Confusion(2)
+            one.counts[:, :2] = np.array(image[side])
+            whole.counts += one.counts
+            parts.append(ProbeCounts(0, 200, one.sums))
+        verdicts.append(Verdict(Agreement(len(parts), 200, 200, 0.0), 0.0, whole, tuple(parts)))
+    return verdicts
+
+
+def test_the_interval_is_what_other_images_like_these_could_give():
+    changed = [3, 0, 1, 2, 9, 4, 0, 5]
+    own = Verdict(Agreement(8, 800, 800, 0.0), each=tuple(ProbeCounts(0, 100) for _ in changed))
+    other = Verdict(Agreement(8, 800, 776, 0.0), each=tuple(ProbeCounts(one, 100) for one in changed))
+    low, high = drop_interval(own, other)
+    drawn = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), 1000) @ np.array(changed) / 8
+    assert (low, high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
+    assert low < drop_of(own, other) < high
+    assert int8_in_words(1, 0.5, own, other, None, "on 8 images").endswith(
+        f"changes 3.00 % of the labels ({low:.2f} to {high:.2f} with other images) on 8 images"
+    )
+    one = replace(other, each=other.each[:1])
+    assert drop_interval(replace(own, each=own.each[:1]), one) is None  # one image says nothing of others
+
+
+def test_the_interval_of_a_miou_draws_the_same_images_on_both_sides():
+    """Where every image loses the same, no draw loses more or less, however much harder one is than another."""
+    hard, easy = ([[50, 50], [10, 90]], [[45, 55], [10, 90]]), ([[100, 0], [0, 100]], [[100, 0], [0, 100]])
+    alike, mixed = parts_of([hard] * 6), parts_of([hard] * 3 + [easy] * 3)
+    low, high = drop_interval(*alike)
+    assert low == high == pytest.approx(drop_of(*alike))
+    low, high = drop_interval(*mixed)
+    assert 0 <= low < drop_of(*mixed) < high
 
 
 def test_it_is_said_where_most_is_not_int8():

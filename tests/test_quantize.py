@@ -46,7 +46,13 @@ def images(city):
 
 def request(city, **changes):
     return Request(
-        **{"dataset": open_dataset("cityscapes", city, "train"), "probes": 6, "equalise": "off"} | changes
+        **{
+            "dataset": open_dataset("cityscapes", city, "train"),
+            "probes": 6,
+            "equalise": "off",
+            "method": "entropy",
+        }
+        | changes
     )
 
 
@@ -85,7 +91,9 @@ def test_the_ledger_says_what_each_step_cost(done):
     assert done.record.verdict.startswith(
         f"INT8 covers {covered:.0%} of the multiplications with weights, {everything:.0%} of all, and costs"
     )
-    assert "mIoU on 6 images that calibration saw" in done.record.verdict  # 12 are too few to keep some
+    assert (
+        "with other images) on 6 images that calibration saw" in done.record.verdict
+    )  # 12 are too few to keep some
     assert (record.calibration.probes, record.calibration.held_out) == (6, False)
     assert record.calibration.images == 12
     assert record.calibration.pixels_seen["road"] > 1000
@@ -318,10 +326,30 @@ def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done,
     for name, squared in read[1].items():
         expected = squared if name in roots else read[0][name]
         assert read[2][name]["scale"] == expected["scale"]
-    assert wide.record.calibration.widened == (group,)
+    methods = wide.record.calibration.methods
+    assert methods["mse"] == (group,)
+    assert {*methods["entropy"], group} == {layer.group for layer in layers_of(onnx.load(demo))}
     for wrong in (Recipe(keep=(), widened=("stages.9",)), Recipe(keep=("stages.9",))):
         with pytest.raises(CalibrationError, match=r"the recipe (widens|keeps) stages.9, which this graph"):
             quantize(demo, request(city, recipe=wrong), output=tmp_path / "wrong")
+    with pytest.raises(
+        RequestError, match=r"^--method auto chooses by itself the groups that a recipe widens;"
+    ):
+        quantize(demo, replace(mixed, method="auto"), output=tmp_path / "wrong")
+
+
+def test_auto_and_its_recipe_make_the_same_graph(demo, images, tmp_path):
+    auto = Request(images=images, probes=3, equalise="off", max_drop=100)
+    assert auto.method == "auto"
+    first = quantize(demo, auto, output=tmp_path / "auto")
+    assert first.record.calibration.method == "auto"
+    assert set(first.record.calibration.methods) <= {"entropy", "mse"}
+    recipe = read_recipe(str(next((tmp_path / "auto").glob("*.recipe.yaml"))))
+    assert recipe.method in ("entropy", "mse")
+    again = replace(auto, method=recipe.method, recipe=recipe, count=recipe.count, aside=recipe.aside)
+    second = quantize(demo, again, output=tmp_path / "again")
+    assert second.record.calibration.methods == first.record.calibration.methods
+    assert second.graph.digest == first.graph.digest
 
 
 @pytest.mark.slow
@@ -360,7 +388,7 @@ def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
     ) as refusal:
         quantize(demo, impossible, output=tmp_path)
     assert not list(tmp_path.glob("*.int8*"))
-    (tmp_path / "best.yaml").write_text(str(refusal.value).partition("The best recipe:\n")[2])
+    (tmp_path / "best.yaml").write_text(str(refusal.value).partition("The best recipe: ")[2])
     best = read_recipe(str(tmp_path / "best.yaml"))
     assert (best.method, best.percentile, best.count) == ("percentile", 0.5, 12)
     assert len(best.keep) > 8

@@ -34,7 +34,7 @@ def test_shipped_recipes_are_read():
         ("- a", "holds no keys"),
         ("method: [", "is not YAML"),
         ("methods: entropy", "'methods' is not a key of a recipe; known: method"),
-        ("method: kl", "method is 'kl'; known: entropy"),
+        ("method: kl", "method is 'kl'; known: auto, entropy"),
         ("count: true", "count is True"),
         ("keep: head", "keep is 'head'"),
         ("keep: [1, 2]", "expected names of groups of layers"),

@@ -7,7 +7,7 @@ import pytest
 
 from segdeploy.convert.int8 import thresholds as module
 from segdeploy.convert.int8.cache import hex_of
-from segdeploy.convert.int8.thresholds import METHODS, divergences, int8_scales, thresholds
+from segdeploy.convert.int8.thresholds import THRESHOLDS, divergences, int8_scales, thresholds
 from segdeploy.errors import CalibrationError, RequestError
 
 BINS, LEVELS, N = 2048, 128, 200_000
@@ -212,7 +212,7 @@ def stacked():
     return np.array([counts for counts, _ in DRAWN.values()]), np.array([top for _, top in DRAWN.values()])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", THRESHOLDS)
 def test_rows_and_scale_are_independent(method):
     counts, largest = stacked()
     found = thresholds(counts, largest, method)
@@ -223,7 +223,7 @@ def test_rows_and_scale_are_independent(method):
     assert (found <= largest * 2048.5 / 2048).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", THRESHOLDS)
 def test_what_is_given_is_not_changed(method):
     counts, largest = stacked()
     before = counts.copy(), largest.copy()
@@ -232,7 +232,7 @@ def test_what_is_given_is_not_changed(method):
     np.testing.assert_array_equal(largest, before[1])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", THRESHOLDS)
 def test_dead_tensors_have_the_threshold_0(method):
     counts, largest = DRAWN["normal"]
     rows = np.array([np.zeros(BINS), counts, 500 * np.eye(BINS)[0]])

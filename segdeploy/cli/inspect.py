@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from segdeploy.cli.arguments import at_least
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines
-from segdeploy.cli.words import probes_in_words, step_in_words
+from segdeploy.cli.words import methods_in_words, probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
     for step in record.ledger:
         print_lines(f"{step.name:>10}  {step_in_words(step)}")
+    if record.calibration is not None and record.calibration.methods:
+        print_lines(f"{'thresholds':>10}  {methods_in_words(record.calibration.methods)}")
     judged = probes_in_words(record.calibration)
     if judged:
         print_lines(f"{'judged':>10}  {judged}")

@@ -56,7 +56,11 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
         help="images (default: all, up to 500, except some that are kept to judge on)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the choice of images (default: 0)")
-    parser.add_argument("--method", choices=METHODS, help="how thresholds are found (default: entropy)")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="how thresholds are found (default: auto, which is entropy or mse for each group of layers)",
+    )
     parser.add_argument(
         "--percentile", type=float, metavar="P", help="for --method percentile (default: 99.99)"
     )
@@ -72,7 +76,7 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
         "--max-drop",
         type=float,
         metavar="P",
-        help="points of mIoU, and 0.6 as many of pixel accuracy, that INT8 may cost (default: 0.5);"
+        help="points of mIoU, and 0.6 as many of pixel accuracy, that INT8 may cost (default: 0.25);"
         " without labels, per cent of the predictions that may change (default: 3)",
     )
     parser.add_argument("--probes", type=int, metavar="N", help="images to judge on (default: 48)")
@@ -92,6 +96,7 @@ def calibration_options(arguments: argparse.Namespace) -> CalibrationOptions:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
+    from segdeploy.cli.words import methods_in_words
     from segdeploy.convert.int8.quantize import quantize
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.card import read_card
@@ -123,8 +128,8 @@ def execute(arguments: argparse.Namespace) -> int:
             " what it makes; which layers that TensorRT computes in INT8 was not seen on a device"
         )
     print_lines(f"kept out of INT8: {', '.join(calibration.keep) or 'nothing'}")
-    if calibration.widened:
-        print_lines(f"with thresholds of least squared error: {', '.join(calibration.widened)}")
+    if calibration.methods:
+        print_lines(f"thresholds: {methods_in_words(calibration.methods)}")
     if calibration.dead:
         print_lines(
             f"out of INT8 because what they read was zero on every image: {', '.join(calibration.dead)}"

@@ -70,6 +70,9 @@ class LedgerStep:
     pixel_accuracy: float | None = None
     worst_class: WorstClass | None = None
     macs: dict[str, float] = field(default_factory=dict)  # the share of the multiplications in each precision
+    drop_interval: tuple[float, float] | None = (
+        None  # 95 %, of the points of mIoU lost or per cent of labels changed
+    )
 
     @property
     def agreement_in_words(self) -> str:
@@ -99,7 +102,9 @@ class Calibration:
     probes: int  # images that the graph was judged on
     int8_share: float  # of the multiplications with weights
     keep: tuple[str, ...]  # groups that stay out of INT8
-    widened: tuple[str, ...] = ()  # groups whose thresholds are those of least squared error
+    methods: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # method to the groups whose thresholds it found
     dead: tuple[str, ...] = ()  # layers that read only zeros
     held_out: bool | None = None  # whether the probes were not calibrated on; None: not known
     sensitivities: tuple[Sensitivity, ...] = ()

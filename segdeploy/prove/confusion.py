@@ -24,9 +24,14 @@ class Confusion:
         self.counts += count_pairs(truth, predicted, len(self.counts), self.ignore)
 
     @property
+    def sums(self) -> NDArray[np.int64]:  # 3 × classes
+        """Keeps what an IoU needs: hits, pixels that are there, and pixels predicted."""
+        return np.stack([np.diag(self.counts), self.counts.sum(1), self.counts[:, :-1].sum(0)])
+
+    @property
     def iou(self) -> NDArray[np.float64]:
         """Give the IoU per class; NaN for a class that is neither in the truth nor predicted."""
-        return iou_of(np.diag(self.counts), self.counts.sum(1), self.counts[:, :-1].sum(0))
+        return iou_of(*self.sums)
 
     @property
     def miou(self) -> float:

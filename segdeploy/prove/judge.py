@@ -33,12 +33,22 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class ProbeCounts:
+    """Holds what one probe adds to a verdict."""
+
+    changed: int  # pixels
+    pixels: int
+    sums: NDArray[np.int64] | None = None  # hits, there and predicted × classes; None without truth
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Says how a graph differs from the reference over all probes, and how it scores."""
 
     agreement: Agreement  # pixels are counted at the frames' size
     kl: float = 0.0  # divergence of the class probabilities, averaged over the pixels
     confusion: Confusion | None = None  # None without truth
+    each: tuple[ProbeCounts, ...] = ()  # of the probes
 
     @property
     def miou(self) -> float | None:
@@ -109,6 +119,7 @@ class Judge:
     def look_at(self, model: ModelProto) -> Verdict:
         """Run the reference, keep its answers, and score them."""
         confusion = self.empty_confusion()
+        parts: list[ProbeCounts] = []
         for place, (logits, labels) in enumerate(self.answers(model)):
             if not place:
                 with TemporaryFile() as file:
@@ -116,27 +127,36 @@ class Judge:
                     self.reference = np.memmap(file, np.float32, "w+", shape=shape)
             self.reference[place] = logits
             self.labels.append(labels)
-            self.score(confusion, place, labels)
+            parts.append(ProbeCounts(0, labels.size, self.score(confusion, place, labels)))
         pixels = sum(labels.size for labels in self.labels)
-        return Verdict(Agreement(len(self.probes), pixels, pixels, 0.0, 0.0), confusion=confusion)
+        agreement = Agreement(len(self.probes), pixels, pixels, 0.0, 0.0)
+        return Verdict(agreement, confusion=confusion, each=tuple(parts))
 
     def verdict(self, model: ModelProto) -> Verdict:
-        confusion, divergence, seen = self.empty_confusion(), 0.0, []
+        confusion, divergence = self.empty_confusion(), 0.0
+        seen: list[Agreement] = []
+        parts: list[ProbeCounts] = []
         for place, (logits, labels) in enumerate(self.answers(model)):
             reference, equal = self.reference[place], np.count_nonzero(labels == self.labels[place])
             divergence += mean_kl(reference, logits)
             errors = compare_logits(reference, logits), rms_of_logits(reference, logits)
             seen.append(Agreement(1, labels.size, int(equal), *errors))
-            self.score(confusion, place, labels)
-        return Verdict(total(seen), divergence / len(self.probes), confusion)
+            parts.append(
+                ProbeCounts(labels.size - int(equal), labels.size, self.score(confusion, place, labels))
+            )
+        return Verdict(total(seen), divergence / len(self.probes), confusion, tuple(parts))
 
     def empty_confusion(self) -> Confusion | None:
         return Confusion(self.classes) if any(probe.truth is not None for probe in self.probes) else None
 
-    def score(self, confusion: Confusion | None, place: int, labels: LabelMap) -> None:
+    def score(self, confusion: Confusion | None, place: int, labels: LabelMap) -> NDArray[np.int64] | None:
         truth = self.probes[place].truth
-        if confusion is not None and truth is not None:
-            confusion.add(truth, self.translate[labels])
+        if confusion is None or truth is None:
+            return None
+        one = Confusion(self.classes)
+        one.add(truth, self.translate[labels])
+        confusion.counts += one.counts
+        return one.sums
 
 
 def mean_kl(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.load import Graph
 from segdeploy.model.labels import Labels
 from segdeploy.model.record import ArtifactRecord, LedgerStep, WorstClass, first_record
+from segdeploy.prove.bootstrap import drawn_weights, middle
+from segdeploy.prove.confusion import iou_of, mean
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:  # showing a ledger needs no runtime
@@ -31,6 +34,28 @@ def drop_of(own: Verdict, verdict: Verdict) -> float:
     return 100 * (own.miou - verdict.miou)
 
 
+def drop_interval(own: Verdict, verdict: Verdict) -> tuple[float, float] | None:
+    """The middle 95 % of what `drop_of` is over other images like these; None where one image says nothing of it.
+
+    The same images are drawn for both, so that an easy draw moves neither.
+    """
+    if len(verdict.each) < 2 or len(own.each) != len(verdict.each):
+        return None
+    drawn = drawn_weights(len(verdict.each))
+    if own.miou is None or verdict.miou is None:
+        changed, pixels = np.array([(part.changed, part.pixels) for part in verdict.each]).T
+        return middle(100 * (drawn @ changed) / (drawn @ pixels))
+    return middle(100 * (mious(drawn, own) - mious(drawn, verdict)))
+
+
+def mious(drawn: NDArray[np.float64], verdict: Verdict) -> NDArray[np.float64]:
+    """Score each draw over the classes that its truth shows."""
+    sums = np.array([part.sums for part in verdict.each if part.sums is not None])  # images × 3 × classes
+    hits, there, predicted = np.moveaxis(np.tensordot(drawn, sums, 1), 1, 0)
+    ious = iou_of(hits, there, predicted)
+    return np.array([mean(row[seen]) for row, seen in zip(ious, there > 0, strict=True)])
+
+
 def worst_class(own: Verdict, verdict: Verdict, labels: Labels | None) -> tuple[str, float] | None:
     if own.confusion is None or verdict.confusion is None or labels is None:
         return None
@@ -47,10 +72,12 @@ def int8_in_words(
 ) -> str:
     """Say what INT8 covers and costs; `with_weights` and `of_all` are the shares of multiplications in INT8."""
     words = f"INT8 covers {with_weights:.0%} of the multiplications with weights, {of_all:.0%} of all,"
+    found = drop_interval(own, verdict)
+    between = f" ({found[0]:.2f} to {found[1]:.2f} with other images)" if found else ""
     if own.miou is None:
-        words += f" and changes {100 * (1 - verdict.agreement.pixel_agreement):.2f} % of the labels {judged}"
+        words += f" and changes {drop_of(own, verdict):.2f} % of the labels{between} {judged}"
     else:
-        words += f" and costs {drop_of(own, verdict):.2f} mIoU {judged}"
+        words += f" and costs {drop_of(own, verdict):.2f} mIoU{between} {judged}"
     worst = worst_class(own, verdict, labels)
     if worst is not None:
         words += f"; {worst[0]} {worst[1]:+.1f}"
@@ -73,7 +100,9 @@ def step_of(
     """Compare `verdict` with the FP32 graph's `own`; `macs` is the share of multiplications in each precision."""
     worst = worst_class(own, verdict, labels) if verdict is not own else None
     step = compared_step(name, verdict.agreement, "the FP32 graph", macs)
-    return scored(replace(step, kl=verdict.kl, worst_class=worst and WorstClass(*worst)), verdict)
+    between = drop_interval(own, verdict) if verdict is not own else None
+    step = replace(step, kl=verdict.kl, worst_class=worst and WorstClass(*worst), drop_interval=between)
+    return scored(step, verdict)
 
 
 def compared_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[str, float]) -> LedgerStep:

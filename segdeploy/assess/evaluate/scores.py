@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.model.labels import Labels, read_labels
+from segdeploy.prove.bootstrap import DRAWS, LEVEL, SEED, drawn_weights, middle
 from segdeploy.prove.confusion import iou_of, mean, share
 
 CITYSCAPES_CATEGORIES = {
@@ -25,7 +26,6 @@ CITYSCAPES_CATEGORIES = {
     "human": ("person", "rider"),
     "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
 }
-LEVEL, DRAWS, SEED = 0.95, 1000, 0
 
 
 @dataclass(frozen=True)
@@ -136,20 +136,14 @@ class Interval:
 
 def bootstrap_mious(sums: ImageSums, draws: int = DRAWS, seed: int = SEED) -> NDArray[np.float64]:
     """Compute the mIoU of `draws` data sets of the same size, drawn from the images with replacement."""
-    images = len(sums.hits)
-    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
-    # Counts below 2⁵³ are exact in float64, whose matrix product is much faster.
-    drawn = weights.astype(np.float64)
+    drawn = drawn_weights(len(sums.hits), draws, seed)
     ious = iou_of(*(drawn @ sums_of for sums_of in (sums.hits, sums.there, sums.predicted)))
     return np.array([mean(row) for row in ious])
 
 
 def interval_of(drawn: NDArray[np.float64], seed: int = SEED) -> Interval:
     """Give the middle 95 % of the drawn values."""
-    tail = 100 * (1 - LEVEL) / 2
-    known = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(known, [tail, 100 - tail]) if known.size else (np.nan, np.nan)
-    return Interval(float(low), float(high), LEVEL, len(drawn), seed)
+    return Interval(*middle(drawn), LEVEL, len(drawn), seed)
 
 
 @dataclass(frozen=True)

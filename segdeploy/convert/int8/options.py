@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS = ("entropy", "percentile", "minmax", "mse")
+AUTO = "auto"
+THRESHOLDS = ("entropy", "percentile", "minmax", "mse")
+METHODS = (AUTO, *THRESHOLDS)  # auto: entropy or mse for each group of layers
 EQUALISE = ("auto", "on", "off")
 
 

@@ -14,8 +14,8 @@ from segdeploy import files
 from segdeploy.convert.int8.cache import version_number
 from segdeploy.convert.int8.collect import demand_enough, key_of
 from segdeploy.convert.int8.job import Job, Progress, Request, scales_of
-from segdeploy.convert.int8.layer_choice import refusal, replayed, searched, widened_by
-from segdeploy.convert.int8.options import EQUALISE
+from segdeploy.convert.int8.layer_choice import refusal, replayed, searched, widened
+from segdeploy.convert.int8.options import AUTO, EQUALISE
 from segdeploy.convert.int8.scales import calibrate
 from segdeploy.convert.int8.thresholds import demand_method
 from segdeploy.convert.int8.write import Quantised, write
@@ -60,12 +60,11 @@ def quantize(
     job = Job(graph, model, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []
-    if request.recipe is not None:
-        calibrated = widened_by(calibrated, request.recipe.widened)
+    calibrated = widened(job, calibrated)
     if request.recipe and request.recipe.keep is not None:
         found = replayed(job, calibrated, request.recipe.keep)
     else:
-        calibrated, found, sensitivities = searched(job, calibrated)
+        found, sensitivities = searched(job, calibrated)
     if not found.met:
         raise QuantisationCosts(refusal(job, calibrated, even, found))
     return write(job, calibrated, even, found, sensitivities)
@@ -98,7 +97,13 @@ def demand_sense(request: Request) -> None:
         raise RequestError("give either --images DIR, or a labelled data set with --dataset and --root")
     if request.equalise not in EQUALISE:
         raise RequestError(f"--equalise {request.equalise!r} is not known; known: {', '.join(EQUALISE)}")
-    demand_method(request.method, request.percentile)
+    if request.method != AUTO:
+        demand_method(request.method, request.percentile)
+    elif request.recipe is not None and request.recipe.widened:
+        raise RequestError(
+            "--method auto chooses by itself the groups that a recipe widens; take widened out of the recipe, or name"
+            " the method of the others"
+        )
     for name, value in (("--count", request.count), ("--probes", request.probes)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value} is less than 1")

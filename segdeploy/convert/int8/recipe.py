@@ -65,11 +65,15 @@ class Recipe:
                 f" ({found[:12]}…); give the one it was made with, or search again without --recipe"
             )
 
-    def as_text(self) -> str:
+    def as_text(self, *, lines: bool = True) -> str:
+        """Give the file's content; a message has it on one line."""
         facts = {key: value for key, value in asdict(self).items() if value is not None and value != ""}
         facts |= {key: list(facts[key]) for key in LISTS if key in facts}
-        text: str = yaml.safe_dump(facts, sort_keys=False)
-        return text
+        if lines:
+            return str(yaml.safe_dump(facts, sort_keys=False))
+        return str(
+            yaml.safe_dump(facts, sort_keys=False, default_flow_style=True, width=float("inf"))
+        ).rstrip()
 
 
 LISTS = ("keep", "widened")

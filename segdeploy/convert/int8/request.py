@@ -35,7 +35,10 @@ def request_for(options: CalibrationOptions, model: Path) -> Iterator[Request]:
     if options.images is not None and recipe.dataset is not None:
         images = Recipe()  # one's own instead: how many of those, and which, this recipe does not say
     even = {None: None, True: "on", False: "off"}[recipe.equalise]
-    method = agreed(options, "method", options.method, recipe.method, DEFAULT.method)
+    usual = (
+        "entropy" if recipe.widened else DEFAULT.method
+    )  # the groups that a recipe widens are chosen already
+    method = agreed(options, "method", options.method, recipe.method, usual)
     percentile = agreed(options, "percentile", options.percentile, recipe.percentile, DEFAULT.percentile)
     demand_use(options, method, recipe)
     # Fewer than the recipe has may be all that is there.

@@ -14,7 +14,8 @@ from onnx import ModelProto
 from segdeploy.convert.int8.cache import demand_version
 from segdeploy.convert.int8.collect import Key, collect, fitted
 from segdeploy.convert.int8.histogram import Histogram
-from segdeploy.convert.int8.job import Calibrated, Job, scales_of
+from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
+from segdeploy.convert.int8.options import AUTO
 from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
@@ -47,9 +48,8 @@ def calibrate(job: Job) -> tuple[Calibrated, bool]:
     if wanted == "on":
         return balanced, True
     job.progress("comparing INT8 with and without equalisation")
-    plain, even = (one.verdict(job.judge, ()) for one in (as_it_is, balanced))
-    better = job.drop(even) < job.drop(plain) if job.material.labels else even.kl < plain.kl
-    return (balanced, True) if better else (as_it_is, False)
+    plain, even = (changed(one.verdict(job.judge, ())) for one in (as_it_is, balanced))
+    return (balanced, True) if even < WORTH * plain else (as_it_is, False)
 
 
 def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
@@ -74,8 +74,9 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
         state=state,
         progress=one_more,
     )
-    scales = scales_of(model, histograms, job.request.method, job.request.percentile)
-    return with_scales(job, model, layers, histograms, scales)
+    method = "mse" if job.request.method == AUTO else job.request.method  # until groups choose
+    scales = scales_of(model, histograms, method, job.request.percentile)
+    return replace(with_scales(job, model, layers, histograms, scales), method=method)
 
 
 def with_scales(
@@ -123,7 +124,7 @@ def read_scales(job: Job, path: Path) -> Calibrated:
             f" ({', '.join(missing[:3])}, …); it was made for another graph, so calibrate this one"
         )
     known = {name: scale for name, scale in scales.items() if scale is not None}
-    return replace(with_scales(job, job.model, layers, {}, known), key=key)
+    return replace(with_scales(job, job.model, layers, {}, known), key=key, method=path.name)
 
 
 def demand_same(path: Path, key: Key) -> dict[str, str] | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.convert.int8.options import METHODS
+from segdeploy.convert.int8.options import THRESHOLDS
 from segdeploy.errors import CalibrationError, RequestError
 
 BINS = 2048
@@ -52,8 +52,8 @@ def thresholds(
 
 
 def demand_method(method: str, percentile: float) -> None:
-    if method not in METHODS:
-        raise RequestError(f"no calibration method is called {method!r}; known: {', '.join(METHODS)}")
+    if method not in THRESHOLDS:
+        raise RequestError(f"no calibration method is called {method!r}; known: {', '.join(THRESHOLDS)}")
     if not 0 < percentile <= 100:
         raise RequestError(f"the percentile {percentile} is not above 0 and up to 100; 99.99 is usual")
 

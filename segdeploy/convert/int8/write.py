@@ -119,7 +119,7 @@ def recorded_calibration(
         probes=len(job.material.probes),
         int8_share=calibrated.share(found.keep),
         keep=tuple(found.keep),
-        widened=calibrated.widened_inside(found.keep),
+        methods=calibrated.methods(found.keep),
         dead=tuple(calibrated.dead),
         held_out=job.material.held_out if collected else None,
         sensitivities=tuple(sensitivities),

@@ -1,0 +1,74 @@
+"""Entropy or least squared error for each group of layers: `--method auto`.
+
+Both thresholds of a tensor come out of one collection. Which of them does less damage is seen in the labels that change
+on a few of the probes, which collecting did not see where there are enough images. Entropy clips what a GELU leaves, a
+crowd of small values with a long tail, much too early, so that least squared error is better almost everywhere; it has
+to be the worse one by more than chance before a group is left to entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
+from segdeploy.graph.layers import Layer
+
+TRIED_AT_MOST = 8  # sets of groups, those whose two thresholds lie furthest apart
+ALIKE = 0.05  # thresholds that differ by less do the same
+
+
+def by_group(job: Job, calibrated: Calibrated) -> Calibrated:
+    scales = {
+        method: scales_of(calibrated.model, calibrated.histograms, method) for method in ("entropy", "mse")
+    }
+    entropy = replace(calibrated, method="entropy", scales=scales["entropy"])
+
+    def damage(widened: Collection[str]) -> float:
+        job.progress(f"judging {len(widened)} of {len(entropy.macs)} groups by least squared error")
+        return changed(widened_by(entropy, widened, scales["mse"]).verdict(job.few, ()))
+
+    best = frozenset(entropy.macs)
+    least = damage(best)
+    if damage(()) < WORTH * least:
+        best, least = frozenset(), damage(())
+    for groups in furthest_apart(entropy, scales["mse"]):
+        other = best.symmetric_difference(groups)
+        found = damage(other)
+        if found < WORTH * least:
+            best, least = other, found
+    if len(best) == len(entropy.macs):
+        return replace(calibrated, method="mse", scales=scales["mse"])
+    return widened_by(entropy, best, scales["mse"])
+
+
+def widened_by(calibrated: Calibrated, groups: Collection[str], squared: Mapping[str, float]) -> Calibrated:
+    """Take the scales in `squared`, of least squared error, for all that the layers of `groups` read."""
+    roots = {layer.root for layer in calibrated.layers if layer.group in groups}
+    return replace(
+        calibrated,
+        scales={**calibrated.scales, **{root: squared[root] for root in roots}},
+        widened=tuple(group for group in calibrated.macs if group in groups),
+    )
+
+
+def furthest_apart(entropy: Calibrated, squared: Mapping[str, float]) -> list[frozenset[str]]:
+    apart: dict[frozenset[str], float] = {}
+    for groups, roots in sharing(entropy.layers):
+        apart[groups] = max(abs(np.log(entropy.scales[root] / squared[root])) for root in roots)
+    ranked = sorted(apart, key=lambda groups: -apart[groups])
+    return [groups for groups in ranked if apart[groups] > ALIKE][:TRIED_AT_MOST]
+
+
+def sharing(layers: list[Layer]) -> list[tuple[frozenset[str], frozenset[str]]]:
+    """Sets of groups, and of the tensors they read: groups that read a common one get its threshold together."""
+    sets: list[tuple[frozenset[str], frozenset[str]]] = []
+    for layer in layers:
+        groups, roots = frozenset({layer.group}), frozenset({layer.root})
+        for one in [one for one in sets if one[0] & groups or one[1] & roots]:
+            sets.remove(one)
+            groups, roots = groups | one[0], roots | one[1]
+        sets.append((groups, roots))
+    return sets
