@@ -1,6 +1,7 @@
 """What INT8 costs on images that calibration never saw, beside onnxruntime's own quantiser on the same graph.
 
-One checkpoint is exported, quantised on a labelled training split, and scored on another split. Peers that look for
+One checkpoint is exported, quantised on a training split with its labels and on the same images without them, and
+scored on other splits. The interval is that of the drop over other images like those scored. Peers that look for
 entropy calibrate on the first 8 of the same images (onnxruntime takes 9 GB for those), the others on all of them.
 FP16 is scored with its rounding written out: ONNX Runtime's CPU provider computes most of it in FP32.
 """
@@ -8,9 +9,11 @@ FP16 is scored with its rounding written out: ONNX Runtime's CPU provider comput
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,11 @@ from onnxruntime.quantization import (
 from setting import RESULTS, setting, write_results
 
 from segdeploy import scenes
-from segdeploy.assess.evaluate.evaluate import evaluate, whole_image
+from segdeploy.assess.evaluate.evaluate import Evaluation, evaluate, whole_image
+from segdeploy.assess.evaluate.scores import delta
+from segdeploy.cli.words import methods_in_words
 from segdeploy.convert.export import export_onnx
+from segdeploy.convert.int8.job import MAX_DROP
 from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.convert.int8.recipe import read_recipe
 from segdeploy.datasets.dataset import Dataset
@@ -46,9 +52,11 @@ def main() -> None:
     parser.add_argument("--dataset", default="camvid")
     parser.add_argument("--root", type=Path, help="default: made scenes, 48 to calibrate on and 100 to score")
     parser.add_argument("--train", default="train")
-    parser.add_argument("--val", default="val")
-    parser.add_argument("--methods", nargs="+", default=["entropy", "mse"])
-    parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument("--val", nargs="+", default=["val"], help="splits to score on")
+    parser.add_argument("--methods", nargs="*", default=["auto", "entropy"], help="with labels")
+    parser.add_argument("--unlabelled", nargs="*", default=["auto", "entropy"], help="methods without labels")
+    parser.add_argument("--no-fp16", action="store_true", help="leave out the rows with FP16")
+    parser.add_argument("--max-drop", type=float, help="of the rows with labels; the default of quantize")
     parser.add_argument("--peer-images", type=int, default=8, help="0: no peers")
     parser.add_argument("--modelopt", metavar="PYTHON", help="of an environment with nvidia-modelopt[onnx]")
     parser.add_argument("-o", "--output", type=Path)
@@ -67,34 +75,41 @@ def main() -> None:
 
 
 def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -> dict[str, Any]:
-    train, val = (open_dataset(dataset, root, split) for split in (asked.train, asked.val))
+    train, *val = (open_dataset(dataset, root, split) for split in (asked.train, *asked.val))
     size = Size.parse(asked.size) if asked.size else None
     fp32 = export_onnx(asked.checkpoint, size=size, interface="logits", output=folder).path
     own = score(fp32, val)
-    rows = [{"graph": "FP32"} | own]
-    half = export_onnx(asked.checkpoint, size=size, interface="logits", fp16=True, output=folder).path
-    rows.append({"graph": "segdeploy, FP16"} | against(own, score(half, val, fp16=True)))
-    for method in asked.methods:
-        for fp16 in (False, True):
-            request = Request(
-                dataset=train, count=len(train), method=method, max_drop=asked.max_drop, fp16=fp16
-            )
-            output = folder / f"{method}{fp16}"
-            began = time.monotonic()
-            done = quantize(fp32, request, output=output, progress=lambda step: None)
-            took = time.monotonic() - began
-            rows.append(
-                {
-                    "graph": f"segdeploy, {method}{', FP16 elsewhere' if fp16 else ''}",
-                    "images": done.calibration.images,
-                    "seconds": round(took),
-                    "int8_share": round(done.calibration.int8_share, 4),
-                    "keep": list(done.calibration.keep),
-                    "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
-                    "verdict_on_training_images": done.record.verdict,
-                }
-                | against(own, score(done.path, val, fp16=fp16))
-            )
+    rows = [{"graph": "FP32"} | scores_of(own)]
+    if not asked.no_fp16:
+        half = export_onnx(asked.checkpoint, size=size, interface="logits", fp16=True, output=folder).path
+        rows.append({"graph": "segdeploy, FP16"} | against(own, score(half, val, fp16=True)))
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for pair in train.pairs:
+        (pictures / pair.image.name).symlink_to(pair.image.resolve())
+    roads = [(method, Request(images=pictures, method=method)) for method in asked.unlabelled]
+    with_labels = {"dataset": train, "count": len(train), "max_drop": asked.max_drop}
+    roads += [(method, Request(method=method, **with_labels)) for method in asked.methods]
+    for (method, request), fp16 in itertools.product(roads, (False,) if asked.no_fp16 else (False, True)):
+        road = f"{method}, {'no labels' if request.dataset is None else 'labels'}"
+        output = folder / f"{road}{fp16}"
+        began = time.monotonic()
+        done = quantize(fp32, replace(request, fp16=fp16), output=output, progress=lambda step: None)
+        took = time.monotonic() - began
+        rows.append(
+            {
+                "graph": f"segdeploy, {road}{', FP16 elsewhere' if fp16 else ''}",
+                "images": done.calibration.images,
+                "seconds": round(took),
+                "int8_share": round(done.calibration.int8_share, 4),
+                "keep": list(done.calibration.keep),
+                "thresholds": methods_in_words(done.calibration.methods),
+                "equalised": read_recipe(str(next(output.glob("*.recipe.yaml")))).equalise,
+                "verdict_on_training_images": done.record.verdict,
+            }
+            | against(own, score(done.path, val, fp16=fp16))
+        )
+        print(rows[-1], flush=True)
     few = asked.peer_images
     if few:
         for method in ("entropy", "minmax"):
@@ -111,13 +126,17 @@ def measure(asked: argparse.Namespace, folder: Path, dataset: str, root: Path) -
         "size": str(size or ""),
         "dataset": dataset,
         "train_images": len(train),
-        "val_images": len(val),
-        "max_drop": asked.max_drop,
+        "val_images": sum(map(len, val)),
+        "splits": {name: len(split) for name, split in zip(asked.val, val, strict=True)},
+        "max_drop": MAX_DROP if asked.max_drop is None else asked.max_drop,
         "rows": rows,
     }
 
 
-def score(path: Path, dataset: Dataset, like: Path | None = None, fp16: bool = False) -> dict[str, Any]:
+Scored = list[Evaluation]  # one for each split
+
+
+def score(path: Path, splits: list[Dataset], like: Path | None = None, fp16: bool = False) -> Scored:
     """`like`: the graph whose metadata a peer's graph, which keeps none, is given."""
     if fp16:
         model = rounding(onnx.load(path))
@@ -129,15 +148,37 @@ def score(path: Path, dataset: Dataset, like: Path | None = None, fp16: bool = F
         model.metadata_props.extend(onnx.load(like).metadata_props)
         onnx.save(model, path)
     with open_session(path) as session:
-        result = evaluate(whole_image(session), dataset, session.signature.labels)
-    return {
-        "miou": round(100 * result.scores.miou, 3),
-        "pixel_accuracy": round(100 * result.scores.pixel_accuracy, 3),
-    }
+        return [evaluate(whole_image(session), split, session.signature.labels) for split in splits]
 
 
-def against(own: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
-    return scored | {f"{key}_drop": round(own[key] - scored[key], 3) for key in ("miou", "pixel_accuracy")}
+def scores_of(found: Scored) -> dict[str, Any]:
+    """Of the first split, and of each in a list where there are several."""
+    each = [
+        {
+            "miou": round(100 * one.scores.miou, 3),
+            "pixel_accuracy": round(100 * one.scores.pixel_accuracy, 3),
+        }
+        for one in found
+    ]
+    return each[0] | ({"splits": each} if len(each) > 1 else {})
+
+
+def against(own: Scored, found: Scored) -> dict[str, Any]:
+    each = []
+    for before, after in zip(own, found, strict=True):
+        lost = delta((before.scores, before.sums), (after.scores, after.sums))
+        each.append(
+            scores_of([after])
+            | {
+                "miou_drop": round(-100 * lost.miou, 3),
+                "miou_drop_interval": [
+                    round(-100 * lost.interval.high, 3),
+                    round(-100 * lost.interval.low, 3),
+                ],
+                "pixel_accuracy_drop": round(-100 * lost.pixel_accuracy, 3),
+            }
+        )
+    return each[0] | ({"splits": each} if len(each) > 1 else {})
 
 
 class Reader:

@@ -40,6 +40,7 @@ from segdeploy import networks, scenes
 from segdeploy.convert.export import OPSET, export_onnx
 from segdeploy.graph.layers import all_macs
 from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.prove.confusion import Confusion
 from segdeploy.prove.ranges import measure_ranges
 from segdeploy.size import Size
 
@@ -289,31 +290,31 @@ def speed(folder: Path, rounds: int = 40, threads: int = 2) -> dict[str, Any]:
 
 def memory(folder: Path) -> dict[str, Any]:
     """The peak of a fresh process that loads a graph and runs it twice; without torch in it."""
-    program = (
-        "import sys, numpy as np, onnxruntime as ort\n"
-        "options = ort.SessionOptions()\n"
-        "options.intra_op_num_threads, options.log_severity_level = 2, 3\n"
-        "side = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
-        "given = {side.get_inputs()[0].name: np.zeros([int(part) for part in sys.argv[2:]], np.float32)}\n"
-        "for _ in range(2): side.run(None, given)\n"
-        "from setting import peak_bytes\n"
-        "print(peak_bytes())\n"
-    )
-    shape = ["1", "3", str(SPEED.height), str(SPEED.width)]
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    shape = (1, 3, SPEED.height, SPEED.width)
     paths = {"usual": export_usual("swin-t", SPEED, folder)}
     for form in FORMS:
         made = export_onnx(folder / "swin-t", size=SPEED, interface="logits", msda=form, output=folder / form)
         paths[form] = made.path
     return {
-        name: {
-            "peak_bytes": int(
-                subprocess.check_output([sys.executable, "-c", program, str(path), *shape], env=here)
-            ),
-            "file_bytes": path.stat().st_size,
-        }
+        name: {"peak_bytes": peak_of(path, shape), "file_bytes": path.stat().st_size}
         for name, path in paths.items()
     }
+
+
+def peak_of(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> int:
+    program = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        "options = ort.SessionOptions()\n"
+        "options.intra_op_num_threads, options.log_severity_level = 2, 3\n"
+        "side = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
+        "given = {side.get_inputs()[0].name: np.zeros([int(part) for part in sys.argv[3:]], sys.argv[2])}\n"
+        "for _ in range(2): side.run(None, given)\n"
+        "from setting import peak_bytes\n"
+        "print(peak_bytes())\n"
+    )
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    line = [sys.executable, "-c", program, str(path), dtype, *map(str, shape)]
+    return int(subprocess.check_output(line, env=here))
 
 
 def large(folder: Path, size: Size) -> dict[str, Any]:
@@ -340,6 +341,92 @@ def exported(folder: Path, size: Size) -> dict[str, Any]:
         "gmacs": round(all_macs(model) / 1e9, 1),
         "agreement": made.agreement.as_json(),
     }
+
+
+def postprocess(folder: Path) -> dict[str, Any]:
+    """What `--postprocess published` changes: labels of hard masks, mIoU of made scenes, time and memory on a CPU."""
+    found: dict[str, Any] = {"labels_equal": {str(size): blobs(size) for size in (LARGE, LARGEST)}}
+    found |= {"scenes": made_scenes(LARGE), "cost": cost_of_orders(folder)}
+    return found
+
+
+def both_orders(classes: torch.Tensor, masks: torch.Tensor, size: Size) -> list[np.ndarray]:
+    """Labels of queries×classes probabilities and queries×h×w mask logits: summed and raised, raised and summed."""
+    sides = (size.height, size.width)
+    summed = torch.einsum("qc,qhw->chw", classes, masks.sigmoid())[None]
+    raised = F.interpolate(masks[None], sides, mode="bilinear", align_corners=False)[0]
+    scores = F.interpolate(summed, sides, mode="bilinear", align_corners=False)[0]
+    published = torch.einsum("qc,qhw->chw", classes, raised.sigmoid_())
+    return [one.argmax(0).numpy().astype(np.uint8) for one in (scores, published)]
+
+
+def blobs(size: Size, seeds: int = 3, across: int = 8) -> float:
+    """The share of equal labels where 100 masks of 19 classes are blobs some `across` places wide, of a quarter."""
+    equal = []
+    for seed in range(seeds):
+        random = torch.Generator().manual_seed(seed)
+        classes = (
+            8 * torch.eye(19)[torch.arange(100) % 19] + torch.randn(100, 19, generator=random)
+        ).softmax(-1)
+        coarse = torch.randn(1, 100, size.height // 4 // across, size.width // 4 // across, generator=random)
+        masks = 6 * F.interpolate(coarse, (size.height // 4, size.width // 4), mode="bicubic")[0] - 3
+        first, second = both_orders(classes, masks, size)
+        equal.append(float((first == second).mean()))
+    return round(sum(equal) / seeds, 4)
+
+
+def made_scenes(size: Size, count: int = 24) -> dict[str, Any]:
+    """mIoU in both orders where each class has a query, and its mask is the truth's share of each place, with noise.
+
+    The noise is smooth, and as large as the logits themselves near a border: that is where a network errs.
+    """
+    confusions, equal = [Confusion(19), Confusion(19)], []
+    for seed in range(count):
+        scene = scenes.make_scene(700_000_000 + seed, size.height, size.width)
+        truth = torch.from_numpy(scene.labels.astype(np.int64))
+        known = F.one_hot(truth.clamp(max=19), 20)[..., :19].permute(2, 0, 1).float()
+        shares = F.avg_pool2d(known[None], 4)[0].clamp(0.002, 0.998)
+        random = torch.Generator().manual_seed(seed)
+        noise = torch.randn(1, 19, size.height // 16, size.width // 16, generator=random)
+        noise = F.interpolate(noise, shares.shape[1:], mode="bicubic")[0]
+        labels = both_orders((8 * torch.eye(19)).softmax(-1), shares.logit() + 2 * noise, size)
+        for confusion, one in zip(confusions, labels, strict=True):
+            confusion.add(scene.labels, one)
+        equal.append(float((labels[0] == labels[1]).mean()))
+    scores, published = (round(100 * confusion.miou, 3) for confusion in confusions)
+    share = round(sum(equal) / count, 5)
+    return {
+        "size": str(size),
+        "scenes": count,
+        "labels_equal": share,
+        "scores": scores,
+        "published": published,
+    }
+
+
+def cost_of_orders(folder: Path, rounds: int = 10) -> dict[str, Any]:
+    network("swin-t").save_pretrained(folder / "swin-t")
+    found, sides = {}, {}
+    for order in ("scores", "published"):
+        made = export_onnx(
+            folder / "swin-t", size=SPEED, interface="frames", postprocess=order, output=folder / order
+        )
+        sides[order] = session(made.path, 2)
+        found[order] = {
+            "gmacs": round(all_macs(onnx.load(made.path)) / 1e9, 2),
+            "peak_bytes": peak_of(made.path, (1, SPEED.height, SPEED.width, 3), "uint8"),
+        }
+    frames = np.random.default_rng(0).integers(0, 256, (1, SPEED.height, SPEED.width, 3), np.uint8)
+    busy = np.empty((rounds, len(sides)))
+    for turn in range(-2, rounds):
+        for place, side in enumerate(sides.values()):
+            start = time.process_time()
+            side.run(None, {"frames": frames})
+            if turn >= 0:
+                busy[turn, place] = time.process_time() - start
+    for place, order in enumerate(sides):
+        found[order]["processor_ratio"] = round(float(np.median(busy[:, place] / busy[:, 0])), 3)
+    return {"size": str(SPEED), "orders": found}
 
 
 # ---- the usual way ---------------------------------------------------------------------------------------------
@@ -386,6 +473,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "half": half,
     "speed": speed,
     "memory": memory,
+    "postprocess": postprocess,
     "large": lambda folder: large(folder, LARGE),
     "largest": lambda folder: large(folder, LARGEST),
 }
