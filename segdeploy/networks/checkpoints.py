@@ -90,9 +90,11 @@ def read_checkpoint(
         expected = family.build(read.config, settled).state_dict()
     check_weights({name: tuple(t.shape) for name, t in expected.items()}, read.weights, files.source)
     preprocessor = read.preprocessor or files.preprocessor
+    said = ("normalisation", "size") if files.preprocessor else ()
+    assumed = {fact: words for fact, words in read.assumed.items() if fact not in said}
     digest = _digest(read.weights)
     return Checkpoint(
-        files.source, layout, family, read.config, read.weights, preprocessor, digest, settled, read.assumed
+        files.source, layout, family, read.config, read.weights, preprocessor, digest, settled, assumed
     )
 
 
@@ -311,6 +313,11 @@ def _recognised(names: Collection[str], source: str) -> tuple[Family, str]:
 
 def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], source: str) -> None:
     """Give config `num_labels` and `id2label`; refuse labels that are not as many as the head's classes."""
+    if rows < 2:
+        raise CheckpointError(
+            f"{source} has a head of one channel, whose sigmoid is cut at a threshold that the file does not say; the"
+            " arg-max over one class would prove nothing, so train it with two classes"
+        )
     names = _class_names(meta)
     if names:
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
@@ -328,11 +335,6 @@ def _settle_classes(config: dict[str, Any], rows: int, meta: Mapping[str, Any], 
         raise CheckpointError(
             f"{source} has a {rows}-class head, but {where} names {count} classes; "
             "expected one label per class, so check that both belong to the same training"
-        )
-    if rows < 2:
-        raise CheckpointError(
-            f"{source} tells one class by a threshold on its sigmoid, and says none: the largest of one class proves"
-            " nothing, so it is not supported; train it with two classes"
         )
     if rows > MOST_CLASSES:
         raise CheckpointError(f"{source} has {rows:,} classes; at most {MOST_CLASSES:,} are supported")

@@ -9,6 +9,7 @@ folds exactly into the projection; the ReLU stays, and `config["head_activation"
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from segdeploy.errors import CheckpointError
 from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.folding import affine_of
+from segdeploy.networks.segformer.config_in_text import settle_by_text
 from segdeploy.networks.weight_names import Shapes, Table, listed, renamed
 
 CLASSIFIER = "decode_head.classifier.weight"
@@ -127,12 +129,35 @@ def read_segformer(found: RawCheckpoint) -> ReadCheckpoint:
     config = (
         infer_segformer(named, found.source) if stated is None else complete_segformer(stated, found.source)
     )
+    preprocessor: Mapping[str, Any] | None = None
+    assumed: dict[str, str] = {}
+    if found.layout != HUB:
+        settled, preprocessor, assumed = settle_by_text(found, config)
+        config |= settled
     config.setdefault("eps", dict(EPS[found.layout]))
     if found.layout == "mmseg":
         config.update(head="mmseg", head_activation="relu")
+    if "threshold" in config:
+        named = as_two_classes(named, config["threshold"])
     classes = Shapes(named, found.source, "a SegFormer with its decode_head").of(CLASSIFIER, 4)[0]
     # some files have BatchNorm's training counter and some do not; one set of weights has one digest
-    return ReadCheckpoint(config, named | {COUNTER: torch.tensor(0)}, classes)
+    return ReadCheckpoint(config, named | {COUNTER: torch.tensor(0)}, classes, preprocessor, assumed)
+
+
+def as_two_classes(weights: Weights, threshold: float) -> Weights:
+    """Turn a head of one channel into one of two, whose arg-max is the sigmoid's comparison with `threshold`.
+
+    sigmoid(x) > t is x - log(t / (1 - t)) > 0, the logit of the second class beside 0 for the first; a resize changes
+    neither 0 nor a constant, and of two equal logits the first is taken, as by a comparison that is not strict.
+    """
+    bias = CLASSIFIER.replace("weight", "bias")
+    if weights[CLASSIFIER].shape[0] != 1 or bias not in weights:
+        return weights  # whose shapes are refused with what the configuration asks for
+    cut = weights[bias].double() - math.log(threshold / (1 - threshold))
+    return weights | {
+        CLASSIFIER: torch.cat([torch.zeros_like(weights[CLASSIFIER]), weights[CLASSIFIER]]),
+        bias: torch.cat([torch.zeros_like(weights[bias]), cut.to(weights[bias].dtype)]),
+    }
 
 
 def rename_segformer(weights: Weights, layout: str, source: str) -> Weights:
