@@ -75,6 +75,13 @@ def test_what_the_first_versions_wrote_is_read(name, tmp_path):
     assert record.classes == ("road", "kerb", "sky", "car", "bus")
 
 
+def test_groups_that_were_widened_in_schema_1_are_those_of_least_squared_error():
+    facts = sample("int8")
+    assert record_from(facts).calibration.methods == {}
+    facts["calibration"]["widened"] = ["stages.0.ffn.shrink"]
+    assert record_from(facts).calibration.methods == {"mse": ("stages.0.ffn.shrink",)}
+
+
 def test_an_exported_graph_of_schema_1():
     fp32, fp16, oldest = (record_from(sample(name)) for name in ("fp32", "fp16", "oldest_fp16"))
     said = sample("fp32")["agreement"]

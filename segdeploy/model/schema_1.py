@@ -20,10 +20,19 @@ def in_todays_places(facts: dict[str, Any]) -> dict[str, Any]:
     engine, calibration = (facts.get(name) or None for name in ("engine", "calibration"))  # {}: there is none
     if isinstance(engine, dict) and isinstance(engine.get("verified"), dict):
         engine = engine | {"verified": proof_inside(engine["verified"])}
+    if isinstance(calibration, dict) and "widened" in calibration:
+        calibration = by_method(calibration)
     moved = facts | {"schema": 2, "engine": engine, "calibration": calibration}
     if isinstance(facts.get("agreement"), dict) and isinstance(facts.get("ledger", []), list):
         moved["ledger"] = with_agreement(facts.get("ledger", []), facts["agreement"], facts.get("precision"))
     return moved
+
+
+def by_method(calibration: dict[str, Any]) -> dict[str, Any]:
+    """Put the groups that had thresholds of least squared error below that method; of the others there was no list."""
+    widened = calibration["widened"]
+    known = {name: value for name, value in calibration.items() if name != "widened"}
+    return known | ({"methods": {"mse": widened}} if widened else {})
 
 
 def proof_inside(verified: dict[str, Any]) -> dict[str, Any]:
