@@ -194,6 +194,30 @@ def test_a_traceback_that_cannot_be_kept(broken, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "verb", ["inspect", "export", "run", "quantize", "bench", "report", "verify", "build-engine"]
+)
+def test_a_name_that_no_file_can_have_is_refused(verb, tmp_path, capsys):
+    long = tmp_path / f"{'x' * 300}.onnx"
+    more = {"run": ["x.png"], "quantize": ["--images", str(tmp_path)]}.get(verb, [])
+    assert main([verb, str(long), *more]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("segdeploy: ")
+    assert said.count("\n") == 1
+    assert "name too long" in said or "there is no file" in said
+
+
+def test_what_may_not_be_looked_at_is_refused(monkeypatch, capsys):
+    def execute(arguments):
+        raise PermissionError(13, "Permission denied", "/root/x")
+
+    monkeypatch.setattr(report, "execute", execute)
+    assert main(["report", "x"]) == 1
+    assert capsys.readouterr().err == (
+        "segdeploy: /root/x cannot be used: Permission denied; name another file or folder\n"
+    )
+
+
+@pytest.mark.parametrize(
     "error", [OSError(13, "denied"), FileNotFoundError(2, "gone", "x"), ZeroDivisionError()]
 )
 def test_any_other_error_is_a_fault(error, monkeypatch, broken, capsys):

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import random
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,33 @@ def refusal(read, *given):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "x"
+
+
+# Who reads such files without this module, and whose they are.
+OTHERS = {
+    "segdeploy/untrusted.py": "this module",
+    "segdeploy/devices.py": "devices.yaml is shipped",
+    "segdeploy/assess/bench/reference.py": "the published numbers are shipped",
+    "segdeploy/convert/engine/layers.py": "TensorRT's inspector answers in the same process",
+    "segdeploy/doctor/machine.py": "a Python of ours answers",
+    "segdeploy/picture/video_publishing.py": "a Python of ours asks",
+    "segdeploy/graph/load.py": "ONNX has its one reader there",
+    "segdeploy/convert/adopt/fixed.py": "our own folding has written it",
+    "segdeploy/run/cpu_graph.py": "what cannot be read is left to the runtime to refuse",
+}
+
+
+def test_each_format_is_read_in_one_place():
+    readers = re.compile(
+        r"json\.loads?\(|yaml\.\w*load\w*\(|np\.(load|fromfile)\(|onnx\.load|load_from_string|ParseFromString|pickle\.load"
+    )
+    root = Path(untrusted.__file__).parent.parent
+    found = {
+        path.relative_to(root).as_posix()
+        for path in Path(untrusted.__file__).parent.rglob("*.py")
+        if readers.search(path.read_text())
+    }
+    assert found <= OTHERS.keys()
 
 
 # ---- any file ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from segdeploy.cli import (
     run,
     verify,
 )
-from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, said_of_output
+from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, told_of_system
 from segdeploy.cli.faults import keep_tracebacks, print_fault
 from segdeploy.cli.model_argument import put_graphs
 from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
@@ -112,6 +112,6 @@ def run_verb(words: Sequence[str]) -> int:
         drop_output()
         return 0
     except OSError as error:
-        return said_of_output(error)
+        return told_of_system(error)
     except Exception as error:  # noqa: BLE001 # whatever it is, it is a fault of ours
         return print_fault(error)

@@ -16,6 +16,8 @@ from segdeploy.cli.printing import print_message
 STOPPED = 130  # as a shell tells Ctrl-C
 LAST_WORDS_S = 1.0  # for what stands in a buffer, where nobody may be reading
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# What a system says of a name as soon as it is looked at, wherever in a command that is.
+NO_PLACE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE)
 MAY_HANG = ("segdeploy: ", "segdeploy-build")  # threads of a stream, and a build
 
 
@@ -70,13 +72,16 @@ def flushed(status: int) -> int:
         return status
     except OSError as error:
         if status == 0:
-            return said_of_output(error)
+            return told_of_system(error)
         drop_output()  # what went wrong is said already
         return status
 
 
-def said_of_output(error: OSError) -> int:
-    """Say that there is no room for what is printed; any other error, and a named file's, is a fault of ours."""
+def told_of_system(error: OSError) -> int:
+    """Say that there is no room for what is printed, or what no file can be; any other error is a fault of ours."""
+    if error.errno in NO_PLACE and error.filename is not None:
+        print_message(f"{error.filename} cannot be used: {error.strerror}; name another file or folder")
+        return 1
     if error.errno not in NO_ROOM or error.filename is not None:
         return print_fault(error)
     drop_output()
