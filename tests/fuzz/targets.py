@@ -232,7 +232,7 @@ def recognise_graph(data: bytes) -> object:
 
     def tensor(name: str, text: str) -> TensorFacts:
         *sides, kind = text.split() or ["?"]
-        shape = tuple(int(side[:18]) if side.lstrip("-").isdecimal() else None for side in sides)
+        shape = tuple(int(side[:18]) if side.removeprefix("-").isdecimal() else None for side in sides)
         return TensorFacts(name, kind, shape)
 
     eaten, _, answered = as_text(data).partition("\n")
