@@ -193,4 +193,4 @@ def test_flags_without_a_recipe(flags, words, graphs, city, refused):
 
 @pytest.mark.parametrize("flag", ["--method", "--equalise"])
 def test_what_is_not_among_the_choices(flag, misused):
-    assert f"argument {flag}: invalid choice: '' (choose from " in misused("quantize", "x.onnx", flag, "")
+    assert f"argument {flag}: invalid choice: 'x' (choose from " in misused("quantize", "x.onnx", flag, "x")
