@@ -288,6 +288,14 @@ def test_the_record_names_the_original(tmp_path):
     assert (step.name, step.compared_with, step.pixel_agreement) == ("fp32", "the original graph", 1.0)
 
 
+def test_more_classes_than_a_byte_has(tmp_path):
+    done = adopt(written(logits(classes=300).model(), tmp_path), interface="frames", output=tmp_path / "out")
+    assert read_graph(done.path).signature.output.dtype == "uint16"
+    frames = np.random.default_rng(0).integers(0, 256, (1, *SIDES, 3), np.uint8)
+    with open_session(done.path) as session:
+        assert session.run(frames).max() > 255
+
+
 def test_an_open_batch_takes_any(tmp_path):
     done = adopt(
         written(logits().raised().model(), tmp_path), batch=None, interface="frames", output=tmp_path / "out"
@@ -413,6 +421,12 @@ def of_ours(model: ModelProto) -> ModelProto:
     return model
 
 
+def of_shape(model: ModelProto, *sides: int) -> ModelProto:
+    for dim, side in zip(model.graph.input[0].type.tensor_type.shape.dim, sides, strict=True):
+        dim.dim_value = side
+    return model
+
+
 REFUSED = {
     "two outputs": (
         lambda: logits().raised().model(outputs=2),
@@ -472,6 +486,9 @@ REFUSED = {
         {"card": "segformer-b0-ade"},
         "has 5 classes, and .* names 150; name 5",
     ),
+    "a vast batch": (lambda: of_shape(logits().model(), 2**40, 3, 64, 96), {}, "1099511627776×3×64×96"),
+    "no images": (lambda: of_shape(logits().model(), 0, 3, 64, 96), {}, "0×3×64×96"),
+    "one row": (lambda: of_shape(logits().model(), 1, 3, 1, 96), {}, "a side of 1; a side is 64 to"),
     "batch 0": (lambda: logits().model(), {"batch": 0}, "a batch of 0 was asked for"),
 }
 

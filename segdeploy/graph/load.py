@@ -22,7 +22,7 @@ from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord, matching_record, record_path
-from segdeploy.model.signature import Signature, TensorFacts
+from segdeploy.model.signature import Signature, TensorFacts, demand_bounded
 
 MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
 # ONNX Runtime promises to read graphs from this opset on, TensorRT from 9 on.
@@ -109,12 +109,14 @@ def read_whole(path: Path) -> tuple[ModelProto, str]:
     data = read_onnx(path)
     try:
         model = onnx.load_from_string(data)
+        ends = [tensor_facts(value) for value in (*View(model).inputs, *model.graph.output)]
     except Exception as error:  # protobuf's own, which depends on its version
         raise GraphError(f"{path} cannot be read as an ONNX graph ({error})") from error
     if not model.graph.input or not model.graph.output:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
     demand_opset(model, path)
-    beside = weight_files(model, path)
+    demand_bounded(ends, path.name)
+    beside = demand_weights(model, path)
     load_weights(model, path)
     return model, joined_digest(digest_of_bytes(data), beside)
 

@@ -31,6 +31,7 @@ from segdeploy.graph.precision import PRECISION, read_precision, shares_of
 from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
 from segdeploy.graph.view import View, copy_of, opset_of
 from segdeploy.model.card import ModelCard, read_card
+from segdeploy.model.labels import ids_type
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, PREFIX, TENSOR_NAMES, Signature, TensorFacts
 from segdeploy.prove.against_graph import Original, compare_with_original
@@ -200,7 +201,7 @@ def promised_signature(card: ModelCard, request: AdoptRequest, model: ModelProto
             answered_name, "float32", (batch, classes, *(shape[1:3] if found.last else shape[2:]))
         )
     elif frames:
-        answered = TensorFacts(answered_name, "uint8", pixels)
+        answered = TensorFacts(answered_name, ids_type(classes).name, pixels)
     else:
         answered = TensorFacts(answered_name, "int64", (batch, 1, *pixels[1:]))
     scale = scale_for(request.interface, card.std)

@@ -60,7 +60,7 @@ def image_of(
         raise RequestError(
             f"{name}: the input {describe(given)} leaves its height and width open; say the size: --size HxW"
         )
-    size = Size(height, width)
+    size = Size.parse(f"{height}x{width}")
     if request.size and request.size != size:
         raise RequestError(
             f"{name} is fixed at {size}, and {request.size} was asked for; export it again at that size"

@@ -7,6 +7,7 @@ of these are constant, and ONNX Runtime folds them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import onnx
 from onnx import ModelProto, ValueInfoProto
@@ -14,6 +15,7 @@ from onnx import ModelProto, ValueInfoProto
 from segdeploy.errors import GraphError
 from segdeploy.graph.layers import tell_nodes_apart
 from segdeploy.graph.view import STANDARD, View, copy_of, inner_graphs, opset_of
+from segdeploy.model.signature import MOST_VALUES
 from segdeploy.run.ort import constants_folded
 
 WANTED_OPSET = 17  # the first with LayerNormalization as one node, and the last that TensorRT 8.6 reads
@@ -95,6 +97,12 @@ def demand_shapes(model: ModelProto, name: str) -> None:
             f"{name}: at one size {len(unknown)} of its {len(view.nodes)} nodes have results whose size depends on"
             f" the image, first {first.name} ({first.op_type}); export it again at a fixed height and width"
         )
+    for tensor, shape in view.shapes.items():
+        if prod(shape) > MOST_VALUES:
+            raise GraphError(
+                f"{name}: its tensor {tensor} is {shape}; expected at most {MOST_VALUES:,} values, so export it at a"
+                " smaller size"
+            )
 
 
 def is_known(shape: tuple[int, ...] | None) -> bool:
