@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from segdeploy.model.record import matching_record
 from segdeploy.model.signature import INTERFACES
 from segdeploy.model.typed_json import from_json
 from segdeploy.networks.sources import SUFFIXES, is_hub_id
+from segdeploy.shell import command_line
 from segdeploy.size import Size
 from segdeploy.untrusted import read_json
 from segdeploy.version import __version__
@@ -52,7 +52,7 @@ class WantedGraph:
         for flag, value in (("--card", self.card), ("--size", self.size), ("--revision", self.revision)):
             words += [flag, str(value)] if value is not None else []
         words += ["--interface", self.interface] if self.interface != INTERFACES[0] else []
-        return shlex.join([*words, *(["--fp16"] if self.fp16 else []), "-o", "."])
+        return command_line(*words, *(["--fp16"] if self.fp16 else []), "-o", ".")
 
 
 @dataclass(frozen=True)
