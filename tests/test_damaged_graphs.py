@@ -160,3 +160,30 @@ def test_cost_of_a_damaged_graph(tmp_path):
     node_without_inputs(model)
     with pytest.raises(GraphError, match="the multiplications of this graph cannot be counted"):
         cost_of(model)
+
+
+def dropout(model):
+    add = [
+        numpy_helper.from_array(np.array(0.5, np.float32), "ratio"),
+        numpy_helper.from_array(np.array(True), "mode"),
+    ]
+    model.graph.initializer.extend(add)
+    model.graph.node.insert(2, helper.make_node("Dropout", ["b", "ratio", "mode"], ["d"], "drop"))
+    model.graph.node[3].input[0] = "d"
+
+
+@pytest.mark.parametrize("verb", [("inspect",), ("run",), ("bench",)])
+def test_a_graph_in_training_mode_is_said(verb, tmp_path, capsys):
+    """Its Dropout is active: two runs of one frame differ."""
+    path = write_graph(tmp_path / "x.onnx", 19, "logits")
+    model = onnx.load(path)
+    dropout(model)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 96, 3), np.uint8))
+    more = [str(tmp_path / "a.png"), "-o", str(tmp_path / "out")] if verb == ("run",) else []
+    assert main([*verb, str(path), *more]) == 1
+    assert capsys.readouterr().err == (
+        "segdeploy: x.onnx is in training mode: 1 of its nodes are (Dropout 'drop' first), so that its answers are"
+        " random or of the batch; export it after model.eval()\n"
+    )

@@ -136,9 +136,20 @@ def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph
     if not inputs or not outputs:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output; {MADE_BY}")
     demand_opset(model, path)
+    demand_inference(view, path.name)
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name, card)
     return Graph(path, model, signature, read_precision(model), tuple(outputs))
+
+
+def demand_inference(view: View, name: str) -> None:
+    """Refuse a graph that was exported while its network was trained: it answers otherwise each time."""
+    if view.training:
+        first, count = view.training[0], len(view.training)
+        raise GraphError(
+            f"{name} is in training mode: {count} of its nodes are ({first.op_type} {first.name!r} first), so that its"
+            " answers are random or of the batch; export it after model.eval()"
+        )
 
 
 def read_onnx(path: Path) -> bytes:

@@ -130,6 +130,17 @@ class View:
         sides = self.model.graph.input[0].type.tensor_type.shape.dim
         return max(sides[0].dim_value, 1) if sides else 1
 
+    @cached_property
+    def training(self) -> list[NodeProto]:
+        """List the nodes that are in training mode: a Dropout whose answers are random, a batch's own statistics."""
+        return [node for node in self.nodes if self.is_training(node)]
+
+    def is_training(self, node: NodeProto) -> bool:
+        if node.op_type == "BatchNormalization":
+            return bool(attributes_of(node).get("training_mode", 0))
+        mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        return mode in self.constants and bool(self.array(mode).any())
+
     @property
     def opset(self) -> int:
         return opset_of(self.model)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
 from segdeploy.model.labels import ignore_of
-from segdeploy.picture.image import LabelMap
+
+if TYPE_CHECKING:
+    from segdeploy.picture.image import LabelMap
 
 
 class Confusion:

@@ -14,6 +14,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import uses_external_data
 
+from segdeploy.errors import GraphError
+from segdeploy.graph.load import demand_inference
 from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.signature import TensorFacts
@@ -54,9 +56,12 @@ def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
         inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
         if not view.values:  # asked for here, of the graph before it is cut
             return None
+        demand_inference(view, path.name)
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         fused = fuse_attention(view) if fuse and understood else 0
+    except GraphError:
+        raise
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
         return None
     metadata = {item.key: item.value for item in model.metadata_props}

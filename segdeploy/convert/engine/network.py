@@ -143,8 +143,9 @@ def add_profile(
     if all(side >= 0 for side in given.shape):
         return
     inner = [side if side >= 0 else None for side in given.shape[1:]]
-    rows = 0 if signature.channels_last else 1
-    for place, side in ((rows, signature.size.height), (rows + 1, signature.size.width)):
+    rows, channels = (0, 2) if signature.channels_last else (1, 0)
+    sides = ((rows, signature.size.height), (rows + 1, signature.size.width), (channels, 3))
+    for place, side in sides:  # Optimum's exports leave the channels open too
         inner[place] = inner[place] or side
     shapes = [(batch, *inner) for batch in (profile.min, profile.opt, profile.max)]
     ours = network.builder.create_optimization_profile()
