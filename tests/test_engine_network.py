@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from segdeploy.convert.engine.network import ParsedNetwork, report_of
+from segdeploy.convert.engine.network import ParsedNetwork, add_profile, report_of
+from segdeploy.model.engine import Profile
+from segdeploy.size import Size
 
 
 def layer(kind, name, inputs, dtype):
@@ -62,3 +64,18 @@ def test_shapes_and_labels_are_no_layers_with_a_precision():
     labels = layer("TOPK", "labels", [IMAGE], "INT64")
     relu = layer("ACTIVATION", "relu", [IMAGE], "HALF")
     assert precisions(layer("CONSTANT", "c", [], "FLOAT"), labels, relu) == {"relu": "FP16"}
+
+
+def test_an_open_channel_axis_is_that_of_red_green_and_blue():
+    """Optimum's default export is ?×?×?×?."""
+    seen = []
+    ours = SimpleNamespace(set_shape=lambda name, *shapes: seen.append((name, shapes)))
+    network = SimpleNamespace(
+        flavour="TensorRT",
+        definition=SimpleNamespace(get_input=lambda place: SimpleNamespace(name="x", shape=(-1, -1, -1, -1))),
+        builder=SimpleNamespace(create_optimization_profile=lambda: ours),
+    )
+    config = SimpleNamespace(add_optimization_profile=lambda profile: 0)
+    signature = SimpleNamespace(channels_last=False, size=Size(64, 96))
+    add_profile(network, config, signature, Profile(1, 2, 4), calibrated=False)
+    assert seen == [("x", ((1, 3, 64, 96), (2, 3, 64, 96), (4, 3, 64, 96)))]
