@@ -453,6 +453,79 @@ def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def soak(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['minutes']:g} minutes of `segdeploy run` on three cameras ({facts['source']}; B0 at {facts['size']})"
+        " into clips, JSON lines and a page. A stream's figures leave out when its own camera was away; its source"
+        " paused too, because the machine was busy with other work."
+    )
+    streams = [
+        [
+            row["name"],
+            str(row["losses"]),
+            f"{row['sent']:,}",
+            f"{row['answered'] / row['sent']:.2%}",
+            f"{row['longest_pause_s']:.1f} s ({row['longest_pause_of_its_source_s']:.1f} s)",
+            f"{row['frames_in_its_clip']:,} of {row['lines']:,}",
+        ]
+        for row in facts["streams"]
+    ]
+    shape = (
+        "camera",
+        "lost",
+        "frames sent",
+        "answered",
+        "longest pause (of its source)",
+        "frames in its clip",
+    )
+    yield table(shape, streams)
+    yield table(
+        ("camera", "times", "back", "after, once it is there (longest)"),
+        [
+            [row["how"], str(row["count"]), str(row["back"]), median_and_longest(row, "back_after_s")]
+            for row in facts["losses"]
+        ],
+    )
+    yield table(
+        (
+            "output that stalls",
+            "times",
+            "given up after (longest)",
+            "what the others got",
+            "SIGTERM ends it in (longest)",
+        ),
+        [
+            [
+                row["what"],
+                str(row["count"]),
+                median_and_longest(row, "given_up_after_s"),
+                f"{row['arrived']:,} of {row['sent_to_the_others']:,}",
+                median_and_longest(row, "ended_after_s"),
+            ]
+            for row in facts["stalled_outputs"]
+        ],
+    )
+    memory, page = facts["memory"], facts["page"]
+    plots[name] = curves(
+        "Resident memory of the run",
+        "minute",
+        "MiB",
+        {"resident": list(zip(memory["minute"], memory["resident_mib"], strict=True))},
+        "MiB",
+    )
+    yield (
+        f"The page gave {page['answers']:,} answers, beside {page['visitors_that_read_nothing']} visitors that read"
+        f" nothing. Resident memory: {min(memory['resident_mib']):.0f} to {max(memory['resident_mib']):.0f} MiB, at the end"
+        f" {memory['resident_mib'][-1]:.0f}; descriptors {min(memory['descriptors'])} to {max(memory['descriptors'])},"
+        f" threads {min(memory['threads'])} to {max(memory['threads'])}."
+    )
+    yield picture(name, "resident memory over time")
+
+
+def median_and_longest(row: Facts, name: str) -> str:
+    return f"{row[name]:.1f} s ({row[f'longest_{name}']:.1f} s)" if name in row else "–"
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
     ("Measured by segdeploy bench", "bench", bench),
@@ -464,6 +537,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("FLOPs of the CV-3315 report", "flops", flops),
     ("Mask2Former", "mask2former", mask2former),
     ("Streams", "stream", stream),
+    ("Soak", "soak", soak),
 )
 
 
