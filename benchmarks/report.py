@@ -515,7 +515,8 @@ def soak(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
     yield (
         f"The page gave {page['answers']:,} answers, beside {page['visitors_that_read_nothing']} visitors that read"
-        f" nothing. Resident memory: {min(memory['resident_mib']):.0f} to {max(memory['resident_mib']):.0f} MiB, at the end"
+        " nothing. Resident memory:"
+        f" {min(memory['resident_mib']):.0f} to {max(memory['resident_mib']):.0f} MiB, at the end"
         f" {memory['resident_mib'][-1]:.0f}; descriptors {min(memory['descriptors'])} to {max(memory['descriptors'])},"
         f" threads {min(memory['threads'])} to {max(memory['threads'])}."
     )

@@ -48,6 +48,25 @@ def is_file(path: Path) -> bool:
     return False
 
 
+def is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def why_no_file(path: Path) -> str | None:
+    """Say why nothing can be read from `path`, as from a link to a disk that is not mounted; None of a file."""
+    try:
+        path.stat()
+        kind = kind_at(path)
+    except OSError as error:
+        said = error.strerror or str(error)
+        with suppress(OSError):
+            said += f", and it is a link to {path.readlink()}"
+        return said
+    return None if kind == "a file" else f"it is {kind}, and no file"
+
+
 def is_special(path: Path) -> bool:
     return kind_at(path) in WRITTEN_THROUGH
 

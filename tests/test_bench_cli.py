@@ -243,7 +243,7 @@ def test_a_model_without_a_record_works_and_says_so(graphs, tmp_path, capsys):
         (["--warmup", "-1"], "the warm-up is -1 ms; expected 0 or more"),
         (["--batch", "2"], "a batch of 2 was asked for, and this model takes only 1;"),
         (["--batch", "0"], "a batch of 0 was asked for; it is 1 to 1024"),
-        (["--streams", "0"], "0 streams were asked for; expected 1 or more"),
+        (["--streams", "0"], "0 streams were asked for; expected 1 to 256"),
         (["--streams", "2", "--compare", "x.onnx"], "--streams 2 is for measuring one model by itself; leave it out"),
         (["--trtexec-compat", "8.5"], "the defaults of trtexec 8.6 to 11 are known, not of 8.5;"),
         (["--export-times", "t.json", "--batch", "1,2"], "--export-times holds the queries of one model at one batch"),

@@ -343,3 +343,12 @@ def test_a_closed_pipe_is_no_error(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", [f"{'x' * 300}.onnx", f"{'y/' * 2500}z.onnx"])
+@pytest.mark.parametrize("verb", [["inspect"], ["bench"], ["deepstream", "config", "-o", "out"]])
+def test_a_name_that_no_file_can_have_is_no_fault_of_ours(verb, path, capsys):
+    assert main([*verb[:2], path, *verb[2:]]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith(" cannot be used: File name too long; name another file or folder\n")
+    assert said.count("\n") == 1

@@ -1,6 +1,8 @@
 """Data sets of a few pixels in every layout: what is found, what values become, and what is refused in which words."""
 
+import os
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -461,3 +463,31 @@ def test_calibration_takes_the_images_of_a_known_data_set_and_not_its_label_file
 
 def test_ranges():
     assert ranges([255, 2, 0, 1, 7]) == "0 to 2, 7, 255"
+
+
+# ---- what is no file -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["image", "truth"])
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (
+            lambda path: path.symlink_to("/disk/x.png"),
+            "No such file or directory, and it is a link to /disk/x.png",
+        ),
+        (
+            lambda path: path.symlink_to(path.name),
+            "Too many levels of symbolic links, and it is a link to {name}",
+        ),
+        (os.mkfifo, "it is a pipe, and no file"),
+        (Path.mkdir, "it is a folder, and no file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_before_anything_is_scored(which, make, why, city):
+    place = getattr(open_dataset("cityscapes", city).pairs[0], which)
+    place.unlink()
+    make(place)
+    with pytest.raises(EvaluationError) as refusal:
+        open_dataset("cityscapes", city)
+    assert str(refusal.value) == f"{place} cannot be read: {why.format(name=place.name)}"

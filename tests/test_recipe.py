@@ -105,3 +105,11 @@ def test_a_data_set_is_named_by_its_name_and_split(tmp_path):
     scenes.write_cityscapes(tmp_path, 1, seed=0, split="train", height=64, width=96)
     facts = open_dataset("cityscapes", tmp_path, "train").asked_for()
     assert facts == {"dataset": "cityscapes", "split": "train"}
+
+
+def test_scenes_without_end_are_not_made(tmp_path):
+    (tmp_path / "r.yaml").write_text("dataset: scenes\ncount: 999999999\nseed: 1\n")
+    with pytest.raises(
+        CalibrationError, match=r"r\.yaml: count is 999999999, and at most 10000 scenes are made"
+    ):
+        read_recipe(str(tmp_path / "r.yaml"))

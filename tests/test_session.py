@@ -114,3 +114,9 @@ def test_how_many_images_at_once(graphs):
     for batch, expected in ((1, (1, 1)), (4, (4, 4)), (None, (1, 1))):
         with open_session(graphs("frames", batch)) as session:
             assert session.batches == expected
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1_000_000, 4_000_000_000])
+def test_threads_that_no_machine_has(threads, graphs):
+    with pytest.raises(RequestError, match=rf"^{threads} threads were asked for; expected 1 to 1024$"):
+        open_session(graphs("frames"), threads=threads)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from segdeploy.special_files import Through, is_special, kind_at
+from segdeploy.special_files import Through, is_file, is_folder, is_special, kind_at, read_file, why_no_file
 
 
 def test_kinds(tmp_path):
@@ -57,3 +57,32 @@ def test_the_standard_output_by_its_name(name):
     with ours, theirs:
         subprocess.run(command, stdout=theirs, check=True)
         assert ours.recv(99) == b"text"
+
+
+def test_what_nothing_can_be_read_from(tmp_path):
+    (tmp_path / "file").write_bytes(b"data")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to("/disk/x")
+    (tmp_path / "loop").symlink_to("loop")
+    long = tmp_path / ("x" * 300)
+    assert read_file(tmp_path / "file") == b"data"
+    with pytest.raises(OSError, match=r"it is a pipe, and no file"):
+        read_file(tmp_path / "pipe")
+    said = {
+        path.name[:4]: why_no_file(path)
+        for path in (
+            tmp_path / "file",
+            tmp_path / "pipe",
+            tmp_path / "gone",
+            tmp_path / "loop",
+            long,
+            tmp_path,
+        )
+    }
+    assert list(said.values()) == [
+        None, "it is a pipe, and no file", "No such file or directory, and it is a link to /disk/x",
+        "Too many levels of symbolic links, and it is a link to loop", "File name too long",
+        "it is a folder, and no file",
+    ]  # fmt: skip
+    assert [is_file(path) for path in (tmp_path / "file", tmp_path / "pipe", long)] == [True, False, False]
+    assert [is_folder(path) for path in (tmp_path, tmp_path / "file", long)] == [True, False, False]

@@ -17,7 +17,9 @@ STOPPED = 130  # as a shell tells Ctrl-C
 LAST_WORDS_S = 1.0  # for what stands in a buffer, where nobody may be reading
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # What a system says of a name as soon as it is looked at, wherever in a command that is.
-NO_PLACE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE)
+NO_PLACE = (
+    errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE, errno.EROFS, errno.ENOTDIR,
+)  # fmt: skip
 MAY_HANG = ("segdeploy: ", "segdeploy-build")  # threads of a stream, and a build
 
 

@@ -12,6 +12,7 @@ from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.model.labels import read_labels, read_yaml
 from segdeploy.picture.image import IMAGE_SUFFIXES
 from segdeploy.shipped import folder
+from segdeploy.special_files import why_no_file
 
 Files = dict[str, Path]  # by their names without the ending
 SplitOf = Callable[[str], str] | None
@@ -140,4 +141,7 @@ def pair_up(images: Files, truths: Files, label_file: str) -> tuple[Pair, ...]:
             raise EvaluationError(
                 f"{len(alone)} of {len(these)} files have no partner: {these[alone[0]]} has no {partner}"
             )
+    for path in (*images.values(), *truths.values()):
+        if (why := why_no_file(path)) is not None:
+            raise EvaluationError(f"{path} cannot be read: {why}")
     return tuple(Pair(images[stem], truths[stem]) for stem in sorted(images))

@@ -22,6 +22,7 @@ import torch
 
 from segdeploy.errors import CheckpointError
 from segdeploy.networks.weight_names import listed
+from segdeploy.special_files import why_no_file
 
 # Weights take as many bytes in memory as in their file, or a few times as many where they share bytes.
 MOST_GROWTH, LEAST_ROOM = 8, 1 << 20
@@ -82,6 +83,8 @@ def read_tensors(path: Path, source: str) -> tuple[dict[str, torch.Tensor], Mapp
 
 
 def _refuse_other_formats(path: Path, source: str) -> None:
+    if (why := why_no_file(path)) is not None:
+        raise CheckpointError(f"{source} cannot be read: {path.name}: {why}; fetch it again")
     try:
         with path.open("rb") as file:
             head = file.read(64)

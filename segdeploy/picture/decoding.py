@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError
+from segdeploy.special_files import why_no_file
 
 Sides = tuple[int, int]  # height, width
 
@@ -39,8 +40,8 @@ def read_image_file(
 ) -> tuple[NDArray[Any] | None, bytes]:
     """Return the pixels as OpenCV decodes them with `flags`, None for a file that is no image, and its bytes."""
     try:
-        if path.exists() and not path.is_file():
-            raise ImageError(f"{path} cannot be read: it is not a file")
+        if (why := why_no_file(path)) is not None:
+            raise ImageError(f"{path} cannot be read: {why}")
         data = path.read_bytes()
     except (OSError, MemoryError) as error:
         raise ImageError(

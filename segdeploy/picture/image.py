@@ -22,6 +22,7 @@ from segdeploy.given import as_path
 from segdeploy.model.labels import ids_type
 from segdeploy.picture.decoding import MOST_PIXELS, read_image_file
 from segdeploy.size import Size
+from segdeploy.special_files import is_folder
 
 Frame = NDArray[np.uint8]  # H×W×3 RGB
 LabelMap = NDArray[np.uint8 | np.uint16]  # H×W; 16 bits where there are more than 256 classes
@@ -51,7 +52,7 @@ def find_images(source: Path, but: tuple[str, ...] = ()) -> list[Path]:
     found = sorted(
         path
         for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.endswith(but)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(but) and not is_folder(path)
     )
     if not found:
         raise RequestError(f"the folder {source} holds no image ({', '.join(IMAGE_SUFFIXES)})")

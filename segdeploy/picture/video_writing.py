@@ -156,7 +156,7 @@ class ClipWriter:
             self._container.close()
             self._demand_all()
             self._recording.appear()
-        self._leave()
+            self._leave()
 
     def _demand_all(self) -> None:
         with av.open(url_of(self._recording.now_at)) as again:

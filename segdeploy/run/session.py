@@ -26,6 +26,8 @@ from segdeploy.run.runtimes import SessionOptions, runtime_for
 
 __all__ = ["Session", "open_session", "segment", "segment_many"]
 
+MOST_THREADS = 1024
+
 
 class Session(Protocol):
     """Is a graph that is ready to run.
@@ -89,6 +91,8 @@ def open_session(
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
         )
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise RequestError(f"{threads} threads were asked for; expected 1 to {MOST_THREADS}")
     if threads is not None and "threads" not in runtime.heeds:
         raise RequestError(
             f"threads {threads} is not for {path.name}, which runs in {runtime.words}; leave it out"

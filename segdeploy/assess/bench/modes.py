@@ -14,6 +14,8 @@ WARM_UP_MS = 200.0
 DURATION_S = 3.0
 ITERATIONS = 10
 
+MOST_STREAMS = 256  # each is a thread with memory of its own
+
 
 class Defaults(NamedTuple):
     """Holds a trtexec's defaults, and its limit for unstable compute times."""
@@ -53,8 +55,8 @@ class Plan:
             )
         if self.warm_up_ms < 0:
             raise RequestError(f"the warm-up is {self.warm_up_ms:g} ms; expected 0 or more")
-        if self.modes.streams < 1:
-            raise RequestError(f"{self.modes.streams} streams were asked for; expected 1 or more")
+        if not 1 <= self.modes.streams <= MOST_STREAMS:
+            raise RequestError(f"{self.modes.streams} streams were asked for; expected 1 to {MOST_STREAMS}")
 
 
 def make_plan(

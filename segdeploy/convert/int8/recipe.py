@@ -77,6 +77,7 @@ class Recipe:
 
 
 LISTS = ("keep", "widened")
+MOST_SCENES = 10_000  # which takes a quarter of an hour, and a few gigabytes of the temporary folder
 KINDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "widened": list,
     "dataset": str, "split": str, "count": int, "seed": int, "aside": int, "made_for": str,
@@ -121,6 +122,10 @@ def read_recipe(name: str) -> Recipe:
             raise CalibrationError(f"{path.name}: {key} is {facts[key]}, less than {least}")
     if facts.get("dataset") == SCENES and not {"count", "seed"} <= facts.keys():
         raise CalibrationError(f"{path.name}: made scenes need both a count and a seed")
+    if facts.get("dataset") == SCENES and facts["count"] > MOST_SCENES:
+        raise CalibrationError(
+            f"{path.name}: count is {facts['count']}, and at most {MOST_SCENES} scenes are made"
+        )
     if "size" in facts:
         try:
             Size.parse(facts["size"])

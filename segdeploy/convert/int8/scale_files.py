@@ -103,7 +103,7 @@ def differences(
 def convert(source: Path, tensorrt: str | None, target: Path) -> str:
     """Writes `target`, a scales.json if it is called so and else a cache for `tensorrt`; returns what to know of it."""
     scales = read_scale_file(source)
-    if source.resolve() == target.resolve():
+    if target.exists() and source.samefile(target):
         raise RequestError(f"-o {target} is the file that is converted; name another one")
     if is_ours(target):
         if tensorrt is not None:

@@ -31,6 +31,7 @@ from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Sink
 from segdeploy.serve.stream.sources import Stream
 
+MOST_AT_ONCE = 1024  # frames: nvinfer takes no more either
 AHEAD = 2  # batches of a file that may be decoded in advance
 BATCHES_UNDER_WAY = 2  # one is fitted while another is inferred
 FPS_OVER_S = 2.0
@@ -344,5 +345,7 @@ def batch_of(sessions: Sequence[Session], wanted: int | None) -> int:
                 f"--batch {wanted} is more than the {min(fixed)} that the model was made for;"
                 f" export it with --batch {wanted}"
             )
+        if wanted > MOST_AT_ONCE:
+            raise RequestError(f"--batch {wanted} is more than the {MOST_AT_ONCE} that are ever run at once")
         return wanted
     return min(session.batches[1] for session in sessions)
