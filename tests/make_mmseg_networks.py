@@ -2,15 +2,16 @@
 
     cd tests && python make_mmseg_networks.py CV_3315
 
-Needs mmsegmentation 1.2.2, mmcv-lite, scipy, ftfy and regex. The compiled operators of mmcv are not needed by these
-networks, and are replaced by empty classes. CV_3315 is a checkout of UAws/CV-3315-Is-All-You-Need, whose two classes
-are not in the package.
+Needs mmsegmentation 1.2.2, mmcv-lite, mmpretrain, scipy, ftfy and regex. The compiled operators of mmcv are not needed
+by these networks, and are replaced by empty classes. CV_3315 is a checkout of UAws/CV-3315-Is-All-You-Need, whose two
+classes are not in the package.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib.machinery
+import importlib.util
 import inspect
 import json
 import sys
@@ -47,6 +48,7 @@ mmcv.ops = sys.modules["mmcv.ops"]
 
 import mmseg.models  # noqa: E402, F401
 from mmengine.config import ConfigDict  # noqa: E402
+from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead  # noqa: E402
 from mmseg.models.utils import resize  # noqa: E402
@@ -91,6 +93,10 @@ SWIN = {
     "type": "SwinTransformer", "embed_dims": 12, "depths": [2, 2, 3, 1], "num_heads": [1, 2, 3, 6], "window_size": 4,
     "use_abs_pos_embed": False, "drop_path_rate": 0.3, "patch_norm": True,
 }  # fmt: skip
+CONVNEXT = {
+    "type": "ConvNeXt", "arch": {"depths": [1, 2, 3, 1], "channels": [8, 16, 24, 32]},
+    "out_indices": [0, 1, 2, 3], "drop_path_rate": 0.4, "layer_scale_init_value": 1.0, "gap_before_final_norm": False,
+}  # fmt: skip
 BASIC = {"type": "BasicDecoder", "n_class": 5, "num_classes": 5, "input_size": (256, 864), "in_channels": 5}
 # The backbone, the head, and the size of the images that it is tried on.
 MADE: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
@@ -126,6 +132,11 @@ MADE: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         head("UPerHead", [8, 16, 32, 64], 8, pool_scales=(1, 2, 3, 6), **EVERY),
         (97, 131),
     ),
+    "upernet_convnext": (
+        CONVNEXT,
+        head("UPerHead", [8, 16, 24, 32], 8, pool_scales=(1, 2, 3, 6), **EVERY),
+        (97, 131),
+    ),
     "upernet_swin": (
         SWIN,
         head("UPerHead", [12, 24, 48, 96], 8, pool_scales=(1, 2, 3, 6), align_corners=True, **EVERY),
@@ -145,6 +156,21 @@ def register_cv_3315(folder: Path) -> None:
         MODELS.register_module(name=kind, module=space[kind])
 
 
+def register_convnext() -> None:
+    """From mmpretrain's own files: the whole package wants more packages than these two need."""
+    found = importlib.util.find_spec("mmpretrain")
+    assert found and found.submodule_search_locations, "pip install --no-deps mmpretrain"
+    folder = Path(found.submodule_search_locations[0]) / "models"
+    space: dict[str, Any] = {"__name__": "mmseg_convnext", "MODELS": MODELS, "BaseBackbone": BaseModule}
+    for path in ("utils/norm.py", "backbones/convnext.py"):
+        lines = (folder / path).read_text().splitlines()
+        exec(
+            "\n".join(line for line in lines if not line.startswith(("from ..", "from .", "from mmpre"))),
+            space,
+        )
+    MODELS.register_module(name="ConvNeXt", module=space["ConvNeXt"], force=True)
+
+
 def as_text(value: Any) -> str:
     """As mmcv's Config writes itself: dictionaries as calls."""
     if isinstance(value, dict):
@@ -162,8 +188,9 @@ def record_of(backbone: dict[str, Any], decode: dict[str, Any], size: tuple[int,
     network.load_state_dict(weights | indices)
     with torch.inference_mode():
         logits = network(checkpoints.pixels_of(size), mode="tensor")
+    text = f"norm_cfg = {as_text(BATCH_NORM)}\nmodel = {as_text(model)}\n"
     return {
-        "text": f"norm_cfg = {as_text(BATCH_NORM)}\nmodel = {as_text(model)}\n",
+        "text": text.replace("'ConvNeXt'", "'mmpretrain.ConvNeXt'"),  # the scope of its registry
         "shapes": shapes,
         "size": size,
         "logits_size": list(logits.shape[2:]),
@@ -189,6 +216,7 @@ def written(path: Path, content: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     register_cv_3315(Path(sys.argv[1]))
+    register_convnext()
     written(OUT, {name: record_of(*parts) for name, parts in MADE.items()})
     kinds = sorted({part["type"] for backbone, decode, _ in MADE.values() for part in (backbone, decode)})
     written(KEYS, {kind: keys_of(MODELS.get(kind)) for kind in kinds})

@@ -46,7 +46,7 @@ MMSEG = Family(
             (ANY_BACKBONE, OTHER_HEADS),
         ),
         Marks(
-            "a network of mmsegmentation whose backbone is not one of ResNet (V1, V1c), U-Net and Swin",
+            "a network of mmsegmentation whose backbone is not one of ResNet (V1, V1c), U-Net, Swin and ConvNeXt",
             (r"backbone\.", ANY_HEAD),
         ),
         Marks(

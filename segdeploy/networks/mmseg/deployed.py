@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segdeploy.networks.backbones.basic_segnet import BasicSegNet
+from segdeploy.networks.backbones.convnext import Convnext, DeployedConvnext
 from segdeploy.networks.backbones.resnet import DeployedResnet, Resnet
 from segdeploy.networks.backbones.swin import DeployedSwin, Swin
 from segdeploy.networks.backbones.unet import DeployedUnet, Unet
@@ -25,6 +26,7 @@ from segdeploy.size import Size
 # Two pieces have nothing to rewrite.
 FOR_DEVICES: dict[type[nn.Module], Callable[[Any], Any]] = {
     BasicSegNet: lambda plain: plain,
+    Convnext: DeployedConvnext,
     Resnet: DeployedResnet,
     Swin: DeployedSwin,
     Unet: DeployedUnet,

@@ -20,7 +20,6 @@ from segdeploy.networks.mmseg.pieces import BACKBONES, HEADS, Piece
 from segdeploy.networks.weight_names import Shapes, Table, listed, renamed, under
 
 Facts = dict[str, Any]
-NORM_EPS = 1e-5  # PyTorch's
 
 # mmcv's ConvModule and DepthwiseSeparableConvModule.
 _NORMED: Table = {
@@ -65,6 +64,16 @@ _PIECES: Table = {
         "blocks.{b}.ffn.layers.0.0.*": "blocks.{b}.intermediate.dense.*",
         "blocks.{b}.ffn.layers.1.*": "blocks.{b}.output.dense.*",
         "downsample.*": "downsample.*",
+    }),
+    "backbone.downsample_layers.0.0.*": "backbone.embeddings.patch_embeddings.*",
+    "backbone.downsample_layers.0.1.*": "backbone.embeddings.layernorm.*",
+    "backbone.downsample_layers.{s}.*": "backbone.encoder.stages.{s}.downsampling_layer.*",
+    **under("backbone.stages.{s}.{b}", "backbone.encoder.stages.{s}.layers.{b}", {
+        "depthwise_conv.*": "dwconv.*",
+        "norm.*": "layernorm.*",
+        "pointwise_conv1.*": "pwconv1.*",
+        "pointwise_conv2.*": "pwconv2.*",
+        "gamma": "layer_scale_parameter",
     }),
     "backbone.stages.{s}.blocks.{b}.attn.w_msa.relative_position_index": (),
     **{f"backbone.norm{s}.*": f"backbone.hidden_states_norms.stage{s + 1}.*" for s in range(4)},
@@ -132,12 +141,12 @@ def said_of(piece: Piece, stated: Any, source: str) -> Facts:
 def norm_eps(piece: Piece, stated: Mapping[str, Any] | None, source: str) -> float:
     """The eps of the piece's norms; refused are other norms than those it is built with."""
     norm = (stated or {}).get("norm_cfg") or {"type": piece.norms[0]}
-    eps = norm.get("eps", NORM_EPS) if isinstance(norm, dict) else 0
+    eps = norm.get("eps", piece.eps) if isinstance(norm, dict) else 0
     fits = isinstance(norm, dict) and norm.get("type") in piece.norms and isinstance(eps, float) and eps > 0
-    if not fits or (piece.norms == ("LN",) and eps != NORM_EPS):
+    if not fits or ("BN" not in piece.norms and eps != piece.eps):
         raise CheckpointError(
             f"the config text of {source} has norm_cfg {norm!r:.80} for {piece.title}; expected"
-            f" {' or '.join(piece.norms)}, the eps of LN {NORM_EPS}"
+            f" {' or '.join(piece.norms)}{'' if 'BN' in piece.norms else f' with an eps of {piece.eps}'}"
         )
     return eps
 
@@ -255,6 +264,16 @@ def swin_facts(shapes: Shapes, said: Facts) -> Facts:
     }
 
 
+def convnext_facts(shapes: Shapes, said: Facts) -> Facts:
+    at = "backbone.encoder.stages"
+    stages = range(shapes.count(f"{at}."))
+    return {
+        "sizes": tuple(shapes.of(f"{at}.{s}.layers.0.dwconv.weight", 4)[0] for s in stages),
+        "depths": tuple(shapes.count(f"{at}.{s}.layers.") for s in stages),
+        "patch": shapes.of("backbone.embeddings.patch_embeddings.weight", 4)[-1],
+    }
+
+
 def basic_facts(shapes: Shapes, said: Facts) -> Facts:
     def outputs(name: str) -> int:
         return shapes.of(f"backbone.{name}.weight", 4)[0]
@@ -270,6 +289,7 @@ _BACKBONES: dict[str, Callable[[Shapes, Facts], Facts]] = {
     "resnet": resnet_facts,
     "unet": unet_facts,
     "swin": swin_facts,
+    "convnext": convnext_facts,
     "basic": basic_facts,
 }
 

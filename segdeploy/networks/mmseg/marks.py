@@ -6,6 +6,7 @@ BACKBONE_MARKS = {
     "resnet": r"backbone\.(stem\.0|conv1|layer1\.0\.conv1)\.",
     "unet": r"backbone\.encoder\.0\.0\.convs\.",
     "swin": r"backbone\.stages\.0\.blocks\.0\.attn\.w_msa\.",
+    "convnext": r"backbone\.stages\.0\.0\.depthwise_conv\.",
     "basic": r"backbone\.conv1_1\.",
 }
 HEAD_MARKS = {

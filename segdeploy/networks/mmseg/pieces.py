@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from segdeploy.networks.backbones.basic_segnet import BasicSegNet
+from segdeploy.networks.backbones.convnext import Convnext
 from segdeploy.networks.backbones.resnet import Resnet, ResnetConfig
 from segdeploy.networks.backbones.swin import Swin, SwinConfig
 from segdeploy.networks.backbones.unet import Unet
@@ -33,6 +34,7 @@ class Piece:
     usual: Mapping[str, Any]
     plain: Callable[..., nn.Module]
     norms: tuple[str, ...] = ("BN", "SyncBN", "MMSyncBN")  # types of norm_cfg
+    eps: float = 1e-5  # of its norms; batch norms may have another
 
 
 # How they were trained and set up; what the weights' shapes say.
@@ -126,6 +128,30 @@ BACKBONES = {
         {},
         lambda **facts: Swin(SwinConfig(**facts)),
         ("LN",),
+    ),
+    "convnext": Piece(
+        "a ConvNeXt",
+        ("ConvNeXt",),
+        ConfigKeys(
+            read={},
+            fixed={
+                "in_channels": 3,
+                "act_cfg": {"type": "GELU"},
+                "linear_pw_conv": True,
+                "use_grn": False,
+                "out_indices": [0, 1, 2, 3],
+                "gap_before_final_norm": False,
+            },
+            unread=(
+                *("arch", "stem_patch_size", "norm_cfg", "drop_path_rate", "layer_scale_init_value"),
+                *("frozen_stages", "with_cp", "init_cfg"),
+            ),
+            document="config text",
+        ),
+        {},
+        Convnext,
+        ("LN2d",),
+        1e-6,
     ),
     "basic": Piece(
         "CV-3315's BasicSegNet",
