@@ -10,6 +10,7 @@ from segdeploy.assess.evaluate.corruptions import (
     STRENGTHS,
     corrupt,
     robustness_table,
+    stretched,
 )
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.scenes import make_scene
@@ -222,3 +223,10 @@ def test_the_table_scores_nothing_before_every_name_is_known() -> None:
     with pytest.raises(RequestError, match="no corruption is called 'rain'"):
         robustness_table(lambda name, severity: asked.append(name) or 0.0, ("fog", "rain"))
     assert asked == []
+
+
+def test_snow_is_stretched_corner_to_corner():
+    """As scipy.ndimage.zoom with order 1 does: zoom([[0, 1, 2, 3], …], (5 / 3, 7 / 4), order=1)."""
+    small = np.arange(12, dtype=np.float32).reshape(3, 4)
+    found = stretched(small, 5, 7)
+    np.testing.assert_allclose(found, np.add.outer(np.arange(5) * 2, np.arange(7) / 2), atol=1e-5)
