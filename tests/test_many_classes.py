@@ -134,7 +134,7 @@ def test_an_id_that_is_no_class_is_refused_and_never_wraps(classes, wrong, dtype
     if not np.iinfo(dtype).min <= wrong <= np.iinfo(dtype).max:
         pytest.skip("the type has no such number")
     signature = read_graph(write_graph(tmp_path / "many.onnx", classes, "nvinfer")).signature
-    ids = np.zeros((1, 4, 4), dtype)
+    ids = np.zeros((1, SIZE.height, SIZE.width), dtype)
     assert as_labels(signature, ids).dtype == (np.uint8 if classes <= 256 else np.uint16)
     ids[0, 1, 2] = wrong
     with pytest.raises(
