@@ -273,6 +273,10 @@ def test_inspect_shows_the_cost(graphs, capsys):
         (["--device", "b9000"], "no device is called 'b9000'; known: jetson-orin-nano-8gb, "),
         (["--device", "t4", "--precision", "fp8"], "T4 has no figure for fp8; known of it: fp16, int8"),
         (["--device", "t4", "--measured", "0"], "a time of 0.0 ms cannot have been measured; expected more"),
+        (
+            ["--device", "t4", "--measured", "1e999"],
+            "a time of inf ms cannot have been measured; expected more",
+        ),
         (["--measured", "3"], "--measured 3.0 needs the --device it was measured on"),
     ],
 )

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from plain_graph import write_graph
 
 from segdeploy.cli import main
-from segdeploy.errors import EngineError, MissingExtra, RequestError
+from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.run import device_array, ort
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.ort import OrtSession
@@ -33,6 +34,20 @@ def test_the_cpu_is_the_default(graphs):
         with open_session(graphs("frames"), **options) as session:
             assert session.device == "cpu"
             assert session._session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_a_graph_that_cannot_be_computed_is_named(tmp_path):
+    """It says that it answers a small map, and makes one of 2^40 pixels."""
+    shape = numpy_helper.from_array(np.array([1, 2, 1 << 20, 1 << 20]), "shape")
+    eaten = helper.make_tensor_value_info("in", TensorProto.FLOAT, [1, 3, 64, 96])
+    answered = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 2, 64, 96])
+    node = helper.make_node("ConstantOfShape", ["shape"], ["out"])
+    made = helper.make_graph([node], "g", [eaten], [answered], [shape])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    expected = r"^x\.onnx cannot be computed by ONNX Runtime: \[ONNXRuntimeError\]"
+    with OrtSession(tmp_path / "x.onnx") as session, pytest.raises(GraphError, match=expected):
+        session.run(np.zeros((1, 3, 64, 96), np.float32))
 
 
 def test_an_unknown_provider(graphs):

@@ -148,3 +148,10 @@ def test_images_called_like_a_pipeline(inside, graphs):
     assert main(["run", str(graphs("frames")), "gst:x ! y.png", "-o", "out"]) == 0
     written = {path.name for path in Path("out").iterdir()}
     assert written == {f"gst:x ! y.{kind}.png" for kind in ("colours", "ids", "overlay")}
+
+
+@pytest.mark.parametrize("source", ["a\0b.mp4", "*\0.mp4", "gst:a\0b"])
+def test_a_name_with_a_nul_is_none(source):
+    with pytest.raises(RequestError) as refused:
+        expand([source])
+    assert str(refused.value) == f"SOURCE {source!r} holds a NUL, which no name has"

@@ -87,10 +87,18 @@ class OrtSession(OpenModel):
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         self.signature.demand_input(inputs)
-        answer = np.asarray(self._session.run([self._answer], {self.signature.input.name: inputs})[0])
+        answer = np.asarray(self._computed({self.signature.input.name: inputs}))
         if self._labels is None:
             return answer
         return self._labels.of(answer) if self._labels.fit(answer) else self._labels_of_file(answer)
+
+    def _computed(self, inputs: dict[str, NDArray[Any]]) -> Any:
+        session = self._session
+        try:
+            return session.run([self._answer], inputs)[0]
+        except Exception as error:  # its errors have no common class
+            first_line = str(error).strip().splitlines()[0]
+            raise GraphError(f"{self.name} cannot be computed by ONNX Runtime: {first_line}") from error
 
     def _labels_of_file(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Run the file's own last nodes, for logits that are not all finite."""

@@ -51,7 +51,7 @@ class Floor:
 
     def share_of(self, measured_ms: float) -> float:
         """Give the share of the floor that a measured time per batch reaches; 1 is all of it."""
-        if not measured_ms > 0:
+        if not 0 < measured_ms < float("inf"):
             raise RequestError(f"a time of {measured_ms} ms cannot have been measured; expected more than 0")
         return self.ms / measured_ms
 

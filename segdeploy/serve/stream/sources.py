@@ -71,6 +71,8 @@ def expand(sources: Sequence[str]) -> list[Source]:
 def meanings(source: str) -> list[Source]:
     if not source:
         raise RequestError("SOURCE is empty; expected an image, a folder, a video, a camera or an address")
+    if "\0" in source:
+        raise RequestError(f"SOURCE {as_typed(source)!r} holds a NUL, which no name has")
     if source == STDIN:
         return [source]
     if is_there(source):
