@@ -1,0 +1,65 @@
+"""A disk that is full, broken, interrupted or over its quota, at each call with which a verb changes a file.
+
+write_faults.c makes one call fail, write_faults.py tries the calls one after the other. `python tests/write_faults.py`
+tries all of them, of every verb; here it is a few of each of the quick ones.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+VERBS = (
+    "deepstream config",
+    "cache convert",
+    "run on images",
+    "report",
+    "evaluate",
+    "run to a clip",
+    "deepstream replay",
+)
+GROWING = ("run to a clip", "deepstream replay")  # what came before the fault stays
+KEPT = ".unfinished"  # evaluate's, to go on with
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("cc") or sys.platform != "linux", reason="no C compiler for Linux here"
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    library = folder / "faults.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, HERE / "write_faults.c", "-ldl"], check=True)
+    done = subprocess.run(
+        [sys.executable, HERE / "write_faults.py", folder, "--few", *VERBS],
+        capture_output=True, text=True, check=False, env=os.environ | {"LD_PRELOAD": str(library)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_fault_is_one_message_and_costs_nothing_that_was_there(verb, found):
+    names, attempts = found[verb]["names"], found[verb]["attempts"]
+    assert len(attempts) >= 15
+    assert {one["error"] for one in attempts} == {"ENOSPC", "EIO", "EINTR", "EDQUOT"}
+    assert {one["status"] for one in attempts} == {0, 1}
+    for one in attempts:
+        states = {name: state for name, state in one["states"].items() if not name.endswith(KEPT)}
+        assert not any(part.startswith(".") for name in states for part in Path(name).parts), one
+        if one["status"] == 0:
+            assert (one["said"], states.keys() <= set(names)) == ("", True), one
+        else:
+            assert one["said"].startswith("segdeploy: ") and one["said"].count("\n") == 1, one
+            assert " cannot be " in one["said"], one
+        if verb not in GROWING:
+            assert "other" not in states.values(), one
+        if verb in ("deepstream config", "cache convert", "report") and one["status"] == 1:
+            assert set(states.values()) <= {"old"}, one
+            assert one["old"] or not one["folder"], one
