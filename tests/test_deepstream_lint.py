@@ -560,10 +560,10 @@ def test_what_the_verb_refuses(tmp_path, capsys, misused):
 # ---- what is no file, and names that none can have -----------------------------------------------------------------
 
 
-def test_a_pipe_is_no_configuration(tmp_path, capsys):
+def test_a_pipe_is_no_configuration(images, tmp_path, capsys):
     pipe = tmp_path / "config.txt"
     os.mkfifo(pipe)
-    for words in (("lint", pipe), ("replay", "-c", pipe, "-i", TRAPS, "-o", "x.mp4")):
+    for words in (("lint", pipe), ("replay", "-c", pipe, "-i", images, "-o", tmp_path / "x.mp4")):
         assert main(["deepstream", *map(str, words)]) == 1
         assert capsys.readouterr().err == f"segdeploy: {pipe} cannot be read: it is a pipe, and no file\n"
 
