@@ -24,7 +24,7 @@ from segdeploy import scenes
 from segdeploy.convert.export import export_onnx
 from segdeploy.picture.video_writing import ClipWriter
 from segdeploy.run.session import Session, fit_batch, open_session
-from segdeploy.serve.stream.pipeline import Pipeline, Plan
+from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
 from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sinks import Pictures
 from segdeploy.serve.stream.sources import Opening, open_streams
@@ -69,11 +69,11 @@ def speed(asked: argparse.Namespace, place: Path, kernel: str) -> dict[str, Any]
         open_session(model, threads=asked.threads) as session,
         open_session(model, threads=asked.threads, shares_cores=True) as sharing,
     ):
-        whole_way(sharing, clip, place, Plan(kernel=kernel, max_frames=5))
+        whole_way(sharing, clip, place, StreamPlan(kernel=kernel, max_frames=5))
         for _ in range(asked.rounds):
             alone = network_alone(session, asked.frames, kernel)
             start = time.perf_counter()
-            whole_way(sharing, clip, place, Plan(kernel=kernel))
+            whole_way(sharing, clip, place, StreamPlan(kernel=kernel))
             pairs.append((alone, asked.frames / (time.perf_counter() - start)))
             print(kernel, pairs[-1], flush=True)
     ratios = sorted(whole / alone for alone, whole in pairs)
@@ -101,7 +101,7 @@ def network_alone(session: Session, frames: int, kernel: str) -> float:
     return frames / (time.perf_counter() - start)
 
 
-def whole_way(session: Session, clip: Path, place: Path, plan: Plan, *watching: object) -> None:
+def whole_way(session: Session, clip: Path, place: Path, plan: StreamPlan, *watching: object) -> None:
     streams = open_streams([clip], Opening())
     pictures = Pictures(
         str(place / "out.mp4"), streams[0], lambda shown: shown.results[0].overlay(shown.frame), 10
@@ -140,7 +140,7 @@ def memory(place: Path) -> dict[str, Any]:
         for index in range(MEMORY_FRAMES):
             writer.write(np.roll(scene, index, axis=1), index / 25)
     with open_session(model, threads=2, shares_cores=True) as session:
-        whole_way(session, clip, place, Plan(), watched)
+        whole_way(session, clip, place, StreamPlan(), watched)
     settled = watched.resident_mib[SETTLED_AFTER // SAMPLED_EVERY :]
     return {
         "frames": MEMORY_FRAMES,

@@ -110,7 +110,7 @@ def build_engine(
 
     `batch` is MIN:OPT:MAX for a graph with an open batch, `target` compute capabilities as in "sm_86,sm_89".
     """
-    from segdeploy.convert.build_engine import DeployRequest, deploy
+    from segdeploy.convert.build_engine import DeployRequest, build_proven
     from segdeploy.convert.engine.request import EngineRequest, parse_targets
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.engine import Profile
@@ -133,7 +133,7 @@ def build_engine(
     options = options_of_words(calibration)
     with request_for(options, path) if options.has_source else nullcontext() as quantisation:
         request = DeployRequest(engine, runtime, quantisation)
-        return deploy(path, request, output=as_path(output, "output"), progress=progress)
+        return build_proven(path, request, output=as_path(output, "output"), progress=progress)
 
 
 def options_of_words(words: CalibrationWords) -> CalibrationOptions:
@@ -210,9 +210,11 @@ def measure(
     from segdeploy.assess.bench.measure import measure as time_session
     from segdeploy.assess.bench.measure import usual_batches
     from segdeploy.assess.bench.models import ModelOptions, open_model
-    from segdeploy.assess.bench.modes import make_plan
+    from segdeploy.assess.bench.modes import plan_measurement
 
-    plan = make_plan(transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s)
+    plan = plan_measurement(
+        transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s
+    )
     opened = open_model(str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph))
     with opened.session as session:
         return time_session(session, batch or usual_batches(session)[0], plan)

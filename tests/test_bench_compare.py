@@ -14,11 +14,11 @@ from segdeploy.assess.bench.compare import (
     turn_ms,
 )
 from segdeploy.assess.bench.models import Opened
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.errors import RequestError
 from segdeploy.size import Size
 
-QUICK = Plan(warm_up_ms=0, duration_s=0.01)
+QUICK = BenchPlan(warm_up_ms=0, duration_s=0.01)
 
 
 def opened(session, name="a.onnx"):
@@ -129,7 +129,7 @@ def test_a_batch_that_one_of_them_does_not_take():
 def test_a_stopped_comparison_is_of_the_whole_rounds(monkeypatch):
     monkeypatch.setattr(module, "TURN_MS", 0.0)
     sessions = [HostSession(), HostSession(stop_at=30)]
-    found = compare([opened(session) for session in sessions], 1, Plan(warm_up_ms=0, duration_s=60))
+    found = compare([opened(session) for session in sessions], 1, BenchPlan(warm_up_ms=0, duration_s=60))
     assert found.stopped
     assert found.rounds == 30 - 2
     with pytest.raises(KeyboardInterrupt):

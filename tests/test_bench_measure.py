@@ -7,13 +7,13 @@ from bench_fakes import DeviceSession, HostSession
 
 from segdeploy.assess.bench.measure import demand_batches, measure, pictures, usual_batches
 from segdeploy.assess.bench.meter import Reading
-from segdeploy.assess.bench.modes import Plan, make_plan
+from segdeploy.assess.bench.modes import BenchPlan, plan_measurement
 from segdeploy.assess.bench.timing_host import lanes_of
 from segdeploy.errors import RequestError
 from segdeploy.run.session import open_session
 from segdeploy.run.timing import Modes, Timed
 
-QUICK = Plan(warm_up_ms=1, duration_s=0.02, iterations=3)
+QUICK = BenchPlan(warm_up_ms=1, duration_s=0.02, iterations=3)
 
 
 def test_a_session_on_the_host_is_timed_from_outside(graphs):
@@ -58,7 +58,9 @@ def test_several_streams_run_in_threads():
         return ask(inputs)
 
     session.run = run
-    found = measure(session, 1, Plan(modes=Modes(streams=2), warm_up_ms=0, duration_s=0.02, iterations=3))
+    found = measure(
+        session, 1, BenchPlan(modes=Modes(streams=2), warm_up_ms=0, duration_s=0.02, iterations=3)
+    )
     assert len(seen - {threading.current_thread().name}) == 2
     assert found.ran["streams"] == 2
     assert "2 streams run at once: only the throughput is meaningful, not the latencies" in found.warnings
@@ -75,7 +77,7 @@ def test_an_error_in_a_stream_is_not_swallowed():
 
 def test_a_session_that_times_itself_is_asked_for_its_parts():
     session = DeviceSession()
-    plan = make_plan("10", warm_up_ms=70, duration_s=0.7)
+    plan = plan_measurement("10", warm_up_ms=70, duration_s=0.7)
     found = measure(session, 4, plan)
     assert session.asked_modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
     assert session.open_lanes == 0
@@ -99,17 +101,17 @@ def test_a_session_that_times_itself_is_asked_for_its_parts():
 )  # fmt: skip
 def test_compute_is_unstable_from_where_that_trtexec_says(version, percent):
     """As kUNSTABLE_PERF_REPORTING_THRESHOLD is in the tags of TensorRT's sampleReporting.cpp."""
-    assert make_plan(version).unstable_percent == percent
-    assert make_plan(version).modes.cuda_graph == version.startswith("11")
+    assert plan_measurement(version).unstable_percent == percent
+    assert plan_measurement(version).modes.cuda_graph == version.startswith("11")
 
 
 def test_defaults_are_those_of_trtexec():
-    assert make_plan("11").modes == Modes(transfers=False, cuda_graph=True, spin=True, streams=1)
-    assert make_plan("10").modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
+    assert plan_measurement("11").modes == Modes(transfers=False, cuda_graph=True, spin=True, streams=1)
+    assert plan_measurement("10").modes == Modes(transfers=True, cuda_graph=False, spin=False, streams=1)
     for version in ("10", "11"):
-        plan = make_plan(version)
+        plan = plan_measurement(version)
         assert (plan.warm_up_ms, plan.duration_s, plan.iterations) == (200, 3, 10)
-    said = make_plan("11", transfers=True, cuda_graph=False, streams=2)
+    said = plan_measurement("11", transfers=True, cuda_graph=False, streams=2)
     assert said.modes == Modes(transfers=True, cuda_graph=False, spin=True, streams=2)
 
 
@@ -133,7 +135,7 @@ def test_defaults_are_those_of_trtexec():
 )
 def test_a_plan_that_makes_no_sense(wrong, said):
     with pytest.raises(RequestError) as caught:
-        make_plan(**wrong)
+        plan_measurement(**wrong)
     assert str(caught.value) == said
 
 
@@ -169,14 +171,14 @@ def test_what_is_run_is_a_street_in_each_slot():
 
 def test_a_stopped_run_tells_what_it_measured():
     session = HostSession(stop_at=20)
-    found = measure(session, 1, Plan(warm_up_ms=0, duration_s=60))
+    found = measure(session, 1, BenchPlan(warm_up_ms=0, duration_s=60))
     assert found.stopped
     assert found.timings.queries == 19  # one of the twenty came before time started
 
 
 def test_a_run_stopped_before_anything_was_counted_is_just_stopped():
     with pytest.raises(KeyboardInterrupt):
-        measure(HostSession(stop_at=3), 1, Plan(warm_up_ms=10_000, duration_s=60))
+        measure(HostSession(stop_at=3), 1, BenchPlan(warm_up_ms=10_000, duration_s=60))
 
 
 class Sensors:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segdeploy.assess.bench.reference import beside, read_references, spelled
+from segdeploy.assess.bench.reference import beside_published, published_lines, read_references
 from segdeploy.devices import device_called, read_devices
 from segdeploy.errors import RequestError
 
@@ -39,24 +39,24 @@ def test_arithmetic_excludes_what_it_says(ngc):
 
 
 def test_ours_is_laid_beside_at_the_nearest_batch(ngc):
-    (row,) = beside(ngc, "NVIDIA L4", [(1, 100.0), (8, 375.0), (5, 300.0)])
+    (row,) = beside_published(ngc, "NVIDIA L4", [(1, 100.0), (8, 375.0), (5, 300.0)])
     assert (row.batch, row.fps, row.ratio) == (5, 300.0, 0.4)
-    assert beside(ngc, "h200-sxm", [(1, 100.0)]) == []
+    assert beside_published(ngc, "h200-sxm", [(1, 100.0)]) == []
 
 
 def test_what_is_said_names_the_doubts():
-    number, doubts = spelled("Tesla T4", [(16, 187.0)])
+    number, doubts = published_lines("Tesla T4", [(16, 187.0)])
     assert "374 FPS at batch 16; here 187.0 FPS at batch 16, 0.50 times as many" in number
     for words in ("size not stated", "cannot be SegFormer-B1 or larger at 1024x1024", "3 further tables"):
         assert words in doubts
 
 
 def test_other_devices():
-    (line,) = spelled("h200-sxm", [(1, 100.0)])
+    (line,) = published_lines("h200-sxm", [(1, 100.0)])
     assert "no row for H200 SXM; it has a2, t4, a30" in line
-    assert spelled("AMD EPYC", [(1, 5.0)]) == ["no published number for AMD EPYC is known"]
+    assert published_lines("AMD EPYC", [(1, 5.0)]) == ["no published number for AMD EPYC is known"]
 
 
 def test_nothing_measured(ngc):
     with pytest.raises(RequestError, match="nothing was measured"):
-        beside(ngc, "t4", [])
+        beside_published(ngc, "t4", [])

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from segdeploy.assess.bench.timings import (
-    counted,
+    after_warm_up,
     export_times,
     median,
     percentile,
     run_queries,
     summarise,
-    summary,
+    summary_of,
     warnings_of,
 )
 from segdeploy.run.timing import Query
@@ -44,7 +44,7 @@ def test_queries_that_began_to_compute_in_the_warm_up_are_left_out():
     assert (timings.queries, timings.warm_up_queries) == (3, 2)  # the third is 1 ms on its way to the device
     assert timings.walltime_ms == 220 + 13 - 199
     assert timings.compute.max == 10
-    assert counted([query(0), query(5)], 200) == []
+    assert after_warm_up([query(0), query(5)], 200) == []
     with pytest.raises(ValueError, match="no query began after the warm-up"):
         summarise([query(0)], 200)
 
@@ -88,11 +88,11 @@ def test_the_median_lies_between_the_two_middle_ones():
 
 
 def test_a_summary():
-    found = summary([4.0, 2.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])
+    found = summary_of([4.0, 2.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])
     assert (found.min, found.mean, found.median, found.max) == (2, 5, 4.5, 9)
     assert found.cv_percent == pytest.approx(40)  # population deviation 2 of 5
     assert (found.p90, found.p95, found.p99) == (9, 9, 9)
-    assert summary([0.0, 0.0]).cv_percent == 0
+    assert summary_of([0.0, 0.0]).cv_percent == 0
 
 
 def timings_of(**parts):

@@ -7,7 +7,7 @@ import pytest
 from bench_fakes import DeviceSession, HostSession
 
 from segdeploy import scenes
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.waterfall import (
     MEANT,
     STAGES,
@@ -24,7 +24,7 @@ from segdeploy.run.io import from_output, to_input
 from segdeploy.run.session import open_session, segment, segmentation_of
 from segdeploy.size import Size
 
-QUICK = Plan(warm_up_ms=1, duration_s=0.01)
+QUICK = BenchPlan(warm_up_ms=1, duration_s=0.01)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_the_sources_that_there_are_not(tmp_path):
 
 
 def test_stopped_on_the_way(folder):
-    found = measure_end_to_end(HostSession(stop_at=5), folder, Plan(warm_up_ms=0, duration_s=60))
+    found = measure_end_to_end(HostSession(stop_at=5), folder, BenchPlan(warm_up_ms=0, duration_s=60))
     assert found.stopped
     assert found.frames == 4  # the first one only sets things up
     with pytest.raises(KeyboardInterrupt):

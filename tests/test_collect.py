@@ -11,13 +11,13 @@ import pytest
 
 from segdeploy import scenes
 from segdeploy.convert.int8 import collect as module
-from segdeploy.convert.int8.collect import Key, collect, key_of, restore
+from segdeploy.convert.int8.collect import CalibrationKey, collect, key_of, restore
 from segdeploy.errors import CalibrationError, ImageError
 from segdeploy.graph.layers import layers_of
 from segdeploy.graph.load import read_graph
 from segdeploy.run.session import open_session
 
-KEY = Key("a" * 64, "b" * 64, "c" * 64)
+KEY = CalibrationKey("a" * 64, "b" * 64, "c" * 64)
 
 
 @pytest.fixture(scope="module")

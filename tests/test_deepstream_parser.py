@@ -186,7 +186,7 @@ def test_our_header_is_laid_out_as_ctypes_has_it(tmp_path):
         [COMPILER, f"-I{SOURCES / 'abi'}", "-o", str(program), str(tmp_path / "layout.cpp")], check=True
     )
     said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-    layer = library.Layer
+    layer = library.ParserLayer
     fields = (layer.dims, layer.binding, layer.name, layer.buffer, layer.is_input)
     assert [int(word) for word in said.split()] == [72, *(field.offset for field in fields), 24]
     import ctypes

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from segdeploy.cli.words import layers_in_words
-from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import CalibratorSource, EngineRequest
 from segdeploy.convert.int8.cache import CalibrationCache, write_cache
 from segdeploy.errors import (
@@ -67,7 +67,7 @@ def silent(step, share=None):
 
 
 def made(graph, output, request=EngineRequest(), progress=silent, **more):  # noqa: B008
-    return build(graph, request, output, progress, flavour=open_flavour("tensorrt"), **more)
+    return build_from(graph, request, output, progress, flavour=open_flavour("tensorrt"), **more)
 
 
 def refused(kind, match, graph, output, request=EngineRequest()):  # noqa: B008

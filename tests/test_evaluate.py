@@ -9,7 +9,7 @@ import pytest
 from conftest import write_checkpoint
 
 from segdeploy import scenes
-from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, key_of, look, whole_image
+from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, evaluation_key, look, whole_image
 from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.cli import main
 from segdeploy.datasets.layouts import open_dataset
@@ -84,11 +84,11 @@ def test_equal_to_one_frame_after_the_other(workers, models, root):
 
 def test_an_evaluation_is_also_of_its_provider_and_of_when_its_labels_were_written(city):
     dataset = open_dataset("cityscapes", city)
-    key = key_of("a" * 64, dataset, "whole image", None)
-    assert key == key_of("a" * 64, dataset, "whole image", "cpu")
-    assert key != key_of("a" * 64, dataset, "whole image", "cuda")
+    key = evaluation_key("a" * 64, dataset, "whole image", None)
+    assert key == evaluation_key("a" * 64, dataset, "whole image", "cpu")
+    assert key != evaluation_key("a" * 64, dataset, "whole image", "cuda")
     os.utime(dataset.pairs[1].truth, ns=(0, 0))
-    again = key_of("a" * 64, open_dataset("cityscapes", city), "whole image", None)
+    again = evaluation_key("a" * 64, open_dataset("cityscapes", city), "whole image", None)
     assert {name for name in key if key[name] != again[name]} == {"labels"}
 
 

@@ -12,11 +12,11 @@ from segdeploy import scenes
 from segdeploy.assess.evaluate.evaluate import Evaluation, Sight
 from segdeploy.assess.evaluate.report import (
     WRONG,
-    as_json,
     draw_classes,
     draw_confusion,
     draw_sight,
-    tables,
+    result_tables,
+    results_as_json,
     write_pictures,
 )
 from segdeploy.assess.evaluate.scores import ImageSums, Interval, Scores
@@ -49,7 +49,7 @@ def evaluated(tmp_path):
 
 def printed(results):
     console = Console(file=io.StringIO(), width=120)
-    for table in tables(results):
+    for table in result_tables(results):
         console.print(table)
     return [line.split() for line in console.file.getvalue().splitlines()]
 
@@ -74,7 +74,7 @@ def test_the_tables_of_two_models_say_what_changed(evaluated):
 
 def test_the_json_has_no_nan_and_says_what_was_scored(evaluated):
     results = {"a.onnx": evaluated(PERFECT), "b.onnx": evaluated(WORSE)}
-    report = as_json(results, {"a.onnx": {"card": "tiny"}}, {"fit": "stretch"})
+    report = results_as_json(results, {"a.onnx": {"card": "tiny"}}, {"fit": "stretch"})
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert list(report) == ["schema", "segdeploy", "dataset", "options", "models"]
     assert report["dataset"] | {"digest": ""} == {

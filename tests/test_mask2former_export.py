@@ -17,7 +17,7 @@ from segdeploy import files, networks
 from segdeploy.assess.bench.pytorch import open_eager
 from segdeploy.cli import main
 from segdeploy.convert import export
-from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
@@ -247,7 +247,7 @@ def demand_engine(path, batch):
 
 
 def engine_of(path, folder, runtime="tensorrt", **asked):
-    return build(path, EngineRequest(**asked), folder, flavour=open_flavour(runtime))
+    return build_from(path, EngineRequest(**asked), folder, flavour=open_flavour(runtime))
 
 
 REPORTED = (

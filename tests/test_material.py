@@ -12,11 +12,11 @@ from segdeploy.datasets.layouts import open_dataset
 from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.picture.image import read_frame
-from segdeploy.prove.material import Source, Wanted, judged_on, labelled, part, seen_in, unlabelled
+from segdeploy.prove.material import LabelledSource, Wanted, judged_on, labelled, part, seen_in, unlabelled
 
 
 def source_of(dataset, read=read_truth):
-    return Source(
+    return LabelledSource(
         str(dataset),
         tuple(pair.image for pair in dataset.pairs),
         tuple(pair.truth for pair in dataset.pairs),

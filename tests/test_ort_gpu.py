@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segdeploy.assess.bench.measure import measure, pictures
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.errors import RequestError
 from segdeploy.run.ort_gpu import OrtDeviceSession
 from segdeploy.run.timing import Modes, Timed
@@ -18,7 +18,7 @@ class OnTheHost(OrtDeviceSession):
 def test_parts(graphs, transfers):
     with OnTheHost(graphs("frames"), threads=1) as session:
         assert isinstance(session, Timed)
-        plan = Plan(modes=Modes(transfers=transfers), warm_up_ms=1, duration_s=0.02, iterations=3)
+        plan = BenchPlan(modes=Modes(transfers=transfers), warm_up_ms=1, duration_s=0.02, iterations=3)
         found = measure(session, 1, plan)
     assert found.has_device
     assert found.ran["transfers"] == ("included" if transfers else "excluded")

@@ -24,7 +24,7 @@ from segdeploy.graph.layers import layers_of, logits_of, results_of_layers
 from segdeploy.model.card import read_card
 from segdeploy.model.record import read_record
 from segdeploy.run.session import open_session, segment
-from segdeploy.serve.deepstream.plan import beside
+from segdeploy.serve.deepstream.plan import cache_beside
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,8 @@ def test_scales_recipe_and_cache_lie_beside_it(demo, done):
     assert (recipe["method"], recipe["dataset"], recipe["count"]) == ("entropy", "cityscapes", 12)
     cache = read_cache(done.path.parent / f"{stem}.int8.calib")
     assert cache.tensorrt == "10.9.0"
-    assert beside(done.path) == done.path.with_suffix(".calib")  # where DeepStream's folder looks
-    assert beside(done.path.with_name(demo.name)) == done.path.with_suffix(".calib")
+    assert cache_beside(done.path) == done.path.with_suffix(".calib")  # where DeepStream's folder looks
+    assert cache_beside(done.path.with_name(demo.name)) == done.path.with_suffix(".calib")
     for name in roots:
         assert cache.scales[name] == pytest.approx(scales["tensors"][name]["scale"])
     keep = read_record(done.path).calibration.keep

@@ -281,7 +281,7 @@ def spoilt(text, chance):
 def print_all_of(record):
     """Everything that is printed of a record, by whatever command."""
     findings = Findings(Path(), {Path("x.json"): record})
-    for show in (accuracy.ledger, precisions.maps, environment.tables):
+    for show in (accuracy.ledger, precisions.maps, environment.environment_tables):
         "".join(show(findings))
     probes_in_words(record.calibration)
     [step_in_words(step) for step in record.ledger]

@@ -4,7 +4,7 @@ import mmseg_checkpoint
 import onnx
 import pytest
 
-from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.export import export_onnx
 from segdeploy.convert.int8.quantize import Request, quantize
@@ -18,7 +18,7 @@ pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
 def engine_of(path, batch):
     """Built as `segdeploy build-engine` builds it, beside its graph; that it cannot run here is in its record."""
     request = EngineRequest(targets=("sm_86",), profile=None if batch else Profile(1, 2, 4))
-    built = build(path, request, path.parent, flavour=open_flavour("tensorrt-rtx"))
+    built = build_from(path, request, path.parent, flavour=open_flavour("tensorrt-rtx"))
     assert built.record.engine.targets == ("sm_86",)
     return built.path
 

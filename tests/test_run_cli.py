@@ -20,7 +20,7 @@ from segdeploy.errors import RequestError
 from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.video_reading import Video
 from segdeploy.run.session import open_session, segment
-from segdeploy.serve.stream.outputs import places, short_names
+from segdeploy.serve.stream.outputs import output_places, short_names
 
 
 @pytest.fixture
@@ -448,8 +448,8 @@ def test_a_template_of_addresses():
             self.name = name
 
     two = [Source("a.mp4"), Source("b.mp4")]
-    assert places("rtsp://server/{name}", two) == ["rtsp://server/a", "rtsp://server/b"]
+    assert output_places("rtsp://server/{name}", two) == ["rtsp://server/a", "rtsp://server/b"]
     with pytest.raises(
         RequestError, match=r"do not go into one rtsp://server/x; name a folder, or: -o 'rtsp:"
     ):
-        places("rtsp://server/x", two)
+        output_places("rtsp://server/x", two)

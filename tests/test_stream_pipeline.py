@@ -11,7 +11,7 @@ from bench_fakes import HostSession
 from segdeploy.errors import EngineError, OutputError, RequestError, VideoError
 from segdeploy.picture.video_reading import TimedFrame
 from segdeploy.serve.stream.live import Live
-from segdeploy.serve.stream.pipeline import Pipeline, Plan
+from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
 
 
 def picture(index, size=(48, 64)):
@@ -89,7 +89,7 @@ def run(streams, sinks, session=None, shared=(), said=None, **plan):
         streams,
         [[sink] for sink in sinks],
         shared,
-        Plan(**plan),
+        StreamPlan(**plan),
         (said if said is not None else []).append,
     )
     with no_thread_left():
@@ -394,7 +394,7 @@ def test_a_change_of_size_is_said_once():
 
 def test_a_batch_larger_than_the_models():
     with pytest.raises(RequestError, match="--batch 4 is more than the 2 that the model was made for"):
-        Pipeline([HostSession(batch=2)], [Made()], [[]], plan=Plan(batch=4))
+        Pipeline([HostSession(batch=2)], [Made()], [[]], plan=StreamPlan(batch=4))
 
 
 # ---- what can be lost ---------------------------------------------------------------------------------------------

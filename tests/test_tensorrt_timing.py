@@ -5,7 +5,7 @@ import pytest
 from test_tensorrt_session import brightest, frames_of, machine  # noqa: F401 # a fixture
 
 from segdeploy.assess.bench.measure import measure
-from segdeploy.assess.bench.modes import make_plan
+from segdeploy.assess.bench.modes import plan_measurement
 from segdeploy.errors import RequestError
 from segdeploy.run.tensorrt.session import TensorrtSession
 from segdeploy.run.timing import Modes, Timed
@@ -94,8 +94,8 @@ def test_a_run_that_breaks_off_leaves_the_session_whole(machine):  # noqa: F811
 
 def test_a_measurement_of_an_engine(machine):  # noqa: F811
     with TensorrtSession(machine.engine(profile=(1, 2, 4))) as session:
-        found = measure(session, 2, make_plan("10", warm_up_ms=5, duration_s=0.05))
+        found = measure(session, 2, plan_measurement("10", warm_up_ms=5, duration_s=0.05))
         assert found.timings.latency.median == 3
         assert found.has_device
         with pytest.raises(RequestError, match="a batch of 8 is outside the profile"):
-            measure(session, 8, make_plan())
+            measure(session, 8, plan_measurement())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from segdeploy.assess.bench.measure import Measurement
     from segdeploy.assess.bench.meter import Sensors
     from segdeploy.assess.bench.models import ModelOptions, Opened
-    from segdeploy.assess.bench.modes import Plan
+    from segdeploy.assess.bench.modes import BenchPlan
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -142,9 +142,9 @@ def execute(arguments: argparse.Namespace) -> int:
     return STOPPED if bench.stopped else 0
 
 
-def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int] | None]:
+def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list[int] | None]:
     from segdeploy.assess.bench.models import ModelOptions, demand_used
-    from segdeploy.assess.bench.modes import make_plan
+    from segdeploy.assess.bench.modes import plan_measurement
     from segdeploy.devices import device_called
     from segdeploy.errors import RequestError
 
@@ -162,7 +162,7 @@ def demand(arguments: argparse.Namespace) -> tuple[Plan, ModelOptions, list[int]
         raise RequestError(
             f"--streams {arguments.streams} is for measuring one model by itself; leave it out"
         )
-    plan = make_plan(
+    plan = plan_measurement(
         arguments.trtexec_compat,
         transfers=None if arguments.transfers is None else arguments.transfers == "include",
         cuda_graph=arguments.cuda_graph,
@@ -190,19 +190,19 @@ def parse_batches(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def export(measurements: list[Measurement], plan: Plan, path: Path) -> None:
-    from segdeploy.assess.bench.results import spelled
+def export(measurements: list[Measurement], plan: BenchPlan, path: Path) -> None:
+    from segdeploy.assess.bench.results import results_text
     from segdeploy.assess.bench.timings import export_times
     from segdeploy.files import write_text
 
     (measurement,) = measurements
-    write_text(path, spelled(export_times(measurement.queries, plan.warm_up_ms)))
+    write_text(path, results_text(export_times(measurement.queries, plan.warm_up_ms)))
 
 
 class Bench:
     """Measures what was asked for and shows each result as soon as all of its kind are there."""
 
-    def __init__(self, plan: Plan, opening: ModelOptions, sensors: Sensors | None, quiet: bool) -> None:
+    def __init__(self, plan: BenchPlan, opening: ModelOptions, sensors: Sensors | None, quiet: bool) -> None:
         self.plan, self.opening, self.sensors, self.quiet = plan, opening, sensors, quiet
         self.models: list[Opened] = []
         self.stopped = False
@@ -242,14 +242,14 @@ class Bench:
         return {"measurements": measurements}
 
     def refer(self, device: str | None, measurements: list[Measurement]) -> None:
-        from segdeploy.assess.bench.reference import spelled
+        from segdeploy.assess.bench.reference import published_lines
 
         if device is None:
             self.say(
                 "nothing ran on a GPU here, and published numbers are of GPUs; name one: --reference DEVICE"
             )
             return
-        for line in spelled(device, [(one.batch, one.images_per_s) for one in measurements]):
+        for line in published_lines(device, [(one.batch, one.images_per_s) for one in measurements]):
             self.say(line)
 
     def compared(self, models: list[str], batches: list[int] | None, allow_unlike: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
-    from segdeploy.convert.build_engine import DeployRequest, deploy
+    from segdeploy.convert.build_engine import DeployRequest, build_proven
     from segdeploy.convert.engine.request import EngineRequest, parse_targets
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.engine import Profile
@@ -92,7 +92,9 @@ def execute(arguments: argparse.Namespace) -> int:
     based = request_for(options, arguments.model) if options.has_source else nullcontext()
     with steps() as progress, based as quantisation:
         request = DeployRequest(engine, arguments.runtime, quantisation, calibrator)
-        done = deploy(arguments.model, request, output=arguments.output, command=command, progress=progress)
+        done = build_proven(
+            arguments.model, request, output=arguments.output, command=command, progress=progress
+        )
     if arguments.json:
         print_json(as_json(done))
     else:

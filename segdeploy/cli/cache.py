@@ -60,7 +60,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    steps = {"show": show, "compare": compare, "convert": convert, "graphs": graphs}
+    steps = {"show": show, "compare": compare_files, "convert": convert_file, "graphs": graphs}
     return steps[arguments.step](arguments)
 
 
@@ -118,7 +118,7 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare_files(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.scale_files import described, differences, read_scale_file
     from segdeploy.errors import RequestError
 
@@ -168,7 +168,7 @@ def more(count: int) -> str:
     return f" and {count - SHOWN} more" if count > SHOWN else ""
 
 
-def convert(arguments: argparse.Namespace) -> int:
+def convert_file(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.scale_files import convert
 
     words = convert(arguments.file, arguments.tensorrt, arguments.output)

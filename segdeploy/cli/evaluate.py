@@ -91,7 +91,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.assess.evaluate.corruptions import CORRUPTIONS, SEVERITIES
     from segdeploy.assess.evaluate.models import EvaluationRequest, evaluate_models
     from segdeploy.assess.evaluate.modes import Mode
-    from segdeploy.assess.evaluate.report import robustness_shown, tables
+    from segdeploy.assess.evaluate.report import result_tables, robustness_shown
     from segdeploy.cli.console import counted, show_tables
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.errors import RequestError
@@ -127,6 +127,9 @@ def execute(arguments: argparse.Namespace) -> int:
         print_json(done.report())
         return 0
     show_tables(
-        [*tables(done.scores), *(robustness_shown(name, table) for name, table in done.robustness.items())]
+        [
+            *result_tables(done.scores),
+            *(robustness_shown(name, table) for name, table in done.robustness.items()),
+        ]
     )
     return 0

@@ -14,7 +14,7 @@ from segdeploy.printable import printable_json
 if TYPE_CHECKING:
     from segdeploy.growing import Lines
     from segdeploy.serve.stream.flicker import Flicker
-    from segdeploy.serve.stream.pipeline import Tally
+    from segdeploy.serve.stream.pipeline import SourceTally
     from segdeploy.serve.stream.sinks import Sink
     from segdeploy.serve.stream.sources import Source, Stream
 
@@ -223,9 +223,9 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from segdeploy.model.card import read_card
     from segdeploy.run.session import open_session
     from segdeploy.serve.stream.flicker import Flicker
-    from segdeploy.serve.stream.outputs import demand_other, places
+    from segdeploy.serve.stream.outputs import demand_other, output_places
     from segdeploy.serve.stream.paced import paced
-    from segdeploy.serve.stream.pipeline import Pipeline, Plan
+    from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
     from segdeploy.serve.stream.sinks import JsonLines
     from segdeploy.serve.stream.sources import Opening, open_streams
     from segdeploy.serve.stream.view import Page
@@ -235,7 +235,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     flicker = Flicker(len(models))
     names = tuple(model.name for model in models)
     card = read_card(arguments.card) if arguments.card else None
-    plan = Plan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
+    plan = StreamPlan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
     size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
     # With one of these nothing is written that was not asked for.
     elsewhere = arguments.show or arguments.json is not None or arguments.view is not None
@@ -258,7 +258,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         for stream in streams:
             stack.callback(stream.close)
             screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
-        written = places(output, streams) if output else []
+        written = output_places(output, streams) if output else []
         shared: list[Sink] = []
         if arguments.view is not None:
             shared.append(page := Page(arguments.view, arguments.view_address, names))
@@ -302,7 +302,7 @@ def drawn_into(
     return sinks
 
 
-def tell(tallies: list[Tally], streams: list[Stream], written: list[str]) -> None:
+def tell(tallies: list[SourceTally], streams: list[Stream], written: list[str]) -> None:
     from segdeploy.picture.video_location import without_credentials
 
     for number, tally in enumerate(tallies):

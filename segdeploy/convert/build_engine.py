@@ -8,8 +8,8 @@ from pathlib import Path
 from segdeploy import files
 from segdeploy.convert import fp16
 from segdeploy.convert.engine.build import Built, build_locked
-from segdeploy.convert.engine.calibrator import demand_calibrator
-from segdeploy.convert.engine.job import Job, job_of
+from segdeploy.convert.engine.calibrator import demand_calibrating
+from segdeploy.convert.engine.job import EngineJob, job_of
 from segdeploy.convert.engine.progress import Progress
 from segdeploy.convert.engine.request import CalibratorSource, EngineRequest
 from segdeploy.convert.engine.settings import demand_possible
@@ -52,7 +52,7 @@ class DeployRequest:
     calibrator: bool = False  # TensorRT's own instead of ours
 
 
-def deploy(
+def build_proven(
     source: str | Path | Graph,
     request: DeployRequest,
     *,
@@ -62,13 +62,13 @@ def deploy(
 ) -> Deployed:
     flavour = open_flavour(request.runtime)
     if request.calibrator:
-        demand_calibrator(flavour)
+        demand_calibrating(flavour)
     asked = replace(request.engine, calibration=calibration_of(request))
     demand_possible(flavour, asked)
     progress("reading the graph")
     card = read_card(asked.card) if asked.card else None
     graph = as_graph(source, card)
-    demand_sense(graph, request)
+    demand_engine_request(graph, request)
     images = tuple(images_of(request.quantisation)) if request.quantisation else ()
     # Refuses what cannot be built, by the name of the user's graph, before hours go into making another one.
     job = job_of(graph, asked, flavour, command, progress, images)
@@ -82,7 +82,7 @@ def deploy(
         return Deployed(build_locked(job, target), (made.path,))
 
 
-def graph_for(job: Job, request: DeployRequest, card: ModelCard | None, folder: Path) -> Graph | None:
+def graph_for(job: EngineJob, request: DeployRequest, card: ModelCard | None, folder: Path) -> Graph | None:
     """Make the graph to build instead of the given one; None if the given one can be built."""
     asked, command, progress = job.request, job.command, job.progress
     written, quantisation = job.graph.precision, request.quantisation
@@ -128,7 +128,7 @@ def images_of(quantisation: Quantisation) -> list[Path]:
     return []
 
 
-def demand_sense(graph: Graph, request: DeployRequest) -> None:
+def demand_engine_request(graph: Graph, request: DeployRequest) -> None:
     asked, written = request.engine, graph.precision
     if graph.signature.output.dtype == "uint16":
         raise GraphError(

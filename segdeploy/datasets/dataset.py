@@ -117,8 +117,8 @@ class Dataset:
             )
         if missing:
             raise EvaluationError(
-                f"the model's {len(names)} classes ({shortened(names)}) do not fit {self.name}: none counts as "
-                f"{shortened(missing)}. --dataset folder with a --mapping can say what each counts as, under `from`"
+                f"the model's {len(names)} classes ({first_names(names)}) do not fit {self.name}: none counts as "
+                f"{first_names(missing)}. --dataset folder with a --mapping can say what each counts as, under `from`"
             )
         own = {name: index for index, name in enumerate(self.labels.names)}
         none = self.labels.ignore
@@ -152,7 +152,7 @@ def known_as(names: Sequence[str], own: Sequence[str]) -> Sequence[str]:
     return read_labels(BY_COUNT[len(names)]).names if len(names) in BY_COUNT else names
 
 
-def shortened(names: Sequence[str], most: int = 6) -> str:
+def first_names(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

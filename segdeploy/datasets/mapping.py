@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdeploy.datasets.dataset import indices, shortened
+from segdeploy.datasets.dataset import first_names, indices
 from segdeploy.datasets.known import Layout
 from segdeploy.errors import CardError, EvaluationError
 from segdeploy.model.labels import MOST_CLASSES, Labels, known_labels, labels_of, read_labels, read_yaml
@@ -40,7 +40,7 @@ def read_mapping(path: Path) -> FolderMapping:
     for name, target in counted_as.items():
         if target not in (*labels.names, "none"):
             raise EvaluationError(
-                f"{path.name}: `from` counts {name!r} as {target!r}; known are none, {shortened(labels.names)}"
+                f"{path.name}: `from` counts {name!r} as {target!r}; known are none, {first_names(labels.names)}"
             )
     return FolderMapping(path, layout, labels, ids, counted_as)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from segdeploy.doctor.abilities import JUDGES, Ability, Diagnosis, judge, next_command
 from segdeploy.doctor.compatibility import tables
-from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Remark
 from segdeploy.doctor.hardware import (
     about_board,
     about_cuda,
@@ -38,8 +38,8 @@ __all__ = [
     "PROBLEM",
     "Ability",
     "Diagnosis",
-    "Finding",
     "Machine",
+    "Remark",
     "ThisMachine",
     "diagnose",
     "tables",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from segdeploy.doctor.compatibility import OLDEST_GPU, RTX_GPUS
-from segdeploy.doctor.finding import PROBLEM, Finding
+from segdeploy.doctor.finding import PROBLEM, Remark
 from segdeploy.doctor.hardware import pip_tensorrt
 from segdeploy.doctor.software import APT_TENSORRT
 from segdeploy.doctor.survey import Survey, dotted
@@ -25,22 +25,22 @@ class Ability:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    findings: list[Finding]
+    findings: list[Remark]
     abilities: list[Ability]
     next: str
 
 
-Judge = Callable[[Survey, list[Finding]], tuple[bool, str, str]]
+Judge = Callable[[Survey, list[Remark]], tuple[bool, str, str]]
 
 
-def runs_graphs(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def runs_graphs(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     for subject, module in (("onnxruntime", "onnxruntime"), ("OpenCV", "cv2")):
         if not seen.imports(module):
             return False, *trouble(found, subject)
     return True, f"onnxruntime {seen.probes['onnxruntime']['version']} on the CPU", ""
 
 
-def exports(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def exports(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     missing = [name for name in EXPORT if not seen.has(name)]
     if missing:
         runtime = (
@@ -51,12 +51,12 @@ def exports(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     return (True, f"torch {seen.packages['torch']}", "") if works else (False, why, command)
 
 
-def quantizes(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def quantizes(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     works, why, command = runs_graphs(seen, found)
     return works, "calibrates and judges on the CPU" if works else why, command
 
 
-def builds_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def builds_engines(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     if not seen.gpus:
         return False, "TensorRT builds on the GPU that the engine is for, and there is none", ""
     reason = no_gpu_work(seen, found) or wrong(found, "TensorRT")
@@ -73,7 +73,7 @@ def builds_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     return True, f"TensorRT {version}: INT8 {'as Q/DQ only' if eleven else 'as Q/DQ or calibrated'}", ""
 
 
-def builds_rtx_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def builds_rtx_engines(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     if seen.jetson:
         return False, "TensorRT-RTX is for GeForce and RTX GPUs; a Jetson has TensorRT", ""
     if not seen.imports("tensorrt_rtx"):
@@ -92,7 +92,7 @@ def rtx_gpu(seen: Survey) -> bool:
     return any(gpu.compute_capability in RTX_GPUS for gpu in seen.gpus)
 
 
-def runs_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def runs_engines(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     if not seen.gpus:
         return False, "an engine runs on an NVIDIA GPU, and there is none", ""
     works, why, command = builds_engines(seen, found)
@@ -104,7 +104,7 @@ def runs_engines(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     return (True, "through cuda-python", "") if graphs else (False, *trouble(found, "cuda-python"))
 
 
-def benches(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def benches(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     works, why, command = runs_engines(seen, found)
     if works:
         return True, "engines on the GPU", ""
@@ -114,7 +114,7 @@ def benches(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     return False, why, command
 
 
-def streams(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
+def streams(seen: Survey, found: list[Remark]) -> tuple[bool, str, str]:
     if not seen.deepstreams:
         return False, "there is no DeepStream SDK", ""
     if not seen.gpus:
@@ -125,7 +125,7 @@ def streams(seen: Survey, found: list[Finding]) -> tuple[bool, str, str]:
     return True, f"DeepStream {', '.join(seen.deepstreams)}; it builds its engines with its own TensorRT", ""
 
 
-def no_gpu_work(seen: Survey, found: list[Finding]) -> tuple[str, str] | None:
+def no_gpu_work(seen: Survey, found: list[Remark]) -> tuple[str, str] | None:
     """Say why nothing runs on the GPU that is here, with the command that mends it; None where it works."""
     old = all(gpu.compute_capability and gpu.compute_capability < OLDEST_GPU for gpu in seen.gpus)
     if old and not seen.jetson:
@@ -133,12 +133,12 @@ def no_gpu_work(seen: Survey, found: list[Finding]) -> tuple[str, str] | None:
     return wrong(found, "driver")
 
 
-def wrong(found: list[Finding], subject: str) -> tuple[str, str] | None:
+def wrong(found: list[Remark], subject: str) -> tuple[str, str] | None:
     problems = (one for one in found if one.subject == subject and one.level == PROBLEM)
     return next(((f"{one.subject}: {one.found}", one.command) for one in problems), None)
 
 
-def trouble(found: list[Finding], subject: str) -> tuple[str, str]:
+def trouble(found: list[Remark], subject: str) -> tuple[str, str]:
     """Find out why `subject` cannot be used, and the command that mends it."""
     one = next(one for one in found if one.subject == subject and one.command)
     return f"{one.subject}: {one.found}", one.command
@@ -156,11 +156,11 @@ JUDGES: dict[str, tuple[str, Judge]] = {
 }
 
 
-def judge(seen: Survey, found: list[Finding]) -> list[Ability]:
+def judge(seen: Survey, found: list[Remark]) -> list[Ability]:
     return [Ability(name, words, *judge(seen, found)) for name, (words, judge) in JUDGES.items()]
 
 
-def next_command(found: list[Finding], able: list[Ability], has_gpu: bool) -> str:
+def next_command(found: list[Remark], able: list[Ability], has_gpu: bool) -> str:
     """Give the command that repairs the first problem, else one that adds an ability, else the demo."""
     repairs = [one.command for one in found if one.level == PROBLEM and one.command]
     if repairs:

@@ -8,7 +8,7 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     level: str  # ok | note | problem
     subject: str
     found: str

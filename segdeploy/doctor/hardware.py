@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from segdeploy.assess.bench.jetson import CLOCKS
 from segdeploy.doctor.compatibility import OLDEST_CUDA, OLDEST_GPU, cuda
-from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Remark
 from segdeploy.doctor.machine import Machine
 from segdeploy.doctor.survey import Survey, dotted, numbers
 from segdeploy.releases import Numbers
@@ -16,11 +16,11 @@ GIB = 2**30
 LITTLE_MEMORY, LITTLE_DISK = 4 * GIB, 5 * GIB
 
 
-def about_python(seen: Survey) -> Iterator[Finding]:
+def about_python(seen: Survey) -> Iterator[Remark]:
     python = seen.python
-    yield Finding(OK, "Python", f"{python['version']} {home_of_python(seen)}, {python['executable']}")
+    yield Remark(OK, "Python", f"{python['version']} {home_of_python(seen)}, {python['executable']}")
     if python["system"] != "Linux":
-        yield Finding(
+        yield Remark(
             NOTE,
             "system",
             python["system"],
@@ -46,38 +46,38 @@ def sees_system_packages(seen: Survey) -> bool:
     return "include-system-site-packages=true" in settings
 
 
-def about_board(seen: Survey) -> Iterator[Finding]:
+def about_board(seen: Survey) -> Iterator[Remark]:
     if seen.jetson is None:
         return
     jetson = seen.jetson
     found = f"{jetson.board}, JetPack {jetson.jetpack} (L4T {dotted(jetson.l4t)})"
     if jetson.row is None:
-        yield Finding(NOTE, "board", found, "this L4T is not in the table: segdeploy doctor --table")
+        yield Remark(NOTE, "board", found, "this L4T is not in the table: segdeploy doctor --table")
         return
     row = jetson.row
-    yield Finding(
+    yield Remark(
         OK,
         "board",
         f"{found}: made for Python {row.python}, CUDA {row.cuda}, TensorRT {row.tensorrt}, DeepStream {row.deepstream}",
     )
 
 
-def about_gpu(seen: Survey) -> Iterator[Finding]:
+def about_gpu(seen: Survey) -> Iterator[Remark]:
     for gpu in seen.gpus:
         capability = gpu.compute_capability
         if capability and capability < OLDEST_GPU and not seen.jetson:
-            yield Finding(
+            yield Remark(
                 PROBLEM,
                 "GPU",
                 str(gpu),
                 f"TensorRT 10 and 11 need compute capability {dotted(OLDEST_GPU)}; run on the CPU, or on a newer GPU",
             )
         else:
-            yield Finding(OK, "GPU", str(gpu))
+            yield Remark(OK, "GPU", str(gpu))
     yield from about_driver(seen)
 
 
-def about_driver(seen: Survey) -> Iterator[Finding]:
+def about_driver(seen: Survey) -> Iterator[Remark]:
     error = seen.cuda.get("error")
     if seen.cuda.get("gpus"):
         yield from about_age_of_driver(seen)
@@ -86,14 +86,14 @@ def about_driver(seen: Survey) -> Iterator[Finding]:
         remedy = "after an update of the driver restart the machine; in a container compare its driver with the host's"
         if hidden:
             remedy = f"CUDA_VISIBLE_DEVICES is {hidden!r} and may hide the GPU: unset it"
-        yield Finding(PROBLEM, "driver", f"{seen.driver} does not answer: {error}".strip(), remedy)
+        yield Remark(PROBLEM, "driver", f"{seen.driver} does not answer: {error}".strip(), remedy)
     elif seen.gpus or seen.kernel_module:
         how = (
             "--runtime nvidia"
             if seen.jetson
             else "--gpus all and NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
-        yield Finding(
+        yield Remark(
             PROBLEM,
             "driver",
             f"{seen.driver or seen.kernel_module or 'of the board'}: its library libcuda.so.1 is not found here",
@@ -101,16 +101,16 @@ def about_driver(seen: Survey) -> Iterator[Finding]:
         )
     else:
         remedy = "exporting, quantizing, evaluating and running need none"
-        yield Finding(NOTE, "GPU", "no NVIDIA GPU or driver", remedy)
+        yield Remark(NOTE, "GPU", "no NVIDIA GPU or driver", remedy)
 
 
-def about_age_of_driver(seen: Survey) -> Iterator[Finding]:
+def about_age_of_driver(seen: Survey) -> Iterator[Remark]:
     version = (
         f"{seen.driver or 'of the board'}, CUDA up to {dotted(seen.driver_cuda) or 'an unknown version'}"
     )
     wanted = max([OLDEST_CUDA, *(major for _, major in built_for(seen))]) if not seen.jetson else 0
     if not seen.driver_cuda or seen.driver_cuda[0] >= wanted:
-        yield Finding(OK if seen.driver_cuda else NOTE, "driver", version)
+        yield Remark(OK if seen.driver_cuda else NOTE, "driver", version)
         return
     least, own = cuda(wanted), seen.driver_cuda[0]
     users = sorted({name for name, major in built_for(seen) if major > own})
@@ -120,7 +120,7 @@ def about_age_of_driver(seen: Survey) -> Iterator[Finding]:
         remedy += f", or take what is built for CUDA {own}"
         command = f"pip uninstall -y {parts} && {pip_tensorrt(seen.driver_cuda)}"
     found = f"{version} is too old: {', '.join(users) or 'what pip brings'} is built for CUDA {wanted}"
-    yield Finding(PROBLEM, "driver", found, remedy, command)
+    yield Remark(PROBLEM, "driver", found, remedy, command)
 
 
 def built_for(seen: Survey) -> list[tuple[str, int]]:
@@ -134,20 +134,20 @@ def pip_tensorrt(driver_cuda: Numbers) -> str:
     return "pip install 'segdeploy[tensorrt]'"
 
 
-def about_cuda(seen: Survey) -> Iterator[Finding]:
+def about_cuda(seen: Survey) -> Iterator[Remark]:
     if seen.toolkits:
-        yield Finding(OK, "CUDA toolkit", ", ".join(seen.toolkits))
+        yield Remark(OK, "CUDA toolkit", ", ".join(seen.toolkits))
 
 
-def about_power(seen: Survey) -> Iterator[Finding]:
+def about_power(seen: Survey) -> Iterator[Remark]:
     mode = seen.outputs.get("nvpmodel", "").replace("NV Power Mode:", "").split()
     if mode:
         locked = is_clock_locked(seen.machine)
         found = f"mode {mode[0]}, clocks {LOCKED[locked]}"
         if locked and mode[0].startswith("MAXN"):
-            yield Finding(OK, "power", found)
+            yield Remark(OK, "power", found)
         else:
-            yield Finding(
+            yield Remark(
                 NOTE,
                 "power",
                 found,
@@ -157,7 +157,7 @@ def about_power(seen: Survey) -> Iterator[Finding]:
     for gpu in seen.gpus:
         if gpu.highest_clock_mhz:
             found = f"{gpu.name} at {gpu.clock_mhz} of {gpu.highest_clock_mhz} MHz"
-            yield Finding(OK, "clocks", found)
+            yield Remark(OK, "clocks", found)
 
 
 LOCKED = {True: "locked", False: "not locked", None: "unknown"}
@@ -176,11 +176,11 @@ def is_clock_locked(machine: Machine) -> bool | None:
     return limits[0] == limits[1] if all(limits) else None
 
 
-def about_room(seen: Survey) -> Iterator[Finding]:
+def about_room(seen: Survey) -> Iterator[Remark]:
     total, available = seen.memory.get("MemTotal"), seen.memory.get("MemAvailable")
     if total and available:
         little = available < LITTLE_MEMORY
-        yield Finding(
+        yield Remark(
             NOTE if little else OK,
             "memory",
             f"{available / GIB:.1f} of {total / GIB:.1f} GiB free",
@@ -192,7 +192,7 @@ def about_room(seen: Survey) -> Iterator[Finding]:
     if free is not None:
         little = free < LITTLE_DISK
         remedy = "PyTorch and TensorRT from pip take several GiB: make room first" if little else ""
-        yield Finding(NOTE if little else OK, "disk", f"{free / GIB:.1f} GiB free here", remedy)
+        yield Remark(NOTE if little else OK, "disk", f"{free / GIB:.1f} GiB free here", remedy)
 
 
 def distro_python(seen: Survey) -> Numbers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Finding
+from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Remark
 from segdeploy.doctor.hardware import distro_python, home_of_python, pip_tensorrt, sees_system_packages
 from segdeploy.doctor.survey import Survey, dotted, numbers
 from segdeploy.releases import release_of
@@ -17,11 +17,11 @@ JUDGED_RUNTIMES = ("onnxruntime", "tensorrt")  # modules with their own findings
 APT_TENSORRT = "sudo apt-get install python3-libnvinfer"
 
 
-def about_tensorrt(seen: Survey) -> Iterator[Finding]:
+def about_tensorrt(seen: Survey) -> Iterator[Remark]:
     subject, probe = "TensorRT", seen.probes.get("tensorrt")
     if seen.jetson and seen.pip_tensorrt and not seen.jetson.takes_pip:
         names = " ".join(name for name in ("tensorrt", *seen.pip_tensorrt) if seen.has(name))
-        yield Finding(
+        yield Remark(
             PROBLEM,
             subject,
             f"{next(iter(seen.pip_tensorrt.values()))} from pip on JetPack {seen.jetson.jetpack}: its wheels for"
@@ -37,30 +37,30 @@ def about_tensorrt(seen: Survey) -> Iterator[Finding]:
         yield from about_this_tensorrt(seen, probe)
 
 
-def about_no_tensorrt(seen: Survey) -> Iterator[Finding]:
+def about_no_tensorrt(seen: Survey) -> Iterator[Remark]:
     subject, python = "TensorRT", seen.python
     if seen.apt_bindings:
         yield hidden_tensorrt(seen)
     elif seen.jetson:
-        yield Finding(
+        yield Remark(
             PROBLEM, subject, "no Python bindings", "JetPack has them in apt, not in pip", APT_TENSORRT
         )
     elif seen.gpus:
-        yield Finding(
+        yield Remark(
             NOTE, subject, "not installed", "to build and run engines", pip_tensorrt(seen.driver_cuda)
         )
     elif python["system"] == "Linux":
-        yield Finding(NOTE, subject, "not installed", "it needs an NVIDIA GPU, even to build an engine")
+        yield Remark(NOTE, subject, "not installed", "it needs an NVIDIA GPU, even to build an engine")
 
 
-def hidden_tensorrt(seen: Survey) -> Finding:
+def hidden_tensorrt(seen: Survey) -> Remark:
     """Say why this Python does not see apt's bindings, which are for the distribution's own Python."""
     python, wanted = seen.python, distro_python(seen)
     own = numbers(python["version"])[:2]
     where = f"apt's bindings are in {seen.apt_bindings[0]}"
     if home_of_python(seen) in ("of conda", "of pyenv") or (wanted and own != wanted):
         of = f" of Python {dotted(wanted)}" if wanted else ""
-        return Finding(
+        return Remark(
             PROBLEM,
             "TensorRT",
             f"{where}, which Python {dotted(own)} {home_of_python(seen)} cannot import",
@@ -68,14 +68,14 @@ def hidden_tensorrt(seen: Survey) -> Finding:
             "/usr/bin/python3 -m venv --system-site-packages ~/segdeploy",
         )
     if python["prefix"] != python["base_prefix"] and not sees_system_packages(seen):
-        return Finding(
+        return Remark(
             PROBLEM,
             "TensorRT",
             f"{where}, which this virtual environment does not see",
             "let it see the system's packages; what is installed in it stays",
             f"/usr/bin/python3 -m venv --system-site-packages {python['prefix']}",
         )
-    return Finding(
+    return Remark(
         PROBLEM,
         "TensorRT",
         f"{where}, and this Python {dotted(own)} does not look there",
@@ -84,19 +84,19 @@ def hidden_tensorrt(seen: Survey) -> Finding:
     )
 
 
-def broken_tensorrt(seen: Survey, error: str) -> Finding:
+def broken_tensorrt(seen: Survey, error: str) -> Remark:
     lacks_library = "cannot open shared object file" in error or "libnvinfer" in error
     bindings = next((name for name in seen.pip_tensorrt if name.endswith("_bindings")), "")
     libraries = bindings.replace("_bindings", "_libs")
     if lacks_library and bindings and not seen.has(libraries):
-        return Finding(
+        return Remark(
             PROBLEM,
             "TensorRT",
             f"{bindings} {seen.packages[bindings]} is there without its libraries ({error})",
             "install the libraries of the same version",
             f"pip install {libraries}=={seen.packages[bindings]}",
         )
-    return Finding(
+    return Remark(
         PROBLEM,
         "TensorRT",
         f"its bindings cannot be imported: {error}",
@@ -107,12 +107,12 @@ def broken_tensorrt(seen: Survey, error: str) -> Finding:
     )
 
 
-def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Finding]:
+def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Remark]:
     subject, version = "TensorRT", probe["version"]
     library = probe.get("library_version", version)
     majors = sorted({name[9:13] for name in seen.pip_tensorrt if name[9:11] == "cu"})
     if numbers(library)[:3] != numbers(version)[:3]:
-        yield Finding(
+        yield Remark(
             PROBLEM,
             subject,
             f"bindings {version} with the libraries {library} ({probe['library']})",
@@ -121,7 +121,7 @@ def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Finding
         return
     if len(majors) > 1:
         names = " ".join(name for name in ("tensorrt", *seen.pip_tensorrt) if seen.has(name))
-        yield Finding(
+        yield Remark(
             PROBLEM,
             subject,
             f"{version}, installed for {' and '.join(majors)}: they overwrite each other's files",
@@ -130,11 +130,11 @@ def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Finding
         )
         return
     origin = f"pip, {majors[0]}" if majors else "pip" if seen.pip_tensorrt else "apt"
-    yield Finding(OK, subject, f"{version} ({origin}), bindings and libraries match")
+    yield Remark(OK, subject, f"{version} ({origin}), bindings and libraries match")
     others = {name: found for name, found in seen.apt.items() if name.startswith("libnvinfer")}
     if seen.pip_tensorrt and others:
         listed = ", ".join(f"{name} {found}" for name, found in others.items())
-        yield Finding(
+        yield Remark(
             NOTE,
             subject,
             f"apt's {listed} beside it",
@@ -142,11 +142,11 @@ def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Finding
         )
 
 
-def about_rtx(seen: Survey) -> Iterator[Finding]:
+def about_rtx(seen: Survey) -> Iterator[Remark]:
     probe = seen.probes.get("tensorrt_rtx")
     if probe is None:
         if not seen.jetson:
-            yield Finding(
+            yield Remark(
                 NOTE,
                 "TensorRT-RTX",
                 "not installed",
@@ -154,7 +154,7 @@ def about_rtx(seen: Survey) -> Iterator[Finding]:
                 "pip install 'segdeploy[rtx]'",
             )
     elif "error" in probe:
-        yield Finding(
+        yield Remark(
             PROBLEM,
             "TensorRT-RTX",
             f"cannot be imported: {probe['error']}",
@@ -162,14 +162,14 @@ def about_rtx(seen: Survey) -> Iterator[Finding]:
             "pip install --force-reinstall 'tensorrt-rtx'",
         )
     else:
-        yield Finding(OK, "TensorRT-RTX", str(probe["version"]))
+        yield Remark(OK, "TensorRT-RTX", str(probe["version"]))
 
 
-def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
+def about_onnxruntime(seen: Survey) -> Iterator[Remark]:
     subject, probe = "onnxruntime", seen.probes.get("onnxruntime")
     if seen.has("onnxruntime", "onnxruntime-gpu"):
         kept = "onnxruntime-gpu" if seen.gpus else "onnxruntime"
-        yield Finding(
+        yield Remark(
             PROBLEM,
             subject,
             f"onnxruntime {seen.packages['onnxruntime']} and onnxruntime-gpu {seen.packages['onnxruntime-gpu']}"
@@ -178,12 +178,12 @@ def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
             f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install {kept}",
         )
     elif probe is None:
-        yield Finding(
+        yield Remark(
             PROBLEM, subject, "not installed", "to run anything on the CPU", "pip install 'segdeploy[cpu]'"
         )
     elif "error" in probe:
         kept = "onnxruntime-gpu" if seen.has("onnxruntime-gpu") else "onnxruntime"
-        yield Finding(
+        yield Remark(
             PROBLEM,
             subject,
             f"cannot be imported: {probe['error']}",
@@ -192,24 +192,24 @@ def about_onnxruntime(seen: Survey) -> Iterator[Finding]:
         )
     else:
         names = [name.removesuffix("ExecutionProvider") for name in probe["providers"]]
-        yield Finding(OK, subject, f"{probe['version']}, providers {', '.join(names)}")
+        yield Remark(OK, subject, f"{probe['version']}, providers {', '.join(names)}")
 
 
-def about_further_runtimes(seen: Survey) -> Iterator[Finding]:
+def about_further_runtimes(seen: Survey) -> Iterator[Remark]:
     """Name each further runtime that is installed; none is needed, so a missing one is no finding."""
     for runtime in RUNTIMES:
         version = next((seen.packages[name] for name in runtime.packages if seen.has(name)), None)
         if version and runtime.module not in JUDGED_RUNTIMES:
-            yield Finding(OK, runtime.title, f"{version}, --provider {runtime.provider}")
+            yield Remark(OK, runtime.title, f"{version}, --provider {runtime.provider}")
 
 
-def about_cuda_packages(seen: Survey) -> Iterator[Finding]:
+def about_cuda_packages(seen: Survey) -> Iterator[Remark]:
     """Report on cuda-python, through which engines run, and on PyCUDA, which may take its place but is not needed."""
     if not seen.gpus:
         return
     probe = seen.probes.get("cuda.bindings")
     if probe is None or "error" in probe:
-        yield Finding(
+        yield Remark(
             NOTE,
             "cuda-python",
             "not installed" if probe is None else f"cannot be imported: {probe['error']}",
@@ -219,31 +219,31 @@ def about_cuda_packages(seen: Survey) -> Iterator[Finding]:
             else "pip install 'segdeploy[cuda]'",
         )
     else:
-        yield Finding(OK, "cuda-python", str(probe["version"]))
+        yield Remark(OK, "cuda-python", str(probe["version"]))
     probe = seen.probes.get("pycuda", {})
     if "error" in probe:
-        yield Finding(
+        yield Remark(
             NOTE, "PyCUDA", f"cannot be imported: {probe['error']}", "cuda-python takes its place: remove it",
             "pip uninstall -y pycuda",
         )  # fmt: skip
     elif probe:
-        yield Finding(OK, "PyCUDA", f"{seen.packages.get('pycuda', 'there')}, engines run through it")
+        yield Remark(OK, "PyCUDA", f"{seen.packages.get('pycuda', 'there')}, engines run through it")
 
 
-def about_torch(seen: Survey) -> Iterator[Finding]:
+def about_torch(seen: Survey) -> Iterator[Remark]:
     if not seen.has("torch"):
-        yield Finding(
+        yield Remark(
             NOTE, "torch", "not installed", "only export needs it", "pip install 'segdeploy[export]'"
         )
         return
     built = f"for CUDA {seen.torch_cuda}" if seen.torch_cuda else "for the CPU, which is enough to export"
-    yield Finding(OK, "torch", f"{seen.packages['torch']}, built {built}")
+    yield Remark(OK, "torch", f"{seen.packages['torch']}, built {built}")
 
 
-def about_opencv(seen: Survey) -> Iterator[Finding]:
+def about_opencv(seen: Survey) -> Iterator[Remark]:
     installed, probe = [name for name in OPENCVS if seen.has(name)], seen.probes.get("cv2")
     if len(installed) > 1:
-        yield Finding(
+        yield Remark(
             PROBLEM,
             "OpenCV",
             f"{' and '.join(installed)} overwrite each other's files",
@@ -251,7 +251,7 @@ def about_opencv(seen: Survey) -> Iterator[Finding]:
             f"pip uninstall -y {' '.join(installed)} && pip install opencv-python-headless",
         )
     elif probe is None or "error" in probe:
-        yield Finding(
+        yield Remark(
             PROBLEM,
             "OpenCV",
             f"cannot be imported: {probe['error']}" if probe else "not installed",
@@ -268,27 +268,27 @@ def about_opencv(seen: Survey) -> Iterator[Finding]:
             remedy = (
                 "a CSI camera needs GStreamer: take JetPack's or the distribution's python3-opencv for those"
             )
-            yield Finding(NOTE, "OpenCV", found, remedy)
+            yield Remark(NOTE, "OpenCV", found, remedy)
         else:
-            yield Finding(OK, "OpenCV", found)
+            yield Remark(OK, "OpenCV", found)
 
 
-def about_media(seen: Survey) -> Iterator[Finding]:
+def about_media(seen: Survey) -> Iterator[Remark]:
     for subject, command, why in (
         ("ffmpeg", "ffmpeg", "to write video and read streams"),
         ("GStreamer", "gst-launch-1.0", "DeepStream and CSI cameras need it"),
     ):
         said = next((word for word in seen.outputs.get(command, "").split() if numbers(word.lstrip("n"))), "")
         if command in seen.outputs:
-            yield Finding(OK, subject, said or "there")
+            yield Remark(OK, subject, said or "there")
         else:
-            yield Finding(NOTE, subject, "not found", why)
+            yield Remark(NOTE, subject, "not found", why)
 
 
-def about_deepstream(seen: Survey) -> Iterator[Finding]:
+def about_deepstream(seen: Survey) -> Iterator[Remark]:
     if not seen.deepstreams:
         if seen.gpus:
-            yield Finding(
+            yield Remark(
                 NOTE,
                 "DeepStream",
                 "no SDK in /opt/nvidia/deepstream",
@@ -300,15 +300,15 @@ def about_deepstream(seen: Survey) -> Iterator[Finding]:
         made = ""
         if row:
             made = f", made for TensorRT {row.tensorrt_jetson if seen.jetson else row.tensorrt}"
-        yield Finding(OK, "DeepStream", f"{version} in {path}{made}")
+        yield Remark(OK, "DeepStream", f"{version} in {path}{made}")
     if len(seen.deepstreams) > 1:
-        yield Finding(
+        yield Remark(
             NOTE, "DeepStream", "several SDKs", "the link /opt/nvidia/deepstream/deepstream chooses one"
         )
     if seen.tao_app:
-        yield Finding(OK, "ds-tao-segmentation", seen.tao_app)
+        yield Remark(OK, "ds-tao-segmentation", seen.tao_app)
     else:
-        yield Finding(
+        yield Remark(
             NOTE,
             "ds-tao-segmentation",
             "not found",

@@ -97,7 +97,7 @@ def parse_card(name: str, facts: Any, path: Path) -> ModelCard:
             raise CardError(
                 f"{path.name}: {key!r} is not a key of a card; known: {', '.join(REQUIRED | OPTIONAL)}"
             )
-        if not (is_number(value) if kind is float else isinstance(value, kind)) or value == "":
+        if not (is_plain_number(value) if kind is float else isinstance(value, kind)) or value == "":
             raise CardError(f"{path.name}: {key} is {value!r}; expected {KINDS[kind]}")
     missing = [key for key in REQUIRED if key not in facts]
     if missing:
@@ -148,7 +148,11 @@ def demand_sense(card: ModelCard) -> None:
 
 def triple(values: Any, key: str) -> Triple:
     """Red, green and blue on the scale of 0 to 255; a std of 0.5 or less was written for pixels of 0 to 1."""
-    if not isinstance(values, list) or len(values) != 3 or not all(is_number(value) for value in values):
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(is_plain_number(value) for value in values)
+    ):
         raise CardError(f"{key} is {values!r}; expected three numbers: red, green, blue")
     if not all(0 <= value <= 255 if key == "mean" else value > 0.5 for value in values):
         wanted = "0 to 255" if key == "mean" else "more than 0.5"
@@ -158,7 +162,7 @@ def triple(values: Any, key: str) -> Triple:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def is_number(value: object) -> bool:
+def is_plain_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # nor nan
 
 
@@ -220,13 +224,17 @@ def card_from_config(
 def normalisation_of(facts: Mapping[str, Any]) -> tuple[Triple, Triple]:
     """Mean and std on the scale of 0 to 255; the file has them for pixels times `rescale_factor`."""
     factor = facts.get("rescale_factor", 1 / 255) if facts.get("do_rescale", True) else 1
-    if not is_number(factor) or factor <= 0:
+    if not is_plain_number(factor) or factor <= 0:
         raise CardError(f"rescale_factor is {factor!r}; expected a number above 0, as in {1 / 255:.6f}")
     mean, std = facts.get("image_mean", [0.485, 0.456, 0.406]), facts.get("image_std", [0.229, 0.224, 0.225])
     if not facts.get("do_normalize", True):
         mean, std = [0, 0, 0], [1, 1, 1]
     for key, values in (("image_mean", mean), ("image_std", std)):
-        if not isinstance(values, list) or len(values) != 3 or not all(is_number(value) for value in values):
+        if (
+            not isinstance(values, list)
+            or len(values) != 3
+            or not all(is_plain_number(value) for value in values)
+        ):
             raise CardError(f"{key} is {values!r}; expected three numbers: red, green, blue")
     scaled = ([round(value / factor, 6) for value in values] for values in (mean, std))
     return triple(next(scaled), "mean"), triple(next(scaled), "std")

@@ -29,7 +29,7 @@ FEWEST_PROBES = 4  # below, we judge on the calibration's images instead, which 
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelledSource:
     """Describes a labelled data set to a calibration."""
 
     name: str
@@ -95,7 +95,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def labelled(
-    source: Source,
+    source: LabelledSource,
     wanted: Wanted,
     *,
     counts: Path,
@@ -129,7 +129,7 @@ def labelled(
 
 
 def seen_in(
-    source: Source, path: Path, progress: Callable[[str], None]
+    source: LabelledSource, path: Path, progress: Callable[[str], None]
 ) -> NDArray[np.int64]:  # images×classes
     """Count the pixels of each class in each image, or read them from `path` if it is of these very label files."""
     key, shape = key_of_truths(source), (len(source.images), len(source.labels.names))
@@ -164,7 +164,7 @@ def results(
             one.cancel()
 
 
-def key_of_truths(source: Source) -> str:
+def key_of_truths(source: LabelledSource) -> str:
     """Make the key of the counts; it includes the label files' mtimes: one of equal size may hold other classes."""
     times = [path.stat().st_mtime_ns for path in source.truths]
     return hashlib.sha256(json.dumps([source.digest, times]).encode()).hexdigest()

@@ -94,7 +94,7 @@ def labels_within(corners: list[NDArray[np.float32]], factors: tuple[int, int]) 
 
 def interpolated(corners: list[NDArray[np.float32]], factors: tuple[int, int]) -> NDArray[np.float32]:
     """Interpolate k×m corners to k×down×across×m values."""
-    lower, beyond = steps(factors[0])[:, None, None], steps(factors[1])[:, None]
+    lower, beyond = cell_steps(factors[0])[:, None, None], cell_steps(factors[1])[:, None]
     above_left, above_right, below_left, below_right = (corner[:, None] for corner in corners)
     above = above_left * (1 - beyond) + above_right * beyond  # k×across×m
     below = below_left * (1 - beyond) + below_right * beyond
@@ -110,6 +110,6 @@ def first_largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
     return places
 
 
-def steps(factor: int) -> NDArray[np.float32]:
+def cell_steps(factor: int) -> NDArray[np.float32]:
     """Compute each pixel's place inside a cell, as a share of its side."""
     return ((np.arange(factor) + 0.5) / factor).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from segdeploy import flavour
 from segdeploy.cli import main
-from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.model.engine import Profile
 from segdeploy.prove import verify
@@ -35,7 +35,9 @@ def built(here, gpu, graphs, tmp_path_factory):
     def make(*batches):
         if batches not in made:
             request = EngineRequest(profile=Profile(*batches))
-            done = build(graphs("frames", None), request, tmp_path_factory.mktemp("engines"), flavour=here)
+            done = build_from(
+                graphs("frames", None), request, tmp_path_factory.mktemp("engines"), flavour=here
+            )
             made[batches] = done
         verified = made[batches].record.engine.verified
         if verified.proof is None:
@@ -59,7 +61,7 @@ def test_what_rtx_says_of_this_gpu(gpu, graphs, tmp_path, seen):
     if not flavour.is_installed(flavour.RTX):
         pytest.skip("tensorrt-rtx is not installed: pip install tensorrt-rtx")
     rtx = flavour.open_flavour(flavour.RTX)
-    done = build(graphs("frames"), EngineRequest(), tmp_path, flavour=rtx)
+    done = build_from(graphs("frames"), EngineRequest(), tmp_path, flavour=rtx)
     reasons = invalid_here(rtx, done.path.read_bytes())
     seen["tensorrt-rtx"] = {
         "version": str(rtx.version),

@@ -6,7 +6,7 @@ import mask2former_checkpoint as checkpoints
 import pytest
 
 from segdeploy import flavour
-from segdeploy.convert.engine.build import build
+from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import EngineDisagrees
@@ -41,7 +41,7 @@ def test_each_form(name, form, asked, exported, gpu, seen, tmp_path):
         pytest.xfail(f"{here} has no plugins")
     kept = f"mask2former, {here}, {form}, --msda {asked}"
     try:
-        done = build(exported(form), EngineRequest(msda=asked), tmp_path, flavour=here)
+        done = build_from(exported(form), EngineRequest(msda=asked), tmp_path, flavour=here)
     except EngineDisagrees as error:
         seen[kept] = str(error)
         if asked == "gridsample":

@@ -17,7 +17,7 @@ import numpy as np
 
 from segdeploy.assess.bench.measure import demand_batches, pictures
 from segdeploy.assess.bench.models import Opened
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.timing_host import lanes_of
 from segdeploy.errors import RequestError
 from segdeploy.run.timing import Lane
@@ -82,7 +82,9 @@ ALIKE: dict[str, Callable[[Opened], str]] = {
 }
 
 
-def compare(models: Sequence[Opened], batch: int, plan: Plan, *, allow_unlike: bool = False) -> Comparison:
+def compare(
+    models: Sequence[Opened], batch: int, plan: BenchPlan, *, allow_unlike: bool = False
+) -> Comparison:
     """Run the models in turn for `plan.duration_s` each; a stopped comparison counts the whole rounds so far."""
     unlike = demand_alike(models, allow_unlike)
     for model in models:

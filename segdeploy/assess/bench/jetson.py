@@ -50,24 +50,24 @@ class JetsonBoard:
         return None
 
     def read(self) -> Reading:
-        watts = [number(volts) * number(amperes) / 1e6 for volts, amperes in self._rails]  # mV·mA
+        watts = [number_in(volts) * number_in(amperes) / 1e6 for volts, amperes in self._rails]  # mV·mA
         counts = self._event_counts()
         slowed = tuple(
             f"over-current ({name})" for name, count in counts.items() if count > self._events.get(name, 0)
         )
         clock = most = None
         if self._gpu is not None:
-            clock, most = (number(self._gpu / name) // 1_000_000 for name in ("cur_freq", "max_freq"))
+            clock, most = (number_in(self._gpu / name) // 1_000_000 for name in ("cur_freq", "max_freq"))
         return Reading(sum(watts) if watts else None, clock, most, self._celsius(), slowed)
 
     def _event_counts(self) -> dict[str, int]:
         files = sorted((self._root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
-        return {file.name.partition("_")[0]: number(file) for file in files}
+        return {file.name.partition("_")[0]: number_in(file) for file in files}
 
     def _celsius(self) -> int | None:
         for zone in sorted((self._root / "sys/class/thermal").glob("thermal_zone*")):
             if text_of(zone / "type").lower().startswith("gpu"):
-                return number(zone / "temp") // 1000
+                return number_in(zone / "temp") // 1000
         return None
 
 
@@ -83,7 +83,7 @@ def rails_of(root: Path) -> list[tuple[str, tuple[Path, Path]]]:
     return found
 
 
-def number(path: Path) -> int:
+def number_in(path: Path) -> int:
     text = text_of(path)
     return int(text) if text.lstrip("-").isdecimal() else 0
 

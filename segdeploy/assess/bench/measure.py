@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from segdeploy import scenes
 from segdeploy.assess.bench.meter import Before, MemoryUse, Meter, Power, Sensors, forget_peak
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.timing_host import lanes_of
-from segdeploy.assess.bench.timings import Timings, counted, run_queries, summarise, warnings_of
+from segdeploy.assess.bench.timings import Timings, after_warm_up, run_queries, summarise, warnings_of
 from segdeploy.errors import RequestError
 from segdeploy.run.io import to_input
 from segdeploy.run.session import Session
@@ -70,7 +70,7 @@ class Measurement:
 def measure(
     session: Session,
     batch: int,
-    plan: Plan,
+    plan: BenchPlan,
     *,
     before: Before | None = None,
     sensors: Sensors | None = None,
@@ -97,7 +97,7 @@ def measure(
                 warmed=meter.begin if meter else lambda: None,
             )
         except KeyboardInterrupt:
-            if not counted(queries, plan.warm_up_ms):
+            if not after_warm_up(queries, plan.warm_up_ms):
                 raise
             stopped = True
         finally:

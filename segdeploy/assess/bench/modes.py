@@ -35,7 +35,7 @@ OLDEST, NEWEST = TRTEXEC[0], TRTEXEC[-1]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """Describes the requested measurement."""
 
     trtexec: str = "11"
@@ -59,7 +59,7 @@ class Plan:
             raise RequestError(f"{self.modes.streams} streams were asked for; expected 1 to {MOST_STREAMS}")
 
 
-def make_plan(
+def plan_measurement(
     trtexec: str = "11",
     *,
     transfers: bool | None = None,
@@ -67,7 +67,7 @@ def make_plan(
     streams: int = 1,
     warm_up_ms: float = WARM_UP_MS,
     duration_s: float = DURATION_S,
-) -> Plan:
+) -> BenchPlan:
     """Take the defaults of that version of trtexec, except for arguments that are not None."""
     usual = defaults_of(trtexec)
     modes = Modes(
@@ -76,7 +76,7 @@ def make_plan(
         spin=usual.modes.spin,
         streams=streams,
     )
-    return Plan(trtexec, modes, usual.unstable_percent, warm_up_ms, duration_s)
+    return BenchPlan(trtexec, modes, usual.unstable_percent, warm_up_ms, duration_s)
 
 
 def defaults_of(trtexec: str) -> Defaults:

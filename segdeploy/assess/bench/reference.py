@@ -75,7 +75,9 @@ def parse(facts: dict[str, Any]) -> Reference:
 WORDS = ("title", "source", "read", "says", "model", "size", "excludes", "likely")
 
 
-def beside(reference: Reference, device: str, measured: Sequence[tuple[int, float]]) -> list[Beside]:
+def beside_published(
+    reference: Reference, device: str, measured: Sequence[tuple[int, float]]
+) -> list[Beside]:
     """Match measurements with a reference's rows for `device`, a key of devices.yaml or its driver's name for it.
 
     `measured` has pairs of batch and images per second.
@@ -91,7 +93,7 @@ def beside(reference: Reference, device: str, measured: Sequence[tuple[int, floa
     return laid
 
 
-def spelled(device: str, measured: Sequence[tuple[int, float]]) -> list[str]:
+def published_lines(device: str, measured: Sequence[tuple[int, float]]) -> list[str]:
     """Write one line per published number of this device, and one on its source."""
     try:
         name = device_called(device).name
@@ -99,7 +101,7 @@ def spelled(device: str, measured: Sequence[tuple[int, float]]) -> list[str]:
         return [f"no published number for {device} is known"]
     lines = []
     for reference in read_references():
-        rows = beside(reference, device, measured)
+        rows = beside_published(reference, device, measured)
         if not rows:
             known = ", ".join(dict.fromkeys(row.device for row in reference.rows))
             lines.append(f"{reference.title}: no row for {name}; it has {known}")

@@ -15,7 +15,7 @@ from segdeploy.assess.bench.compare import Comparison
 from segdeploy.assess.bench.measure import Measurement
 from segdeploy.assess.bench.meter import Sensors, text_of
 from segdeploy.assess.bench.models import Opened, version_of
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.waterfall import Waterfall
 from segdeploy.errors import RequestError
 from segdeploy.files import write_text
@@ -49,7 +49,7 @@ def setting(sensors: Sensors | None, threads: int | None) -> dict[str, Any]:
 
 def results_of(
     setting: Mapping[str, Any],
-    plan: Plan,
+    plan: BenchPlan,
     models: Sequence[Opened],
     *,
     command: str,
@@ -71,12 +71,12 @@ def results_of(
     }
 
 
-def spelled(results: Mapping[str, Any] | Sequence[Any]) -> str:
+def results_text(results: Mapping[str, Any] | Sequence[Any]) -> str:
     return json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> None:
-    write_text(path, spelled(results))
+    write_text(path, results_text(results))
 
 
 def read_results(path: Path) -> dict[str, Any]:

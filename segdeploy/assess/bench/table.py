@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from segdeploy.assess.bench.measure import Measurement
-from segdeploy.assess.bench.modes import Plan
+from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.timings import Summary
 from segdeploy.assess.bench.waterfall import MEANT, Waterfall
 
@@ -88,7 +88,7 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
 )
 
 
-def how_it_ran(plan: Plan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
+def how_it_ran(plan: BenchPlan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
     """Describe the modes, without which the numbers mean nothing."""
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
     own = "".join(f"; {part}: {ran[part]}" for part in ("labels", "attention") if part in ran)

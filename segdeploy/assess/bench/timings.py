@@ -48,39 +48,39 @@ class Timings:
     total_compute_ms: float
 
 
-def in_order(queries: Sequence[Query]) -> list[Query]:
+def by_first_byte(queries: Sequence[Query]) -> list[Query]:
     """Sort the queries of several streams as trtexec lists them: by their first byte."""
     return sorted(queries, key=lambda query: query.start_h2d)
 
 
-def counted(queries: Sequence[Query], warm_up_ms: float) -> list[Query]:
+def after_warm_up(queries: Sequence[Query], warm_up_ms: float) -> list[Query]:
     """Drop the queries before the first one that began to compute after the warm-up."""
-    ordered = in_order(queries)
+    ordered = by_first_byte(queries)
     first = next((place for place, query in enumerate(ordered) if query.start_compute >= warm_up_ms), None)
     return [] if first is None else ordered[first:]
 
 
 def summarise(queries: Sequence[Query], warm_up_ms: float) -> Timings:
-    kept = counted(queries, warm_up_ms)
+    kept = after_warm_up(queries, warm_up_ms)
     if not kept:
         raise ValueError("no query began after the warm-up")
     walltime_ms = kept[-1].end_d2h - kept[0].start_h2d
-    compute = summary([query.compute_ms for query in kept])
+    compute = summary_of([query.compute_ms for query in kept])
     return Timings(
         queries=len(kept),
         warm_up_queries=len(queries) - len(kept),
         walltime_ms=walltime_ms,
         qps=len(kept) / walltime_ms * 1000,
-        latency=summary([query.latency_ms for query in kept]),
-        h2d=summary([query.h2d_ms for query in kept]),
+        latency=summary_of([query.latency_ms for query in kept]),
+        h2d=summary_of([query.h2d_ms for query in kept]),
         compute=compute,
-        d2h=summary([query.d2h_ms for query in kept]),
-        enqueue=summary([query.enqueue_ms for query in kept]),
+        d2h=summary_of([query.d2h_ms for query in kept]),
+        enqueue=summary_of([query.enqueue_ms for query in kept]),
         total_compute_ms=compute.mean * len(kept),
     )
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summary_of(values: Sequence[float]) -> Summary:
     ordered = sorted(values)
     mean = float(np.mean(ordered))
     deviation = float(np.std(ordered))
@@ -191,5 +191,5 @@ def export_times(queries: Sequence[Query], warm_up_ms: float) -> list[dict[str, 
             "d2hMs": query.d2h_ms,
             "latencyMs": query.latency_ms,
         }
-        for query in counted(queries, warm_up_ms)
+        for query in after_warm_up(queries, warm_up_ms)
     ]

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import cv2
 import numpy as np
 
-from segdeploy.assess.bench.modes import ITERATIONS, Plan
+from segdeploy.assess.bench.modes import ITERATIONS, BenchPlan
 from segdeploy.assess.bench.timings import median, percentile
 from segdeploy.errors import RequestError
 from segdeploy.picture import image
@@ -84,7 +84,7 @@ class Stopwatch:
         return done
 
 
-def measure_end_to_end(session: Session, source: Path, plan: Plan) -> Waterfall:
+def measure_end_to_end(session: Session, source: Path, plan: BenchPlan) -> Waterfall:
     """Run the images of `source`, repeatedly if needed, until both the time and ten images are done."""
     rows: list[dict[str, float]] = []
     stopped = False

@@ -103,14 +103,16 @@ def robustness_table(
         milder = [scores[severity] for severity in scores if name not in CATEGORIES["noise"] or severity <= 3]
         rows[name] = {
             "severities": scores,
-            "mean": mean(scores.values()),
-            "mean_as_published": mean(milder),
+            "mean": mean_of_levels(scores.values()),
+            "mean_as_published": mean_of_levels(milder),
         }
-    overall = {key: mean(row[key] for row in rows.values()) for key in ("mean", "mean_as_published")}
+    overall = {
+        key: mean_of_levels(row[key] for row in rows.values()) for key in ("mean", "mean_as_published")
+    }
     return {"corruptions": rows, **overall}
 
 
-def mean(values: Iterable[float]) -> float:
+def mean_of_levels(values: Iterable[float]) -> float:
     listed = list(values)
     return float(np.mean(listed)) if listed else float("nan")
 

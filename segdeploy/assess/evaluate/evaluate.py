@@ -204,12 +204,12 @@ class Unfinished:
             raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
         if (schema, found) != (SCHEMA, self.key):
             raise EvaluationError(
-                f"{self.path} is left from another evaluation, of {spelled(found)}; this one is of "
-                f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
+                f"{self.path} is left from another evaluation, of {key_text(found)}; this one is of "
+                f"{key_text(self.key)}. Finish that one with its own command, or delete the file to begin again"
             )
 
 
-def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
+def evaluation_key(model: str, dataset: Dataset, options: str, provider: str | None) -> dict[str, str]:
     """Make the key of one evaluation; it includes label mtimes: a file of equal size may hold other classes."""
     times = [pair.truth.stat().st_mtime_ns for pair in dataset.pairs]
     return {
@@ -221,5 +221,5 @@ def key_of(model: str, dataset: Dataset, options: str, provider: str | None) -> 
     }
 
 
-def spelled(key: Mapping[str, str]) -> str:
+def key_text(key: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value[:12] if len(value) == 64 else value}" for name, value in key.items())

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.assess.evaluate.corruptions import SEVERITIES, demand_corruption, robustness_table
-from segdeploy.assess.evaluate.evaluate import Evaluation, Predict, Unfinished, evaluate, key_of, look
+from segdeploy.assess.evaluate.evaluate import Evaluation, Predict, Unfinished, evaluate, evaluation_key, look
 from segdeploy.assess.evaluate.modes import Mode, spoilt
-from segdeploy.assess.evaluate.report import as_json, write_pictures
+from segdeploy.assess.evaluate.report import results_as_json, write_pictures
 from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.errors import RequestError
@@ -70,7 +70,7 @@ class EvaluatedModels:
 
     def report(self) -> dict[str, Any]:
         options = {"fit": self.mode.fit, "resize": self.mode.kernel}
-        report = as_json(self.scores, self.facts, options)
+        report = results_as_json(self.scores, self.facts, options)
         if self.robustness:
             report["robustness"] = self.robustness
         return report
@@ -126,7 +126,7 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterat
     digest = digest_of(model)
     with open_session(model, provider=request.provider, card=request.card) as session:
         mode = request.mode.spelled(session)
-        key = key_of(digest, request.dataset, mode, request.provider)
+        key = evaluation_key(digest, request.dataset, mode, request.provider)
         yield Candidate(name, session.signature, request.mode.predictor(session), digest, mode, key)
 
 

@@ -37,12 +37,12 @@ def deltas(results: Results) -> dict[str, Delta]:
     return {name: delta((first.scores, first.sums), (other.scores, other.sums)) for name, other in others}
 
 
-def tables(results: Results) -> list[Table]:
+def result_tables(results: Results) -> list[Table]:
     changes = deltas(results)
-    return [summary(results, changes), classes(results, changes)]
+    return [summary_table(results, changes), class_table(results, changes)]
 
 
-def summary(results: Results, changes: Mapping[str, Delta]) -> Table:
+def summary_table(results: Results, changes: Mapping[str, Delta]) -> Table:
     first = next(iter(results.values()))
     level = f"{first.interval.level:.0%}"
     table = Table(
@@ -56,18 +56,21 @@ def summary(results: Results, changes: Mapping[str, Delta]) -> Table:
         table.add_column(heading, justify="right")
     for name, result in results.items():
         scores, interval = result.scores, result.interval
-        row = [percent(scores.miou), f"{percent(interval.low)} to {percent(interval.high)}"]
-        row += [percent(scores.pixel_accuracy), percent(scores.frequency_weighted_iou)]
-        row += [percent(scores.category_miou)] if scores.category_miou is not None else []
+        row = [in_percent(scores.miou), f"{in_percent(interval.low)} to {in_percent(interval.high)}"]
+        row += [in_percent(scores.pixel_accuracy), in_percent(scores.frequency_weighted_iou)]
+        row += [in_percent(scores.category_miou)] if scores.category_miou is not None else []
         if name in changes:
             change = changes[name]
-            row += [signed(change.miou), f"{signed(change.interval.low)} to {signed(change.interval.high)}"]
-            row += [signed(change.pixel_accuracy)]
+            row += [
+                signed_points(change.miou),
+                f"{signed_points(change.interval.low)} to {signed_points(change.interval.high)}",
+            ]
+            row += [signed_points(change.pixel_accuracy)]
         table.add_row(name, *row)
     return table
 
 
-def classes(results: Results, changes: Mapping[str, Delta]) -> Table:
+def class_table(results: Results, changes: Mapping[str, Delta]) -> Table:
     """Show one model's IoU, precision and recall, or the first model's IoU and each other model's difference."""
     first = next(iter(results.values()))
     table = Table(title="classes, in %", title_justify="left", box=SIMPLE_HEAD)
@@ -78,11 +81,11 @@ def classes(results: Results, changes: Mapping[str, Delta]) -> Table:
         table.add_column(heading, justify="right", overflow="fold")
     scores = first.scores
     for index, name in enumerate(first.dataset.labels.names):
-        row = [percent(scores.frequency[index]), percent(scores.iou[index])]
+        row = [in_percent(scores.frequency[index]), in_percent(scores.iou[index])]
         if changes:
-            row += [signed(change.iou[index]) for change in changes.values()]
+            row += [signed_points(change.iou[index]) for change in changes.values()]
         else:
-            row += [percent(scores.precision[index]), percent(scores.recall[index])]
+            row += [in_percent(scores.precision[index]), in_percent(scores.recall[index])]
         table.add_row(name, *row)
     return table
 
@@ -96,13 +99,13 @@ def robustness_shown(name: str, table: Mapping[str, Any]) -> Table:
         shown.add_column(heading, justify="right")
     for corruption, row in rows.items():
         shown.add_row(
-            corruption, *(percent(row["severities"][one]) for one in severities), percent(row["mean"])
+            corruption, *(in_percent(row["severities"][one]) for one in severities), in_percent(row["mean"])
         )
-    shown.add_row("mean", *[""] * len(severities), percent(table["mean"]))
+    shown.add_row("mean", *[""] * len(severities), in_percent(table["mean"]))
     return shown
 
 
-def as_json(
+def results_as_json(
     results: Results, facts: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Make the report: scores are shares of 1, null where a class has none; `facts` describes each model by name."""
@@ -206,11 +209,13 @@ def draw_confusion(scores: Scores) -> Frame:
             colour = blend((8, 48, 107) if row == column else (165, 15, 21), share)
             cv2.rectangle(canvas, (x, y), (x + side - 1, y + side - 1), colour, cv2.FILLED)
             if numbered and share >= 0.005:
-                write(canvas, f"{100 * share:.0f}", (x + 9, y + side // 2 + 5), PAPER if share > 0.5 else INK)
+                write_on(
+                    canvas, f"{100 * share:.0f}", (x + 9, y + side // 2 + 5), PAPER if share > 0.5 else INK
+                )
     for row, name in enumerate(names):
-        write(canvas, name, (10, top + row * side + side // 2 + 5), INK)
+        write_on(canvas, name, (10, top + row * side + side // 2 + 5), INK)
     for column, name in enumerate((*names, "none")):
-        upright(canvas, name, (left + column * side + side // 2 + 5, top - 8))
+        write_upright(canvas, name, (left + column * side + side // 2 + 5, top - 8))
     return canvas
 
 
@@ -222,19 +227,19 @@ def draw_classes(scores: Scores) -> Frame:
     for tenth in range(0, 11, 2):
         x = left + reach * tenth // 10
         cv2.line(canvas, (x, top), (x, bottom), GRID)
-        write(canvas, f"{10 * tenth}", (x - 8, bottom + 22), INK)
+        write_on(canvas, f"{10 * tenth}", (x - 8, bottom + 22), INK)
     for row, (name, iou) in enumerate(zip(names, scores.iou, strict=True)):
         y = top + row * line
-        write(canvas, name, (10, y + 18), INK)
+        write_on(canvas, name, (10, y + 18), INK)
         length = 0 if math.isnan(iou) else round(reach * float(iou))
         start, end = (left, y + 4), (left + length, y + line - 4)
         cv2.rectangle(canvas, start, end, scores.labels.colours[row], cv2.FILLED)
         cv2.rectangle(canvas, start, end, INK)
-        write(canvas, percent(float(iou)), (left + length + 8, y + 18), INK)
+        write_on(canvas, in_percent(float(iou)), (left + length + 8, y + 18), INK)
     if not math.isnan(scores.miou):
         x = left + round(reach * scores.miou)
         cv2.line(canvas, (x, top), (x, bottom), WRONG, 2)
-        write(canvas, f"mIoU {percent(scores.miou)}", (x - 40, top - 10), WRONG)
+        write_on(canvas, f"mIoU {in_percent(scores.miou)}", (x - 40, top - 10), WRONG)
     return canvas
 
 
@@ -249,21 +254,21 @@ def draw_sight(sight: Sight, labels: Labels) -> Frame:
     strips = []
     for panel, title in zip(panels, titles, strict=True):
         strip = np.full((TITLE_HEIGHT, panel.shape[1], 3), PAPER, np.uint8)
-        write(strip, title, (6, 19), INK)
+        write_on(strip, title, (6, 19), INK)
         strips.append(np.vstack([strip, panel]))
     return np.hstack(strips)
 
 
-def write(canvas: Frame, text: str, at: tuple[int, int], ink: tuple[int, int, int]) -> None:
+def write_on(canvas: Frame, text: str, at: tuple[int, int], ink: tuple[int, int, int]) -> None:
     plain = text.encode("ascii", "replace").decode()  # OpenCV's fonts have only these letters
     cv2.putText(canvas, plain, at, FONT, 0.45, ink, 1, cv2.LINE_AA)
 
 
-def upright(canvas: Frame, text: str, foot: tuple[int, int]) -> None:
+def write_upright(canvas: Frame, text: str, foot: tuple[int, int]) -> None:
     """Write text upwards, from `foot`."""
     width = width_of([text])
     strip = np.full((18, width, 3), PAPER, np.uint8)
-    write(strip, text, (0, 13), INK)
+    write_on(strip, text, (0, 13), INK)
     turned = np.rot90(strip)
     canvas[foot[1] - width : foot[1], foot[0] - 13 : foot[0] + 5] = turned
 
@@ -277,9 +282,9 @@ def blend(colour: tuple[int, int, int], share: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def percent(share: float | None) -> str:
+def in_percent(share: float | None) -> str:
     return "–" if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
-def signed(share: float) -> str:
+def signed_points(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:+.2f}"

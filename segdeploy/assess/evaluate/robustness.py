@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from segdeploy.assess.evaluate.evaluate import Unfinished, spelled
+from segdeploy.assess.evaluate.evaluate import Unfinished, key_text
 from segdeploy.errors import EvaluationError
 from segdeploy.files import write_text
 from segdeploy.untrusted import read_json
@@ -54,7 +54,7 @@ class Spoilt:
             raise EvaluationError(f"{self.path} is not of an unfinished evaluation; delete it") from error
         if (schema, found) != (SCHEMA, self.key):
             raise EvaluationError(
-                f"{self.path} is left from another evaluation, of {spelled(found)}; this one is of "
-                f"{spelled(self.key)}. Finish that one with its own command, or delete the file to begin again"
+                f"{self.path} is left from another evaluation, of {key_text(found)}; this one is of "
+                f"{key_text(self.key)}. Finish that one with its own command, or delete the file to begin again"
             )
         return scores

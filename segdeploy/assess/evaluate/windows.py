@@ -82,7 +82,7 @@ def multi_scale(
             scaled, _ = image.fit(frame, scaled_size(own, frame_scale, scale), kernel=kernel)
             for mirrored in (False, True) if flip else (False,):
                 seen = np.ascontiguousarray(scaled[:, ::-1]) if mirrored else scaled
-                shares = softmax(resize(window_logits(session, seen, stride), own, aligned))
+                shares = softmax(resize_logits(window_logits(session, seen, stride), own, aligned))
                 total += shares[..., ::-1] if mirrored else shares
         return image.unfit_logits(total, own, Geometry(own, own, 0, 0), aligned)
 
@@ -146,7 +146,7 @@ def scaled_size(own: Size, frame_scale: float | Size, factor: float = 1.0) -> Si
     return Size(max(1, int(own.height * factor + 0.5)), max(1, int(own.width * factor + 0.5)))
 
 
-def resize(logits: Logits, size: Size, align_corners: bool) -> Logits:
+def resize_logits(logits: Logits, size: Size, align_corners: bool) -> Logits:
     if logits.shape[1:] == (size.height, size.width):
         return logits
     raised = np.empty((len(logits), size.height, size.width), np.float32)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from segdeploy.assess.report.charts import bars
-from segdeploy.assess.report.findings import Findings, Found, worst_frames
+from segdeploy.assess.report.findings import Findings, FoundFile, worst_frames
 from segdeploy.assess.report.markup import (
     alert,
     details,
     figure,
-    heading,
+    headline,
     missing,
     paragraph,
     percent,
@@ -34,7 +34,7 @@ def ledger(findings: Findings) -> Sequence[str]:
             missing("No record lies here: segdeploy export and quantize write one beside each graph.")
         )
     for path, record in findings.records.items():
-        parts.append(heading(f"{record.artifact}, {record.precision}"))
+        parts.append(headline(f"{record.artifact}, {record.precision}"))
         parts.append(
             paragraph(
                 record.verdict or f"{record.agreement_in_words[:1].upper()}{record.agreement_in_words[1:]}."
@@ -77,11 +77,11 @@ def scores(findings: Findings) -> Sequence[str]:
     parts = []
     for found in findings.evaluations:
         dataset, models = found.facts["dataset"], found.facts["models"]
-        parts.append(heading(f"{dataset['name']} {dataset['split'] or ''}, {dataset['images']} images"))
+        parts.append(headline(f"{dataset['name']} {dataset['split'] or ''}, {dataset['images']} images"))
         parts.append(table("Scores, in %", SCORES, [score_row(model) for model in models]))
         classes = dataset["classes"]
         rows = {
-            name: {model["model"]: shown(model["scores"]["iou"][name]) for model in models}
+            name: {model["model"]: share_shown(model["scores"]["iou"][name]) for model in models}
             for name in classes
         }
         parts.append(bars("IoU of each class", rows, "%", highest=100))
@@ -122,7 +122,7 @@ def robustness(name: str, facts: Mapping[str, Any]) -> str:
     return table(f"{name} on spoilt frames, mIoU in %", ["corruption", *severities, "mean"], rows)
 
 
-def shown(share: float | None) -> float | None:
+def share_shown(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
@@ -135,7 +135,7 @@ def worst(findings: Findings) -> Sequence[str]:
         for model in found.facts["models"]:
             frames = worst_frames(found, model)[:MOST_FRAMES]
             if frames:
-                parts.append(heading(str(model["model"])))
+                parts.append(headline(str(model["model"])))
             for name, miou, picture in frames:
                 parts.append(paragraph(f"{name}, mIoU {percent(miou)} %"))
                 panels = panels_of(picture).items()
@@ -165,7 +165,7 @@ def precisions_by_name(findings: Findings) -> dict[str, str]:
     return {record.artifact: record.precision.upper() for record in findings.records.values()}
 
 
-def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
+def frames_in_common(found: FoundFile) -> dict[str, dict[str, Any]]:
     """Map frame → model → picture, for the frames with the most models."""
     drawn: dict[str, dict[str, Any]] = {}
     for model in found.facts["models"]:
@@ -179,7 +179,7 @@ def frames_in_common(found: Found) -> dict[str, dict[str, Any]]:
 
 def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str, str], place: int) -> str:
     models = list(next(iter(frames.values())))
-    kinds = ["original", "truth", *(spelled(model, precisions) for model in models)]
+    kinds = ["original", "truth", *(model_title(model, precisions) for model in models)]
     sources: list[str] = []
     first: list[str] = []
     for index, (name, pictures) in enumerate(frames.items()):
@@ -195,8 +195,8 @@ def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str,
     left, right = (2, 3) if len(models) > 1 else (0, 2)
     return (
         '<div data-comparison><div class="controls">'
-        f"{choice('frame', 'Frame', list(frames), 0, place)}{choice('left', 'Left', kinds, left, place)}"
-        f"{choice('right', 'Right', kinds, right, place)}</div>"
+        f"{radio('frame', 'Frame', list(frames), 0, place)}{radio('left', 'Left', kinds, left, place)}"
+        f"{radio('right', 'Right', kinds, right, place)}</div>"
         f'<div class="stage" data-stage><img data-under src="{first[right]}" alt="{escape(kinds[right])}">'
         f'<img class="over" data-over src="{first[left]}" alt="{escape(kinds[left])}"></div>'
         f'<label for="wipe-{place}">How much of the left picture is seen; arrow keys move it</label>'
@@ -205,7 +205,7 @@ def comparison(frames: Mapping[str, Mapping[str, Any]], precisions: Mapping[str,
     )
 
 
-def spelled(model: str, precisions: Mapping[str, str]) -> str:
+def model_title(model: str, precisions: Mapping[str, str]) -> str:
     return f"{precisions[model]}: {model}" if model in precisions else model
 
 
@@ -213,7 +213,7 @@ def blended(frame: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> np
     return np.asarray((frame.astype(np.uint16) * 2 + prediction.astype(np.uint16) * 3) // 5, np.uint8)
 
 
-def choice(role: str, words: str, options: Sequence[str], chosen: int, place: int) -> str:
+def radio(role: str, words: str, options: Sequence[str], chosen: int, place: int) -> str:
     listed = "".join(
         f"<option{' selected' if index == chosen else ''}>{escape(option)}</option>"
         for index, option in enumerate(options)

@@ -142,7 +142,7 @@ def curves(title: str, x: str, y: str, series: Mapping[str, Sequence[tuple[float
         for index, one in enumerate(across)
     }
     up = from_zero(max(value for points in series.values() for _, value in points), height - BOTTOM, TOP + 24)
-    parts = [key(list(series)), *horizontal_grid(up), *labels(x, y, height)]
+    parts = [key(list(series)), *horizontal_grid(up), *axis_labels(x, y, height)]
     parts += [
         text(spelled(one), place, height - BOTTOM + 16, "middle", "soft") for one, place in places.items()
     ]
@@ -163,7 +163,7 @@ def pareto(title: str, x: str, y: str, points: Sequence[tuple[str, float, float]
     up = around([one for _, _, one in points], height - BOTTOM, TOP)
     front = [one for one in points if not any(beats(other, one) for other in points)]
     front.sort(key=lambda one: one[1:])
-    parts = [*vertical_grid(right, TOP, height - BOTTOM), *horizontal_grid(up), *labels(x, y, height)]
+    parts = [*vertical_grid(right, TOP, height - BOTTOM), *horizontal_grid(up), *axis_labels(x, y, height)]
     line = " ".join(f"{right.at(one):.1f},{up.at(other):.1f}" for _, one, other in front)
     parts.append(f'<polyline class="front" points="{line}"/>')
     told = "{}: {} {}, {} {}"
@@ -196,7 +196,7 @@ def roofline(
         TOP + 24,
     )
     parts = [key(list(roofs)), *vertical_grid(right, TOP + 24, height - BOTTOM), *horizontal_grid(up)]
-    parts += labels("operations per byte", "TFLOPS", height)
+    parts += axis_labels("operations per byte", "TFLOPS", height)
     for index, (name, (peak, bandwidth)) in enumerate(roofs.items()):
         corners = [
             (right.low, right.low * bandwidth / 1000),
@@ -312,7 +312,7 @@ def horizontal_grid(axis: Axis) -> list[str]:
     return parts
 
 
-def labels(x: str, y: str, height: float) -> list[str]:
+def axis_labels(x: str, y: str, height: float) -> list[str]:
     return [
         text(x, (LEFT + WIDTH - RIGHT) / 2, height - 10, "middle", "soft"),
         f'<text class="soft" x="14" y="{height / 2:.0f}" text-anchor="middle"'

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segdeploy.assess.report.findings import Findings
-from segdeploy.assess.report.markup import code, heading, table
+from segdeploy.assess.report.markup import code, headline, table
 
 
-def tables(findings: Findings) -> Sequence[str]:
+def environment_tables(findings: Findings) -> Sequence[str]:
     parts = []
     for record in findings.records.values():
         rows = [
@@ -20,9 +20,9 @@ def tables(findings: Findings) -> Sequence[str]:
             *map(list, record.versions.items()),
         ]
         parts += [
-            heading(record.artifact),
+            headline(record.artifact),
             table("What it is", ("fact", "value"), rows),
-            *command(record.command),
+            *command_shown(record.command),
         ]
     for found in findings.evaluations:
         facts = found.facts
@@ -33,18 +33,18 @@ def tables(findings: Findings) -> Sequence[str]:
             ["segdeploy", facts["segdeploy"]],
             *([f"mode of {model['model']}", str(model.get("mode", "–"))] for model in facts["models"]),
         ]
-        parts += [heading(found.path.name), table("How it was scored", ("fact", "value"), rows)]
+        parts += [headline(found.path.name), table("How it was scored", ("fact", "value"), rows)]
     for found in findings.benches:
         facts = found.facts
         rows = [["date", facts["date"]], *facts["machine"].items(), *facts["versions"].items()]
         shown = [[name, "–" if value is None else value] for name, value in rows]
         parts += [
-            heading(found.path.name),
+            headline(found.path.name),
             table("Where it was measured", ("fact", "value"), shown),
-            *command(str(facts.get("command", ""))),
+            *command_shown(str(facts.get("command", ""))),
         ]
     return parts
 
 
-def command(words: str) -> list[str]:
+def command_shown(words: str) -> list[str]:
     return [code(words)] if words else []

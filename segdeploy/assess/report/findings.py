@@ -21,7 +21,7 @@ WORST = "worst-*.png"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     path: Path
     facts: dict[str, Any]
 
@@ -32,8 +32,8 @@ class Findings:
 
     folder: Path
     records: dict[Path, ArtifactRecord] = field(default_factory=dict)
-    evaluations: tuple[Found, ...] = ()
-    benches: tuple[Found, ...] = ()
+    evaluations: tuple[FoundFile, ...] = ()
+    benches: tuple[FoundFile, ...] = ()
     graphs: tuple[Path, ...] = ()  # those that lie beside their record, and are the ones that it describes
     alone: tuple[Path, ...] = ()  # records whose artifact is not here, so that they are only words
     faults: tuple[str, ...] = ()
@@ -43,10 +43,10 @@ def look_into(folder: Path) -> Findings:
     if not folder.is_dir():
         raise RequestError(f"{folder} is not a folder; name one that segdeploy wrote into")
     records: dict[Path, ArtifactRecord] = {}
-    found: dict[str, list[Found]] = {kind: [] for kind in SCHEMAS}
+    found: dict[str, list[FoundFile]] = {kind: [] for kind in SCHEMAS}
     faults: list[str] = []
     for path in sorted(folder.rglob("*.json")):
-        facts = read(path)
+        facts = read_found(path)
         kind = kind_of(facts)
         if kind == "record":
             try:
@@ -55,7 +55,7 @@ def look_into(folder: Path) -> Findings:
                 faults.append(str(error))
         elif kind is not None:
             demand_schema(path, kind, facts)
-            found[kind].append(Found(path, facts))
+            found[kind].append(FoundFile(path, facts))
     if not records and not any(found.values()) and not faults:
         raise RequestError(
             f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
@@ -87,7 +87,7 @@ def read_proven(path: Path) -> ArtifactRecord:
     return record
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_found(path: Path) -> dict[str, Any]:
     """Read a JSON object; {} for any other file, since other programs' files may lie here too."""
     try:
         facts = read_json(path)
@@ -110,7 +110,7 @@ def demand_schema(path: Path, kind: str, facts: dict[str, Any]) -> None:
         )
 
 
-def worst_frames(evaluation: Found, model: dict[str, Any]) -> list[tuple[str, float, Path]]:
+def worst_frames(evaluation: FoundFile, model: dict[str, Any]) -> list[tuple[str, float, Path]]:
     """List name, mIoU and picture of the frames that `evaluate -o` drew."""
     stem = str(model["model"]).replace("/", "_")
     pictures = sorted(

@@ -23,7 +23,7 @@ def paragraph(words: str) -> str:
     return f"<p>{escape(words)}</p>"
 
 
-def heading(words: str) -> str:
+def headline(words: str) -> str:
     return f"<h3>{escape(words)}</h3>"
 
 
@@ -34,7 +34,7 @@ def code(words: str) -> str:
 def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Make a table; the first cell of a row is its heading, and columns of numbers are right-aligned."""
     rows = [[str(cell) for cell in row] for row in rows]
-    numeric = [bool(rows) and all(is_number(row[place]) for row in rows) for place in range(len(headings))]
+    numeric = [bool(rows) and all(is_numeric(row[place]) for row in rows) for place in range(len(headings))]
     head = "".join(
         f'<th scope="col"{align(number)}>{escape(words)}</th>'
         for words, number in zip(headings, numeric, strict=True)
@@ -57,7 +57,7 @@ def align(number: bool) -> str:
     return ' class="number"' if number else ""
 
 
-def is_number(cell: str) -> bool:
+def is_numeric(cell: str) -> bool:
     return cell == "–" or cell.lstrip("+-−").replace(".", "", 1).replace(",", "").rstrip(" %").isdecimal()
 
 

@@ -24,7 +24,7 @@ SECTIONS: tuple[Section, ...] = (
     ("latency", "Latency", speed.latency),
     ("waterfall", "Where the time goes", speed.end_to_end),
     ("precision", "Precision of each layer", precisions.maps),
-    ("environment", "Environment", environment.tables),
+    ("environment", "Environment", environment.environment_tables),
 )
 
 

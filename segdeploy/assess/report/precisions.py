@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segdeploy.assess.report.charts import strip
 from segdeploy.assess.report.findings import Findings
-from segdeploy.assess.report.markup import details, heading, missing, paragraph, table
+from segdeploy.assess.report.markup import details, headline, missing, paragraph, table
 
 COLOURS = {"FP32": 0, "FP16": 1, "INT8": 2, "FP8": 3}
 OTHER = 5
@@ -49,7 +49,7 @@ def map_of(graph: Path) -> list[str]:
     rows = [[group, precision, f"{100 * macs / total:.2f}"] for (group, precision), macs in groups.items()]
     numbers = table("Multiplications by group", ("group", "precision", "share, %"), rows)
     return [
-        heading(graph.name),
+        headline(graph.name),
         paragraph(f"Multiplications: {said}."),
         strip("Layers from input to output", cells, {name: COLOURS.get(name, OTHER) for name in shares}),
         details("The same in numbers", numbers),

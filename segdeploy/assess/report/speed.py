@@ -7,7 +7,7 @@ from typing import Any
 
 from segdeploy.assess.report.charts import curves, waterfall
 from segdeploy.assess.report.findings import Findings
-from segdeploy.assess.report.markup import code, heading, missing, paragraph, table
+from segdeploy.assess.report.markup import code, headline, missing, paragraph, table
 
 MEASURED = ("batch", "images/s", "median, ms", "p90", "p95", "p99", "min", "max", "queries", "J per image")
 
@@ -56,7 +56,7 @@ def measured(facts: Mapping[str, Any]) -> Sequence[str]:
         for words in row["warnings"]
     ]
     return [
-        heading(f"{model['name']} in {model['runtime']}"),
+        headline(f"{model['name']} in {model['runtime']}"),
         table("Latency of a query, in ms", MEASURED, rows),
         *warnings,
         code(facts["command"]),
@@ -77,7 +77,7 @@ def compared(one: Mapping[str, Any]) -> Sequence[str]:
     unlike = [paragraph(f"The models differ in {words}.") for words in one["unlike"]]
     headings = ("model", "runtime", "median, ms", "times as fast as the first", "quartiles")
     caption = f"In turn, batch {one['batch']}, {one['rounds']} rounds"
-    return [heading("Compared"), table(caption, headings, rows), *unlike]
+    return [headline("Compared"), table(caption, headings, rows), *unlike]
 
 
 def end_to_end(findings: Findings) -> Sequence[str]:
@@ -85,7 +85,7 @@ def end_to_end(findings: Findings) -> Sequence[str]:
     for facts in (found.facts for found in findings.benches if found.facts["waterfall"]):
         fall, model = facts["waterfall"], facts["models"][0]
         stages = [(stage["name"], stage["median_ms"], stage["p99_ms"]) for stage in fall["stages"]]
-        parts.append(heading(f"{model['name']} in {model['runtime']}"))
+        parts.append(headline(f"{model['name']} in {model['runtime']}"))
         parts.append(
             paragraph(
                 f"{fall['frames']} images of {fall['frame']} from {fall['source']}: {fall['median_ms']:.1f} ms each,"

@@ -17,7 +17,7 @@ from typing import Any
 
 from segdeploy import files
 from segdeploy.convert.engine.calibrator import CalibrationFeed, calibrator_of
-from segdeploy.convert.engine.job import Job, job_of
+from segdeploy.convert.engine.job import EngineJob, job_of
 from segdeploy.convert.engine.known_bugs import graph_to_build, note_on
 from segdeploy.convert.engine.layers import Inside, Report, demand_precision, inspect_plan
 from segdeploy.convert.engine.messages import advice
@@ -76,7 +76,7 @@ class Made:
     calibration: str | None  # digest of the cache that TensorRT's own calibrator used or wrote
 
 
-def build(
+def build_from(
     source: str | Path | Graph,
     request: EngineRequest,
     output: Path,
@@ -93,7 +93,7 @@ def build(
         return build_locked(job, path)
 
 
-def build_locked(job: Job, path: Path) -> Built:
+def build_locked(job: EngineJob, path: Path) -> Built:
     """Build the engine for a caller that already holds the lock of `path`."""
     flavour, request = job.flavour, job.request
     with listening(flavour) as heard:
@@ -117,13 +117,13 @@ def build_locked(job: Job, path: Path) -> Built:
     return Built(path, record, notes)
 
 
-def make_engine(job: Job, heard: Heard) -> Made:
+def make_engine(job: EngineJob, heard: Heard) -> Made:
     with graph_to_build(job.graph, job.sampling) as graph:
         network = open_network(job.flavour, graph, typed=job.typed, heard=heard)
         return made_of(job, network, heard)
 
 
-def made_of(job: Job, network: ParsedNetwork, heard: Heard) -> Made:
+def made_of(job: EngineJob, network: ParsedNetwork, heard: Heard) -> Made:
     flavour, request = job.flavour, job.request
     config = configure(network, request)
     calibrated = request.calibration is not None
@@ -154,7 +154,7 @@ def made_of(job: Job, network: ParsedNetwork, heard: Heard) -> Made:
     )
 
 
-def feed_of(job: Job, stop: Event) -> Any:
+def feed_of(job: EngineJob, stop: Event) -> Any:
     calibration = job.request.calibration
     if calibration is None:
         return nullcontext(None)
@@ -163,7 +163,12 @@ def feed_of(job: Job, stop: Event) -> Any:
 
 
 def serialise(
-    job: Job, network: ParsedNetwork, config: Any, heard: Heard, feed: CalibrationFeed | None, stop: Event
+    job: EngineJob,
+    network: ParsedNetwork,
+    config: Any,
+    heard: Heard,
+    feed: CalibrationFeed | None,
+    stop: Event,
 ) -> bytes:
     """Build the engine and return its bytes; Ctrl-C stops the build."""
     phases = Phases(job.progress, stop)
@@ -183,7 +188,7 @@ def serialise(
     return bytes(memoryview(plan))
 
 
-def record_of(job: Job, made: Made, name: str, frames: tuple[GoldenFrame, ...]) -> ArtifactRecord:
+def record_of(job: EngineJob, made: Made, name: str, frames: tuple[GoldenFrame, ...]) -> ArtifactRecord:
     graph, signature = job.graph, job.graph.signature
     parent = record_of_graph(graph.path, graph.digest)
     digest = hashlib.sha256(made.plan).hexdigest()

@@ -106,7 +106,7 @@ def calibrator_of(flavour: Flavour, feed: CalibrationFeed) -> Any:
     return Calibrator()
 
 
-def demand_calibrator(flavour: Flavour) -> None:
+def demand_calibrating(flavour: Flavour) -> None:
     if not flavour.calibrates:
         raise EngineError(
             f"{flavour} has no calibrator: 11 removed it, and reads INT8 from the graph; leave out"

@@ -19,7 +19,7 @@ from segdeploy.run.tensorrt.log import listening
 
 
 @dataclass(frozen=True)
-class Job:
+class EngineJob:
     """Describes one build, after every check that needs no builder has passed."""
 
     graph: Graph
@@ -80,7 +80,7 @@ def job_of(
     command: str,
     progress: Progress,
     images: tuple[Path, ...] = (),
-) -> Job:
+) -> EngineJob:
     demand_possible(flavour, request)
     demand_gpu(flavour)
     demand_plugins(flavour, request, graph)
@@ -98,4 +98,4 @@ def job_of(
     if request.dla is not None:
         with listening(flavour) as heard:
             demand_core(open_builder(flavour, graph, heard), request.dla)
-    return Job(graph, request, flavour, profile, command, progress, sampling, images)
+    return EngineJob(graph, request, flavour, profile, command, progress, sampling, images)

@@ -216,7 +216,7 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
     """
     said = [*errors, *warnings]
     telling = [message for message in said if not NOISE.search(message)] or said
-    own = quoted(telling, sum(message in telling for message in errors))
+    own = first_messages(telling, sum(message in telling for message in errors))
     found = next(
         (
             found
@@ -231,7 +231,7 @@ def in_words(errors: Sequence[str], warnings: Sequence[str], tried: Tried, flavo
     return f"{cause}; {remedy}. {flavour} says: {own}"
 
 
-def quoted(messages: Sequence[str], errors: int) -> str:
+def first_messages(messages: Sequence[str], errors: int) -> str:
     """Join the first messages on one line, and say how many errors are left out; the first `errors` are errors."""
     own = "; ".join(" ".join(message.split()) for message in messages[:SHOWN]) or "it gave no reason"
     more = errors - SHOWN

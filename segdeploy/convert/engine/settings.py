@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from segdeploy.convert.engine.calibrator import demand_cache, demand_calibrator
+from segdeploy.convert.engine.calibrator import demand_cache, demand_calibrating
 from segdeploy.convert.engine.network import ParsedNetwork, enum_name, network_layers
 from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, RequestError
@@ -31,7 +31,7 @@ def demand_possible(flavour: Flavour, request: EngineRequest) -> None:
                 )
     request.demand_sense()
     if request.calibration is not None:
-        demand_calibrator(flavour)
+        demand_calibrating(flavour)
         if request.calibration.cache is not None:
             demand_cache(flavour, request.calibration.cache)
         if not request.int8:

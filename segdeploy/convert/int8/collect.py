@@ -41,7 +41,7 @@ MOST_KEPT = 1 << 32  # images
 
 
 @dataclass(frozen=True)
-class Key:
+class CalibrationKey:
     """Names what a calibration depends on by three digests: the graph's, the preprocessing's and the images'."""
 
     graph: str
@@ -56,14 +56,14 @@ class Key:
 class Kept:
     """Holds what is kept of a calibration under way, beside the counts."""
 
-    key: Key
+    key: CalibrationKey
     done: Annotated[int, range(1, MOST_KEPT)]  # images
     tensors: dict[str, tuple[int, float, int]]  # exponent, largest and seen of each one's histogram
     schema: int = SCHEMA
     bins: int = FINE
 
 
-def key_of(graph: Graph, images: Sequence[Path]) -> Key:
+def key_of(graph: Graph, images: Sequence[Path]) -> CalibrationKey:
     signature = graph.signature
     preparation = [
         signature.interface,
@@ -75,7 +75,9 @@ def key_of(graph: Graph, images: Sequence[Path]) -> Key:
     seen = hashlib.sha256()
     for path in images:
         seen.update(os.fsencode(path.name) + f" {image_digest(path)}\n".encode())
-    return Key(graph.digest, hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest())
+    return CalibrationKey(
+        graph.digest, hashlib.sha256(json.dumps(preparation).encode()).hexdigest(), seen.hexdigest()
+    )
 
 
 def image_digest(path: Path) -> str:
@@ -91,7 +93,7 @@ def collect(
     tensors: Sequence[str],
     images: Sequence[Path],
     *,
-    key: Key,
+    key: CalibrationKey,
     state: Path | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Histogram]:
@@ -194,7 +196,7 @@ def fitted(paths: Sequence[Path], signature: Signature, pool: ThreadPoolExecutor
         yield frame
 
 
-def keep(path: Path, key: Key, tally: Tally) -> None:
+def keep(path: Path, key: CalibrationKey, tally: Tally) -> None:
     tensors = {name: (one.exponent, one.largest, one.seen) for name, one in tally.histograms.items()}
     facts = asdict(Kept(key, tally.done, tensors))
     counts = np.stack([one.counts for one in tally.histograms.values()])
@@ -202,7 +204,7 @@ def keep(path: Path, key: Key, tally: Tally) -> None:
         np.savez_compressed(file, facts=json.dumps(facts), counts=counts)
 
 
-def restore(path: Path, key: Key, tensors: Sequence[str]) -> Tally | None:
+def restore(path: Path, key: CalibrationKey, tensors: Sequence[str]) -> Tally | None:
     if not path.is_file():
         return None
     try:

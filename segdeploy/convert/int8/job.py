@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from segdeploy.convert.int8.collect import Key
+from segdeploy.convert.int8.collect import CalibrationKey
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.convert.int8.options import AUTO
 from segdeploy.convert.int8.recipe import Recipe
@@ -68,7 +68,7 @@ class Job:
     request: Request
     material: Material
     judge: Judge
-    key: Key
+    key: CalibrationKey
     output: Path
     command: str
     progress: Progress

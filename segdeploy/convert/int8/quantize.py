@@ -18,7 +18,7 @@ from segdeploy.convert.int8.layer_choice import refusal, replayed, searched, wid
 from segdeploy.convert.int8.options import AUTO, EQUALISE
 from segdeploy.convert.int8.scales import calibrate
 from segdeploy.convert.int8.thresholds import demand_method
-from segdeploy.convert.int8.write import Quantised, write
+from segdeploy.convert.int8.write import Quantised, write_graph
 from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import GraphError, QuantisationCosts, RequestError
 from segdeploy.graph.int8 import refuse_quantised
@@ -29,7 +29,7 @@ from segdeploy.graph.view import copy_of
 from segdeploy.model.record import Sensitivity
 from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge
-from segdeploy.prove.material import Material, Source, Wanted, labelled, unlabelled
+from segdeploy.prove.material import LabelledSource, Material, Wanted, labelled, unlabelled
 
 __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
@@ -46,7 +46,7 @@ def quantize(
 ) -> Quantised:
     graph = as_graph(source, request.card)
     model, signature = calibratable(graph), graph.signature
-    demand_sense(request)
+    demand_int8_request(request)
     if output.suffix == ".onnx":
         raise RequestError(f"-o {output} is the name of a file; several are written, so name a folder")
     progress("choosing images")
@@ -67,7 +67,7 @@ def quantize(
         found, sensitivities = searched(job, calibrated)
     if not found.met:
         raise QuantisationCosts(refusal(job, calibrated, even, found))
-    return write(job, calibrated, even, found, sensitivities)
+    return write_graph(job, calibrated, even, found, sensitivities)
 
 
 def calibratable(graph: Graph) -> ModelProto:
@@ -92,7 +92,7 @@ def calibratable(graph: Graph) -> ModelProto:
     return model
 
 
-def demand_sense(request: Request) -> None:
+def demand_int8_request(request: Request) -> None:
     if (request.images is None) == (request.dataset is None):
         raise RequestError("give either --images DIR, or a labelled data set with --dataset and --root")
     if request.equalise not in EQUALISE:
@@ -126,7 +126,7 @@ def gather(request: Request, signature: Signature, output: Path, progress: Progr
         return unlabelled(request.images, wanted)
     dataset = request.dataset
     assert dataset is not None  # noqa: S101 - demand_sense has seen to it
-    source = Source(
+    source = LabelledSource(
         str(dataset),
         tuple(pair.image for pair in dataset.pairs),
         tuple(pair.truth for pair in dataset.pairs),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy.convert.int8.cache import demand_version
-from segdeploy.convert.int8.collect import Key, collect, fitted
+from segdeploy.convert.int8.collect import CalibrationKey, collect, fitted
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
 from segdeploy.convert.int8.options import AUTO
@@ -127,7 +127,7 @@ def read_scales(job: Job, path: Path) -> Calibrated:
     return replace(with_scales(job, job.model, layers, {}, known), key=key, method=path.name)
 
 
-def demand_same(path: Path, key: Key) -> dict[str, str] | None:
+def demand_same(path: Path, key: CalibrationKey) -> dict[str, str] | None:
     """Return the file's key; refuse one that was collected from another graph or another preprocessing."""
     theirs = key_in(path)
     if theirs is None:

@@ -58,7 +58,7 @@ def demand_consistent(model: ModelProto, name: str) -> None:
         ) from error
 
 
-def write(
+def write_graph(
     job: Job, calibrated: Calibrated, even: bool, found: Found, sensitivities: list[Sensitivity]
 ) -> Quantised:
     """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""

@@ -24,7 +24,7 @@ class Dims(ctypes.Structure):
     _fields_ = [("count", c_uint), ("sides", c_uint * MOST_DIMS), ("elements", c_uint)]
 
 
-class Layer(ctypes.Structure):
+class ParserLayer(ctypes.Structure):
     _fields_ = [
         ("dtype", c_int), ("dims", Dims), ("binding", c_int), ("name", c_char_p), ("buffer", c_void_p),
         ("is_input", c_int),
@@ -69,7 +69,7 @@ class ParserLibrary:
             )
         buffer = np.ascontiguousarray(output)
         sides = (c_uint * MOST_DIMS)(*buffer.shape)
-        layer = Layer(
+        layer = ParserLayer(
             DTYPES[str(buffer.dtype)],
             Dims(buffer.ndim, sides, buffer.size),
             1,

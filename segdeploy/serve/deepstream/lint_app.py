@@ -97,10 +97,10 @@ def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
             f"the app also opens {elsewhere}, relative to where it is started, and ends if it is not there",
             "copy the nvinfer configuration there, or start it with -c and -i instead of this file",
         )  # fmt: skip
-    yield from fit(app, config, version)
+    yield from check_fit(app, config, version)
 
 
-def fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterator[Finding]:
+def check_fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterator[Finding]:
     dims = config.get("infer-dims")
     for side, least in (("width", dims[2]), ("height", dims[1])) if dims else ():
         entry = app.document.find("segvisual", side)

@@ -69,7 +69,7 @@ def file(config: NvinferConfig, entry: Entry, named: str) -> Iterator[Finding]:
             "paths are taken relative to the configuration: correct it, or put the file there",
         )  # fmt: skip
     if entry.key == "labelfile-path" and is_file(path):
-        yield from labels(config, entry)
+        yield from check_labels(config, entry)
 
 
 def is_made_later(config: NvinferConfig, key: str) -> bool:
@@ -82,7 +82,7 @@ def is_made_later(config: NvinferConfig, key: str) -> bool:
     return key == "int8-calib-file" and config.get("network-mode") in INT8_MODES
 
 
-def labels(config: NvinferConfig, entry: Entry) -> Iterator[Finding]:
+def check_labels(config: NvinferConfig, entry: Entry) -> Iterator[Finding]:
     path, classes = config.path.parent / config.get("labelfile-path"), config.get("num-detected-classes")
     lines = label_lines(path)
     if classes and len(lines) != classes:

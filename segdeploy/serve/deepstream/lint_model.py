@@ -21,14 +21,14 @@ def check(case: Case, graph: Graph) -> Iterator[Finding]:
             "export the checkpoint with --interface nvinfer",
         )  # fmt: skip
         return
-    yield from normalisation(case, graph)
+    yield from check_normalisation(case, graph)
     yield from shapes(case, graph)
-    yield from classes(case, graph)
+    yield from check_classes(case, graph)
     yield from types(case, graph)
-    yield from parser(case, graph)
+    yield from check_parser(case, graph)
 
 
-def normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
+def check_normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
     config, signature = case.config, graph.signature
     scale, offsets = config.get("net-scale-factor"), config.get("offsets") or (0.0, 0.0, 0.0)
     if not all(isclose(scale, wanted, rel_tol=1e-6) for wanted in signature.scale):
@@ -85,7 +85,7 @@ def shapes(case: Case, graph: Graph) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def classes(case: Case, graph: Graph) -> Iterator[Finding]:
+def check_classes(case: Case, graph: Graph) -> Iterator[Finding]:
     config, names = case.config, graph.signature.labels.names
     if graph.signature.card == NO_CARD and graph.signature.interface == "nvinfer":
         return  # its output is ids, and nothing says how many there are
@@ -134,7 +134,7 @@ def types(case: Case, graph: Graph) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def parser(case: Case, graph: Graph) -> Iterator[Finding]:
+def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
     config, output, size = case.config, graph.signature.output, graph.signature.size
     kind, function = config.get("network-type"), config.get("parse-segmentation-func-name")
     said = describe(output)

@@ -168,7 +168,7 @@ def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path 
         return 0, True, None
     if asked != "int8":
         return (2 if asked == "fp16" else 0), False, None
-    cache = request.int8_cache or beside(request.model)
+    cache = request.int8_cache or cache_beside(request.model)
     if not cache.is_file():
         raise DeepStreamError(
             f"there is no calibration cache {cache}, and without one nvinfer of DeepStream {request.deepstream} builds"
@@ -179,7 +179,7 @@ def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path 
     return (3 if graph.precision.fp16 else 1), False, cache
 
 
-def beside(model: Path) -> Path:
+def cache_beside(model: Path) -> Path:
     """Find what `quantize` has left beside any of x.onnx, x.int8.onnx and x.int8.fp16.onnx."""
     stem = model.stem.removesuffix(".fp16").removesuffix(".int8")
     places = [model.with_name(f"{stem}.int8{rest}.calib") for rest in ("", ".fp16")]

@@ -21,7 +21,7 @@ def read_value(key: Key, raw: str, form: str) -> Value:
     """Raises ValueError with what was expected."""
     if key.kind in LISTS:
         kind = LISTS[key.kind]
-        return tuple(read_one(kind, part, form) for part in parts_of(raw, form))  # type: ignore[return-value]
+        return tuple(read_one(kind, part, form) for part in split_value(raw, form))  # type: ignore[return-value]
     return read_one(key.kind, raw, form)
 
 
@@ -43,7 +43,7 @@ def read_one(kind: str, raw: str, form: str) -> int | bool | float | str:
     return unescaped(raw) if form == "txt" else raw
 
 
-def parts_of(raw: str, form: str) -> list[str]:
+def split_value(raw: str, form: str) -> list[str]:
     if form == "yml":
         return raw.split(";")
     parts = re.split(r"(?<!\\);", raw)

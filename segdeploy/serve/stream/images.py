@@ -56,7 +56,7 @@ def segment_files(
         if batch and (len(batch) == session.batches[1] or number == len(stems)):
             results = segment_batch(session, [frame for _, _, frame in batch], how, kernel)
             for (done, place, frame), result in zip(batch, results, strict=True):
-                yield Done(done, result, write_results(result, frame, place, alpha, legend))
+                yield Done(done, result, write_frame(result, frame, place, alpha, legend))
             batch = []
 
 
@@ -80,7 +80,7 @@ def demand_short(path: Path, stem: Path) -> None:
         )
 
 
-def write_results(
+def write_frame(
     result: Segmentation, frame: Frame, stem: Path, alpha: float, legend: bool
 ) -> tuple[Path, ...]:
     overlay, colours, ids = (stem.with_name(stem.name + ending) for ending in WRITTEN)

@@ -23,7 +23,7 @@ def is_clip(output: str) -> bool:
     return is_remote(output) or Path(output).suffix.lower() in CONTAINERS
 
 
-def places(output: str, streams: Sequence[Stream]) -> list[str]:
+def output_places(output: str, streams: Sequence[Stream]) -> list[str]:
     """Give each source's place: the clip, the address, or `<name>.overlay.mp4` in the folder `output`."""
     names = short_names([stream.path or stream.name for stream in streams])
     if NAME in output:

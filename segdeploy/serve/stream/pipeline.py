@@ -43,7 +43,7 @@ Fitted = tuple[NDArray[Any], list[Geometry]]  # a batch, as one session takes it
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreamPlan:
     every: int = 1  # one frame in so many is taken, the first
     batch: int | None = None
     max_frames: int | None = None  # of each source
@@ -52,7 +52,7 @@ class Plan:
 
 
 @dataclass
-class Tally:
+class SourceTally:
     """Counts the frames of one source, and holds its first error."""
 
     name: str
@@ -80,14 +80,14 @@ class Pipeline:
         streams: Sequence[Stream],
         sinks: Sequence[Sequence[Sink]],
         shared: Sequence[Sink] = (),
-        plan: Plan | None = None,
+        plan: StreamPlan | None = None,
         say: Callable[[str], None] = lambda text: None,
         *,
         flicker: Flicker | None = None,
         watch: Callable[[Shown], None] = lambda shown: None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._plan = plan or Plan()
+        self._plan = plan or StreamPlan()
         self._sessions, self._streams, self._say = sessions, streams, say
         self._flicker, self._watch = flicker, watch
         self._batch = batch_of(sessions, self._plan.batch)
@@ -106,9 +106,9 @@ class Pipeline:
         self._one_at_a_time = threading.Lock()
         self._failure: BaseException | None = None
         self.errors: list[SegdeployError] = []  # of sources and sinks; the run went on without them
-        self.tallies = [Tally(stream.name) for stream in streams]
+        self.tallies = [SourceTally(stream.name) for stream in streams]
 
-    def run(self) -> list[Tally]:
+    def run(self) -> list[SourceTally]:
         """Run until all sources have ended; on Ctrl-C write the segmented frames, and close every sink."""
         lanes = range(len(self._streams))
         readers = [self._thread(f"read {lane}", self._read, lane) for lane in lanes]
@@ -289,7 +289,7 @@ class Pipeline:
             for outlet in self._own[lane]:
                 outlet.end()
 
-    def _shown(self, done: Answered, tally: Tally, recent: deque[float]) -> Shown:
+    def _shown(self, done: Answered, tally: SourceTally, recent: deque[float]) -> Shown:
         waiting = done.waiting
         results = tuple(
             segmentation_of(session.signature, answer, geometry)

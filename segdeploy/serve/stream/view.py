@@ -231,12 +231,12 @@ def listen(page: Page, port: int, address: str) -> Server:
         family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         server = Server((str(where[0]), int(where[1])), family)
     except (OSError, UnicodeError) as error:  # the latter is of a name that is none
-        raise RequestError(why_not(error, port, address)) from error
+        raise RequestError(why_not_served(error, port, address)) from error
     server.page, server.asked_address = page, address.lower()
     return server
 
 
-def why_not(error: OSError | UnicodeError, port: int, address: str) -> str:
+def why_not_served(error: OSError | UnicodeError, port: int, address: str) -> str:
     if isinstance(error, UnicodeError):
         return f"{address[:60]!r} is no address; expected one of this machine's with --view-address"
     if error.errno == errno.EADDRINUSE:
