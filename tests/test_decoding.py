@@ -127,7 +127,7 @@ def test_an_image_that_takes_more_memory_than_there_is(tmp_path, monkeypatch):
 
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"a\.png cannot be read: it is not a file"):
+    with pytest.raises(ImageError, match=r"a\.png cannot be read: it is a pipe, and no file"):
         read_frame(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"gone\.png cannot be read: No such file"):
         read_frame(tmp_path / "gone.png")

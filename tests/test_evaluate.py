@@ -257,7 +257,7 @@ def test_the_verb_goes_on_after_a_stop(models, root, tmp_path, capsys, monkeypat
     assert [path.name for path in out.iterdir()] == [f"{models[0].name}.unfinished"]
     assert run(*where, "-o", out, "--fit", "letterbox") == 1
     said = capsys.readouterr().err
-    assert "of another evaluation" in said
+    assert "from another evaluation" in said
     assert "whole image, stretch, pillow" in said
     assert "whole image, letterbox, pillow" in said
     monkeypatch.setattr(module, "whole_image", lambda *given: Stops(plain(*given), 2))
