@@ -333,6 +333,19 @@ def test_ctrl_c_leaves_no_half_written_file(tiny, tmp_path):
     assert list(out.iterdir()) == []
 
 
+def test_ctrl_c_inside_an_exec_has_the_same_exit_status(tmp_path):
+    """Python would end by the signal: importing a library runs much of it by exec."""
+    (tmp_path / "stopped.py").write_text(
+        "import sys\nfrom segdeploy import cli\n"
+        "def execute(arguments):\n    exec('raise KeyboardInterrupt')\n"
+        "cli.models.execute = execute\nsys.exit(cli.main(['models']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "segdeploy: stopped\n")
+
+
 def test_a_closed_pipe_is_no_error(tmp_path):
     done = subprocess.run(
         f"{sys.executable} -m segdeploy models --json | head -1; exit ${{PIPESTATUS[0]}}",

@@ -107,6 +107,9 @@ def run_verb(words: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print_message("stopped")
+        # If it came inside an exec of text (importing torch does many), `python -m` takes it for unhandled at its end,
+        # and dies by the signal; the next exec makes it forget that.
+        exec("")  # noqa: S102
         return STOPPED
     except BrokenPipeError:  # the reader of our output has gone (| head)
         drop_output()
