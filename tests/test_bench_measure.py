@@ -130,7 +130,7 @@ def test_defaults_are_those_of_trtexec():
         ({"duration_s": float("inf")}, "the duration is inf; expected a number"),
         ({"duration_s": float("nan")}, "the duration is nan; expected a number"),
         ({"warm_up_ms": -1.0}, "the warm-up is -1 ms; expected 0 or more"),
-        ({"streams": 0}, "0 streams were asked for; expected 1 or more"),
+        ({"streams": 0}, "0 streams were asked for; expected 1 to 256"),
     ],
 )
 def test_a_plan_that_makes_no_sense(wrong, said):

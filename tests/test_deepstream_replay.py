@@ -59,6 +59,7 @@ def made(graphs, tmp_path):
 
     def make(interface="nvinfer", batch=1, changes=None, model=None, **asked):
         place = tmp_path / "rendered"
+        shutil.rmtree(place, ignore_errors=True)  # what was changed in it is not rendered over
         render(RenderRequest(model or graphs(interface, batch), **asked), place)
         path = place / "nvinfer_config.txt"
         document = read_document(path.read_text(), "txt")

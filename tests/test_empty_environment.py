@@ -76,6 +76,7 @@ for name in {MODULES}:
         "segdeploy.convert.engine.job",
         "segdeploy.convert.export",
         "segdeploy.convert.fp16",
+        "segdeploy.convert.int8.by_group",
         "segdeploy.convert.int8.collect",
         "segdeploy.convert.int8.job",
         "segdeploy.convert.int8.layer_choice",

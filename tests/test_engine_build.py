@@ -363,7 +363,7 @@ def test_a_cache_of_another_tensorrt(graphs, tensorrt_here, tmp_path):
     assert "--cache-for 10.3.0" in words
     other = CalibratorSource(cache=cache_of("10.3.0", tmp_path / "y.calib", "MinMaxCalibration"))
     refused(
-        CalibrationError, "is of MinMaxCalibration", graphs("frames"), tmp_path / "o",
+        CalibrationError, "is a cache of MinMaxCalibration; expected EntropyCalibration2", graphs("frames"), tmp_path / "o",
         EngineRequest(int8=True, calibration=other),
     )  # fmt: skip
 
@@ -568,7 +568,7 @@ def test_tensorrt_without_a_gpu(graphs, tensorrt_here, tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "why_not", lambda flavour, engine=None: "no GPU (no driver)")
     words = refused(
         EngineError,
-        r"on the GPU that it is for, and here is no GPU \(no driver\)",
+        r"on the GPU that the engine is for, and here is no GPU \(no driver\)",
         graphs("frames"),
         tmp_path / "o",
     )

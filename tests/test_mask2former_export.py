@@ -329,7 +329,8 @@ def test_what_cannot_be_built_as_gathers_is_refused(exported, tensorrt_here, tmp
     there = tensorrt_here("10.16.1")
     model = onnx.load(exported("frames", "gridsample").path)
     node = next(node for node in model.graph.node if node.op_type == "GridSample")
-    node.attribute.append(onnx.helper.make_attribute("padding_mode", "border"))
+    (padding,) = [item for item in node.attribute if item.name == "padding_mode"]
+    padding.s = b"border"
     path = tmp_path / "border.onnx"
     onnx.save(model, path)
     with pytest.raises(EngineError) as refusal:
