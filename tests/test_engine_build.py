@@ -363,7 +363,7 @@ def test_a_cache_of_another_tensorrt(graphs, tensorrt_here, tmp_path):
     assert "--cache-for 10.3.0" in words
     other = CalibratorSource(cache=cache_of("10.3.0", tmp_path / "y.calib", "MinMaxCalibration"))
     refused(
-        CalibrationError, "is a cache of MinMaxCalibration; expected EntropyCalibration2", graphs("frames"), tmp_path / "o",
+        CalibrationError, "is a cache of MinMaxCalibration; expected Entropy", graphs("frames"), tmp_path / "o",
         EngineRequest(int8=True, calibration=other),
     )  # fmt: skip
 
