@@ -88,7 +88,7 @@ def main() -> int:
             if broken:
                 print(f"{row.command}: {'; '.join(broken)}{f' (known: {row.fails})' if row.fails else ''}")
         field.close()
-    print(f"{held['as promised']:,} of {len(rows):,} as promised, {held['as promised'] / len(rows):.1%}")
+    print(f"{held['as promised']:,} of {len(rows):,} as promised, {held['as promised'] / len(rows):.2%}")
     return 0 if held["as promised"] >= 0.99 * len(rows) else 1
 
 

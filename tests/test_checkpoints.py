@@ -591,6 +591,25 @@ def test_an_unknown_name_in_another_layout_is_refused(tmp_path):
     )
 
 
+def test_a_pickle_that_counts_further_than_it_is_long(tmp_path):
+    """Python would make room for 2^31 things, 16 GB, of ten bytes."""
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"\x80\x02}r" + (1 << 31).to_bytes(4, "little") + b".")
+    said = refusal(path)
+    assert (
+        "x.pkl cannot be read as a pickle of arrays (it counts to 2147483648 at byte 3); expected a .pkl of"
+        in said
+    )
+
+
+def test_an_archive_whose_names_are_no_text(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("é/data.pkl", b"x")  # which is marked as UTF-8
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xdd\x41"))
+    assert refusal(path).endswith("breaks off in the middle; it was cut short, fetch it again")
+
+
 @pytest.mark.parametrize("name", ["x.pth", "x.pkl", "x.safetensors"])
 def test_a_disk_that_fails_is_named(tmp_path, name):
     """The memory of this process has no first byte: reading it is an input/output error."""

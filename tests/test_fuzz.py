@@ -19,6 +19,7 @@ def test_a_target_reads_one_of_its_seeds(name, tmp_path, monkeypatch):
     from segdeploy.errors import SegdeployError
 
     monkeypatch.setattr("targets.PLACE", tmp_path)
+    monkeypatch.chdir(tmp_path)  # and back, since a target goes elsewhere
     (tmp_path / "report").mkdir()
     read = []
     for data in TARGETS[name].seeds():

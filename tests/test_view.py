@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from segdeploy.errors import GraphError
 from segdeploy.graph.view import (
     MOST_READ,
     View,
@@ -155,3 +156,13 @@ def test_nodes_are_replaced_by_the_graphs_own():
     replace_nodes(model.graph, list(model.graph.node)[::-1])
     assert [node.name for node in model.graph.node] == ["relu", "twice", "mul", "add", ""]
     assert list(model.graph.node[0].input) == ["product"]
+
+
+def test_weights_that_do_not_fill_their_shape_are_named():
+    model = by_hand()
+    name = model.graph.initializer[0].name
+    model.graph.initializer[0].dims[:] = [5, 3, 0, 1]
+    with pytest.raises(GraphError) as refused:
+        View(model).array(name)
+    assert str(refused.value).startswith(f"the weights {name!r} of shape [5, 3, 0, 1] cannot be read (")
+    assert str(refused.value).endswith("); export the graph again")

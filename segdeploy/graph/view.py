@@ -23,6 +23,7 @@ from onnx import (
     numpy_helper,
 )
 
+from segdeploy.errors import GraphError
 from segdeploy.model.signature import TensorFacts
 
 STANDARD = ("", "ai.onnx")  # domains of ONNX's own operators
@@ -72,7 +73,13 @@ class View:
         return self.weights | held
 
     def array(self, name: str) -> NDArray[Any]:
-        return numpy_helper.to_array(self.constants[name])
+        tensor = self.constants[name]
+        try:
+            return numpy_helper.to_array(tensor)
+        except Exception as error:  # its own types, numpy's and protobuf's
+            raise GraphError(
+                f"the weights {name!r} of shape {list(tensor.dims)} cannot be read ({error}); export the graph again"
+            ) from error
 
     @cached_property
     def makers(self) -> dict[str, NodeProto]:

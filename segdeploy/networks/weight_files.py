@@ -8,7 +8,9 @@ of detectron2 is a bare pickle of NumPy arrays, and only the names that arrays n
 from __future__ import annotations
 
 import collections
+import os
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ from segdeploy.networks.weight_names import listed
 from segdeploy.special_files import why_no_file
 
 # Weights take as many bytes in memory as in their file, or a few times as many where they share bytes.
+MEMO = ("PUT", "BINPUT", "LONG_BINPUT")  # operations of a pickle that number what was made
 MOST_GROWTH, LEAST_ROOM = 8, 1 << 20
 MOST_WRAPPERS = 8  # trainers have two
 # Where a file may keep its weights. `state_dict` comes before the EMA because mmcv and mmengine swap the
@@ -111,7 +114,7 @@ def _unfit_archive(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             entries, names = archive.infolist(), archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError):
         return "breaks off in the middle; it was cut short, fetch it again"
     packed, unpacked = path.stat().st_size, sum(entry.file_size for entry in entries)
     if unpacked > MOST_GROWTH * packed + LEAST_ROOM:
@@ -174,9 +177,19 @@ class _ArraysOnly(pickle.Unpickler):
         return self._KNOWN[module, name]
 
 
+def _demand_small_memo(file: BinaryIO) -> None:
+    """Refuse a number in the memo that is larger than the file: Python makes room for all numbers up to it."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    for operation, number, place in pickletools.genops(file):
+        if operation.name in MEMO and int(str(number)) > size_bytes:
+            raise ValueError(f"it counts to {number} at byte {place}")
+    file.seek(0)
+
+
 def _load_arrays(path: Path, source: str) -> object:
     try:
         with path.open("rb") as file:
+            _demand_small_memo(file)
             loaded = _ArraysOnly(file, source).load()
     except CheckpointError:
         raise

@@ -183,7 +183,8 @@ def fuzz_all(names: Sequence[str], words: Sequence[str]) -> int:
         return done.returncode
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return int(any(pool.map(one, names)))
+        statuses = list(pool.map(one, names))  # of all, also where one has failed
+    return int(any(statuses))
 
 
 def main() -> int:

@@ -84,9 +84,12 @@ def read_pipeline(data: bytes) -> object:
 
 
 def read_source(data: bytes) -> object:
+    """In a folder of its own: a glob may walk through the whole disk, where that is what it says."""
     from segdeploy.serve.stream.sources import expand
 
-    return expand([as_text(data)])
+    PLACE.mkdir(exist_ok=True)
+    os.chdir(PLACE)
+    return expand([as_text(data).replace("..", "").lstrip("/")])
 
 
 # ---- files of text ------------------------------------------------------------------------------------------------
