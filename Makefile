@@ -33,9 +33,10 @@ test-fast: $(VENV)/.installed
 
 # Each reader for SECONDS, on every core; without Atheris, which has wheels for some Pythons only, by plain mutation.
 SECONDS ?= 10
+FUZZ ?= -max_total_time=$(SECONDS)
 fuzz: $(VENV)/.installed
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fuzz]"
-	$(BIN)/python tests/fuzz/fuzz.py all -max_total_time=$(SECONDS)
+	$(BIN)/python tests/fuzz/fuzz.py all $(FUZZ)
 
 # On a machine with a GPU: a test that is skipped there fails.
 gpu-test: $(VENV)/.installed
