@@ -32,8 +32,8 @@ def by_group(job: Job, calibrated: Calibrated) -> Calibrated:
 
     best = frozenset(entropy.macs)
     least = damage(best)
-    if damage(()) < WORTH * least:
-        best, least = frozenset(), damage(())
+    if (of_entropy := damage(())) < WORTH * least:
+        best, least = frozenset(), of_entropy
     for groups in furthest_apart(entropy, scales["mse"]):
         other = best.symmetric_difference(groups)
         found = damage(other)
@@ -63,7 +63,7 @@ def furthest_apart(entropy: Calibrated, squared: Mapping[str, float]) -> list[fr
 
 
 def sharing(layers: list[Layer]) -> list[tuple[frozenset[str], frozenset[str]]]:
-    """Sets of groups, and of the tensors they read: groups that read a common one get its threshold together."""
+    """Pair sets of groups with the tensors they read: groups that read a common one get its threshold together."""
     sets: list[tuple[frozenset[str], frozenset[str]]] = []
     for layer in layers:
         groups, roots = frozenset({layer.group}), frozenset({layer.root})
