@@ -229,6 +229,7 @@ def render_deepstream(
     streams: int = 1,
     parser: str | None = None,
     precision: str | None = None,
+    card: str | None = None,
     int8_cache: AnyPath | None = None,
 ) -> Rendered:
     """Write a folder that DeepStream runs: nvinfer's configuration, labels, the app's and Triton's files."""
@@ -237,6 +238,6 @@ def render_deepstream(
 
     cache = as_optional_path(int8_cache, "int8_cache")
     request = RenderRequest(
-        as_path(model, "model"), deepstream, network_type, streams, parser, precision, cache
+        as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache
     )
     return render(request, as_path(output, "output"))

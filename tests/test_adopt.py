@@ -371,7 +371,7 @@ def test_open_sides_and_weights_beside_it(tmp_path):
 def test_a_rewrite_that_computes_something_else_leaves_nothing(tmp_path, monkeypatch):
     from segdeploy.convert.adopt import adopt as module
 
-    monkeypatch.setattr(module, "scale_for", lambda interface, std: 1 / 40)
+    monkeypatch.setattr(module, "scale_for", lambda std: 1 / 40)
     monkeypatch.setattr(
         module, "put_input", lambda model, signature, factors: put(model, signature, [1.0, 1.0, 1.0])
     )

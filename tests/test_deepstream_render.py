@@ -284,7 +284,7 @@ def test_graphs_that_are_refused(graphs, tmp_path):
     with pytest.raises(DeepStreamError, match="use --parser segdeploy, or export with --interface nvinfer"):
         render(RenderRequest(graphs("logits"), parser="tao"), tmp_path / "no")
     for kind, shape, words in (
-        (TensorProto.FLOAT, (1, 4, 64, 96), "wants a scale per channel"),
+        (TensorProto.FLOAT, (1, 4, 64, 96), "does not say its classes; name a card that does"),
         (TensorProto.INT64, (1, 1, 64, 96), "does not say its classes"),
     ):
         inner = [helper.make_node("Conv", ["x", "w"], ["y"])]
@@ -304,6 +304,57 @@ def test_graphs_that_are_refused(graphs, tmp_path):
         with pytest.raises(DeepStreamError, match=words):
             render(RenderRequest(tmp_path / "theirs.onnx"), tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("std", "last", "said"),
+    [
+        (
+            [50, 51, 52],
+            False,
+            "wants a scale per channel; nvinfer has one, net-scale-factor. Fold the others",
+        ),
+        (
+            [50, 50, 50],
+            True,
+            "takes 'x' float32 1×64×96×3, and nvinfer feeds float32 N×3×H×W; change its input",
+        ),
+        ([50, 50, 50], False, ""),
+    ],
+)
+def test_a_card_describes_a_foreign_graph(std, last, said, tmp_path, capsys):
+    card = tmp_path / "own.yaml"
+    facts = (
+        f"checkpoint: x\nsize: 64x96\nlabels: own-labels.yaml\nmean: [1, 2, 3]\nstd: {std}\nresize: linear\n"
+    )
+    card.write_text(f"{facts}licence: none\n")
+    (tmp_path / "own-labels.yaml").write_text(
+        "classes: [{name: one, colour: [1, 2, 3]}, {name: two, colour: [4, 5, 6]}]"
+    )
+    turned = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])] if last else []
+    graph = helper.make_graph(
+        [*turned, helper.make_node("Conv", ["t" if last else "x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 64, 96, 3) if last else (1, 3, 64, 96))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2, 64, 96))],
+        [numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")],
+    )
+    model = tmp_path / "theirs.onnx"
+    onnx.save(helper.make_model(graph), model)
+    words = ["deepstream", "config", str(model), "--card", str(card), "-o", str(tmp_path / "out")]
+    assert main(words) == (1 if said else 0)
+    printed = capsys.readouterr()
+    if said:
+        assert said in printed.err
+        assert printed.err.endswith(f": segdeploy adopt {model} --card {card}\n")
+        assert not (tmp_path / "out").exists()
+    else:
+        written = (tmp_path / "out/nvinfer_config.txt").read_text()
+        assert (
+            "net-scale-factor=0.02 " in written.replace("\t", " ") + " "
+            or "net-scale-factor=0.02\n" in written
+        )
+        assert (tmp_path / "out/labels.txt").read_text() == "one\ntwo\n"
 
 
 def test_the_verb(graphs, tmp_path, capsys):

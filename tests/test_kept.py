@@ -193,6 +193,60 @@ def test_every_verb_takes_one(tiny, street, tmp_path, capsys):
     assert (tmp_path / "deepstream/tiny.96x160.nvinfer.onnx").is_file()
 
 
+def test_bench_measures_the_kept_graph_where_asked(tiny, graphs, tmp_path, capsys):
+    out = tmp_path / "seen.json"
+    words = ["--size", "64x96", "--duration", "0.1", "--warmup", "0", "--json", str(out)]
+    assert main(["bench", str(tiny), "--network", "graph", *words]) == 0
+    (model,) = json.loads(out.read_text())["models"]
+    assert (model["name"], model["size"]) == ("tiny.64x96.nvinfer.onnx", "64x96")
+    assert model["runtime"].startswith("ONNX Runtime")
+    capsys.readouterr()
+    assert main(["bench", str(graphs("frames")), "--network", "graph"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"segdeploy: --network graph is for checkpoints, and {graphs('frames')} is none; leave it out\n"
+    )
+
+
+def test_verify_names_what_a_checkpoint_is(tiny, capsys):
+    assert main(["verify", str(tiny)]) == 1
+    assert capsys.readouterr().err == (
+        f"segdeploy: {tiny} is a checkpoint, and an engine is compared with its graph; build one first: segdeploy"
+        f" build-engine {tiny}\n"
+    )
+
+
+def test_a_card_is_for_the_checkpoint_and_for_the_graph_beside_it(tiny, graphs, tmp_path):
+    """What the card says of a foreign graph was lost, where the first MODEL was a checkpoint."""
+    import onnx
+
+    root, mapping, card = tmp_path / "data", tmp_path / "mapping.yaml", tmp_path / "own.yaml"
+    for place in ("images", "labels"):
+        (root / place).mkdir(parents=True)
+        cv2.imwrite(str(root / place / "a.png"), np.zeros((96, 160, 3 if place == "images" else 1), np.uint8))
+    known = kept_graph(WantedGraph(str(tiny), interface="logits"))
+    model = onnx.load(known.path)
+    said = {one.key: json.loads(one.value) for one in model.metadata_props if one.value[:1] in "[{"}
+    names, colours = said["segdeploy.classes"], said["segdeploy.colours"]
+    mapping.write_text(f"ids: {{0: {names[0]}}}\n")
+    classes = [{"name": name, "colour": colour} for name, colour in zip(names, colours, strict=True)]
+    (tmp_path / "five.yaml").write_text(json.dumps({"classes": classes}))
+    card.write_text(
+        json.dumps(
+            {
+                "checkpoint": "x", "size": "96x160", "labels": "five.yaml", "mean": said["segdeploy.mean"],
+                "std": [58.395, 57.12, 57.375], "resize": "pillow", "licence": "none",
+            }
+        )
+    )  # fmt: skip
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "theirs.onnx")
+    out = tmp_path / "seen.json"
+    words = ["evaluate", str(tiny), str(tmp_path / "theirs.onnx"), "--card", str(card), "--dataset", "folder"]
+    assert main([*words, "--root", str(root), "--mapping", str(mapping), "--json", str(out)]) == 0
+    assert [one["card"] for one in json.loads(out.read_text())["models"]] == ["own", "own"]
+
+
 def test_flags_of_a_checkpoint_are_not_for_a_graph(graphs, street, tmp_path, refused):
     said = refused("run", graphs("frames"), street, "--size", "64x96")
     assert said.startswith(

@@ -153,4 +153,4 @@ def test_choices_are_those_of_the_modules_that_know_them():
     assert arguments.RESIZE_CHOICES == image.KERNELS
     assert arguments.LAYOUT_CHOICES == drawing.LAYOUTS
     assert arguments.INTERFACE_CHOICES == INTERFACES
-    assert arguments.NETWORK_CHOICES == pytorch.NETWORKS
+    assert (*pytorch.NETWORKS, "graph") == arguments.NETWORK_CHOICES

@@ -15,7 +15,7 @@ from segdeploy.size import Size, is_number
 FIT_CHOICES = ("stretch", "letterbox")
 INTERFACE_CHOICES = ("nvinfer", "frames", "logits")
 LAYOUT_CHOICES = ("side", "wipe")
-NETWORK_CHOICES = ("plain", "deployed")
+NETWORK_CHOICES = ("plain", "deployed", "graph")
 RESIZE_CHOICES = ("linear", "pillow")
 
 

@@ -29,7 +29,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch",
+        help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch (or its graph: --network graph)",
     )
     parser.add_argument(
         "--batch",
@@ -66,7 +66,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         choices=NETWORK_CHOICES,
-        help="for a checkpoint: plain, as published (default), or deployed, as exported",
+        help="for a checkpoint: plain, as published (default), or deployed, as exported, both in PyTorch; or graph:"
+        " exported, kept and run as an .onnx",
     )
     parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="for a checkpoint (default: nvinfer)")
     parser.add_argument(
@@ -110,6 +111,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.assess.bench.nvml import open_gpu
     from segdeploy.assess.bench.results import results_of, setting, write_results
 
+    put_graphs_of_checkpoints(arguments)
     plan, opening, batches = demand(arguments)
     models = [arguments.model, *(arguments.compare or [])]
     sensors: Sensors | None = open_board() or (open_gpu() if on_gpu(models, opening) else None)
@@ -140,6 +142,29 @@ def execute(arguments: argparse.Namespace) -> int:
     if bench.stopped:
         print_message("stopped; what was measured so far is above")
     return STOPPED if bench.stopped else 0
+
+
+def put_graphs_of_checkpoints(arguments: argparse.Namespace) -> None:
+    """Put the kept graph of each checkpoint in its place, where `--network graph` asks for it."""
+    from segdeploy.cli.model_argument import kept_graph_for
+    from segdeploy.errors import RequestError
+    from segdeploy.networks.sources import is_checkpoint
+
+    if arguments.network != "graph":
+        return
+    models = [arguments.model, *(arguments.compare or [])]
+    if not any(map(is_checkpoint, models)):
+        raise RequestError(
+            f"--network graph is for checkpoints, and {', '.join(models)} is none; leave it out"
+        )
+    asked = argparse.Namespace(
+        graph_size=arguments.size, graph_interface=arguments.interface, graph_fp16=arguments.fp16, graph_revision=None
+    )  # fmt: skip
+    found = [str(kept_graph_for(Path(model), asked)) if is_checkpoint(model) else model for model in models]
+    arguments.model, others = found[0], found[1:]
+    arguments.compare = others or None
+    arguments.network = arguments.size = arguments.interface = None
+    arguments.fp16 = False
 
 
 def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list[int] | None]:

@@ -36,6 +36,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="tao, NVIDIA's; segdeploy, ours (default: tao where it takes the output)",
     )
     config.add_argument("--precision", choices=PRECISIONS, help="default: the graph's own")
+    config.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
 
@@ -90,7 +91,8 @@ def execute_config(arguments: argparse.Namespace) -> int:
         arguments.streams,
         arguments.parser,
         arguments.precision,
-        arguments.int8_cache,
+        card=arguments.card,
+        int8_cache=arguments.int8_cache,
     )
     rendered = render(request, arguments.output)
     print_lines(*rendered.paths)

@@ -63,8 +63,6 @@ def put_graphs(arguments: argparse.Namespace) -> None:
         demand_no_flags(arguments, models)
         return
     setattr(arguments, dest, found if isinstance(given, list) else found[0])
-    if getattr(arguments, "card", None):
-        arguments.card = None  # the graph carries what the card says
 
 
 def demand_no_flags(arguments: argparse.Namespace, models: list[Path]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
     from segdeploy.model.engine import EngineProof
@@ -16,8 +17,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.errors import RequestError
+    from segdeploy.networks.sources import is_checkpoint
     from segdeploy.prove.verify import verify
 
+    engine = arguments.engine
+    if is_checkpoint(str(engine)) and engine.exists():
+        raise RequestError(
+            f"{engine} is a checkpoint, and an engine is compared with its graph; build one first:"
+            f" {command_line('segdeploy', 'build-engine', engine)}"
+        )
     verify(arguments.engine, lambda proof: show(arguments, proof))
     return 0
 

@@ -36,7 +36,7 @@ from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, N
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint, DeployedNetwork
-from segdeploy.networks.interface import WithInterface, card_of, signature_of
+from segdeploy.networks.interface import WithInterface, card_of, signature_for
 from segdeploy.prove.against_pytorch import References, compare_with_pytorch, make_references
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
@@ -92,7 +92,7 @@ def export_onnx(
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
     size = wanted or model_card.size
-    signature = signature_of(model_card, interface, size, batch, pair.deployed.output)
+    signature = signature_for(model_card, interface, size, batch, pair.deployed.output)
     said = {"size": wanted or card, "normalisation": card}
     checkpoint = replace(
         checkpoint, assumed={fact: words for fact, words in checkpoint.assumed.items() if not said.get(fact)}

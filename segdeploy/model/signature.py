@@ -29,7 +29,7 @@ import numpy as np
 
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard
-from segdeploy.model.labels import Labels
+from segdeploy.model.labels import Labels, ids_type
 from segdeploy.size import LARGEST, Size
 
 INTERFACES = ("nvinfer", "frames", "logits")
@@ -114,6 +114,40 @@ class Signature:
         if self.foreign:
             facts |= {"tensors": json.dumps((self.input.name, self.output.name)), "size": str(self.size)}
         return {PREFIX + key: value for key, value in facts.items()}
+
+
+def signature_of(
+    card: ModelCard,
+    interface: str,
+    size: Size,
+    batch: int | None,
+    logits: Sequence[int],
+    *,
+    align_corners: bool = False,
+    scale: float = ONE_SCALE,
+) -> Signature:
+    """Make the signature that a graph of ours will have: exported or adopted, its network's logits of sides `logits`.
+
+    `scale` is what its input is multiplied by before it gets there; frames are bytes, and have none.
+    """
+    height, width, classes = size.height, size.width, len(card.labels.names)
+    input_name, output_name = TENSOR_NAMES[interface]
+    frames = interface == "frames"
+    eaten = (
+        TensorFacts(input_name, "uint8", (batch, height, width, 3))
+        if frames
+        else TensorFacts(input_name, "float32", (batch, 3, height, width))
+    )
+    answered = {
+        "nvinfer": TensorFacts(output_name, "int64", (batch, 1, height, width)),
+        "frames": TensorFacts(output_name, ids_type(classes).name, (batch, height, width)),
+        "logits": TensorFacts(output_name, "float32", (batch, classes, *logits)),
+    }[interface]
+    scales = (1.0 if frames else scale,) * 3
+    return Signature(
+        interface, eaten, answered, size, batch, card.mean, scales, card.labels, card.resize, card.name,
+        align_corners=align_corners,
+    )  # fmt: skip
 
 
 def describe(tensor: TensorFacts) -> str:

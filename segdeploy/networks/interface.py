@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from segdeploy.errors import CardError
 from segdeploy.model.card import ModelCard, card_for_checkpoint, read_card
-from segdeploy.model.labels import ids_type
-from segdeploy.model.signature import ONE_SCALE, TENSOR_NAMES, Signature, TensorFacts
+from segdeploy.model.signature import Signature, signature_of
 from segdeploy.networks.family import Checkpoint, DeployedNetwork, Output
 from segdeploy.size import Size
 
@@ -42,35 +41,14 @@ def card_of(checkpoint: Checkpoint, name: str | None) -> ModelCard:
     return card
 
 
-def signature_of(card: ModelCard, interface: str, size: Size, batch: int | None, output: Output) -> Signature:
+def signature_for(
+    card: ModelCard, interface: str, size: Size, batch: int | None, output: Output
+) -> Signature:
     """Make the signature of a graph to be exported; refuses a size that the network cannot take."""
     output.demand(size)
     logits = output.logits_size(size)
-    height, width, classes = size.height, size.width, len(card.labels.names)
-    input_name, output_name = TENSOR_NAMES[interface]
-    if interface == "frames":
-        eaten = TensorFacts(input_name, "uint8", (batch, height, width, 3))
-    else:
-        eaten = TensorFacts(input_name, "float32", (batch, 3, height, width))
-    answered = {
-        "nvinfer": TensorFacts(output_name, "int64", (batch, 1, height, width)),
-        "frames": TensorFacts(output_name, ids_type(classes).name, (batch, height, width)),
-        "logits": TensorFacts(output_name, "float32", (batch, classes, logits.height, logits.width)),
-    }[interface]
-    scale = 1.0 if interface == "frames" else ONE_SCALE
-    return Signature(
-        interface,
-        eaten,
-        answered,
-        size,
-        batch,
-        card.mean,
-        (scale,) * 3,
-        card.labels,
-        card.resize,
-        card.name,
-        align_corners=output.align_corners,
-    )
+    sides = logits.height, logits.width
+    return signature_of(card, interface, size, batch, sides, align_corners=output.align_corners)
 
 
 class WithInterface(nn.Module):

@@ -27,7 +27,7 @@ from segdeploy import networks
 from segdeploy.assess.bench.timing_pytorch import TorchStream, TorchWork, event_maker, torch_lane
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
-from segdeploy.networks.interface import WithInterface, card_of, signature_of
+from segdeploy.networks.interface import WithInterface, card_of, signature_for
 from segdeploy.run.device_lane import start_of_time, timed_once
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.timing import Lanes, Modes, Query
@@ -78,7 +78,7 @@ def assemble(source: str, network: str, interface: str, size: Size | None, fp16:
     checkpoint = read_checkpoint(source)
     card = card_of(checkpoint, None)
     pair = networks.build(checkpoint)
-    signature = signature_of(card, interface, size or card.size, None, pair.deployed.output)
+    signature = signature_for(card, interface, size or card.size, None, pair.deployed.output)
     factors = torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale)
     if network == "deployed":
         pair.deployed.scale_input(factors)

@@ -168,7 +168,7 @@ def demand_windows(session: Session, stride: Size | None) -> Size:
     if signature.interface != "logits":
         raise RequestError(
             f"windows and scales average logits, and this graph has the interface {signature.interface!r};"
-            " export it again: segdeploy export CHECKPOINT --interface logits"
+            " make it again: segdeploy export CHECKPOINT --interface logits, or segdeploy adopt with the same"
         )
     stride = stride or usual_stride(signature.size)
     if not (1 <= stride.height <= signature.size.height and 1 <= stride.width <= signature.size.width):

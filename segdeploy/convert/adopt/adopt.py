@@ -21,7 +21,7 @@ from segdeploy.convert.adopt.described import (
     name_classes,
     output_of,
 )
-from segdeploy.convert.adopt.ending import Ending, find_ending, put_answer
+from segdeploy.convert.adopt.ending import Ending, find_ending, height_and_width, put_answer
 from segdeploy.convert.adopt.fixed import fixed
 from segdeploy.convert.adopt.own_input import own_normalisation, put_input, scale_for
 from segdeploy.errors import GraphError, RequestError
@@ -31,9 +31,8 @@ from segdeploy.graph.precision import PRECISION, read_precision, shares_of
 from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
 from segdeploy.graph.view import View, copy_of, opset_of
 from segdeploy.model.card import ModelCard, read_card
-from segdeploy.model.labels import ids_type
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
-from segdeploy.model.signature import INTERFACES, PREFIX, TENSOR_NAMES, Signature, TensorFacts
+from segdeploy.model.signature import INTERFACES, PREFIX, Signature, signature_of
 from segdeploy.prove.against_graph import Original, compare_with_original
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
@@ -181,33 +180,13 @@ def only_output(model: ModelProto, name: str) -> ModelProto:
 
 
 def promised_signature(card: ModelCard, request: AdoptRequest, model: ModelProto, found: Ending) -> Signature:
-    size, batch = card.size, request.batch
-    eaten_name, answered_name = TENSOR_NAMES[request.interface]
-    pixels = (batch, size.height, size.width)
-    frames = request.interface == "frames"
-    eaten = (
-        TensorFacts(eaten_name, "uint8", (*pixels, 3))
-        if frames
-        else TensorFacts(eaten_name, "float32", (batch, 3, *pixels[1:]))
-    )
-    classes = len(card.labels.names)
-    if request.interface == "logits":
-        if found.is_labels:
-            raise RequestError(
-                "no logits were found under the graph's labels; take another interface: nvinfer or frames"
-            )
-        shape = View(model).shapes[found.tensor]
-        answered = TensorFacts(
-            answered_name, "float32", (batch, classes, *(shape[1:3] if found.last else shape[2:]))
+    if request.interface == "logits" and found.is_labels:
+        raise RequestError(
+            "no logits were found under the graph's labels; take another interface: nvinfer or frames"
         )
-    elif frames:
-        answered = TensorFacts(answered_name, ids_type(classes).name, pixels)
-    else:
-        answered = TensorFacts(answered_name, "int64", (batch, 1, *pixels[1:]))
-    scale = scale_for(request.interface, card.std)
-    return Signature(
-        request.interface, eaten, answered, size, batch, card.mean, (scale,) * 3, card.labels, card.resize, card.name,
-        align_corners=found.align_corners,
+    return signature_of(
+        card, request.interface, card.size, request.batch, height_and_width(View(model), found.tensor, found.last),
+        align_corners=found.align_corners, scale=scale_for(card.std),
     )  # fmt: skip
 
 

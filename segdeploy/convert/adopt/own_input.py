@@ -73,10 +73,8 @@ def channel_constant(node: NodeProto, name: str, view: View) -> NDArray[np.float
     return np.broadcast_to(value, 3) if value.size in (1, 3) else None
 
 
-def scale_for(interface: str, std: Triple) -> float:
+def scale_for(std: Triple) -> float:
     """Choose the input's one scale: exactly the network's own where its three channels share one."""
-    if interface == "frames":
-        return 1.0
     return 1 / std[0] if len(set(std)) == 1 else ONE_SCALE
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from segdeploy.convert.int8.cache import read_cache
 from segdeploy.errors import DeepStreamError
 from segdeploy.graph.load import Graph, demand_weights, read_graph
+from segdeploy.model.card import read_card
 from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import NO_CARD, Signature, describe
 from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS, RenderRequest
-from segdeploy.shell import shell_word
+from segdeploy.shell import command_line
 
 SDK = "/opt/nvidia/deepstream/deepstream"
 SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
@@ -58,23 +59,10 @@ def make_plan(request: RenderRequest) -> Plan:
         raise DeepStreamError(
             f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
         )
-    graph = read_graph(request.model, weights=False)
+    card = read_card(request.card) if request.card else None
+    graph = read_graph(request.model, card, weights=False)
     signature, name = graph.signature, request.model.name
-    if signature.interface == "frames":
-        raise DeepStreamError(
-            f"{name} takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; export the checkpoint with"
-            " --interface nvinfer"
-        )
-    if len(set(signature.scale)) > 1:
-        raise DeepStreamError(
-            f"{name} was not exported by segdeploy and wants a scale per channel; nvinfer has one, net-scale-factor."
-            f" Fold the others into the graph: segdeploy adopt {shell_word(name)}"
-        )
-    if signature.card == NO_CARD:
-        raise DeepStreamError(
-            f"{name} was not exported by segdeploy and does not say its classes; make it one of segdeploy's with:"
-            f" segdeploy adopt {shell_word(name)} --classes FILE"
-        )
+    demand_fed_by_nvinfer(signature, request)
     if request.network_type not in NETWORK_TYPES:
         raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
     if request.streams < 1:
@@ -90,6 +78,33 @@ def make_plan(request: RenderRequest) -> Plan:
     parser = choose_parser(request, release, graph) if request.network_type == 2 else None
     weights = tuple(demand_weights(graph.model, graph.path))
     return Plan(request, release, graph, graph.record, parser, mode, strongly_typed, cache, weights)
+
+
+def demand_fed_by_nvinfer(signature: Signature, request: RenderRequest) -> None:
+    name, known = request.model.name, ["--card", request.card] if request.card else ["--classes", "FILE"]
+    adopting = command_line("segdeploy", "adopt", request.model, *known)
+    if signature.foreign:
+        theirs = f"{name} was not exported by segdeploy and "
+        if signature.card == NO_CARD:
+            raise DeepStreamError(
+                f"{theirs}does not say its classes; name a card that does: --card NAME_OR_FILE, or make it one of"
+                f" segdeploy's with: {adopting}"
+            )
+        if len(set(signature.scale)) > 1:
+            raise DeepStreamError(
+                f"{theirs}wants a scale per channel; nvinfer has one, net-scale-factor. Fold the others into the graph:"
+                f" {adopting}"
+            )
+        if signature.channels_last or signature.input.dtype != "float32":
+            raise DeepStreamError(
+                f"{theirs}takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; change its input with:"
+                f" {adopting}"
+            )
+    if signature.interface == "frames":
+        raise DeepStreamError(
+            f"{name} takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; make it again with"
+            " --interface nvinfer"
+        )
 
 
 def demand_writable(signature: Signature, name: str) -> None:

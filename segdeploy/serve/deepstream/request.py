@@ -23,4 +23,5 @@ class RenderRequest:
     streams: int = 1
     parser: str | None = None  # None: NVIDIA's where it takes the graph's output, else ours
     precision: str | None = None  # None: the graph's
+    card: str | None = None  # of a foreign graph
     int8_cache: Path | None = None  # None: the one that `quantize --cache-for` left beside the graph
