@@ -196,6 +196,7 @@ def written(model: ModelProto, folder: Path) -> Path:
     return folder / "theirs.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_end_is_understood(name, interface, tmp_path):
@@ -233,6 +234,7 @@ def test_every_beginning_is_understood(name, interface, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_our_own_graphs_come_back(name, graphs, card, tmp_path):  # noqa: F811 - the fixture
     """The tiny network's graphs, made into other people's, answer as they did before."""

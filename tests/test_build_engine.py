@@ -39,6 +39,7 @@ def engine(graphs, tmp_path_factory):
     return out / "tiny.frames.1.rtx.engine"
 
 
+@pytest.mark.slow
 def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--target", "sm_86,sm_120") == 0
     path = tmp_path / f"{demo.stem}.rtx.engine"
@@ -54,6 +55,7 @@ def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
     assert sorted(one.name for one in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
 
 
+@pytest.mark.slow
 def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--fp16") == 0
     said = capsys.readouterr().out

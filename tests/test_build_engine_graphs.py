@@ -25,6 +25,7 @@ def run(graph, out, *arguments):
     return main(["build-engine", str(graph), "-o", str(out), "--runtime", "tensorrt", *map(str, arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0"])
 def test_fp16_is_written_into_the_graph(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -48,6 +49,7 @@ def test_8_6_gets_fp16_by_a_flag(graphs, tensorrt_here, tmp_path, capsys):
     assert "100.0000% of the pixels equal to ONNX Runtime" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_8_6_gets_int8_by_pairs_and_the_rest_by_a_flag(graphs, images, tensorrt_here, tmp_path):
     there = tensorrt_here("8.6.1")
     assert run(graphs("frames"), tmp_path, "--int8", "--fp16", "--images", images, "--max-drop", 100) == 0

@@ -101,6 +101,7 @@ def test_an_image_that_was_counted_in_part_is_not_kept(network, images, tmp_path
     assert restore(state, KEY, network[2]).done == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -129,6 +130,7 @@ def test_a_state_that_cannot_be_taken_up(change, words, network, images, tmp_pat
     assert state.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [

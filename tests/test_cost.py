@@ -59,6 +59,7 @@ def test_multiply_adds_are_pytorchs(deployed):
     assert cost_of(model).macs == all_macs(model) == by_torch(counted, 96, 160)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_pytorchs_counter_finds_the_papers_figures(name):
     with torch.device("meta"):

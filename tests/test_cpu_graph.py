@@ -16,6 +16,7 @@ def images(session, count):
     return to_input(session.signature, frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "frames"])
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_the_copy_answers_as_the_file_does(interface, batch, graphs):

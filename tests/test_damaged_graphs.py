@@ -121,6 +121,7 @@ def damaged(tmp_path, request):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
 @pytest.mark.parametrize("foreign", [False, True])
 def test_every_verb_ends_in_a_message(damaged, foreign, tmp_path, capsys):

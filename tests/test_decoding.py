@@ -71,6 +71,7 @@ def test_a_header_says_what_opencv_decodes(ending):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", KINDS)
 def test_a_damaged_file_is_named_whatever_it_says(tmp_path, ending):
     data, dice = picture(ending), random.Random(3)

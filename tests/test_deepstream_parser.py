@@ -90,6 +90,7 @@ def parse(library, sanitizer, tmp_path):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
 @pytest.mark.parametrize("shape", [(1, 9, 13), (9, 13), (9, 13, 1)])
 def test_labels(dtype, shape, parse):
@@ -105,6 +106,7 @@ def test_ids_far_outside_are_no_class(parse):
     assert parse(labels, (1, 6), 5).tolist() == [[-1, 0, -1, -1, 4, -1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "size"),
     [
@@ -141,6 +143,7 @@ def test_a_threshold_is_a_probability(parse):
     assert np.array_equal(answer[sure], best.indices.numpy()[sure])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "classes", "words"),
     [

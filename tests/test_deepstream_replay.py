@@ -150,6 +150,7 @@ def test_one_scale_on_a_graph_without_the_stds_folded_in_costs_pixels(
     assert 0.9 < agreement(config, images, reference, tmp_path) < 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -428,6 +429,7 @@ def evil(tmp_path, monkeypatch):
     return tmp_path / "evil.so"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "instead"),
     [("Anything", ""), ("NvDsInferParseSegdeploy", "; without the file segdeploy's own takes its place")],
@@ -453,6 +455,7 @@ def test_a_library_that_is_not_ours_is_loaded_if_it_is_trusted(
     assert (tmp_path / "RAN").exists()
 
 
+@pytest.mark.slow
 def test_what_make_gives_here_is_ours(made, clip, reference, tmp_path):
     if not (shutil.which("make") and shutil.which("g++")):
         pytest.skip("there is no make or no g++ here")

@@ -9,6 +9,8 @@ import segdeploy.demo
 from segdeploy.cli import main
 from segdeploy.shipped import folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):

@@ -826,6 +826,7 @@ def spoil(machine, fact, instead):
     return replace(machine, **{kind: known})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES, ids=("laptop", "workstation", "server", "orin", "thor"))
 @pytest.mark.parametrize("instead", [None, *NONSENSE])
 def test_a_fact_that_is_missing_is_not_a_crash(machine, instead):
@@ -833,6 +834,7 @@ def test_a_fact_that_is_missing_is_not_a_crash(machine, instead):
         assert len(diagnose(spoil(machine, fact, instead)).abilities) == len(ABILITIES), fact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_no_machine_is_a_crash(seed):
     random = Random(seed)

@@ -108,6 +108,7 @@ for name in {MODULES}:
     assert all("pip install 'segdeploy[" in message for message in lacking.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

@@ -138,6 +138,7 @@ def test_int8_in_the_graph_is_int8_in_the_engine(version, graphs, int8_graph, te
     assert len(built.record.engine.calibration_digest) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
 def test_a_precision_that_was_dropped_is_an_error(version, int8_graph, fp16_graph, tensorrt_here, tmp_path):
     tensorrt_here(version, drops_to_fp32=True)
@@ -146,6 +147,7 @@ def test_a_precision_that_was_dropped_is_an_error(version, int8_graph, fp16_grap
     refused(EngineError, "FP16 was asked for, and none of the", fp16_graph, out, EngineRequest(fp16=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
 def test_a_dynamic_batch(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -513,6 +515,7 @@ def test_two_builds_of_one_engine_at_once(graphs, tensorrt_here, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
 def test_ctrl_c_stops_the_build_and_leaves_nothing(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)

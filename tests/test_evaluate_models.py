@@ -15,6 +15,8 @@ from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.model.labels import read_labels
 from segdeploy.run.session import open_session
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):

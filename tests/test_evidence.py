@@ -65,6 +65,7 @@ def claims_in(text):
     return [claim for claim in CLAIMS if claim in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("inspect", "{}"), ("inspect", "{}", "--json"), ("bench", "{}", "--duration", "0.3", "--warmup", "1"),

@@ -175,6 +175,7 @@ def ours(kind, graphs) -> Path:
     return graphs(*kind[:2])
 
 
+@pytest.mark.slow
 def test_the_card_makes_it_answer_as_ours(kind, theirs, ours, card):
     with open_session(theirs, card=read_card(str(card))) as session, open_session(ours) as own:
         signature = session.signature
@@ -187,6 +188,7 @@ def test_the_card_makes_it_answer_as_ours(kind, theirs, ours, card):
                 assert len(np.unique(expected)) > 1
 
 
+@pytest.mark.slow
 def test_it_is_read_as_a_session_reads_it(theirs, card):
     described = read_card(str(card))
     with open_session(theirs, card=described) as session, OrtSession(theirs, card=described) as whole:
@@ -213,6 +215,7 @@ def test_what_is_made_of_it_carries_its_signature(theirs, card):
         assert read_signature(signature.metadata(), *tensors, "x.engine", said) == signature
 
 
+@pytest.mark.slow
 def test_it_is_scored_as_ours(kind, theirs, ours, card, tmp_path, capsys):
     with open_session(ours) as session:
         truth = [segment(session, frame).labels for frame in FRAMES]

@@ -34,6 +34,8 @@ def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
     assert {item.key: item.value for item in model.metadata_props}["segdeploy.precision"] == "fp16"
     with open_session(half.path) as session:
         assert session.signature.labels.names == ("road", "kerb", "sky", "car", "bus")
+        assert session.signature.batch == 1
+    assert record.batch == 1
 
 
 @pytest.mark.slow
@@ -68,6 +70,7 @@ def test_fp16_once_is_enough(graphs, tmp_path):
         write_fp16(half.path, output=tmp_path / "again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seen", "refused"),
     [
@@ -92,6 +95,7 @@ def test_what_fp16_spoils_is_refused(seen, refused, graphs, tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_logits_that_fp16_spoils_without_a_label_are_seen(graphs, tmp_path, monkeypatch):
     monkeypatch.setattr(fp16, "to_fp16", with_larger_logits(1.3))
     with pytest.raises(

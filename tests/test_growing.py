@@ -21,6 +21,7 @@ def file(tmp_path):
         made.close()
 
 
+@pytest.mark.slow
 def test_what_is_written_is_there_at_once_and_on_the_disk_soon(file, tmp_path, monkeypatch):
     synced, on_disk = os.fdatasync, threading.Event()
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced(descriptor), on_disk.set()))

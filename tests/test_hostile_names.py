@@ -431,6 +431,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_nothing_is_obeyed(row, tmp_path, graphs, tiny, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from segdeploy.graph.layers import layers_of
 from segdeploy.run.inner_tensors import TapSession
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "batch"), [("logits", 1), ("frames", 3), ("nvinfer", None)])
 def test_each_tensor_is_what_the_graph_computes_there(interface, batch, graphs):
     model = onnx.load(graphs(interface, batch))

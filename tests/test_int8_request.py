@@ -78,6 +78,7 @@ def test_a_data_set_is_opened_at_the_split_that_is_calibrated_on(name, split, tm
         assert str(request.dataset) == f"cityscapes {split}"
 
 
+@pytest.mark.slow
 def test_made_scenes_are_there_for_as_long_as_the_request_is(graphs, recipe):
     path = recipe(dataset="scenes", count=8, seed=7, keep=[])
     with request_for(CalibrationOptions(recipe=path), graphs("frames")) as request:

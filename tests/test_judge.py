@@ -53,6 +53,7 @@ def test_it_sees_what_the_session_answers(interface, graphs):
     assert same.miou == judge.own.miou
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["logits", "frames"])
 def test_every_slot_is_judged(interface, graphs):
     model, signature = opened(graphs(interface, 3))

@@ -20,6 +20,8 @@ from segdeploy.model.record import read_record
 from segdeploy.networks.sources import is_checkpoint
 from segdeploy.size import Size
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
@@ -170,7 +172,6 @@ def test_a_path_that_exists_is_never_a_hub_id(tiny, tmp_path, monkeypatch):
     assert is_checkpoint("somebody/other")
 
 
-@pytest.mark.slow
 def test_every_verb_takes_one(tiny, street, tmp_path, capsys):
     root = tmp_path / "city"
     scenes.write_cityscapes(root, 8, seed=700, height=96, width=160)

@@ -75,6 +75,7 @@ def test_run_writes_ids_and_colours(classes, tmp_path):
     assert np.array_equal(colours, palette[expected])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", COUNTS)
 def test_evaluate_counts_every_class(classes, tmp_path, capsys):
     """The network's own labels as the truth, with a corner that is ignored: all of the rest is right."""
@@ -95,6 +96,7 @@ def test_evaluate_counts_every_class(classes, tmp_path, capsys):
     assert (seen[28:36, SIZE.width : SIZE.width + 8] == 0).all()  # the corner that is ignored, in the truth
 
 
+@pytest.mark.slow
 def test_quantize_and_bench_take_it(tmp_path, capsys):
     for seed in range(9):
         write_png(tmp_path / f"images/{seed}.png", noise(seed))
@@ -106,6 +108,7 @@ def test_quantize_and_bench_take_it(tmp_path, capsys):
     assert main(["bench", str(path), "--duration", "0.1", "--warmup", "0"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
 def test_replay_shows_the_classes_that_pytorch_gives(interface, tmp_path):
     path = write_graph(tmp_path / "many.onnx", 300, interface)

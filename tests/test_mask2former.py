@@ -54,6 +54,7 @@ def difference(given, expected):
     return ((given - expected).abs().max() / (expected.max() - expected.min())).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "size", "changes"),
     [
@@ -191,6 +192,7 @@ def test_the_names_that_transformers_5_has_in_memory(written, tmp_path):
     assert read_checkpoint(tmp_path / "memory.pth").digest == read_checkpoint(written).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["swin", "resnet"])
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])
 def test_detectron2s_files_are_the_same_network(backbone, suffix, written, tmp_path):

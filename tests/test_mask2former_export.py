@@ -33,6 +33,8 @@ from segdeploy.networks.interface import card_of
 from segdeploy.run.tensorrt.compatibility import rebuild
 from segdeploy.scenes import write_cityscapes
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
 ONE_SCALE = np.float32(0.01735207357279195)
 
@@ -112,7 +114,6 @@ def run(model, inputs):
     return session.run(None, {session.get_inputs()[0].name: inputs})[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "form"), [("frames", "gather"), ("nvinfer", None), ("logits", "gridsample")]
 )
@@ -190,7 +191,6 @@ def test_masks_are_made_where_they_are_needed(exported):
     assert masks == [15, 60, 240, 15, 960]
 
 
-@pytest.mark.slow
 def test_the_plugin_is_written_and_proven_by_a_stand_in(written, exported):
     made = exported("frames", "plugin")
     model = onnx.load(made.path)
@@ -218,7 +218,6 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
         export.prove_fp16(onnx.load(path), path, None, card, path.name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["gridsample", "gather"])
 def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     made = halved(form)
@@ -233,7 +232,6 @@ def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     demand_engine(made.path, None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "form"), [("frames", "gather"), ("logits", "gridsample")])
 def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported):
     demand_engine(exported(interface, form).path, None)
@@ -305,7 +303,6 @@ def test_a_graph_of_gathers_is_built_as_it_is(exported, tensorrt_here, tmp_path)
     assert engine_of(path, tmp_path).advice == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "asked"), [("gather", None), ("gridsample", "gather")])
 def test_where_tensorrt_chooses_types_places_are_counted_in_fp32(
     form, asked, exported, tensorrt_here, tmp_path
@@ -363,7 +360,6 @@ def test_sampling_as_gathers_changes_no_label(written, exported):
     assert np.mean(run(gathers, frames) == labels) >= 0.9999
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fp16", [False, True])
 def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
@@ -373,7 +369,6 @@ def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, 
     assert done.record.precision == ("fp16" if fp16 else "fp32")
 
 
-@pytest.mark.slow
 def test_a_plugin_builds_where_it_is_and_is_compared_with_what_it_computes(exported, tensorrt_here, tmp_path):
     tensorrt_here("10.16.1")
     path = exported("frames", "plugin").path
@@ -397,7 +392,6 @@ def test_rtx_has_no_plugins(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_another_task_on_the_command_line(written, tmp_path, capsys):
     folder = tmp_path / "mask2former-panoptic"
     folder.mkdir()
@@ -432,7 +426,6 @@ def test_msda_is_refused_where_there_is_none(tiny, refused):
     assert "leave it out" in refused("export", tiny, "--msda", "gather")
 
 
-@pytest.mark.slow
 def test_int8_through_the_quantiser(exported, tmp_path):
     write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")
@@ -457,7 +450,6 @@ def test_the_record_names_the_network(exported):
     assert record["cost"]["GridSample"] == 6
 
 
-@pytest.mark.slow
 def test_what_comes_near_the_end_of_fp16_stays_in_fp32(written, card, tmp_path):
     """The same function, with one layer's inner activations large and the weights behind them small."""
     for name in ("config.json", "preprocessor_config.json"):

@@ -34,6 +34,7 @@ def _inference():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", checkpoints.NETWORKS)
 def test_networks_answer_as_mmsegmentation_does(name, tmp_path):
     facts = checkpoints.NETWORKS[name]
@@ -52,6 +53,7 @@ def test_networks_answer_as_mmsegmentation_does(name, tmp_path):
     assert pair.deployed.output.align_corners is ("align_corners=True" in facts["text"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", checkpoints.NETWORKS)
 def test_deployed_networks_are_the_plain_ones_at_every_size(name, tmp_path):
     checkpoint = read_checkpoint(checkpoints.write(tmp_path / "x.pth", name))
@@ -93,6 +95,7 @@ def text_of(name, *changes):
     return text
 
 
+@pytest.mark.slow
 def test_a_file_without_configuration_is_read_as_published_and_says_so(tmp_path, capsys):
     path = checkpoints.write(tmp_path / "x.pth", "deeplabv3plus_r18-d8", text="")
     read = read_checkpoint(path)
@@ -210,6 +213,7 @@ ASPP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "nodes"), [({"kind": "psp", "scales": (1, 2, 3, 6)}, 290), (ASPP, 290)], ids=["psp", "aspp"]
 )
@@ -224,6 +228,7 @@ def test_no_graph_has_more_than_400_nodes(head, nodes, tmp_path):
     assert len(program.model_proto.graph.node) <= nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basicnet", "deeplabv3plus_r18-d8_769x769", "pspnet_r18-d8"])
 def test_graphs_agree_with_an_open_batch_and_in_fp16(name, tmp_path):
     path = checkpoints.write(tmp_path / "x.pth", name)
@@ -280,6 +285,7 @@ def test_a_narrowing_convolution_goes_before_the_raising():
     assert seen == [(2, 4, 5, 7)]
 
 
+@pytest.mark.slow
 def test_deployed_networks_have_no_batch_norm(tmp_path):
     for name in checkpoints.NETWORKS:
         if name == "basicnet":

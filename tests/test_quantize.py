@@ -338,6 +338,7 @@ def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done,
         quantize(demo, replace(mixed, method="auto"), output=tmp_path / "wrong")
 
 
+@pytest.mark.slow
 def test_auto_and_its_recipe_make_the_same_graph(demo, images, tmp_path):
     auto = Request(images=images, probes=3, equalise="off", max_drop=100)
     assert auto.method == "auto"
@@ -459,6 +460,7 @@ def test_a_nan_is_named(demo, images, tmp_path):
         quantize(tmp_path / "nan.onnx", Request(images=images, equalise="off"), output=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_dead_layers_stay_as_they_are(demo, images, tmp_path):
     model = onnx.load(demo)
     block = "network.stages.3.blocks.1.ffn"
@@ -488,6 +490,7 @@ def test_batches_keep_their_batch(interface, batch, bundled, images, tmp_path):
         assert np.mean(segment(first, frame).labels == segment(second, frame).labels) > 0.9
 
 
+@pytest.mark.slow
 def test_a_cityscapes_root_gives_its_training_images(demo, city, tmp_path):
     done = quantize(demo, Request(images=city, probes=2, equalise="off", max_drop=50), output=tmp_path)
     assert done.record.calibration.images == 10  # of 12 training images, two are kept to judge on

@@ -16,6 +16,8 @@ from segdeploy.cli import main
 from segdeploy.errors import RequestError
 from segdeploy.model.record import LedgerStep, WorstClass, record_path
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go
 VERDICT = "</style></script><script>alert(2)</script><img src=x onerror=alert(3)>"
 SECTIONS = ["ledger", "accuracy", "slider", "worst", "latency", "waterfall", "precision", "environment"]
@@ -114,7 +116,6 @@ class Rows(HTMLParser):
         self.inside = None
 
 
-@pytest.mark.slow
 def test_the_ledger_says_what_each_step_cost(graphs, images, tmp_path):
     """Cell by cell: how much of a graph is INT8 stands where its heading says so."""
     graph = graphs("frames")

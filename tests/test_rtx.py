@@ -12,6 +12,8 @@ from segdeploy.flavour import open_flavour
 from segdeploy.graph.fp16 import to_fp16
 from segdeploy.model.engine import Profile
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
 
 
@@ -32,13 +34,11 @@ KINDS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "size", "batch"), KINDS)
 def test_the_bundled_b0_builds(interface, size, batch, bundled):
     assert engine_of(bundled(interface, size, batch), batch).stat().st_size > 1 << 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "size", "batch"), KINDS[:4])
 def test_the_bundled_b0_builds_in_fp16(interface, size, batch, bundled, tmp_path):
     path = tmp_path / "half.onnx"
@@ -46,7 +46,6 @@ def test_the_bundled_b0_builds_in_fp16(interface, size, batch, bundled, tmp_path
     assert engine_of(path, batch).stat().st_size > 1 << 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["*LayerNormalization", "*Softmax", "*Conv", "*MatMul", "network.head*"])
 def test_fp32_islands_build(keep, graphs, tmp_path):
     path = tmp_path / "islands.onnx"
@@ -54,7 +53,6 @@ def test_fp32_islands_build(keep, graphs, tmp_path):
     engine_of(path, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "size", "fp16"),
     [
@@ -71,7 +69,6 @@ def test_the_bundled_b0_builds_in_int8(interface, size, fp16, bundled, images, t
     assert engine_of(done.path, 1).stat().st_size > 1 << 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interface", "batch", "equalise"), [("frames", None, "off"), ("nvinfer", 4, "off"), ("frames", 1, "on")]
 )

@@ -196,6 +196,7 @@ def test_images_of_two_folders_do_not_meet(model, tmp_path, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text(model, tmp_path):
     path = tmp_path / "\udcff.png"
     cv2.imwrite(str(tmp_path / "a.png"), clips.frame(0))

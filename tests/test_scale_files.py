@@ -222,6 +222,7 @@ ODD = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["calib", "ours"])
 def test_nothing_but_our_errors_comes_out_of_damaged_scales(kind, request, tmp_path):
     path = request.getfixturevalue(kind)

@@ -265,6 +265,7 @@ def stuck():
 GIVEN_UP = "rtsp://server/a is given up: it took nothing for 0.5 s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_sink_that_hangs_holds_no_other_source(stuck, live, batch):
@@ -331,12 +332,14 @@ def test_what_was_given_up_and_comes_back_is_closed_in_order(stuck):
     assert hangs.indices == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_slow_sink_loses_no_frame_of_a_file():
     sink = Kept(wait_s=0.05)
     run([Made(count=30)], [sink])
     assert sink.indices == list(range(30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["take", "close", "shared"])
 def test_ctrl_c_ends_in_time_whatever_hangs(stuck, where):
     """The other sinks have all that was segmented, and are closed."""
@@ -362,6 +365,7 @@ def test_ctrl_c_ends_in_time_whatever_hangs(stuck, where):
     assert len(other.shown) == pipeline.tallies[1].frames > 50
 
 
+@pytest.mark.slow
 def test_what_a_slow_sink_lacks_of_a_camera_is_said():
     sink, said = Kept(wait_s=0.6), []
     (tally,) = run([Made(count=24, live=True, wait_s=0.05)], [sink], said=said)

@@ -115,6 +115,7 @@ def test_yaml_of_plain_values(path):
     assert load_yaml(path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -61,6 +61,7 @@ def leaving(connection):
     connection.recv(1 << 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("serve", "count", "why"),
     [

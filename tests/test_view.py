@@ -99,6 +99,7 @@ def test_types_and_shapes():
     assert tensor_facts(view.values["sum"]) == TensorFacts("sum", "float32", (None, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["logits", "frames"])
 @pytest.mark.parametrize("batch", [1, None, 3])
 def test_inference_needs_no_large_weights(interface, batch, graphs):

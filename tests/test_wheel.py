@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,7 +40,6 @@ def test_only_segdeploy_is_installed(wheel: Path) -> None:
     assert {f"segdeploy/serve/stream/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 
-@pytest.mark.slow
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"

@@ -147,6 +147,7 @@ def test_a_scaled_frame_comes_back_at_its_own_size(session, network, factor) -> 
     assert agreement(predict(frame), reference_labels(network, frame, factor)) >= 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 def test_multi_scale_equals_plain_torch(session, network, flip) -> None:
     frame, factors = photo(141, 233, seed=3), (0.5, 0.75, 1.0, 1.25)

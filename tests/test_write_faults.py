@@ -26,9 +26,12 @@ VERBS = (
 GROWING = ("run to a clip", "deepstream replay")  # what came before the fault stays
 KEPT = ".unfinished"  # evaluate's, to go on with
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("cc") or sys.platform != "linux", reason="no C compiler for Linux here"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not shutil.which("cc") or sys.platform != "linux", reason="no C compiler for Linux here"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
