@@ -446,6 +446,11 @@ REFUSED = {
         {"mean": MEAN, "std": STD},
         "it would be subtracted twice",
     ),
+    "one channel subtracted twice": (
+        lambda: normalised(Net(), MEAN, STD).model(),
+        {"mean": (0, 0, 103.53)},
+        "it would be subtracted twice",
+    ),
     "bytes and a mean": (
         lambda: logits(eats=TensorProto.UINT8).model(),
         {"mean": MEAN},

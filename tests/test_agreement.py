@@ -47,3 +47,11 @@ def test_the_root_mean_square_of_the_logits():
     )
     assert (seen.logits_error, seen.logits_rms) == (2e-2, 6e-3)
     assert str(seen).endswith("largest logits error 2.0e-02 of their range")
+
+
+@pytest.mark.parametrize("measured", [compare_logits, rms_of_logits])
+def test_small_logits_are_held_to_their_own_small_range(measured):
+    reference = np.float32([[0, 1, 2, 3]]) * np.float32(1e-9)
+    assert measured(reference, reference[:, ::-1]) == pytest.approx(
+        measured(reference * 1e9, reference[:, ::-1] * 1e9)
+    )
