@@ -21,8 +21,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from make_mmseg_networks import BASIC, MODELS, ConfigDict, register_convnext, register_cv_3315
-from mmengine.config import Config
+from make_mmseg_networks import BASIC, register_convnext, register_cv_3315
+from mmengine.config import Config, ConfigDict
+from mmseg.registry import MODELS
 from mmseg_checkpoint import weights_of
 
 SIZE_OF_CITIES, CLASSES = "cityscapes-512x1024", 19

@@ -300,6 +300,8 @@ def test_no_dla_here(graphs, tensorrt_here, tmp_path):
     refused(RequestError, "FP16 and INT8 only", graphs("frames"), tmp_path / "o", EngineRequest(dla=0))
     request = EngineRequest(int8=True, dla=0)
     refused(RequestError, "from a calibrator, not from Q/DQ pairs", graphs("frames"), tmp_path / "o", request)
+    tensorrt_here("11.4.0")  # has no calibrator any more, and its DLA reads pairs
+    refused(EngineError, "this machine has no DLA", graphs("frames"), tmp_path / "o", request)
 
 
 # ---- TensorRT's own calibrator ---------------------------------------------------------------------------------
