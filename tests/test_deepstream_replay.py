@@ -270,6 +270,19 @@ def test_frames_are_scaled_and_padded_as_nvinfer_does():
     assert (upright[:, 20:] == 0).all()
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_odd_rest_is_left_at_the_end(turned):
+    """27 columns beside 13 of the image: 13 before it, 14 behind."""
+    frame, signature = (
+        np.full((60, 20, 3), 200, np.uint8),
+        signature_of("float32", (1, 3, 40, 40), Size(40, 40)),
+    )
+    feed = make_feed(config_of("maintain-aspect-ratio=1\nsymmetric-padding=1\n"), signature)
+    seen = feed.scaled(frame.transpose(1, 0, 2).copy()).transpose(1, 0, 2) if turned else feed.scaled(frame)
+    shown = np.flatnonzero(seen[20, :, 0])
+    assert (shown[0], shown[-1]) == (13, 25)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 40), (40, 1), (1, 1), (2, 200), (200, 2)])
 def test_a_frame_of_which_nothing_is_left_is_refused(height, width):
     feed = make_feed(
