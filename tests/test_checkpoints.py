@@ -699,11 +699,13 @@ def test_contents_that_are_no_state_dict(tmp_path):
         (
             ["backbone.layer1.0.conv1.weight", "segment_head.weight"],
             f"is not {TITLES}: its keys start with backbone.layer1, segment_head.weight; expected the names of a"
-            " SegFormer (hub, nvlabs, mmseg) or a Mask2Former (hub, detectron2) or a network of mmsegmentation (mmseg)",
+            " SegFormer (hub, nvlabs, tao, mmseg) or a Mask2Former (hub, detectron2) or a network of mmsegmentation"
+            " (mmseg) or a FAN (nvlabs, tao)",
         ),
         (  # TAO's head is no decode_head: what is wrong is not that a head is missing
-            ["backbone.patch_embed1.proj.weight", "decoder.linear_c1.proj.weight"],
-            f"is not {TITLES}: its keys start with backbone.patch_embed1, decoder.linear_c1;",
+            ["backbone.radio.model.cls_token", "decoder.linear_c1.proj.weight"],
+            "is a network of TAO whose backbone is neither a MiT nor a hybrid FAN: its keys start with"
+            " backbone., decoder.linear_c1.; expected",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import mmseg_checkpoint
 import onnx
 import pytest
+from test_fan import write as write_fan
 
 from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
@@ -93,6 +94,15 @@ def test_int8_builds_with_batches_and_equalised(interface, batch, equalise, bund
 def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
     path = mmseg_checkpoint.write(tmp_path / f"{name}.pth", name)
     graph = export_onnx(path, size=size, interface="frames", output=tmp_path).path
+    engine_of(graph, 1)
+    half = tmp_path / "half.onnx"
+    onnx.save(to_fp16(onnx.load(graph)), half)
+    engine_of(half, 1)
+
+
+@pytest.mark.slow
+def test_a_fan_builds(tmp_path):
+    graph = export_onnx(write_fan(tmp_path / "x.pth", "nvlabs"), size="97x131", output=tmp_path).path
     engine_of(graph, 1)
     half = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graph)), half)

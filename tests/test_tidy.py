@@ -61,6 +61,30 @@ def test_an_operator_of_a_later_opset_keeps_its_opset():
     assert tidy(model, "input", "output", 1).opset_import[0].version == 18
 
 
+def test_a_reduction_names_its_axes_as_the_lowest_opset_does():
+    """With the flag that opset 18 has beside it, which the exporter writes out."""
+    axes = numpy_helper.from_array(np.array([1], np.int64), "axes")
+    mean = helper.make_node(
+        "ReduceMean", ["x", "axes"], ["mean"], "node_mean", keepdims=1, noop_with_empty_axes=0
+    )
+    model = traced(extra=[mean, helper.make_node("Add", ["up", "mean"], ["sum"], "node_sum")])
+    model.graph.initializer.append(axes)
+    model.graph.node[2].input[3] = "own"
+    model.graph.initializer.append(numpy_helper.from_array(np.array((1, 4, 4, 6), np.int64), "own"))
+    model.graph.output[0].name = "sum"
+    model.graph.output[0].type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, (1, 4, 4, 6)))
+    frame = np.random.default_rng(0).random((1, 4, 4, 6), np.float32)
+    expected = run_model(model, frame)
+    made = tidy(model, "input", "output", 1)
+    assert made.opset_import[0].version == LOWEST_OPSET
+    node = next(node for node in made.graph.node if node.op_type == "ReduceMean")
+    assert {item.name: helper.get_attribute_value(item) for item in node.attribute} == {
+        "keepdims": 1,
+        "axes": [1],
+    }
+    np.testing.assert_allclose(run_model(made, frame), expected, rtol=1e-6)
+
+
 def test_a_reshape_across_the_batch_is_refused():
     model = traced(reshape=(3, 1, 32))
     with pytest.raises(

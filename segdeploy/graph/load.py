@@ -20,6 +20,7 @@ from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
 from segdeploy.model.card import ModelCard
+from segdeploy.model.foreign import why_encrypted
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord, matching_record, record_path
 from segdeploy.model.signature import Signature, TensorFacts, demand_bounded
@@ -155,6 +156,8 @@ def demand_inference(view: View, name: str) -> None:
 def read_onnx(path: Path) -> bytes:
     if not path.is_file():
         raise RequestError(f"there is no file {path}; {MADE_BY}")
+    if why := why_encrypted(path.name):
+        raise GraphError(why)
     if path.suffix != ".onnx":
         raise GraphError(f"{path.name} ends in {path.suffix!r}; {MADE_BY}")
     try:

@@ -189,8 +189,10 @@ def lower_opset(model: ModelProto) -> None:
         view = View(model)
         for node in own:
             if node.op_type in AXES_BY_ATTRIBUTE and len(node.input) > 1:
-                node.attribute.append(onnx.helper.make_attribute("axes", view.array(node.input[1]).tolist()))
-                del node.input[1:]
+                kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
+                axes = onnx.helper.make_attribute("axes", view.array(node.input[1]).tolist())
+                del node.input[1:], node.attribute[:]
+                node.attribute.extend([*kept, axes])
         opset.version = LOWEST_OPSET
         model.ir_version = 8
 

@@ -26,6 +26,19 @@ IMAGENET_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
 MOST_IDS = 256  # of labels that are to fit a byte
 BARE_IDS = "bare ids"  # labels of a graph that answers ids, and does not say of what
 MOST_TEXT = 1 << 20  # letters of class names
+ENCRYPTED = (".etlt", ".tlt")  # of TAO's files
+
+
+def why_encrypted(name: str) -> str:
+    """Say why a file that TAO encrypted cannot be read, and what can; "" of another name."""
+    return needs_key(name) if name.lower().endswith(ENCRYPTED) else ""
+
+
+def needs_key(name: str) -> str:
+    return (
+        f"{name} is encrypted by NVIDIA's TAO; export it to an .onnx with TAO itself, which takes the key (tao model"
+        " segformer export), and give that to: segdeploy adopt"
+    )
 
 
 def recognise(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segdeploy.networks.family import Checkpoint, Family, Networks
+from segdeploy.networks.fan import FAN
 from segdeploy.networks.mask2former import MASK2FORMER
 from segdeploy.networks.mmseg import MMSEG
 from segdeploy.networks.segformer import SEGFORMER
@@ -13,6 +14,7 @@ FAMILIES: tuple[Family, ...] = (
     SEGFORMER,
     MASK2FORMER,
     MMSEG,
+    FAN,
 )
 
 

@@ -23,6 +23,7 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "reading a checkpoint") from error
 
+from segdeploy.model.foreign import why_encrypted
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
@@ -165,6 +166,8 @@ def _read_folder(folder: Path, source: str) -> _Files:
 
 
 def _read_file(path: Path, source: str) -> _Files:
+    if why := why_encrypted(source):
+        raise CheckpointError(why)
     if path.suffix.lower() not in SUFFIXES:
         raise CheckpointError(
             f"{source} ends in {path.suffix or 'nothing'}; expected one of {', '.join(SUFFIXES)}"

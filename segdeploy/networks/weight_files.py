@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from segdeploy.errors import CheckpointError
+from segdeploy.model.foreign import needs_key
 from segdeploy.networks.weight_names import listed
 from segdeploy.special_files import why_no_file
 
@@ -239,6 +240,8 @@ def _unwrap(loaded: object, source: str) -> tuple[dict[str, torch.Tensor], Mappi
             break
         if isinstance(loaded.get("meta"), dict):
             meta = loaded["meta"]
+        if loaded.get("state_dict_encrypted") and isinstance(loaded.get("state_dict"), bytes):
+            raise CheckpointError(needs_key(source))
         inner = next((loaded[key] for key in _WEIGHT_KEYS if isinstance(loaded.get(key), dict)), None)
         if inner is None:
             break

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.model.foreign import why_encrypted
 
 if TYPE_CHECKING:  # a card loads YAML, for which a help text need not wait
     from segdeploy.model.card import ModelCard
@@ -87,6 +88,8 @@ def runtime_for(model: str | Path, provider: str | None) -> Runtime:
     kind = kind_of_model(model)
     rows = [row for row in RUNTIMES if row.takes == kind]
     if not rows:
+        if why := why_encrypted(Path(model).name):
+            raise GraphError(why)
         kinds = " or ".join(dict.fromkeys(row.takes for row in RUNTIMES))
         raise GraphError(
             f"{Path(model).name} has the suffix {kind!r}; a model that runs here ends in {kinds}"

@@ -1,5 +1,7 @@
 """Defines the ConvNeXt backbone (arXiv:2201.03545): `Convnext` as in the Hub's files, `DeployedConvnext` for devices.
 
+FAN's hybrids begin with two of its stages, whose norms take another variance: see `UnbiasedNorm`.
+
 In the deployed network the scale of a block's result is in its last product, and each norm's affine is in what reads
 it: the block's first product, or the convolution between two stages, which has no padding.
 """
@@ -29,11 +31,38 @@ class MapNorm(nn.LayerNorm):
         return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class UnbiasedNorm(nn.LayerNorm):
+    """A layer norm over the last axis, whose variance is divided by C - 1 instead of C.
+
+    timm's LayerNorm2d of 2022 computed that wherever its input was channels-last in memory, as torch.var_mean does
+    when it is not told otherwise.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
+        return (tokens - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class UnbiasedMapNorm(MapNorm, UnbiasedNorm):
+    """Is an `UnbiasedNorm` over the channels of maps."""
+
+
+def with_biased_variance(norm: nn.LayerNorm) -> nn.LayerNorm:
+    """Give the layer norm that computes the same with the usual variance, which is (C - 1) / C of the unbiased one."""
+    if not isinstance(norm, UnbiasedNorm):
+        return norm
+    size = norm.weight.numel()
+    made = nn.LayerNorm(size, eps=norm.eps * (size - 1) / size)
+    made.weight = nn.Parameter(norm.weight.detach() * ((size - 1) / size) ** 0.5)
+    made.bias = norm.bias
+    return made
+
+
 class ConvnextBlock(nn.Module):
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, norm: type[nn.LayerNorm] = nn.LayerNorm) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(size, size, 7, padding=3, groups=size)
-        self.layernorm = nn.LayerNorm(size, eps=EPS)
+        self.layernorm = norm(size, eps=EPS)
         self.pwconv1 = nn.Linear(size, 4 * size)
         self.pwconv2 = nn.Linear(4 * size, size)
         self.layer_scale_parameter = nn.Parameter(torch.ones(size))
@@ -46,11 +75,12 @@ class ConvnextBlock(nn.Module):
 
 
 class ConvnextStage(nn.Module):
-    def __init__(self, before: int, size: int, depth: int) -> None:
+    def __init__(self, before: int, size: int, depth: int, unbiased: bool = False) -> None:
         super().__init__()
-        step = [MapNorm(before), nn.Conv2d(before, size, 2, 2)] if before else []
+        map_norm, norm = (UnbiasedMapNorm, UnbiasedNorm) if unbiased else (MapNorm, nn.LayerNorm)
+        step = [map_norm(before), nn.Conv2d(before, size, 2, 2)] if before else []
         self.downsampling_layer = nn.Sequential(*step)
-        self.layers = module_list(ConvnextBlock(size) for _ in range(depth))
+        self.layers = module_list(ConvnextBlock(size, norm) for _ in range(depth))
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.downsampling_layer(maps)
@@ -100,8 +130,9 @@ class DeployedConvnextBlock(nn.Module):
     def __init__(self, plain: ConvnextBlock) -> None:
         super().__init__()
         self.convolve = plain.dwconv
-        self.norm = bare(plain.layernorm)
-        self.expand = linear(*reading_bare(plain.layernorm, plain.pwconv1.weight, plain.pwconv1.bias))
+        norm = with_biased_variance(plain.layernorm)
+        self.norm = bare(norm)
+        self.expand = linear(*reading_bare(norm, plain.pwconv1.weight, plain.pwconv1.bias))
         scale = plain.layer_scale_parameter
         self.shrink = linear(plain.pwconv2.weight * scale[:, None], plain.pwconv2.bias * scale)
 
@@ -114,8 +145,9 @@ class DeployedConvnextBlock(nn.Module):
 class DeployedStep(nn.Module):
     """The norm and the strided convolution between two stages."""
 
-    def __init__(self, norm: MapNorm, conv: nn.Conv2d) -> None:
+    def __init__(self, norm: nn.LayerNorm, conv: nn.Conv2d) -> None:
         super().__init__()
+        norm = with_biased_variance(norm)
         self.norm = bare(norm)
         self.convolve = conv
         assert conv.bias is not None  # noqa: S101 - it always has one

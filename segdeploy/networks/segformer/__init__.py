@@ -1,4 +1,4 @@
-"""Describes the family SegFormer (arXiv:2105.15203), a Mix Transformer with an all-MLP head, in three layouts."""
+"""Describes the family SegFormer (arXiv:2105.15203), a Mix Transformer with an all-MLP head, in four layouts."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ SEGFORMER = Family(
     layouts=(
         Marks(HUB, (r"segformer\.(encoder|stages)\.", _HEAD)),
         Marks("nvlabs", (r"backbone\.patch_embed1\.", _HEAD)),
+        Marks("tao", (r"backbone\.patch_embed1\.", r"decoder\.linear_c1\.")),
         Marks("mmseg", (r"backbone\.layers\.0\.0\.projection\.", _HEAD)),
     ),
     read=read,

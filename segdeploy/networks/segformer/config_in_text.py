@@ -13,6 +13,7 @@ from segdeploy.errors import CheckpointError
 from segdeploy.networks.config_keys import ConfigKeys
 from segdeploy.networks.config_text import ConfigText, config_text, preprocessor_of
 from segdeploy.networks.family import RawCheckpoint
+from segdeploy.networks.nvidia_files import TAO_NORMALISATION, TAO_PIXELS
 from segdeploy.networks.weight_names import listed
 
 _SETUP = ("type", "norm_cfg", "init_cfg", "pretrained", "with_cp")
@@ -53,12 +54,13 @@ _HEAD = ConfigKeys(
     document="config text",
 )
 # NVlabs' code gives the rest no names: its MiT is called by its size, and its head has `decoder_params`.
-_NVLABS_HEAD = ConfigKeys(
+NVLABS_HEAD_KEYS = ConfigKeys(
     read={},
     fixed={"in_index": [0, 1, 2, 3], "align_corners": False},
-    unread=(*_HEAD.unread, "feature_strides", "decoder_params"),
+    unread=(*_HEAD.unread, "feature_strides", "decoder_params", "conv_cfg", "act_cfg", "input_transform"),
     document="config text",
 )
+IMAGENET = "mean and std are ImageNet's (--card says others)"
 _BATCH_NORMS = ("BN", "SyncBN", "MMSyncBN")
 _SAID_BY_WEIGHTS = {"num_layers": "depths", "patch_sizes": "patch_sizes", "sr_ratios": "sr_ratios"}
 
@@ -72,14 +74,14 @@ def settle_by_text(
     what neither says."""
     text = config_text(found.meta, found.source)
     if text is None:
-        return {}, None, assumed_for(inferred, None)
+        return without_text(found.layout, inferred)
     model = text.dictionary("model")
     demand_encoder_decoder(model, found.source)
     backbone, head = (part_of(model, name, found.source) for name in ("backbone", "decode_head"))
     preprocessor = preprocessor_of(text)
     if found.layout == "nvlabs":
         if head:
-            _NVLABS_HEAD.complete(demand_keys(head, _NVLABS_HEAD, found.source), found.source)
+            NVLABS_HEAD_KEYS.complete(demand_keys(head, NVLABS_HEAD_KEYS, found.source), found.source)
         return {}, preprocessor, assumed_for(inferred, preprocessor)
     settled = read_backbone(backbone, inferred, text) if backbone else {}
     if head:
@@ -89,6 +91,13 @@ def settle_by_text(
         if head.get("out_channels") == 1:
             settled["threshold"] = threshold_of(head, found.source)
     return settled, preprocessor, assumed_for({} if backbone else inferred, preprocessor)
+
+
+def without_text(layout: str, inferred: Facts) -> tuple[Facts, Mapping[str, Any] | None, dict[str, str]]:
+    assumed = assumed_for(inferred, None)
+    if layout != "tao":
+        return {}, None, assumed
+    return {}, TAO_PIXELS, {**assumed, "normalisation": TAO_NORMALISATION}
 
 
 def demand_encoder_decoder(model: Mapping[str, Any], source: str) -> None:
@@ -202,7 +211,7 @@ def assumed_for(inferred: Facts, images: Mapping[str, Any] | None) -> dict[str, 
             "decode_head.align_corners": "align_corners of a SegFormer's head is False",
         }
     if not images or "image_mean" not in images:
-        found["normalisation"] = "mean and std are ImageNet's (--card says others)"
+        found["normalisation"] = IMAGENET
     if not images or "size" not in images:
         found["size"] = "images are 512x512 (--size says another)"
     return found

@@ -1,7 +1,8 @@
 """Reads SegFormer's checkpoints: brings every published set of weight names to the Hub's, and reads the configuration.
 
-We use the Hub's names because most public checkpoints have them. Three other sets exist: NVlabs/SegFormer (the paper's
-code), open-mmlab/mmsegmentation (a rewrite) and transformers 5 in memory.
+We use the Hub's names because most public checkpoints have them. Four other sets exist: NVlabs/SegFormer (the paper's
+code; TAO up to version 5 has its names too), TAO 6 (the same backbone with a `decoder`), open-mmlab/mmsegmentation (a
+rewrite) and transformers 5 in memory.
 mmsegmentation's head is also another network: each stage is projected by conv + BatchNorm + ReLU *before* the
 upsampling (mmseg/models/decode_heads/segformer_head.py), where the paper has one linear layer. The BatchNorm
 folds exactly into the projection; the ReLU stays, and `config["head_activation"] == "relu"` says so.
@@ -20,6 +21,7 @@ from segdeploy.errors import CheckpointError
 from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers, demand_heads
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.folding import affine_of
+from segdeploy.networks.nvidia_files import NVLABS_HEAD, TAO_HEAD, with_bias_in_mean
 from segdeploy.networks.segformer.config_in_text import settle_by_text
 from segdeploy.networks.weight_names import Shapes, Table, listed, renamed
 
@@ -29,10 +31,12 @@ COUNTER = "decode_head.batch_norm.num_batches_tracked"
 # LayerNorm's epsilon by layout, as the code that trained or runs each layout builds it:
 #   hub     transformers' modules never pass config.layer_norm_eps on, so every LayerNorm has PyTorch's 1e-5
 #   nvlabs  mix_transformer.py: partial(LayerNorm, eps=1e-6) for blocks and stages, a bare LayerNorm elsewhere
+#   tao     its mit.py is made of the same lines
 #   mmseg   mit.py hands norm_cfg=dict(type='LN', eps=1e-6) to all four
 EPS: dict[str, dict[str, float]] = {
     HUB: {"patch_embed": 1e-5, "block": 1e-5, "sr": 1e-5, "stage": 1e-5},
     "nvlabs": {"patch_embed": 1e-5, "block": 1e-6, "sr": 1e-5, "stage": 1e-6},
+    "tao": {"patch_embed": 1e-5, "block": 1e-6, "sr": 1e-5, "stage": 1e-6},
     "mmseg": {"patch_embed": 1e-6, "block": 1e-6, "sr": 1e-6, "stage": 1e-6},
 }
 _BATCH_NORM_EPS = 1e-5  # BatchNorm's default; none of the layouts changes it
@@ -79,12 +83,6 @@ _NVLABS: Table = {
     "backbone.block{s+1}.{b}.mlp.dwconv.dwconv.*": f"{_BLOCK}.mlp.dwconv.dwconv.*",
     "backbone.block{s+1}.{b}.mlp.fc2.*": f"{_BLOCK}.mlp.dense2.*",
     "backbone.norm{s+1}.*": "segformer.encoder.layer_norm.{s}.*",
-    "decode_head.linear_c{s+1}.proj.*": "decode_head.linear_c.{s}.proj.*",
-    "decode_head.linear_fuse.conv.*": "decode_head.linear_fuse.*",
-    "decode_head.linear_fuse.bn.*": "decode_head.batch_norm.*",
-    "decode_head.linear_pred.*": "decode_head.classifier.*",
-    # BaseDecodeHead always makes a conv_seg; the paper's head classifies with linear_pred instead.
-    "decode_head.conv_seg.*": (),
 }
 _MMSEG: Table = {
     "backbone.layers.{s}.0.projection.*": f"{_PATCH}.proj.*",
@@ -121,6 +119,7 @@ _TRANSFORMERS_5: Table = {
     "segformer.stages.{s}.layer_norm.*": "segformer.encoder.layer_norm.{s}.*",
     "decode_head.linear_projections.{s}.proj.*": "decode_head.linear_c.{s}.proj.*",
 }
+_HEADS = {"nvlabs": NVLABS_HEAD, "tao": TAO_HEAD}
 
 
 def read_segformer(found: RawCheckpoint) -> ReadCheckpoint:
@@ -164,8 +163,8 @@ def rename_segformer(weights: Weights, layout: str, source: str) -> Weights:
     """Give the weights under the Hub's names."""
     if layout == HUB:
         return renamed(weights, _TRANSFORMERS_5, source)
-    if layout == "nvlabs":
-        return renamed(weights, _NVLABS, source)
+    if layout in _HEADS:
+        return with_bias_in_mean(renamed(weights, {**_NVLABS, **_HEADS[layout]}, source))
     named = renamed(_fold_projections(weights, source), _MMSEG, source)
     for name, tensor in named.items():
         if name.endswith((".dense1.weight", ".dense2.weight")) and tuple(tensor.shape[2:]) == (1, 1):
