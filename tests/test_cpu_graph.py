@@ -34,6 +34,13 @@ def test_the_copy_answers_as_the_file_does(interface, batch, graphs):
     assert np.mean(answer == expected) >= 0.9999
 
 
+def test_a_graph_that_a_copy_would_not_fit_into_runs_as_it_is(graphs, monkeypatch):
+    path = graphs("nvinfer")
+    assert copy_for_cpu(path, fuse=True) is not None
+    monkeypatch.setattr("segdeploy.run.cpu_graph.MOST_BYTES", onnx.load(path).ByteSize() - 1)
+    assert copy_for_cpu(path, fuse=True) is None
+
+
 def test_logits_stay_and_only_attention_is_fused(graphs):
     path = graphs("logits")
     copy = copy_for_cpu(path, fuse=True)

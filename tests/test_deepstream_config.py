@@ -8,7 +8,7 @@ from segdeploy.errors import DeepStreamError
 from segdeploy.releases import DEEPSTREAMS
 from segdeploy.serve.deepstream.config import NvinferConfig, demand_sound, engine_name, read_config
 from segdeploy.serve.deepstream.document import as_yml, quoted, read_document, read_txt, read_yml
-from segdeploy.serve.deepstream.keys import CLASS_ATTRS, PROPERTY, keys_of, likely
+from segdeploy.serve.deepstream.keys import BOOLEAN, CLASS_ATTRS, PROPERTY, Key, keys_of, likely
 from segdeploy.serve.deepstream.values import read_value, write_value
 
 TXT = """# a head, with = and [brackets]
@@ -180,6 +180,12 @@ def test_lines_that_glib_refuses(line):
     first = "" if line.startswith("before") else "[property]\n"
     document = read_txt(f"{first}{line}\n")
     assert [problem.line for problem in document.problems] == [1 if not first else 2]
+
+
+def test_versions_are_numbers_not_words():
+    key = Key("a-key", BOOLEAN, since="9.2")
+    assert key.exists_in("10.0")
+    assert not key.exists_in("9.1")
 
 
 def test_the_key_tables():
