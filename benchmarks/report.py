@@ -434,6 +434,52 @@ def flops(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def matrix(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"Whether each network goes the whole way at {facts['size']}, step by step as a user types it: ● where it does."
+        " Weights are random, but for the bundled B0's, so that this says what is possible and proven, not how accurate"
+        " a network is. In brackets: labels equal to the step before, and the share of the multiplications that INT8"
+        f" got within {facts['most_changed']:g} points of changed labels. Engines are TensorRT-RTX's: layers, and"
+        " seconds on the CPU of a shared machine; none was run. `classes` are those in the answer to one frame: where"
+        " it is one, equal labels say little."
+    )
+    steps = list(dict.fromkeys(step for row in facts["rows"].values() for step in row))
+    yield table(
+        ("network", "nodes", "classes", *steps),
+        [
+            [
+                network,
+                str(row["export"].get("nodes", "–")),
+                str(row.get("run", {}).get("classes", "–")),
+                *(seen(row.get(step)) for step in steps),
+            ]
+            for network, row in facts["rows"].items()
+        ],
+    )
+    refused = [
+        f"- {network}, {step}: {cell['why']}"
+        for network, row in facts["rows"].items()
+        for step, cell in row.items()
+        if not cell["ok"]
+    ]
+    if refused:
+        yield "\n".join(refused)
+
+
+def seen(cell: Facts | None) -> str:
+    """Show a cell of the matrix; a step that was not reached is a dash, and a refusal stands below the table."""
+    if cell is None:
+        return "–"
+    if not cell["ok"]:
+        return "no"
+    said = [
+        f"{cell['equal']:.3%}" if "equal" in cell else "",
+        f"{cell['int8']:.0%} INT8" if cell.get("int8") else "",
+        f"{cell['layers']} layers, {cell['build_seconds']:g} s" if "layers" in cell else "",
+    ]
+    return " ".join(["●", *([f"({', '.join(filter(None, said))})"] if any(said) else [])])
+
+
 def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield f"A clip of {facts['clip']} through B0 at {facts['size']} to a clip with overlays, beside the network alone:"
     rows = [
@@ -536,6 +582,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Corruptions", "corruptions", corruptions),
     ("Floors and predictions", "cost", cost),
     ("FLOPs of the CV-3315 report", "flops", flops),
+    ("The whole way", "matrix", matrix),
     ("Mask2Former", "mask2former", mask2former),
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
