@@ -460,3 +460,12 @@ def test_requests_that_make_no_sense(models, graphs, root, refused, misused, tmp
     for flag, value in (("--dataset", "coco"), ("--fit", "crop"), ("--resize", "area")):
         said = misused("evaluate", models[0], *where, flag, value)
         assert f"argument {flag}: invalid choice: '{value}' (choose from " in said
+
+
+def test_an_image_that_the_data_set_has_not_is_damage(tmp_path):
+    unfinished = Unfinished(tmp_path / "x.unfinished", KEY)
+    counts = np.eye(19, 20, dtype=np.int64)
+    unfinished.append(3, counts)
+    assert np.array_equal(unfinished.read(4, counts.shape)[3], counts)
+    with pytest.raises(EvaluationError, match="is damaged; delete it to begin again"):
+        unfinished.read(3, counts.shape)
