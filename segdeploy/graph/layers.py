@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -153,8 +153,11 @@ LABEL_STEPS = (
 )  # behind an arg-max
 
 
-def logits_of(model: ModelProto) -> str:
-    """Find the tensor of class scores: the output itself, or the tensor that is resized before the arg-max."""
+def logits_of(model: ModelProto, sides: Sequence[int] = ()) -> str:
+    """Find the tensor of class scores: the output itself, or the tensor that is resized before the arg-max.
+
+    `sides` are those of a network's logits, where they are known: a resize to them is the network's own.
+    """
     view = View(model)
     tensor, scores = str(model.graph.output[0].name), ""
     while tensor in view.makers and not scores:
@@ -166,6 +169,8 @@ def logits_of(model: ModelProto) -> str:
         tensor = str(node.input[0])
     while scores in view.makers and view.makers[scores].op_type in ("Softmax", "Identity", "Cast", "Resize"):
         node = view.makers[scores]
+        if node.op_type == "Resize" and list(sides) == list(view.shapes.get(scores, ()))[2:]:
+            break
         scores = str(node.input[0])
         if node.op_type == "Resize":
             break

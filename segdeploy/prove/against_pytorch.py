@@ -112,5 +112,5 @@ def compare_inner_logits(
 ) -> Agreement:
     """Compare the logits before the upsampling, which a graph that gives labels holds inside."""
     inputs = to_input(signature, frame[None]).repeat(signature.batch or 1, axis=0)
-    ((_, answer),) = TapSession(model, [logits_of(model)]).run(inputs)
+    ((_, answer),) = TapSession(model, [logits_of(model, reference.shape[2:])]).run(inputs)
     return Agreement(0, 0, 0, *errors_of(reference, answer[:1]))
