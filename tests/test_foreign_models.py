@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from segdeploy import scenes
 from segdeploy.assess.evaluate.windows import sliding_window
 from segdeploy.cli import main
+from segdeploy.convert.adopt.described import AdoptRequest, choose_normalisation
 from segdeploy.errors import GraphError
 from segdeploy.graph.load import read_graph
 from segdeploy.model.card import read_card
@@ -263,6 +264,58 @@ def write_dataset(root: Path, truth) -> list[str]:
     ids = dict(enumerate(CLASSES))
     mapping.write_text(yaml.safe_dump({"images": "images", "labels": "labels", "ids": ids}))
     return ["--dataset", "folder", "--root", str(root), "--mapping", str(mapping)]
+
+
+# ---- TAO 6 -----------------------------------------------------------------------------------------------------
+
+TAO_6 = (("input", (1, 3, 1024, 1820)), ("output", (1, 19, 256, 455)))
+
+
+def signature_without_card(given, answer, dtype="float32"):
+    ends = [TensorFacts(given[0], "float32", given[1])], [TensorFacts(answer[0], dtype, answer[1])]
+    return read_signature({}, *ends, "x.onnx")
+
+
+@pytest.mark.parametrize("sides", [(256, 455), (256, 456)])
+def test_logits_of_tao_6_are_fed_as_tao_6_does_it(sides):
+    given, (name, _) = TAO_6
+    signature = signature_without_card((given[0], (None, 3, 1024, 1821)), (name, (None, 19, *sides)))
+    assert (signature.interface, signature.mean, signature.scale) == (
+        "logits",
+        (127.5,) * 3,
+        (1 / 127.5,) * 3,
+    )
+    assert (str(signature.size), signature.classes) == ("1024x1821", 19)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "dtype"),
+    [
+        (("pixel_values", TAO_6[0][1]), TAO_6[1], "float32"),
+        (TAO_6[0], ("logits", TAO_6[1][1]), "float32"),
+        (TAO_6[0], ("output", (1, 19, 1024, 1820)), "float32"),
+        (TAO_6[0], ("output", (1, 19, 128, 228)), "float32"),
+        (TAO_6[0], ("output", (1, 19, None, None)), "float32"),
+        (TAO_6[0], TAO_6[1], "float16"),
+        (TAO_6[0], ("output", (1, 1, 1024, 1820)), "int64"),
+        (TAO_6[0], ("output", (1, 1024, 1820, 1)), "int64"),
+    ],
+)
+def test_other_graphs_are_not_taken_for_those_of_tao_6(given, answer, dtype):
+    signature = signature_without_card(given, answer, dtype)
+    assert signature.mean == (123.675, 116.28, 103.53)
+    three = (1 / 58.395, 1 / 57.12, 1 / 57.375)
+    assert signature.scale == (three if dtype != "int64" else (ONE_SCALE,) * 3)
+
+
+def test_a_graph_of_tao_6_is_adopted_as_tao_6_feeds_it():
+    ends = (TensorFacts(name, "float32", shape) for name, shape in TAO_6)
+    mean, std, words = choose_normalisation(*ends, "x.onnx", AdoptRequest(), None, None)
+    assert (mean, std) == ((127.5,) * 3, (127.5,) * 3)
+    assert words == "the normalisation is TAO 6's, mean and std of 127.5, as its tensors are (--mean, --std)"
+    ends = (TensorFacts(name, "float32", shape) for name, shape in TAO_6)
+    asked = AdoptRequest(mean=[1, 2, 3], std=[4, 5, 6])
+    assert choose_normalisation(*ends, "x.onnx", asked, None, None) == ((1, 2, 3), (4, 5, 6), "")
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------

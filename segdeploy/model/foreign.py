@@ -23,6 +23,7 @@ from segdeploy.size import Size
 # ImageNet's, as every SegFormer and Mask2Former checkpoint has them, on the 0…255 scale.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
+TAO_MEAN, TAO_SCALE = (127.5,) * 3, (1 / 127.5,) * 3  # of version 6, where its specification is left as it is
 MOST_IDS = 256  # of labels that are to fit a byte
 BARE_IDS = "bare ids"  # labels of a graph that answers ids, and does not say of what
 MOST_TEXT = 1 << 20  # letters of class names
@@ -50,11 +51,12 @@ def recognise(
 ) -> Signature:
     """A foreign graph: N images in, N×C×h×w logits or labels of the input's size out.
 
-    That is what TAO (`input` → `output` ids), Hugging Face and Optimum (`pixel_values` → `logits`) and mmdeploy
-    (`input` → `output`, ids or logits) export. A graph does not say how its images are normalised and what its classes
-    are called: the card does. Without one, numbers are taken to be normalised as ImageNet's (for labels, as nvinfer
-    does it for TAO's networks), bytes to be plain RGB, and the classes are numbered. Ultralytics' graphs, which eat
-    pixels of 0 to 1, do say the `names` of their classes.
+    That is what TAO (`input` → `output`, ids up to version 5, logits from 6 on), Hugging Face and Optimum
+    (`pixel_values` → `logits`) and mmdeploy (`input` → `output`, ids or logits) export. A graph does not say how its
+    images are normalised and what its classes are called: the card does. Without one, numbers are taken to be
+    normalised as ImageNet's (for labels, as nvinfer does it for TAO's networks; for TAO 6's logits, as TAO 6 does it),
+    bytes to be plain RGB, and the classes are numbered. Ultralytics' graphs, which eat pixels of 0 to 1, do say the
+    `names` of their classes.
     """
     if len(inputs) != 1:
         raise GraphError(
@@ -78,6 +80,8 @@ def recognise(
             " checkpoint with: segdeploy export CHECKPOINT"
         )
     mean, scale = normalisation(eaten, interface, card)
+    if card is None and is_of_tao_6(eaten, answered):
+        mean, scale = TAO_MEAN, TAO_SCALE
     if names and card is None:
         labels = labels_of_names(names, labels, answered, source)
         scale = scale if eaten.dtype == "uint8" else (1 / 255,) * 3
@@ -87,6 +91,19 @@ def recognise(
     return Signature(
         interface, eaten, answered, size, eaten.shape[0], mean, scale, labels, resize, name, foreign=True
     )
+
+
+def is_of_tao_6(eaten: TensorFacts, answered: TensorFacts) -> bool:
+    """Tell whether images go from `input` to logits in `output` at a quarter of their size, as TAO 6 exports them.
+
+    mmdeploy, with the same names, raises its logits to the image; the others name their tensors otherwise.
+    """
+    if (eaten.name, answered.name) != ("input", "output") or answered.dtype != "float32":
+        return False
+    if len(eaten.shape) != 4 or len(answered.shape) != 4:
+        return False
+    quarters = zip(eaten.shape[2:], answered.shape[2:], strict=True)
+    return all(side is not None and given in (side // 4, -(-side // 4)) for side, given in quarters)
 
 
 def labels_of_logits(

@@ -99,8 +99,14 @@ def adopt_graph(path: Path, request: AdoptRequest, output: Path, command: str, p
     progress(f"fixing it at {size}")
     model = fixed(original, path.name, [side or 1 for side in given.shape])
     found = find_ending(model, size, request.threshold)
+    view = View(model)
     mean, std, assumed = choose_normalisation(
-        given, path.name, request, card, own_normalisation(View(model), given.name)
+        given,
+        view.answers[0],
+        path.name,
+        request,
+        card,
+        own_normalisation(view, given.name),
     )
     labels, numbered = name_classes(found.classes, path.name, request, card)
     described = card_for(path, size, mean, std, labels, card)

@@ -10,7 +10,7 @@ from segdeploy.convert.adopt.own_input import ONES, ZEROS, OwnNormalisation
 from segdeploy.errors import CardError, GraphError, RequestError
 from segdeploy.graph.view import View, tensor_facts
 from segdeploy.model.card import ModelCard, Triple, triple
-from segdeploy.model.foreign import IMAGENET_MEAN, IMAGENET_SCALE
+from segdeploy.model.foreign import IMAGENET_MEAN, IMAGENET_SCALE, TAO_MEAN, is_of_tao_6
 from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of, read_labels
 from segdeploy.model.names import name_for
 from segdeploy.model.signature import TensorFacts, describe
@@ -83,7 +83,12 @@ def output_of(view: View, name: str, wanted: str | None) -> str:
 
 
 def choose_normalisation(
-    given: TensorFacts, name: str, request: AdoptRequest, card: ModelCard | None, own: OwnNormalisation | None
+    given: TensorFacts,
+    answered: TensorFacts,
+    name: str,
+    request: AdoptRequest,
+    card: ModelCard | None,
+    own: OwnNormalisation | None,
 ) -> tuple[Triple, Triple, str]:
     """Return mean and std for pixels of 0 to 255, and in words what was assumed."""
     said = (
@@ -109,6 +114,9 @@ def choose_normalisation(
                 f"{name} {own.words}, and mean {said[0]} was given: it would be subtracted twice. Say which pixels the"
                 " graph takes: --mean 0,0,0 --std 255,255,255 for 0 to 1, --std 1,1,1 for 0 to 255"
             )
+    if said is None and is_of_tao_6(given, answered):
+        words = "the normalisation is TAO 6's, mean and std of 127.5, as its tensors are (--mean, --std)"
+        return TAO_MEAN, TAO_MEAN, words
     if said is None:
         red, green, blue = (1 / scale for scale in IMAGENET_SCALE)
         return IMAGENET_MEAN, (red, green, blue), "the normalisation is ImageNet's (--mean, --std)"
