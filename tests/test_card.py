@@ -1,6 +1,7 @@
 """Cards: the shipped ones by value, the user's own, those made from a checkpoint, and every way one can be wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from segdeploy.model.card import (
     ModelCard,
     card_for_checkpoint,
     card_from_config,
+    is_shipped,
     known_cards,
     read_card,
 )
@@ -33,6 +35,11 @@ def sized(height, width):
     return {**PIXELS, "size": {"height": height, "width": width}}
 
 
+def pixels_of(card):
+    """The preprocessor's facts of a checkpoint that is normalised as its card says."""
+    return {**PIXELS, "do_rescale": False, "image_mean": list(card.mean), "image_std": list(card.std)}
+
+
 # ---- shipped ---------------------------------------------------------------------------------------------------
 
 
@@ -42,25 +49,63 @@ def test_the_shipped_cards():
     ade = [f"segformer-b{size}-ade" for size in range(6)]
     swin = ("tiny", "small", "base-in21k", "large")
     mask2former = [f"mask2former-swin-{size}-{data}" for size in swin for data in ("cityscapes", "ade")]
-    assert known_cards() == sorted([*cityscapes, *smaller, *ade, *mask2former, "segformer-b0-demo"])
+    zoo = [f"segformer-mmseg-b{size}-cityscapes" for size in range(6)]
+    zoo += [
+        f"mmseg-{net}-r{depth}-cityscapes" for net in ("pspnet", "deeplabv3plus") for depth in (18, 50, 101)
+    ]
+    convnext = ("tiny", "small", "base", "large", "xlarge")
+    zoo += [f"mmseg-upernet-convnext-{size}-ade" for size in convnext] + [
+        "mmseg-upernet-convnext-base-ade-640"
+    ]
+    zoo += [f"mmseg-upernet-swin-{size}-ade" for size in ("tiny", "small", "base")] + [
+        "mmseg-unet-cityscapes"
+    ]
+    tao = ["citysemsegformer-1024x1024", "citysemsegformer-1024x1820"]
+    tao += ["fan-base-citysemsegformer", "segformer-b5-citysemsegformer"]
+    assert known_cards() == sorted(
+        [*cityscapes, *smaller, *ade, *mask2former, *zoo, *tao, "segformer-b0-demo"]
+    )
 
 
 @pytest.mark.parametrize("name", known_cards())
 def test_a_shipped_card_agrees_with_its_name(name):
     card = read_card(name)
-    assert (card.name, card.family, card.mean, card.std) == (name, name.partition("-")[0], MEAN, STD)
+    of_tao = "citysemsegformer" in name
+    family = "" if name.startswith("citysemsegformer") else name.partition("-")[0]
+    assert (card.name, card.family, card.mean) == (name, family, MEAN)
+    assert card.std == ((57.63,) * 3 if not family else STD)  # nvinfer has one scale
     assert (card.published_miou is None) == (card.miou_source == "")
-    if card.family == "mask2former":
-        size, data = name.removeprefix("mask2former-swin-").rsplit("-", 1)
+    data = (
+        "cityscapes" if of_tao else next((one for one in ("ade", "cityscapes") if one in name.split("-")), "")
+    )
+    assert card.labels.name == {"ade": "ade20k", "cityscapes": "cityscapes", "": "cityscapes"}[data]
+    if of_tao:
+        assert card.checkpoint.startswith("nvidia/tao/citysemsegformer:")
+        assert card.published_miou is None
+    elif card.family == "mask2former":
+        size = name.removeprefix("mask2former-swin-").rsplit("-", 1)[0]
         assert card.checkpoint.lower() == f"facebook/mask2former-swin-{size}-{data}-semantic"
-        assert card.labels.name == {"ade": "ade20k", "cityscapes": "cityscapes"}[data]
         assert card.published_miou is not None
         assert "CC BY-NC 4.0" in card.licence
+    elif "mmseg" in name:
+        net = next(
+            word
+            for word in ("pspnet", "deeplabv3plus", "unet", "convnext", "swin", "mit")
+            if word in card.checkpoint
+        )
+        size = "" if net == "unet" else name.split("-")[-2 if not name.endswith("-640") else -3]
+        assert card.checkpoint.endswith(".pth")
+        assert size in card.checkpoint
+        assert data in card.checkpoint
+        assert card.miou_source.startswith("mmsegmentation, configs/")
+        assert card.miou_source.split("/")[1] in ("segformer" if net == "mit" else net)
+        assert card.licence.startswith("Apache-2.0 by mmsegmentation's metafile")
+        assert ("non-commercial" in card.licence) is (net == "mit")
+        assert (card.window_stride is None) is ("whole" in card.miou_source)
     elif name != "segformer-b0-demo":
-        variant, data = name.split("-")[1:3]
+        variant = name.split("-")[1]
         height, width = str(card.size).split("x")
         assert card.checkpoint == f"nvidia/segformer-{variant}-finetuned-{data}-{height}-{width}"
-        assert card.labels.name == {"ade": "ade20k", "cityscapes": "cityscapes"}[data]
         assert card.resize == "pillow"
         assert "non-commercial" in card.licence
 
@@ -77,6 +122,11 @@ def test_a_shipped_card_agrees_with_its_name(name):
         ("segformer-b4-ade", Size(512, 512), 50.3),
         ("segformer-b5-ade", Size(640, 640), 51.0),
         ("segformer-b0-demo", Size(256, 512), None),
+        ("segformer-mmseg-b2-cityscapes", Size(1024, 1024), 81.08),
+        ("mmseg-deeplabv3plus-r18-cityscapes", Size(1024, 2048), 76.89),
+        ("mmseg-upernet-convnext-xlarge-ade", Size(640, 640), 53.58),
+        ("mmseg-upernet-swin-base-ade", Size(512, 512), 50.13),
+        ("citysemsegformer-1024x1820", Size(1024, 1820), None),
     ],
 )
 def test_facts_of_shipped_cards(name, size, miou):
@@ -107,15 +157,20 @@ def test_a_card_and_an_image_know_the_same_kernels():
     assert KERNELS == image.KERNELS
 
 
-@pytest.mark.parametrize("name", ["segformer-b9", "../models/segformer-b0-demo", ""])
-def test_an_unknown_card_is_named(name):
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("pspnet-r50-cityscapes", "near it: mmseg-pspnet-r50-cityscapes, mmseg-pspnet-r"),
+        ("../models/segformer-b0-demo", "near it: segformer-b0-demo, segformer-b0-ade, "),
+        ("", "segdeploy models lists all, or give a .yaml file"),
+    ],
+)
+def test_an_unknown_card_is_named(name, near):
     with pytest.raises(CardError) as refused:
         read_card(name)
     message = str(refused.value)
-    assert message.startswith(
-        f"no card is called {name!r}; known: mask2former-swin-base-in21k-ade, mask2former-swin-base-in21k-cityscapes, "
-    )
-    assert message.endswith(", segformer-b5-cityscapes, or a .yaml file")
+    assert message.startswith(f"no card is called {name!r}; {near}")
+    assert message.endswith("segdeploy models lists all, or give a .yaml file")
 
 
 # ---- the user's own --------------------------------------------------------------------------------------------
@@ -288,8 +343,9 @@ def test_a_file_that_is_no_card_is_refused(tmp_path, content, message):
 )
 def test_a_public_checkpoint_has_its_shipped_card(name, where):
     card = read_card(name)
-    source = where.format(checkpoint=card.checkpoint, last=card.checkpoint.rpartition("/")[2])
-    assert card_for_checkpoint(source, card.family, config_of(card.labels.names), PIXELS) == card
+    last = card.checkpoint.rpartition("/")[2].removesuffix(".pth")
+    source = where.format(checkpoint=card.checkpoint, last=last)
+    assert card_for_checkpoint(source, card.family, config_of(card.labels.names), pixels_of(card)) == card
 
 
 @pytest.mark.parametrize("names", [CITYSCAPES, [f"LABEL_{index}" for index in range(19)]])
@@ -315,6 +371,15 @@ def test_the_names_of_ade20k_are_compared_without_their_stray_blank():
         "nvidia/segformer-b3-finetuned-ade-512-512", "segformer", config_of(names), sized(512, 512)
     )
     assert card == read_card("segformer-b3-ade")
+
+
+def test_a_file_that_is_called_as_a_shipped_card_is_not_it():
+    card = read_card("segformer-b3-ade")
+    assert is_shipped(card)
+    made = card_for_checkpoint("segformer-b3-ade", "segformer", config_of(ADE20K), sized(512, 512))
+    assert made.name == card.name
+    assert not is_shipped(made)
+    assert not is_shipped(replace(made, name="another"))
 
 
 def test_the_id_that_config_json_notes_is_enough():

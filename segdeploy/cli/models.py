@@ -31,7 +31,7 @@ def execute(arguments: argparse.Namespace) -> int:
     sources = list(dict.fromkeys(card.miou_source for card in cards if card.miou_source))
     rows = [("card", "size", "classes", "mIoU, published", "checkpoint")]
     for card in cards:
-        miou = "" if card.published_miou is None else f"{card.published_miou:.1f}"
+        miou = "" if card.published_miou is None else str(card.published_miou)
         if card.miou_source:
             miou += f" [{sources.index(card.miou_source) + 1}]"
         rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))

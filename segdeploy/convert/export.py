@@ -31,7 +31,7 @@ from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import PRECISION, shares_of, write_facts
 from segdeploy.graph.tidy import tidy
 from segdeploy.graph.view import opset_of
-from segdeploy.model.card import ModelCard
+from segdeploy.model.card import ModelCard, is_shipped
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, Signature
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -93,7 +93,8 @@ def export_onnx(
     pair = networks.build(checkpoint)
     size = wanted or model_card.size
     signature = signature_for(model_card, interface, size, batch, pair.deployed.output)
-    said = {"size": wanted or card, "normalisation": card}
+    stated = is_shipped(model_card) or card is not None
+    said = {"size": stated or wanted is not None, "normalisation": stated}
     checkpoint = replace(
         checkpoint, assumed={fact: words for fact, words in checkpoint.assumed.items() if not said.get(fact)}
     )

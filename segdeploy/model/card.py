@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,17 @@ def read_card(name: str) -> ModelCard:
             )
         return parse_card(name_for(path.stem), read_yaml(path), path)
     if name not in known_cards():
-        raise CardError(f"no card is called {name!r}; known: {', '.join(known_cards())}, or a .yaml file")
+        holding = [one for one in known_cards() if name and name in one]
+        near = ", ".join(holding[:5] or get_close_matches(name, known_cards(), 5, 0.3))
+        raise CardError(
+            f"no card is called {name!r}; {f'near it: {near}; ' if near else ''}segdeploy models lists all, or give a"
+            " .yaml file"
+        )
+    return _shipped_card(name)
+
+
+@cache  # one checkpoint is held against all cards, and each takes PyYAML some milliseconds
+def _shipped_card(name: str) -> ModelCard:
     path = folder("models") / f"{name}.yaml"
     return parse_card(name, read_yaml(path), path)
 
@@ -187,6 +199,11 @@ def card_for_checkpoint(
         if same and (called or noted):
             return card
     return made
+
+
+def is_shipped(card: ModelCard) -> bool:
+    """Tell whether `card` is one of the shipped ones, and not one made of a file that is called alike."""
+    return card_called(card.name) == card
 
 
 def facts_of_files(card: ModelCard) -> tuple[object, ...]:
