@@ -92,6 +92,10 @@ class EvaluationError(SegdeployError):
     pass
 
 
+class TrainingError(SegdeployError):
+    """Training cannot begin or go on: its data, its recipe or what it kept is not as it must be."""
+
+
 class DeepStreamError(SegdeployError):
     pass
 

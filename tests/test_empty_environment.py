@@ -40,6 +40,9 @@ BEHIND_A_GUARD = {
     if name.startswith("segdeploy.networks.")
     and name.removeprefix("segdeploy.networks.")
     not in {"checkpoints", "config_keys", "family", "weight_names", "segformer", "mask2former"}
+} | {
+    f"segdeploy.train.{name}"
+    for name in ("hub_folder", "loop", "loss", "network", "processes", "scoring", "state", "transfer")
 }
 
 
@@ -101,6 +104,7 @@ for name in {MODULES}:
         "segdeploy.run.ort",
         "segdeploy.run.ort_gpu",
         "segdeploy.serve.deepstream.reference",
+        "segdeploy.train.finetune",
     }
     assert lacking["segdeploy.run.ort"] == (
         "running an .onnx needs onnxruntime, which is not installed: pip install 'segdeploy[cpu]'"

@@ -29,6 +29,7 @@ LEVELS = [
 ]
 # Folders of one level that may import each other all the same, and why.
 SIBLINGS: dict[tuple[str, str], str] = {
+    ("train", "assess"): "what was trained is scored as `evaluate` scores it",
     ("serve", "convert"): "a folder for DeepStream holds a calibration cache, whose reader is that of INT8",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType
@@ -103,7 +103,8 @@ def demand_allowed(allowed: Any, value: Any, field: str) -> Any:
     elif isinstance(allowed, range):
         holds, words = value in allowed, f"{allowed[0]} to {allowed[-1]}"
     else:
-        holds, words = value in allowed, " or ".join(map(str, allowed))
+        named = " or ".join(map(str, allowed)) if isinstance(allowed, Iterable) else str(allowed)
+        holds, words = value in allowed, named
     if not holds:
         raise wrong_field(value, words, field)
     return value

@@ -7,7 +7,6 @@ compared with the network that the configuration describes, name by name and sha
 from __future__ import annotations
 
 import hashlib
-import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -26,14 +25,24 @@ except ImportError as error:
 from segdeploy.model.foreign import why_encrypted
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.networks import FAMILIES
-from segdeploy.networks.family import HUB, Checkpoint, Family, Marks, Options, RawCheckpoint, Weights
+from segdeploy.networks.family import (
+    HUB,
+    Checkpoint,
+    Family,
+    Marks,
+    Options,
+    RawCheckpoint,
+    ReadCheckpoint,
+    Weights,
+)
 from segdeploy.networks.sources import SUFFIXES, is_hub_id
 from segdeploy.networks.weight_files import first_line, read_tensors
-from segdeploy.networks.weight_names import check_weights, listed
+from segdeploy.networks.weight_names import check_weights, listed, strip_wrappers
 from segdeploy.untrusted import Unreadable, read_json
 
-__all__ = ["read_checkpoint"]
+__all__ = ["OWN_LAYOUT", "read_checkpoint"]
 
+OWN_LAYOUT = "segdeploy"  # names and facts as in memory, for networks of which transformers has none
 _CARD_FILES = ["config.json", "preprocessor_config.json"]
 _TYPES = " or ".join(repr(name) for family in FAMILIES for name in family.types)
 _TITLES = " or ".join(family.title for family in FAMILIES)
@@ -48,9 +57,6 @@ _STRANGERS = (
     ),
     Marks("an image classifier", (r"(fc|heads?|classifier)\.(\w+\.)?(weight|bias)$",)),
 )
-# Never used: BatchNorm's step counter, mmengine's EMA counter, mmcv's shadow of every parameter (its EMAHook swaps the
-# averages into the plain names before it saves), heads that only help training.
-_LEFTOVERS = re.compile(r".*num_batches_tracked$|steps$|ema_|auxiliary_head\.|backbone\.head\.")
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ def read_checkpoint(
     demand_known(options)
     files = _read(source, revision)
     bare = strip_wrappers(files.weights)
+    if files.config is not None and files.config["model_type"] == OWN_LAYOUT:
+        return _own(files, files.config, bare, options)
     family, layout = _recognised(bare, files.source)
     # Other projects write no config.json, so one beside their file belongs to something else.
     stated = files.config if layout == HUB else None
@@ -86,6 +94,31 @@ def read_checkpoint(
         )
     settled = _settled(family, options, files.source)
     read = family.read(RawCheckpoint(files.source, layout, bare, files.meta, stated, settled))
+    return _checked(files, family, layout, read, settled)
+
+
+def _own(files: _Files, config: Mapping[str, Any], weights: Weights, options: Options) -> Checkpoint:
+    """Read what `finetune` wrote of a network that has no layout on the Hub."""
+    family = next((one for one in FAMILIES if one.name == config.get("family")), None)
+    facts = config.get("network")
+    labels = facts.get("id2label") if isinstance(facts, dict) else None
+    if family is None or not isinstance(facts, dict) or not isinstance(labels, dict):
+        raise CheckpointError(
+            f"the config.json of {files.source} does not describe a network as segdeploy writes it; train it again"
+        )
+    settled = _settled(family, options, files.source)
+    try:
+        return _checked(files, family, OWN_LAYOUT, ReadCheckpoint(dict(facts), weights, len(labels)), settled)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # whatever a changed fact leads to
+        raise CheckpointError(
+            f"the config.json of {files.source} does not describe {family.title} ({first_line(error)}); train it again"
+        ) from error
+
+
+def _checked(
+    files: _Files, family: Family, layout: str, read: ReadCheckpoint, settled: Options
+) -> Checkpoint:
+    """Hold the weights against the network that the configuration describes."""
     _settle_classes(read.config, read.classes, files.meta, files.source)
     with torch.device("meta"):
         expected = family.build(read.config, settled).state_dict()
@@ -275,7 +308,7 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
         )
     if model_type is None:
         raise CheckpointError(f"the config.json of {source} has no model_type; expected {_TYPES}")
-    if not any(model_type in family.types for family in FAMILIES):
+    if model_type != OWN_LAYOUT and not any(model_type in family.types for family in FAMILIES):
         relative = _OTHER_TYPES.get(str(model_type), "which is not supported")
         raise CheckpointError(
             f"the config.json of {source} says model_type {model_type!r}, {relative}; expected {_TYPES}"
@@ -284,15 +317,6 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
 
 
 # ---- tensors to a checkpoint -------------------------------------------------------------------------------
-
-
-def strip_wrappers(weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Drop leftovers, then the prefix that DataParallel, Lightning or torch.compile put before every name."""
-    kept = {name: tensor for name, tensor in weights.items() if not _LEFTOVERS.match(name)}
-    for prefix in ("module.", "model.", "_orig_mod."):
-        if kept and all(name.startswith(prefix) for name in kept):
-            return strip_wrappers({name[len(prefix) :]: tensor for name, tensor in kept.items()})
-    return kept
 
 
 def _recognised(names: Collection[str], source: str) -> tuple[Family, str]:

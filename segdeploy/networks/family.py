@@ -101,6 +101,8 @@ class Family:
         [Mapping[str, Any], Options], nn.Module
     ]  # makes the network as published, without its weights
     deploy: Callable[[Any], DeployedNetwork]  # takes that network with its weights, makes the one for devices
+    trunk: str = "backbone"  # the part of the network as published that gives the maps of its stages
+    scores: bool = False  # it answers sums of masks' probabilities, not logits
     options: tuple[Option, ...] = ()
     model_types: tuple[str, ...] = ()  # of config.json; none: the family's name
     relatives: tuple[Marks, ...] = ()  # other networks that look like this family

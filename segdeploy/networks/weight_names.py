@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
 Table = Mapping[str, "str | tuple[str, ...]"]
 
+# Never used: BatchNorm's step counter, mmengine's EMA counter, mmcv's shadow of every parameter (its EMAHook swaps the
+# averages into the plain names before it saves), heads that only help training.
+_OF_TRAINING = re.compile(r".*num_batches_tracked$|steps$|ema_|auxiliary_head\.|backbone\.head\.")
 _FIELD = re.compile(r"\{(\w+)([+-]\d+)?\}|\*")
+
+
+def strip_wrappers(weights: Mapping[str, Tensor]) -> Weights:
+    """Drop leftovers, then the prefix that DataParallel, Lightning or torch.compile put before every name."""
+    kept = {name: tensor for name, tensor in weights.items() if not _OF_TRAINING.match(name)}
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if kept and all(name.startswith(prefix) for name in kept):
+            return strip_wrappers({name[len(prefix) :]: tensor for name, tensor in kept.items()})
+    return kept
 
 
 def under(old: str, new: str, table: Table) -> dict[str, str | tuple[str, ...]]:

@@ -248,8 +248,9 @@ def read_weight_names(data: bytes) -> object:
     """Names of weights with their shapes, a line each, as far as the network that they say."""
     import torch
 
-    from segdeploy.networks.checkpoints import _recognised, strip_wrappers
+    from segdeploy.networks.checkpoints import _recognised
     from segdeploy.networks.family import RawCheckpoint
+    from segdeploy.networks.weight_names import strip_wrappers
 
     weights = {}
     for line in as_text(data).splitlines()[:400]:

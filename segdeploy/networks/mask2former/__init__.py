@@ -81,6 +81,8 @@ MASK2FORMER = Family(
     read=read,
     build=build,
     deploy=deploy,
+    trunk="model.pixel_level_module.encoder",
+    scores=True,
     options=(MSDA, POSTPROCESS, ANY_TASK),
     relatives=(
         Marks("an OneFormer", (_ONEFORMER,)),

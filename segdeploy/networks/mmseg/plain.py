@@ -14,6 +14,9 @@ class EncoderDecoder(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         backbone, head = dict(config["backbone"]), dict(config["decode_head"])
+        for facts in (backbone, head):
+            if "classes" in facts:
+                facts["classes"] = config["num_labels"]
         self.align_corners: bool = config["align_corners"]
         self.backbone = BACKBONES[backbone.pop("kind")].plain(**backbone)
         self.decode_head = HEADS[head.pop("kind")].plain(**head)

@@ -50,6 +50,7 @@ SEGFORMER = Family(
     read=read,
     build=build,
     deploy=deploy,
+    trunk="segformer.encoder",
     relatives=(
         Marks(
             "only a MiT backbone, as pretrained on ImageNet, and no decode_head",

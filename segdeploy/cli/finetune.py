@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segdeploy.cli.arguments import add_json_file, at_least, parse_size
+from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.datasets.known import default_splits, names_of_datasets
+from segdeploy.shell import command_line, shell_word
+from segdeploy.train.recipe import WORDS
+
+if TYPE_CHECKING:
+    from segdeploy.train.finetune import Finetuned, TrainingRequest
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="as `export` takes it")
+    describe_training(parser)
+
+
+def describe_training(parser: argparse.ArgumentParser) -> None:
+    """Add what `finetune` and `distil` have in common; the recipe's flags are made of its fields."""
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"
+    )
+    data.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
+    data.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
+    data.add_argument(
+        "--split", metavar="NAME", help=f"learnt from (default: {default_splits('calibrated_on')})"
+    )
+    data.add_argument(
+        "--report-split",
+        metavar="NAME",
+        help=f"scored at the end only (default: {default_splits('scored_on')})",
+    )
+    data.add_argument(
+        "--report-root",
+        metavar="DIR",
+        type=Path,
+        help="for folder: other images, which are scored at the end only",
+    )
+    parser.add_argument("--recipe", metavar="YAML", type=Path, help="a file with the values below")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="HxW", help="size that it will run at (default: the card's)"
+    )
+    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes CHECKPOINT")
+    parser.add_argument(
+        "--watch-every", type=at_least(1), metavar="N", help="steps between two scores (default: a tenth)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument(
+        "--threads", type=at_least(1), metavar="N", default=2, help="threads that draw crops (default: 2)"
+    )
+    add_json_file(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, required=True, help="folder of the new checkpoint"
+    )
+    recipe = parser.add_argument_group("recipe")
+    for name, (default, words) in WORDS.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(default, bool):
+            recipe.add_argument(
+                flag, dest=f"recipe_{name}", action=argparse.BooleanOptionalAction, help=words
+            )
+        else:
+            shown = f"{words} (default: {default})"
+            recipe.add_argument(
+                flag, dest=f"recipe_{name}", type=type(default), metavar=type(default).__name__, help=shown
+            )
+
+
+def request_from(arguments: argparse.Namespace) -> TrainingRequest:
+    from segdeploy.train.finetune import TrainingRequest
+    from segdeploy.train.material import learnt_and_reported
+    from segdeploy.train.recipe_file import read_training_recipe
+
+    asked = {name: value for name in WORDS if (value := getattr(arguments, f"recipe_{name}")) is not None}
+    learnt, reported = learnt_and_reported(
+        arguments.dataset, arguments.root, arguments.mapping, arguments.split, arguments.report_split,
+        arguments.report_root,
+    )  # fmt: skip
+    return TrainingRequest(
+        learnt, reported, read_training_recipe(arguments.recipe, asked), arguments.size, arguments.card,
+        arguments.watch_every, arguments.device, arguments.threads, command_line("segdeploy", *sys.argv[1:]),
+    )  # fmt: skip
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.cli.console import steps
+    from segdeploy.train.finetune import finetune
+
+    request = request_from(arguments)
+    with steps() as progress:
+        done = finetune(
+            arguments.checkpoint,
+            request,
+            output=arguments.output,
+            progress=progress,
+            tell=lambda event: tell_progress(event, request),
+        )
+    show(done, arguments)
+    return 0
+
+
+def tell_progress(event: dict[str, Any], request: TrainingRequest) -> None:
+    steps, done = request.recipe.steps, event["step"]
+    left = event["seconds"] / done * (steps - done)
+    print_message(
+        f"step {done} of {steps}: loss {event['loss']:.3f}, mIoU {100 * event['miou']:.2f} %, {left:.0f} s left"
+    )
+
+
+def show(done: Finetuned, arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    training = done.training
+    if arguments.json == "-":
+        print_json(asdict(training))
+        return
+    if arguments.json:
+        from segdeploy.files import write_text
+
+        write_text(Path(arguments.json), dumps(asdict(training), indent=1) + "\n")
+    print_lines(
+        f"{done}; it began with {100 * training.before:.2f} % on {training.watched_images} watched images, best step"
+        f" {training.best_step}: {100 * training.best_miou:.2f} %",
+        f"licence: {training.licence}, of the weights it started from",
+        f"next: segdeploy export {shell_word(done.folder)} -o .",
+    )

@@ -1,0 +1,256 @@
+"""Fine-tunes a checkpoint on a labelled data set: the verb, from what was asked for to a folder that `export` takes.
+
+Three sets of images share none: those learnt from, a few of the same split that are watched, by which the best weights
+are chosen, and those that are reported on, which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from segdeploy.errors import MissingExtra, TrainingError
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtra("torch", "export", "training") from error
+
+from segdeploy import files, networks
+from segdeploy.assess.evaluate.evaluate import Evaluation
+from segdeploy.datasets.dataset import Dataset
+from segdeploy.model.card import ModelCard
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.family import Checkpoint
+from segdeploy.networks.interface import card_of
+from segdeploy.size import Size
+from segdeploy.train.crops import Crops
+from segdeploy.train.hub_folder import RECORD, write_hub_folder
+from segdeploy.train.loop import Trainer, TrainingEvent, Watch
+from segdeploy.train.network import Learning
+from segdeploy.train.processes import Processes, joined_processes
+from segdeploy.train.recipe import TrainingRecipe
+from segdeploy.train.report import ClassScore, Reported, Training
+from segdeploy.train.scoring import score
+from segdeploy.train.state import STATE, TrainingState, read_state, write_state
+from segdeploy.train.transfer import Transferred, transferred
+from segdeploy.version import __version__
+
+SCHEMA = 1
+WATCHED = 10  # one of so many training images is watched, not learnt from
+LOG = "training.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    dataset: Dataset  # to learn from
+    reported: Dataset
+    recipe: TrainingRecipe
+    size: Size | None = None  # of the images that the network will see; None: as the checkpoint's card says
+    card: str | None = None
+    watch_every: int | None = None  # steps; None: ten times in all
+    device: str | None = None
+    threads: int = 2
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    folder: Path
+    training: Training
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.training.reported} on {self.training.reported.split}"
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """Holds what a training begins with."""
+
+    transferred: Transferred
+    card: ModelCard  # of the new classes
+    learnt: Dataset
+    watched: Dataset
+    licence: str
+    name: str
+    digest: str
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.transferred.checkpoint
+
+
+def finetune(
+    source: str | Path,
+    request: TrainingRequest,
+    *,
+    output: Path,
+    progress: Callable[[str], None] = lambda step: None,
+    tell: Callable[[TrainingEvent], None] = lambda event: None,
+) -> Finetuned:
+    if (output / RECORD).exists():
+        raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
+    progress("reading the checkpoint")
+    start = training_start(source, request)
+    files.make_folder(output)
+    with joined_processes(request.device) as processes:
+        return trained(start, request, processes, output, progress, tell)
+
+
+def training_start(source: str | Path, request: TrainingRequest) -> TrainingStart:
+    demand_apart(request.dataset, request.reported)
+    checkpoint = read_checkpoint(source)
+    card = card_of(checkpoint, request.card)
+    labels = request.dataset.labels
+    made = transferred(checkpoint, labels.names, request.recipe.seed)
+    learnt, watched = split_off(request.dataset)
+    size = request.size or card.size
+    name = card.checkpoint if card.licence != "as its checkpoint's" else str(source)
+    return TrainingStart(
+        made, replace(card, name=labels.name, labels=labels, size=size, keep_fp32=()), learnt, watched, card.licence,
+        name, checkpoint.digest,
+    )  # fmt: skip
+
+
+def demand_apart(learnt: Dataset, reported: Dataset) -> None:
+    """Refuse to report on images that were learnt from."""
+    same = {pair.image.resolve() for pair in learnt.pairs} & {pair.image.resolve() for pair in reported.pairs}
+    if same:
+        raise TrainingError(
+            f"{len(same)} images are both learnt from and reported on ({min(same).name} is one), so the report would"
+            " not say how good the network is on others; name another split: --report-split NAME, or --folds K for a"
+            " small set"
+        )
+
+
+def split_off(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Keep every tenth image to watch, at least one; evenly spread, because neighbours are of one drive."""
+    if len(dataset) < 2:
+        raise TrainingError(
+            f"{dataset} has {len(dataset)} image with labels; at least 2 are needed: one to learn from, one to watch"
+        )
+    step = min(WATCHED, len(dataset))
+    aside = dataset.pairs[step // 2 :: step]
+    kept = tuple(pair for pair in dataset.pairs if pair not in set(aside))
+    return replace(dataset, pairs=kept), replace(dataset, pairs=aside)
+
+
+def trained(
+    start: TrainingStart,
+    request: TrainingRequest,
+    processes: Processes,
+    output: Path,
+    progress: Callable[[str], None],
+    tell: Callable[[TrainingEvent], None],
+    extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    teacher: str | None = None,
+) -> Finetuned:
+    recipe = request.recipe
+    torch.manual_seed(recipe.seed)
+    pair = networks.build(start.checkpoint)
+    lies = pair.deployed.output
+    lies.demand(start.card.size)
+    lies.demand(recipe.crop_size)
+    plain = pair.plain
+    progress("counting the pixels of each class")
+    crops = Crops(start.learnt, recipe, start.card.mean)
+    demand_learnable(crops)
+
+    def scored(network: nn.Module, dataset: Dataset) -> Evaluation:
+        return score(network, start.card, dataset, lies, processes.device)
+
+    key = digest_of_request(start, request, processes, teacher)
+    state = read_state(output, key)
+    if state is None:
+        state = TrainingState(key)
+        progress("scoring what it begins with")
+        state.history.append({"step": 0, "miou": scored(plain.eval(), start.watched).scores.miou})
+    else:
+        progress(f"going on after step {state.step}")
+    plain.requires_grad_(True)
+    learning = Learning(
+        plain, start.checkpoint.family, len(start.card.labels.names), start.transferred.of_classes, recipe
+    )
+    trainer = Trainer(
+        learning, crops, processes, align_corners=lies.align_corners, family=start.checkpoint.family,
+        pixels=(start.card.mean, start.card.std), extra_loss=extra_loss,
+    )  # fmt: skip
+    every = request.watch_every or max(recipe.steps // 10, 1)
+    log = output / LOG
+
+    def told(event: TrainingEvent) -> None:
+        with log.open("a") as lines:
+            lines.write(json.dumps(event) + "\n")
+        tell(event)
+
+    watch = Watch(
+        every,
+        lambda network: scored(network, start.watched).scores.miou,
+        lambda kept: write_state(output, kept),
+        told,
+    )
+    progress("training")
+    state = trainer.train(state, watch, request.threads)
+    plain.load_state_dict(state.best)
+    progress(f"scoring on {request.reported}")
+    evaluation = scored(plain.eval(), request.reported)
+    training = training_of(start, request, state, evaluation, teacher)
+    if processes.is_first:
+        write_hub_folder(output, start.checkpoint, state.best, start.card, training)
+        (output / STATE).unlink(missing_ok=True)
+    return Finetuned(output, training)
+
+
+def demand_learnable(crops: Crops) -> None:
+    missing = crops.without_pixels
+    if missing:
+        raise TrainingError(
+            f"no image of {crops.dataset} shows {', '.join(missing)}, so that cannot be learnt; take these classes out"
+            " of the mapping, or add images"
+        )
+
+
+def digest_of_request(
+    start: TrainingStart, request: TrainingRequest, processes: Processes, teacher: str | None
+) -> str:
+    """Digest all that decides the result."""
+    facts = [
+        start.digest, start.learnt.digest, start.watched.digest, str(start.card.size), asdict(request.recipe), teacher,
+        processes.count, processes.device.partition(":")[0],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def training_of(
+    start: TrainingStart,
+    request: TrainingRequest,
+    state: TrainingState,
+    evaluation: Evaluation,
+    teacher: str | None,
+) -> Training:
+    scores, interval = evaluation.scores, evaluation.interval
+    classes = tuple(
+        ClassScore(name, float(iou) if iou == iou else None)  # NaN differs from itself
+        for name, iou in zip(start.card.labels.names, scores.iou, strict=True)
+    )
+    reported = Reported(
+        str(request.reported),
+        len(request.reported),
+        scores.miou,
+        scores.pixel_accuracy,
+        interval.low,
+        interval.high,
+        classes,
+    )
+    return Training(
+        SCHEMA, start.name, start.digest, start.licence, teacher, str(request.dataset), request.dataset.digest,
+        len(start.learnt), len(start.watched), start.transferred.kept, start.transferred.drawn, request.recipe,
+        state.history[0]["miou"], state.best_step, state.best_miou, reported, state.seconds, request.command,
+        tuple(state.history),
+        {"segdeploy": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""Writes trained weights as a folder in the Hub's layout, with a model card that says where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from segdeploy import files
+from segdeploy.model.card import ModelCard
+from segdeploy.networks.checkpoints import OWN_LAYOUT
+from segdeploy.networks.family import HUB, Checkpoint
+from segdeploy.train.report import Training
+
+WEIGHTS, CONFIG, PREPROCESSOR, README = (
+    "model.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+    "README.md",
+)
+RECORD = "training.json"
+OF_THE_START = ("_name_or_path", "torch_dtype", "dtype", "transformers_version")
+
+
+def write_hub_folder(
+    folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Tensor], card: ModelCard, training: Training
+) -> None:
+    """Write the five files together or not at all."""
+    names = (WEIGHTS, CONFIG, PREPROCESSOR, README, RECORD)
+    with files.replacing_together(*(folder / name for name in names)) as parts:
+        part = dict(zip(names, parts, strict=True))
+        kept = {name: value.contiguous() for name, value in weights.items()}
+        part[WEIGHTS].write_bytes(save(kept, {"format": "pt"}))
+        part[CONFIG].write_text(json_text(config_of(checkpoint)))
+        part[PREPROCESSOR].write_text(json_text(preprocessor_config(checkpoint, card)))
+        part[README].write_text(model_card(folder.name, checkpoint, training))
+        part[RECORD].write_text(training.as_text())
+
+
+def json_text(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+
+
+def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Give config.json: transformers' own where it has the network, else the family's facts for us alone to read."""
+    facts = {name: value for name, value in checkpoint.config.items() if name not in OF_THE_START}
+    if checkpoint.layout == HUB:
+        return facts
+    return {"model_type": OWN_LAYOUT, "family": checkpoint.family.name, "network": facts}
+
+
+def preprocessor_config(checkpoint: Checkpoint, card: ModelCard) -> dict[str, Any]:
+    return {
+        **(checkpoint.preprocessor or {}),
+        "do_resize": True,
+        "size": {"height": card.size.height, "width": card.size.width},
+        "do_normalize": True,
+        "image_mean": [value / 255 for value in card.mean],
+        "image_std": [value / 255 for value in card.std],
+        "do_reduce_labels": False,  # the label files were mapped when they were read
+    }
+
+
+def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
+    title, reported = checkpoint.family.title, training.reported
+    metrics = [
+        {"type": "mean_iou", "value": round(100 * reported.miou, 2), "name": "mIoU, %"},
+        {
+            "type": "accuracy",
+            "value": round(100 * reported.pixel_accuracy, 2),
+            "name": "pixel accuracy, %",
+        },
+    ]
+    result = {
+        "task": {"type": "image-segmentation", "name": "semantic segmentation"},
+        "dataset": {"type": training.dataset, "name": training.dataset, "split": reported.split},
+        "metrics": metrics,
+    }
+    head = {
+        "license": training.licence,
+        "base_model": training.start,
+        "pipeline_tag": "image-segmentation",
+        "tags": ["segdeploy", "semantic-segmentation"],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    classes = "\n".join(
+        f"| {one.name} | {'–' if one.iou is None else f'{100 * one.iou:.1f}'} |" for one in reported.classes
+    )
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---
+
+# {name}
+
+{title[0].upper() + title[1:]}, fine-tuned from {training.start} on {training.dataset} with `segdeploy finetune`.
+On {reported.split} ({reported.images} images, none of them learnt from or chosen by): {reported}.
+
+| class | IoU, % |
+|---|---|
+{classes}
+
+The licence is that of the weights it started from: {training.licence}. The data's own terms hold beside it.
+The recipe, the data's digest and every measurement are in {RECORD}.
+"""

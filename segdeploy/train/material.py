@@ -1,0 +1,33 @@
+"""Opens what is learnt from and what is reported on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segdeploy.datasets.dataset import Dataset
+from segdeploy.datasets.known import DATASETS, FOLDER
+from segdeploy.datasets.layouts import open_dataset
+from segdeploy.errors import RequestError
+
+
+def learnt_and_reported(
+    name: str,
+    root: Path,
+    mapping: Path | None,
+    split: str | None,
+    report_split: str | None,
+    report_root: Path | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Open both; two folders without splits need a second root, because nothing says which images are left out."""
+    if name == FOLDER:
+        if report_root is None and report_split is None:
+            raise RequestError(
+                "images to report on are missing: --report-root DIR with other images, or --report-split NAME where the"
+                " mapping's folders have {split}"
+            )
+        return open_dataset(name, root, split, mapping), open_dataset(
+            name, report_root or root, report_split, mapping
+        )
+    known = DATASETS[name]
+    learnt = open_dataset(name, root, split or known.calibrated_on, mapping)
+    return learnt, open_dataset(name, report_root or root, report_split or known.scored_on, mapping)
