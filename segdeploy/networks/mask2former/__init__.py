@@ -15,6 +15,7 @@ from segdeploy.networks.family import (
     RawCheckpoint,
     ReadCheckpoint,
 )
+from segdeploy.networks.universal import ANY_TASK, POSTPROCESS, PUBLISHED
 
 if TYPE_CHECKING:
     from segdeploy.networks.mask2former.plain import Mask2former
@@ -47,18 +48,6 @@ MSDA = Option(
     ("gridsample", "gather", "plugin"),
     "FORM",
 )
-PUBLISHED = "published"
-POSTPROCESS = Option(
-    "postprocess",
-    "how a Mask2Former's masks become classes: scores (default), summed at a quarter of the image and then raised;"
-    " published, as detectron2 does it: the masks are raised to the image, then summed, which takes time and memory",
-    ("scores", PUBLISHED),
-    "ORDER",
-)
-ANY_TASK = Option(
-    "any_task", "also take a checkpoint for panoptic or instance segmentation, for its semantic map"
-)
-
 _OFFSETS = r"encoder\.layers\.0\.self_attn\.sampling_offsets\."
 _HUB_DECODER = r"model\.transformer_module\.decoder\.layers\.0\.cross_attn"
 _DETECTRON2_DECODER = r"sem_seg_head\.predictor\.transformer_cross_attention"

@@ -29,6 +29,7 @@ from segdeploy.networks.backbones.resnet import DeployedResnet, Resnet
 from segdeploy.networks.backbones.swin import DeployedSwin
 from segdeploy.networks.family import Options, Output, Sides, reduced
 from segdeploy.networks.folding import linear, module_list, to_maps, to_tokens
+from segdeploy.networks.heads.mask_classes import BLOCKED, summed_scores
 from segdeploy.networks.mask2former.deformable import LEVELS, DeployedDeformableAttention
 from segdeploy.networks.mask2former.plain import (
     Decoder,
@@ -41,9 +42,6 @@ from segdeploy.networks.mask2former.plain import (
     sine_positions,
 )
 from segdeploy.size import Size
-
-# Its exponential is zero beside that of any score, and its sum with a score stays within our limit for FP16.
-BLOCKED = -4096.0
 
 
 def positions_of(sides: Sides, embedding: Tensor) -> list[Tensor]:
@@ -259,16 +257,7 @@ class DeployedDecoder(nn.Module):
         tokens = self.norm(tokens)
         vector, offset = self.masks(tokens)
         masks = vector @ features.flatten(2) + offset
-        classes = self.classes(tokens).softmax(-1)[..., :-1].transpose(1, 2)
-        if self.raised is None:
-            return to_image(classes @ masks.sigmoid(), features.shape[2:])
-        masks = to_image(masks, features.shape[2:])
-        masks = F.interpolate(masks, self.raised, mode="bilinear", align_corners=False)
-        return to_image(classes @ masks.flatten(2).sigmoid(), self.raised)
-
-
-def to_image(scores: Tensor, size: torch.Size) -> Tensor:  # N×C×hw -> N×C×h×w
-    return scores.reshape(scores.shape[0], scores.shape[1], *size)
+        return summed_scores(self.classes(tokens), masks, features.shape[2:], self.raised)
 
 
 class DeployedMask2former(nn.Module):

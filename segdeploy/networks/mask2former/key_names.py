@@ -6,15 +6,16 @@ inferred from the weights' shapes. transformers 5 uses a third set of names in m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from segdeploy.errors import CheckpointError
-from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers, demand_heads
+from segdeploy.networks.backbones.hub_keys import backbone_tables, complete_backbone
+from segdeploy.networks.config_keys import ConfigKeys, demand_few_layers
 from segdeploy.networks.family import HUB, RawCheckpoint, ReadCheckpoint, Weights
 from segdeploy.networks.mask2former.deformable import LEVELS, POINTS
 from segdeploy.networks.mask2former.plain import GROUPS
+from segdeploy.networks.universal import demand_semantic
 from segdeploy.networks.weight_names import Shapes, Table, renamed, under
 
 CLASSIFIER = "class_predictor.weight"  # its rows are the classes, and one for "no object"
@@ -47,46 +48,6 @@ CONFIG_KEYS = ConfigKeys(
     ),
     aliases={"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"},
 )
-_STAGES = ["stem", "stage1", "stage2", "stage3", "stage4"]
-_STAGES_FIXED = {
-    "num_channels": 3,
-    "stage_names": _STAGES,
-    "out_features": _STAGES[1:],
-    "out_indices": [1, 2, 3, 4],
-}
-BACKBONE_KEYS = {
-    "swin": ConfigKeys(
-        read={
-            "embed_dim": 96,
-            "depths": [2, 2, 6, 2],
-            "num_heads": [3, 6, 12, 24],
-            "window_size": 7,
-            "mlp_ratio": 4.0,
-            "qkv_bias": True,
-            "layer_norm_eps": 1e-5,
-        },
-        fixed=_STAGES_FIXED
-        | {"patch_size": 4, "hidden_act": "gelu", "use_absolute_embeddings": False, "num_layers": 4},
-        unread=(
-            *("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"),
-            *("image_size", "encoder_stride"),  # for absolute positions and masked image modelling only
-            "hidden_size",  # transformers computes it from embed_dim
-        ),
-        aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
-    ),
-    "resnet": ConfigKeys(
-        read={
-            "embedding_size": 64,
-            "hidden_sizes": [256, 512, 1024, 2048],
-            "depths": [3, 4, 6, 3],
-            "downsample_in_bottleneck": False,
-        },
-        fixed=_STAGES_FIXED
-        | {"hidden_act": "relu", "layer_type": "bottleneck", "downsample_in_first_stage": False},
-        unread=(),
-    ),
-}
-
 _ENCODER, _DECODER = "model.pixel_level_module.encoder", "model.pixel_level_module.decoder"
 _TRANSFORMER = "model.transformer_module"
 _SWIN_LAYER, _RESNET_LAYER = (
@@ -94,25 +55,8 @@ _SWIN_LAYER, _RESNET_LAYER = (
     f"{_ENCODER}.encoder.stages.{{s}}.layers.{{b}}",
 )
 
-# A criterion's weights, transformers' index buffer, and the last norm of a classifying Swin.
-_LEFTOVERS: Table = {
-    "criterion.*": (),
-    "{at}.relative_position_index": (),
-    "{at}encoder.swin.layernorm.*": (),
-}
-# transformers renames parts of names, one after the other
-_TRANSFORMERS_5: tuple[Table, ...] = (
-    {f"{_ENCODER}.swin.*": f"{_ENCODER}.*"},
-    {
-        "{at}attention.q_proj.*": "{at}attention.self.query.*",
-        "{at}attention.k_proj.*": "{at}attention.self.key.*",
-        "{at}attention.v_proj.*": "{at}attention.self.value.*",
-        "{at}attention.o_proj.*": "{at}attention.output.dense.*",
-        "{at}attention.relative_position_bias.*": "{at}attention.self.*",
-        "{at}mlp.fc1.*": "{at}intermediate.dense.*",
-        "{at}mlp.fc2.*": "{at}output.dense.*",
-    },
-)
+# A criterion's weights, and an index buffer.
+_LEFTOVERS: Table = {"criterion.*": (), "{at}.relative_position_index": ()}
 _DETECTRON2: Table = {
     **under("backbone.patch_embed", f"{_ENCODER}.embeddings", {
         "proj.*": "patch_embeddings.projection.*",
@@ -185,7 +129,7 @@ def read_mask2former(found: RawCheckpoint) -> ReadCheckpoint:
 
 def rename_mask2former(weights: Weights, layout: str, source: str) -> Weights:
     """Give the weights under the Hub's names."""
-    for table in (_LEFTOVERS, *(_TRANSFORMERS_5 if layout == HUB else (_DETECTRON2,))):
+    for table in (_LEFTOVERS, *(backbone_tables(_ENCODER) if layout == HUB else (_DETECTRON2,))):
         weights = renamed(weights, table, source)
     return weights
 
@@ -247,24 +191,7 @@ def infer_swin(shapes: Shapes) -> dict[str, Any]:
 
 def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Complete a config with transformers' defaults; refuses values for which no network is built."""
-    backbone = stated.get("backbone_config")
-    kind = backbone.get("model_type") if isinstance(backbone, dict) else None
-    if not isinstance(backbone, dict) or kind not in BACKBONE_KEYS:
-        raise CheckpointError(
-            f"the config.json of {source} has backbone {kind!r}; expected a backbone_config of model_type "
-            f"{' or '.join(map(repr, BACKBONE_KEYS))}"
-        )
-    keys = BACKBONE_KEYS[kind]
-    inner = keys.complete(backbone, source)
-    demand_few_layers(inner, ("depths",), source)
-    for key, default in keys.read.items():
-        if isinstance(default, list) and len(inner[key]) != len(default):
-            raise CheckpointError(
-                f"the config.json of {source} has {key} {inner[key]!r}; expected {len(default)} whole numbers"
-            )
-    if kind == "swin":
-        sizes = [inner["embed_dim"] << stage for stage in range(4)]
-        demand_heads("embed_dim", sizes, inner["num_heads"], source)
+    inner = complete_backbone(stated, ("swin", "resnet"), source)
     config = CONFIG_KEYS.complete(stated, source) | {"backbone_config": inner}
     for key, least in (("hidden_dim", 4), ("feature_size", GROUPS)):
         if config[key] % least or config[key] % config["num_attention_heads"]:
@@ -276,32 +203,3 @@ def complete_mask2former(stated: Mapping[str, Any], source: str) -> dict[str, An
     if config["decoder_layers"] < 2:
         raise CheckpointError(f"{source} has decoder_layers {config['decoder_layers']}; expected 2 or more")
     return config
-
-
-# ---- what it was trained for -----------------------------------------------------------------------------------
-
-_CITYSCAPES_THINGS = {"person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"}
-_ONLY_COCO = {"toothbrush", "teddy bear", "hair drier"}
-
-
-def demand_semantic(config: Mapping[str, Any], source: str) -> None:
-    task = task_of(source, config)
-    if task != "semantic":
-        raise CheckpointError(
-            f"{source} was trained for {task} segmentation; as a semantic model it is worse than a "
-            "checkpoint that was trained for semantic segmentation. Name one, or take this one with --any-task"
-        )
-
-
-def task_of(source: str, config: Mapping[str, Any]) -> str:
-    """Tell `semantic`, `panoptic` or `instance` from published names and label sets, as no file says it."""
-    known_as = f"{source} {config.get('_name_or_path', '')}".lower()
-    for task in ("panoptic", "instance"):
-        if re.search(rf"(?<![a-z]){task}(?![a-z])", known_as):
-            return task
-    labels = {str(label).strip().lower() for label in (config.get("id2label") or {}).values()}
-    if labels == _CITYSCAPES_THINGS:
-        return "instance"
-    if labels >= _ONLY_COCO:
-        return "instance" if len(labels) <= 80 else "panoptic" if len(labels) <= 133 else "semantic"
-    return "semantic"

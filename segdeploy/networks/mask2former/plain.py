@@ -26,6 +26,7 @@ from segdeploy.networks.backbones.resnet import Resnet, ResnetConfig
 from segdeploy.networks.backbones.swin import Swin, SwinConfig
 from segdeploy.networks.family import Sides
 from segdeploy.networks.folding import module_list, to_maps, to_tokens
+from segdeploy.networks.heads.mask_classes import class_scores
 from segdeploy.networks.mask2former.deformable import LEVELS, DeformableAttention
 
 GROUPS = 32  # of every GroupNorm
@@ -292,6 +293,4 @@ class Mask2former(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:  # normalised N×3×H×W -> scores N×C×⌈H/4⌉×⌈W/4⌉, or N×C×H×W
         classes, masks = self.predict(pixels)
-        if self.published:
-            masks = F.interpolate(masks, pixels.shape[2:], mode="bilinear", align_corners=False)
-        return torch.einsum("nqc,nqhw->nchw", classes.softmax(-1)[..., :-1], masks.sigmoid())
+        return class_scores(classes, masks, pixels.shape[2:] if self.published else None)

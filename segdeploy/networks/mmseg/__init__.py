@@ -1,6 +1,7 @@
 """mmsegmentation's own networks (0.x and 1.x): a backbone and a head, each a row of a table in `pieces`.
 
-Its SegFormers are the family `segformer`, whose names stand for the same network in three other projects' files.
+The Hub's UPerNets are some of them, under other names. mmsegmentation's SegFormers are the family `segformer`, whose
+names stand for the same network in three other projects' files.
 """
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.networks.family import DeployedNetwork, Family, Marks, Options, RawCheckpoint, ReadCheckpoint
+from segdeploy.networks.family import (
+    HUB,
+    DeployedNetwork,
+    Family,
+    Marks,
+    Options,
+    RawCheckpoint,
+    ReadCheckpoint,
+)
 from segdeploy.networks.mmseg.marks import ANY_BACKBONE, ANY_HEAD, OTHER_HEADS
 
 if TYPE_CHECKING:
@@ -16,9 +25,10 @@ if TYPE_CHECKING:
 
 
 def read(found: RawCheckpoint) -> ReadCheckpoint:
+    from segdeploy.networks.mmseg.hub import read_upernet
     from segdeploy.networks.mmseg.key_names import read_mmseg
 
-    return read_mmseg(found)
+    return read_upernet(found) if found.layout == HUB else read_mmseg(found)
 
 
 def build(config: Mapping[str, Any], options: Options) -> EncoderDecoder:
@@ -36,7 +46,13 @@ def deploy(plain: EncoderDecoder) -> DeployedNetwork:
 MMSEG = Family(
     name="mmseg",
     title="a network of mmsegmentation",
-    layouts=(Marks("mmseg", (ANY_BACKBONE, ANY_HEAD), OTHER_HEADS),),
+    layouts=(
+        Marks(
+            HUB, (r"backbone\.(swin\.)?(embeddings|embedder)\.", r"decode_head\.fpn_bottleneck\.batch_norm\.")
+        ),
+        Marks("mmseg", (ANY_BACKBONE, ANY_HEAD), OTHER_HEADS),
+    ),
+    model_types=("upernet",),
     read=read,
     build=build,
     deploy=deploy,
