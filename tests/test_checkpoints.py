@@ -700,7 +700,7 @@ def test_contents_that_are_no_state_dict(tmp_path):
             ["backbone.layer1.0.conv1.weight", "segment_head.weight"],
             f"is not {TITLES}: its keys start with backbone.layer1, segment_head.weight; expected the names of a"
             " SegFormer (hub, nvlabs, tao, mmseg) or a Mask2Former (hub, detectron2) or a network of mmsegmentation"
-            " (mmseg) or a FAN (nvlabs, tao)",
+            " (hub, mmseg) or a FAN (nvlabs, tao) or an EoMT (hub)",
         ),
         (  # TAO's head is no decode_head: what is wrong is not that a head is missing
             ["backbone.radio.model.cls_token", "decoder.linear_c1.proj.weight"],

@@ -1,5 +1,6 @@
 """Every key of the reference's configurations is read, built for one value only, or without a say: by the classes."""
 
+import hub_checkpoints
 import mask2former_checkpoint as checkpoints
 import pytest
 import torch
@@ -7,9 +8,12 @@ import transformers
 from conftest import CLASSES, TINY, randomise
 
 from segdeploy.errors import CheckpointError
+from segdeploy.networks.backbones.hub_keys import BACKBONE_KEYS
 from segdeploy.networks.config_keys import ConfigKeys
-from segdeploy.networks.mask2former.key_names import BACKBONE_KEYS, complete_mask2former
+from segdeploy.networks.eomt.key_names import CONFIG_KEYS as EOMT
 from segdeploy.networks.mask2former.key_names import CONFIG_KEYS as MASK2FORMER
+from segdeploy.networks.mask2former.key_names import complete_mask2former
+from segdeploy.networks.mmseg.hub import CONFIG_KEYS as UPERNET
 from segdeploy.networks.segformer.key_names import CONFIG_KEYS as SEGFORMER
 from segdeploy.networks.segformer.key_names import complete_segformer
 
@@ -18,12 +22,17 @@ REFERENCES = [
     (transformers.Mask2FormerConfig, MASK2FORMER),
     (transformers.SwinConfig, BACKBONE_KEYS["swin"]),
     (transformers.ResNetConfig, BACKBONE_KEYS["resnet"]),
+    (transformers.ConvNextConfig, BACKBONE_KEYS["convnext"]),
+    (transformers.UperNetConfig, UPERNET),
+    (transformers.EomtConfig, EOMT["eomt"]),
+    (transformers.EomtDinov3Config, EOMT["eomt_dinov3"]),
 ]
 NAMES = [reference.__name__ for reference, _ in REFERENCES]
 # What every configuration of transformers has: names, labels, and what else to return.
 EVERYWHERE = set(transformers.PreTrainedConfig().to_dict())
 # Of a backbone these say which maps it gives: the default is the last alone, and a Mask2Former reads four.
 CHOSEN = {"out_features", "out_indices"}
+LOOKED_AT = {"rope_parameters"}  # of no one kind: its reader has the default
 
 
 # Of another configuration, computed of other keys, and what transformers cannot do without its loss.
@@ -48,7 +57,7 @@ def test_every_key_of_the_reference_is_in_one_table(reference, keys):
     stated = reference().to_dict()
     assert {*keys.read, *keys.fixed, *keys.unread} <= set(stated)
     for key, value in {**keys.read, **keys.fixed}.items():
-        assert plain(stated[key]) == value or key in CHOSEN, key
+        assert plain(stated[key]) == value or key in CHOSEN | LOOKED_AT, key
 
 
 def test_a_key_that_the_reference_gains_is_found():
@@ -117,6 +126,38 @@ def test_what_is_not_read_of_a_mask2former_changes_nothing_in_the_reference():
     changed = {key: unusual(stated[key]) for key in BACKBONE_KEYS["swin"].unread if key not in NOT_CHANGED}
     assert torch.equal(answer_of(mask2former(changed)), before)
     assert not torch.equal(answer_of(mask2former({"hidden_act": "relu"})), before)
+
+
+# Whether there is a scale.
+SAID_BY_WEIGHTS = {"layer_scale_init_value"}
+
+
+def test_what_is_not_read_of_a_upernet_changes_nothing_in_the_reference():
+    before = hub_checkpoints.upernet("convnext")
+    stated = transformers.UperNetConfig().to_dict()
+    changed = {key: unusual(stated[key]) for key in UPERNET.unread if key not in NOT_CHANGED}
+    changed |= {"auxiliary_in_channels": 24, "use_auxiliary_head": True}
+    other = hub_checkpoints.upernet("convnext", **changed)
+    own = {
+        name: value for name, value in before.state_dict().items() if not name.startswith("auxiliary_head.")
+    }
+    other.load_state_dict(own, strict=False)
+    assert torch.equal(answer_of(other), answer_of(before))
+    stated = transformers.ConvNextConfig().to_dict()
+    keys = BACKBONE_KEYS["convnext"].unread
+    changed = {key: unusual(stated[key]) for key in keys if key not in SAID_BY_WEIGHTS}
+    assert torch.equal(answer_of(hub_checkpoints.upernet("convnext", changed)), answer_of(before))
+    other = hub_checkpoints.upernet("convnext", {"hidden_act": "relu"})
+    assert not torch.equal(answer_of(other), answer_of(before))
+
+
+@pytest.mark.parametrize("kind", EOMT)
+def test_what_is_not_read_of_an_eomt_changes_nothing_in_the_reference(kind):
+    before = answer_of(hub_checkpoints.eomt(kind))
+    stated = transformers.AutoConfig.for_model(kind).to_dict()
+    changed = {key: 0.5 if stated[key] is None else unusual(stated[key]) for key in EOMT[kind].unread}
+    assert torch.equal(answer_of(hub_checkpoints.eomt(kind, **changed)), before)
+    assert not torch.equal(answer_of(hub_checkpoints.eomt(kind, hidden_act="relu")), before)
 
 
 # ---- what is said of a wrong one -------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def test_options_of_others_are_refused_in_words(strided, tiny, refused, misused)
         f"segdeploy: --msda is for a Mask2Former, and {strided} is a strided network; leave it out\n"
     )
     assert refused("export", tiny, "--any-task") == (
-        f"segdeploy: --any-task is for a Mask2Former, and {tiny} is a SegFormer; leave it out\n"
+        f"segdeploy: --any-task is for a Mask2Former and an EoMT, and {tiny} is a SegFormer; leave it out\n"
     )
     assert "argument --slope: invalid choice: 'steep'" in misused("export", strided, "--slope", "steep")
     with pytest.raises(RequestError, match=r"^--slope is 'steep'; expected one of cut, gentle$"):

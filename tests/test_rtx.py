@@ -1,5 +1,6 @@
 """NVIDIA's own parser and builder take every graph; TensorRT-RTX builds without a GPU."""
 
+import hub_checkpoints
 import mmseg_checkpoint
 import onnx
 import pytest
@@ -107,3 +108,14 @@ def test_a_fan_builds(tmp_path):
     half = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graph)), half)
     engine_of(half, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["eomt", "eomt_dinov3"])
+def test_eomt_builds(kind, images, tmp_path):
+    folder = hub_checkpoints.write(tmp_path / kind, hub_checkpoints.eomt(kind), {"height": 64, "width": 64})
+    graph = export_onnx(folder, interface="frames", output=tmp_path).path
+    engine_of(graph, 1)
+    if kind == "eomt_dinov3":
+        request = Request(images=images, probes=2, max_drop=100, equalise="off", fp16=True)
+        engine_of(quantize(graph, request, output=tmp_path).path, 1)

@@ -34,8 +34,9 @@ MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Sp
 TYPED_BY_ATTRIBUTE = {"Constant", "ConstantOfShape", "EyeLike"}
 HOLD_GRAPHS = {"If", "Loop", "Scan"}
 OPSET_OF_FP16_SCALES = 19  # the first in which pairs may have FP16 scales, and need no casts around them
-SAME_IN_19 = (  # newer versions only take more types, or have attributes whose defaults change nothing
+SAME_IN_19 = (  # newer versions only take more types or modes, or have attributes whose defaults change nothing
     "Resize", "Reshape", "Cast", "Identity", "Constant", "QuantizeLinear", "DequantizeLinear", "Equal", "Shape",
+    "Pad",
 )  # fmt: skip
 
 

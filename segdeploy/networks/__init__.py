@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segdeploy.networks.eomt import EOMT
 from segdeploy.networks.family import Checkpoint, Family, Networks
 from segdeploy.networks.fan import FAN
 from segdeploy.networks.mask2former import MASK2FORMER
@@ -15,6 +16,7 @@ FAMILIES: tuple[Family, ...] = (
     MASK2FORMER,
     MMSEG,
     FAN,
+    EOMT,
 )
 
 

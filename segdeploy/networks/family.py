@@ -141,9 +141,15 @@ class Output:
     logits_size: Callable[[Size], Size]  # takes an input's size
     align_corners: bool = False  # of the bilinear step from the logits to the input's size
     multiple: int = 1  # both sides of an input must be multiples of it
+    only: Size | None = None  # the one size that it takes, where there is but one
 
     def demand(self, size: Size) -> None:
         """Refuse a size that the network cannot take, and name the nearest that it can."""
+        if self.only is not None and size != self.only:
+            raise RequestError(
+                f"this network has an embedding for each place of a {self.only} image, and takes no other size; {size}"
+                f" was asked for: --size {self.only}"
+            )
         sides = (size.height, size.width)
         if not any(side % self.multiple for side in sides):
             return
