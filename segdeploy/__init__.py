@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from segdeploy.convert.build_engine import Deployed
     from segdeploy.convert.export import Exported, export, export_onnx
     from segdeploy.convert.int8.write import Quantised
+    from segdeploy.convert.own_module import export_module
     from segdeploy.errors import SegdeployError
     from segdeploy.model.card import ModelCard, read_card
     from segdeploy.model.record import ArtifactRecord
@@ -55,6 +56,7 @@ _HOME = {
     "build_engine": "api",
     "evaluate": "api",
     "export": "convert.export",
+    "export_module": "convert.own_module",
     "export_onnx": "convert.export",
     "measure": "api",
     "open_session": "run.session",
@@ -88,6 +90,7 @@ __all__ = [
     "build_engine",
     "evaluate",
     "export",
+    "export_module",
     "export_onnx",
     "measure",
     "open_session",

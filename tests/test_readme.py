@@ -10,6 +10,7 @@ import clips
 import cv2
 import onnx
 import pytest
+import torch
 from test_adopt import logits
 
 from segdeploy import scenes
@@ -38,6 +39,8 @@ def desk(tmp_path_factory):
         clips.write_clip(folder / name, clips.every_40_ms(5))
     scenes.write_cityscapes(folder / "cityscapes", 2, seed=900_000_000)
     onnx.save(logits().raised().model(), folder / "theirs.onnx")
+    (folder / "network.py").write_text("import torch\ndef make(): return torch.nn.Conv2d(3, 5, 4, 4)\n")
+    torch.save(torch.nn.Conv2d(3, 5, 4, 4).state_dict(), folder / "best.pth")
     (folder / "classes.txt").write_text("road\nkerb\nsky\ncar\nbus\n")
     return folder
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_numbers, parse_size
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size
 from segdeploy.cli.printing import print_lines
 from segdeploy.shell import command_line, shell_word
 
@@ -16,24 +16,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a card of `segdeploy models`, or your own .yaml, that describes the graph",
     )
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        type=Path,
-        help="the class names, one a line, or a .yaml with colours",
-    )
-    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="mean of its pixels, 0 to 255")
-    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="standard deviation of its pixels")
+    add_described(parser)
     parser.add_argument(
         "--size", type=parse_size, metavar="HxW", help="input size, if the graph leaves it open"
     )
     parser.add_argument("--answer", metavar="NAME", help="the output with the classes, if there are several")
-    parser.add_argument(
-        "--threshold",
-        metavar="P",
-        type=float,
-        help="value of one channel above which a pixel is the second class (default: a probability of 0.5)",
-    )
     parser.add_argument(
         "--interface",
         choices=INTERFACE_CHOICES,

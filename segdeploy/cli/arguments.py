@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from segdeploy.errors import RequestError
 from segdeploy.run.runtimes import providers, providers_in_words
@@ -22,6 +23,21 @@ RESIZE_CHOICES = ("linear", "pillow")
 def add_provider(parser: argparse.ArgumentParser, what: str = "an .onnx") -> None:
     parser.add_argument(
         "--provider", choices=providers(), help=f"where {what} is computed: {providers_in_words()}"
+    )
+
+
+def add_described(parser: argparse._ActionsContainer) -> None:
+    """Add what the user says of a network that no card describes."""
+    parser.add_argument(
+        "--classes", metavar="FILE", type=Path, help="the class names, one a line, or a .yaml with colours"
+    )
+    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="mean of its pixels, 0 to 255")
+    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="standard deviation of its pixels")
+    parser.add_argument(
+        "--threshold",
+        metavar="P",
+        type=float,
+        help="value of one channel above which a pixel is the second class (default: a probability of 0.5)",
     )
 
 

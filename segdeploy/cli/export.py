@@ -5,18 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_batch, parse_size
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
 from segdeploy.shell import command_line, shell_word
+
+OWN = ("weights", "classes", "mean", "std", "answer", "threshold")  # arguments of FILE.py:function alone
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth or .pkl of the original projects",
+        help="a Hub id, a folder in Hub layout, a .safetensors, or a .pth or .pkl of the original projects; or"
+        " FILE.py:function, which RUNS that file's code, and exports the torch.nn.Module that the function returns",
     )
     parser.add_argument(
         "--card",
@@ -43,9 +46,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
             else {"action": "store_true"}
         )
         parser.add_argument(option.flag, default=None, help=option.help, **kind)
+    describe_own(parser.add_argument_group("of a network of your own (FILE.py:function)"))
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .onnx"
+    )
+
+
+def describe_own(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--weights", metavar="W", type=Path, help="its weights, all of them and no others")
+    add_described(group)
+    group.add_argument(
+        "--answer", metavar="NAME", help="which of several tensors it answers: a key, or an index from 0"
     )
 
 
@@ -56,30 +68,57 @@ def options() -> list[Option]:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
+    from segdeploy.networks.sources import is_own_code
 
+    asked = {name: value for name in OWN if (value := getattr(arguments, name)) is not None}
     given = {
         option.name: value for option in options() if (value := getattr(arguments, option.name)) is not None
     }
+    is_own = is_own_code(arguments.checkpoint) or arguments.checkpoint.endswith(".py")
+    demand_heeded(arguments, is_own, given if is_own else asked)
+    shared = {name: getattr(arguments, name) for name in ("card", "size", "interface", "batch", "output")} | {
+        "command": command_line("segdeploy", *sys.argv[1:])
+    }
     with steps() as progress:
         progress("loading PyTorch")
-        from segdeploy.convert.export import export_onnx
+        if is_own:
+            from segdeploy.convert.own_module import export_module
 
-        exported = export_onnx(
-            arguments.checkpoint,
-            card=arguments.card,
-            size=arguments.size,
-            interface=arguments.interface,
-            batch=arguments.batch,
-            fp16=arguments.fp16,
-            revision=arguments.revision,
-            output=arguments.output,
-            command=command_line("segdeploy", *sys.argv[1:]),
-            progress=progress,
-            **given,
-        )
-    print_lines(f"{exported.path}: {exported.agreement}")
-    source = exported.record.source
-    if source.assumed:
-        print_lines(f"assumed, because {source.checkpoint} does not say it: {'; '.join(source.assumed)}")
-    print_lines(f"next: segdeploy run {shell_word(exported.path)} IMAGE -o out")
+            adopted = export_module(arguments.checkpoint, progress=progress, **asked, **shared)
+            source, path, seen, assumed = "the code", adopted.path, adopted.agreement, adopted.assumed
+        else:
+            from segdeploy.convert.export import export_onnx
+
+            exported = export_onnx(
+                arguments.checkpoint, fp16=arguments.fp16, revision=arguments.revision, progress=progress, **given,
+                **shared,
+            )  # fmt: skip
+            made_of = exported.record.source
+            source, path, seen, assumed = (
+                made_of.checkpoint,
+                exported.path,
+                exported.agreement,
+                made_of.assumed,
+            )
+    print_lines(f"{path}: {seen}")
+    if assumed:
+        print_lines(f"assumed, because {source} does not say it: {'; '.join(assumed)}")
+    print_lines(f"next: segdeploy run {shell_word(path)} IMAGE -o out")
     return 0
+
+
+def demand_heeded(arguments: argparse.Namespace, is_own: bool, others: dict[str, Any]) -> None:
+    """Refuse flags of the other kind of network."""
+    from segdeploy.errors import RequestError
+
+    flags = [f"--{name.replace('_', '-')}" for name in others]
+    if is_own:
+        flags += ["--revision"] if arguments.revision else []
+        if arguments.fp16:
+            raise RequestError(
+                "a network of your own is exported in FP32; leave out --fp16, and let `segdeploy build-engine --fp16`"
+                " write it into the graph"
+            )
+    if flags:
+        kind = "a checkpoint" if is_own else "FILE.py:function"
+        raise RequestError(f"{flags[0]} is for {kind}, and not for {arguments.checkpoint}; leave it out")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
 from segdeploy.cli.printing import print_message
+from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
     from segdeploy.convert.kept import KeptGraph
@@ -53,11 +54,18 @@ def add_model(
 
 def put_graphs(arguments: argparse.Namespace) -> None:
     """Put the kept graph of each checkpoint in its place, and say once how it is made by hand."""
-    from segdeploy.networks.sources import is_checkpoint
+    from segdeploy.errors import RequestError
+    from segdeploy.networks.sources import is_checkpoint, is_own_code
 
     dest = arguments.checkpoints_in
     given = getattr(arguments, dest)
     models: list[Path] = given if isinstance(given, list) else [given]
+    for model in models:
+        if is_own_code(str(model)):
+            raise RequestError(
+                f"{model} is code, which only `export` runs; first:"
+                f" {command_line('segdeploy', 'export', model, '--size', 'HxW')}"
+            )
     found = [model if not is_checkpoint(str(model)) else kept_graph_for(model, arguments) for model in models]
     if found == models:
         demand_no_flags(arguments, models)

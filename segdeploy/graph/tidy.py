@@ -62,12 +62,17 @@ def resize_by_scales(model: ModelProto) -> None:
         model.graph.initializer.append(numpy_helper.from_array(scales, name))
         del node.input[1:]
         node.input.extend(["", name])
-        for attribute in list(node.attribute):
-            if attribute.name in _NEW_IN_RESIZE_18 and (attribute.i or attribute.s or 0) in (
-                _NEW_IN_RESIZE_18[attribute.name],
-                0,
-            ):
-                node.attribute.remove(attribute)
+        drop_new_defaults(node)
+
+
+def drop_new_defaults(resize: NodeProto) -> None:
+    """Remove what opset 17 does not know of a Resize, where it changes nothing."""
+    for attribute in list(resize.attribute):
+        if attribute.name in _NEW_IN_RESIZE_18 and (attribute.i or attribute.s or 0) in (
+            _NEW_IN_RESIZE_18[attribute.name],
+            0,
+        ):
+            resize.attribute.remove(attribute)
 
 
 def scale_reaching(source: int, target: int) -> np.float32:
@@ -185,25 +190,32 @@ def lower_opset(model: ModelProto) -> None:
     opset = opset_entry(model)
     assert opset is not None  # noqa: S101 - the exporter says it
     own = [node for node in model.graph.node if node.domain == ""]  # plugins have no opset
-    if all(in_lowest_opset(node, opset.version) for node in own):
-        view = View(model)
+    view = View(model)
+    if all(in_lowest_opset(node, opset.version, view) for node in own):
         for node in own:
-            if node.op_type in AXES_BY_ATTRIBUTE and len(node.input) > 1:
-                kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
-                axes = onnx.helper.make_attribute("axes", view.array(node.input[1]).tolist())
-                del node.input[1:], node.attribute[:]
-                node.attribute.extend([*kept, axes])
+            for item in [item for item in node.attribute if item.name == "noop_with_empty_axes"]:
+                node.attribute.remove(item)
+            if node.op_type in AXES_BY_ATTRIBUTE and len(node.input) > 1 and node.input[1]:
+                node.attribute.append(
+                    onnx.helper.make_attribute("axes", view.array(node.input[1]).ravel().tolist())
+                )
+                del node.input[1:]
         opset.version = LOWEST_OPSET
         model.ir_version = 8
 
 
-def in_lowest_opset(node: NodeProto, written: int) -> bool:
+def in_lowest_opset(node: NodeProto, written: int, view: View) -> bool:
+    said = {item.name for item in node.attribute}
     if node.op_type == "Resize":
-        return True  # resize_by_scales has removed all that 17 does not know
+        return not said & {*_NEW_IN_RESIZE_18, "axes"} and written <= 18  # 19 rounds sizes otherwise
+    if node.op_type == "Pad":
+        return len(node.input) <= 3 and not any(item.s == b"wrap" for item in node.attribute)
     if node.op_type in AXES_BY_ATTRIBUTE:
+        if any(name not in view.constants for name in node.input[1:] if name):
+            return False
         return not any(item.name == "noop_with_empty_axes" and item.i for item in node.attribute)
     if node.op_type == "Split":
-        return not any(item.name == "num_outputs" for item in node.attribute)
+        return "num_outputs" not in said
     return bool(onnx.defs.get_schema(node.op_type, written).since_version <= LOWEST_OPSET)
 
 

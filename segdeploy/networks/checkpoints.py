@@ -40,7 +40,7 @@ from segdeploy.networks.weight_files import first_line, read_tensors
 from segdeploy.networks.weight_names import check_weights, listed, strip_wrappers
 from segdeploy.untrusted import Unreadable, read_json
 
-__all__ = ["OWN_LAYOUT", "read_checkpoint"]
+__all__ = ["OWN_LAYOUT", "digest_of_weights", "read_checkpoint"]
 
 OWN_LAYOUT = "segdeploy"  # names and facts as in memory, for networks of which transformers has none
 _CARD_FILES = ["config.json", "preprocessor_config.json"]
@@ -126,7 +126,7 @@ def _checked(
     preprocessor = read.preprocessor or files.preprocessor
     said = ("normalisation", "size") if files.preprocessor else ()
     assumed = {fact: words for fact, words in read.assumed.items() if fact not in said}
-    digest = _digest(read.weights)
+    digest = digest_of_weights(read.weights)
     return Checkpoint(
         files.source, layout, family, read.config, read.weights, preprocessor, digest, settled, assumed
     )
@@ -386,7 +386,7 @@ def _class_names(meta: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+def digest_of_weights(weights: Mapping[str, torch.Tensor]) -> str:
     sha = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name]

@@ -13,6 +13,12 @@ def is_hub_id(name: str) -> bool:
     return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix.lower() not in SUFFIXES
 
 
+def is_own_code(name: str) -> bool:
+    """Tell whether `name` is FILE.py:function, the form in which a user lets their own code be run."""
+    file, colon, _ = name.rpartition(":")
+    return bool(colon) and file.endswith(".py")
+
+
 def is_checkpoint(name: str) -> bool:
     """Tell whether `name` is a checkpoint's file, a folder in the Hub's layout, or could be a Hub id."""
     path = Path(name).expanduser()

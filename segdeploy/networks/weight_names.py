@@ -135,7 +135,13 @@ class Shapes:
         return len({name[len(prefix) :].split(".")[0] for name in self.weights if name.startswith(prefix)})
 
 
-def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Weights, source: str) -> None:
+def check_weights(
+    expected: Mapping[str, tuple[int, ...]],
+    weights: Weights,
+    source: str,
+    asker: str = "its config",
+    remedy: str = "Check that config and weights belong to the same model",
+) -> None:
     """Refuse `weights` unless names and shapes are exactly the `expected` ones; BatchNorm's counters are ignored."""
     wanted = {name: shape for name, shape in expected.items() if not name.endswith("num_batches_tracked")}
     given = {name: tuple(t.shape) for name, t in weights.items() if not name.endswith("num_batches_tracked")}
@@ -151,6 +157,5 @@ def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Weights, sou
     found = [f"{what}: {listed(names)}" for what, names in differences.items() if names]
     if found:
         raise CheckpointError(
-            f"{source} does not hold the {len(wanted)} weights that its config asks for; {'; '.join(found)}. "
-            "Check that config and weights belong to the same model"
+            f"{source} does not hold the {len(wanted)} weights that {asker} asks for; {'; '.join(found)}. {remedy}"
         )

@@ -6,6 +6,7 @@ numpy, independently of the nodes that do so in the adopted graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,10 @@ SLOTS_PROVEN = 3  # batch slots compared where the batch is open
 
 @dataclass(frozen=True)
 class Original:
-    """Holds a graph as it came, and says how to read its output."""
+    """Holds a graph as it came, and says how to read its output.
+
+    Where it was traced from a network, `network` computes in its place: that is then the original.
+    """
 
     model: ModelProto
     signature: Signature  # how frames are fed to it
@@ -41,6 +45,7 @@ class Original:
     align_corners: bool
     cut: float | None  # for one channel: a logit above it is the second class
     cut_of_output: float | None  # the same for the output's values
+    network: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     @cached_property
     def session(self) -> TapSession:
@@ -49,9 +54,13 @@ class Original:
     def answer(self, frame: Frame) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
         """Give a frame's labels H×W, and its logits C×h×w."""
         batch = self.signature.batch or 1
-        found = dict(self.session.run(to_input(self.signature, frame[None]).repeat(batch, axis=0)))
-        logits = None if self.logits is None else by_class(found[self.logits][:1], self.last, self.cut)
+        found = self.outputs_for(to_input(self.signature, frame[None]).repeat(batch, axis=0))
+        logits = by_class(found[self.logits][:1], self.last, self.cut) if self.logits in found else None
         return self.labels_in(found[self.output][:1]), logits
+
+    def outputs_for(self, inputs: NDArray[Any]) -> Mapping[str | None, NDArray[Any]]:
+        """Give the output and the logits by name; a network gives its output only."""
+        return {self.output: self.network(inputs)} if self.network else dict(self.session.run(inputs))
 
     def labels_in(self, output: NDArray[Any]) -> NDArray[np.int64]:
         size = self.signature.size

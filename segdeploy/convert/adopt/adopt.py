@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import exp
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from segdeploy import files
@@ -30,9 +32,10 @@ from segdeploy.graph.load import read_whole
 from segdeploy.graph.precision import PRECISION, read_precision, shares_of
 from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
 from segdeploy.graph.view import View, copy_of, opset_of
-from segdeploy.model.card import ModelCard, read_card
+from segdeploy.model.card import ModelCard, Triple, read_card
+from segdeploy.model.names import name_for
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
-from segdeploy.model.signature import INTERFACES, PREFIX, Signature, signature_of
+from segdeploy.model.signature import INTERFACES, PREFIX, Signature, TensorFacts, signature_of
 from segdeploy.prove.against_graph import Original, compare_with_original
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
@@ -90,66 +93,90 @@ def adopt(
 
 def adopt_graph(path: Path, request: AdoptRequest, output: Path, command: str, progress: Progress) -> Adopted:
     demand_request(request)
-    card = read_card(request.card) if request.card else None
     progress("reading the graph")
     whole, digest = read_whole(path)
     demand_foreign(whole, path.name)
     original = only_output(whole, output_of(View(whole), path.name, request.answer))
-    given, size = image_of(View(original), path.name, request, card)
+    origin = AdoptedFrom(path.name, name_for(path.stem), digest, path=path)
+    return put_interface_on(original, origin, request, output, command, progress)
+
+
+@dataclass(frozen=True)
+class AdoptedFrom:
+    """Says where a graph comes from, and what it is compared with."""
+
+    name: str  # of the file, as it is shown
+    card: str  # the name of the card that is made of it
+    digest: str
+    kind: str = "onnx"
+    words: str = REFERENCE
+    path: Path | None = None  # of a graph: no file is written over it
+    network: Callable[[NDArray[Any]], NDArray[Any]] | None = (
+        None  # computes the original, in the traced graph's place
+    )
+    versions: Mapping[str, str] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+
+
+def put_interface_on(
+    original: ModelProto,
+    origin: AdoptedFrom,
+    request: AdoptRequest,
+    output: Path,
+    command: str,
+    progress: Progress,
+) -> Adopted:
+    """Give a graph of one output an interface, and compare it with the original; both files or none are written."""
+    card = read_card(request.card) if request.card else None
+    given, size = image_of(View(original), origin.name, request, card)
     progress(f"fixing it at {size}")
-    model = fixed(original, path.name, [side or 1 for side in given.shape])
+    model = fixed(original, origin.name, [side or 1 for side in given.shape])
     found = find_ending(model, size, request.threshold)
     view = View(model)
     mean, std, assumed = choose_normalisation(
         given,
         view.answers[0],
-        path.name,
+        origin.name,
         request,
         card,
         own_normalisation(view, given.name),
     )
-    labels, numbered = name_classes(found.classes, path.name, request, card)
-    described = card_for(path, size, mean, std, labels, card)
+    labels, numbered = name_classes(found.classes, origin.name, request, card)
+    described = card or card_for(origin.name, origin.card, size, mean, std, labels)
     described = replace(described, mean=mean, std=std, size=size)
     signature = promised_signature(described, request, model, found)
     made, logits = rewritten(model, found, signature, std)
-    red, green, blue = std
-    fed = replace(
-        signature,
-        interface="logits",
-        input=given,
-        batch=given.shape[0],
-        scale=(1 / red, 1 / green, 1 / blue),
-        foreign=True,
-    )
-    reference = original_of(original, found, fed)
+    reference = original_of(original, found, fed_with(signature, given, std), origin)
     target = (
         output if output.suffix == ".onnx" else output / f"{described.name}.{size}.{request.interface}.onnx"
     )
-    if target.exists() and target.resolve() == path.resolve():
+    if origin.path and target.exists() and target.resolve() == origin.path.resolve():
         raise RequestError(f"{target} is the graph itself; name another file or folder: -o")
     files.make_folder(target.parent)
+    notes = tuple(filter(None, (*origin.assumed, assumed, numbered, *others_assumed(found, request))))
+    source = ArtifactSource(origin.name, described.licence, origin.kind, origin.digest, notes)
     with files.replacing_together(record_path(target), target) as [beside, part]:
         part.write_bytes(made.SerializeToString())
         progress("comparing it with the original")
         seen = compare_with_original(made, part, signature, logits, reference)
         bounds = bounds_of_graph("fp32", described)
-        if not logits or reference.logits is None:
+        if seen.logits_error is None:
             bounds = replace(bounds, logits_error=None)
-        demand_agreement(seen, bounds, f"{target.name} disagrees with {path.name}", REMEDY)
-        step = compared_step("fp32", seen, REFERENCE, shares_of(made))
-        record = record_adopted(
-            target.name,
-            made,
-            signature,
-            described,
-            ArtifactSource(path.name, described.licence, "onnx", digest),
-            step,
-        )
-        record = replace(record, digest=files.digest_of(part), command=command)
+        demand_agreement(seen, bounds, f"{target.name} disagrees with {origin.name}", REMEDY)
+        step = compared_step("fp32", seen, origin.words, shares_of(made))
+        record = record_adopted(target.name, made, signature, described, source, step)
+        versions = {**record.versions, **origin.versions}
+        record = replace(record, digest=files.digest_of(part), command=command, versions=versions)
         beside.write_text(record.as_text(), encoding="utf-8")
-    return Adopted(
-        target, record, seen, tuple(filter(None, (assumed, numbered, *others_assumed(found, request))))
+    return Adopted(target, record, seen, notes)
+
+
+def fed_with(signature: Signature, given: TensorFacts, std: Triple) -> Signature:
+    """Describe the original's input, whose channels may have three scales."""
+    red, green, blue = std
+    scale = 1 / red, 1 / green, 1 / blue
+    return replace(
+        signature, interface="logits", input=given, batch=given.shape[0], scale=scale, foreign=True
     )
 
 
@@ -224,7 +251,7 @@ def open_batch_of(model: ModelProto) -> None:
     open_batch(model)
 
 
-def original_of(model: ModelProto, found: Ending, fed: Signature) -> Original:
+def original_of(model: ModelProto, found: Ending, fed: Signature, origin: AdoptedFrom) -> Original:
     view = View(model)
     inner = found.tensor if not found.is_labels and found.tensor in view.makers else None
     output = model.graph.output[0].name
@@ -233,8 +260,9 @@ def original_of(model: ModelProto, found: Ending, fed: Signature) -> Original:
     if cut is not None and "Sigmoid" in found.stripped:
         cut_of_output = 1 / (1 + exp(-cut))
     return Original(
-        model, fed, output, inner, found.last, found.output_last, found.align_corners, cut, cut_of_output
-    )
+        model, fed, output, inner, found.last, found.output_last, found.align_corners, cut, cut_of_output,
+        origin.network,
+    )  # fmt: skip
 
 
 def record_adopted(

@@ -162,19 +162,8 @@ def read_classes(path: Path) -> Labels:
     return labels_of(names, name_for(path.stem))
 
 
-def card_for(
-    path: Path, size: Size, mean: Triple, std: Triple, labels: Labels, card: ModelCard | None
-) -> ModelCard:
-    if card is not None:
-        return card
+def card_for(name: str, card: str, size: Size, mean: Triple, std: Triple, labels: Labels) -> ModelCard:
+    """Make a card of what was found, for a graph that no card describes."""
     return ModelCard(
-        name_for(path.stem),
-        "",
-        path.name,
-        size,
-        mean,
-        std,
-        labels,
-        "linear",
-        "as the graph's, which it does not say",
+        card, "", name, size, mean, std, labels, "linear", "as the original's, which it does not say"
     )

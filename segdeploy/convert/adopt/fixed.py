@@ -14,6 +14,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.layers import tell_nodes_apart
+from segdeploy.graph.tidy import drop_new_defaults, lower_opset
 from segdeploy.graph.view import STANDARD, View, copy_of, inner_graphs, opset_of
 from segdeploy.model.signature import MOST_VALUES
 from segdeploy.run.ort import constants_folded
@@ -54,9 +55,13 @@ def set_shape(value: ValueInfoProto, shape: Sequence[int]) -> None:
 
 
 def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
-    """Rewrite an older graph in opset 17; where that fails, it stays if its opset is at least 13."""
+    """Rewrite a graph in opset 17; where that fails, it stays as it is if its opset is at least 13."""
     written = opset_of(model)
     if written >= WANTED_OPSET:
+        for node in model.graph.node:
+            if node.op_type == "Resize":
+                drop_new_defaults(node)
+        lower_opset(model)
         return model
     try:
         return onnx.version_converter.convert_version(model, WANTED_OPSET)
