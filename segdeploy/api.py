@@ -225,12 +225,13 @@ def render_deepstream(
     *,
     output: AnyPath,
     deepstream: str = USUAL,
-    network_type: int = 2,
+    network_type: int | None = None,
     streams: int = 1,
     parser: str | None = None,
     precision: str | None = None,
     card: str | None = None,
     int8_cache: AnyPath | None = None,
+    dla: int | None = None,
 ) -> Rendered:
     """Write a folder that DeepStream runs: nvinfer's configuration, labels, the app's and Triton's files."""
     from segdeploy.serve.deepstream.render import render
@@ -238,6 +239,6 @@ def render_deepstream(
 
     cache = as_optional_path(int8_cache, "int8_cache")
     request = RenderRequest(
-        as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache
+        as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache, dla
     )
     return render(request, as_path(output, "output"))

@@ -45,34 +45,77 @@ JETPACKS = (
 
 
 @dataclass(frozen=True)
+class TaoApp:
+    """Describes ds-tao-segmentation of a release, which draws what nvinfer gives."""
+
+    source: (
+        str  # the release of deepstream_tao_apps; from 9.0 on the tag of NVIDIA/DeepStream, which holds them
+    )
+    takes_uris: bool = True  # else the plain path of one .h264 or .jpg
+    draws_tensors: bool = False  # the one integer output behind network-type 100
+    options: str = (
+        "weoa"  # -w -e: the network's width and height; -o -a: the picture below the classes, how faint
+    )
+    most: tuple[int, int] | None = None  # the largest network, height and width, that it draws
+
+    def arguments(self, height: int, width: int) -> list[str]:
+        """Give what draws a network of that size over the picture, as far as the app knows it."""
+        size = ["-w", str(width), "-e", str(height)] if "w" in self.options else []
+        return size + (["-o", "-a", "0.5"] if "o" in self.options else [])
+
+    @property
+    def branch(self) -> str:
+        return self.source if self.is_in_the_sdk else f"release/{self.source}"
+
+    @property
+    def is_in_the_sdk(self) -> bool:
+        """Tell whether NVIDIA/DeepStream holds it, where `make install` exists."""
+        return not self.source.startswith("tao")
+
+    @property
+    def reads_app_yml(self) -> bool:
+        """Tell whether its own .yml has the group segvisual, which came with -w and -e."""
+        return "w" in self.options
+
+
+@dataclass(frozen=True)
 class DeepStream:
     tensorrt: str  # on a workstation or server
     tensorrt_jetson: str
     jetpack: str  # the version of a row above
-    draws_tensors: bool = False  # its ds-tao-segmentation draws the output behind network-type 100 by itself
-    has_tao_parser: bool = False  # its deepstream_tao_apps have NvDsInferParseCustomSegformerTAO
-    is_rendered: bool = False  # `deepstream config` makes folders for it; other rows only give the TensorRT
+    image: str  # the tag of NVIDIA's container that has a compiler; before 6.3 that of a Jetson is another
+    app: TaoApp
+    reads_yml: bool = True  # its nvinfer reads a .yml too
+    parses: bool = (
+        False  # its nvinfer has parse-segmentation-func-name, and tao_apps NvDsInferParseCustomSegformerTAO
+    )
 
     @property
     def tensorrts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.tensorrt, self.tensorrt_jetson)))
 
+    @property
+    def network_type(self) -> int:
+        """Give the type of nvinfer that is rendered unless another is asked for."""
+        return 2 if self.parses else 100
 
-# Oldest first.
+
+# Oldest first. The TensorRT of 6.1.1 to 8.0 are those of NVIDIA's installation guides, of 9.0 and 9.1 those of the
+# README of NVIDIA/DeepStream; what an app can do was read in its source in each branch and tag.
 DEEPSTREAMS = {
-    "6.0": DeepStream("8.0", "8.0", "4.6"),
-    "6.1": DeepStream("8.2", "8.4", "5.0"),
-    "6.1.1": DeepStream("8.4", "8.4", "5.0", draws_tensors=True),
-    "6.2": DeepStream("8.5", "8.5", "5.1", draws_tensors=True),
-    "6.3": DeepStream("8.5", "8.5", "5.1", draws_tensors=True),
-    "6.4": DeepStream("8.6", "8.6", "6.0", draws_tensors=True),
-    "7.0": DeepStream("8.6", "8.6", "6.0", draws_tensors=True),
-    "7.1": DeepStream("10.3", "10.3", "6.1, 6.2", draws_tensors=True, is_rendered=True),
-    "8.0": DeepStream("10.9", "10.13", "7.0", has_tao_parser=True, is_rendered=True),
-    "9.0": DeepStream("10.14", "10.13", "7.1", has_tao_parser=True, is_rendered=True),
-    "9.1": DeepStream("10.16", "10.16", "7.2", has_tao_parser=True, is_rendered=True),
-    "9.2": DeepStream("10.16", "10.16", "7.2", has_tao_parser=True, is_rendered=True),
-}
+    "6.0": DeepStream("8.0", "8.0", "4.6", "6.0-devel", TaoApp("tao3.0_ds6.0ga", False, False, "", (720, 1280)), False),
+    "6.1": DeepStream("8.2", "8.4", "5.0", "6.1-devel", TaoApp("tao3.0_ds6.1ga", False, False, "", (720, 1280))),
+    "6.1.1": DeepStream("8.4", "8.4", "5.0", "6.1.1-devel", TaoApp("tao3.0_ds6.1.1ga", True, True, "", (720, 1280))),
+    "6.2": DeepStream("8.5", "8.5", "5.1", "6.2-devel", TaoApp("tao4.0_ds6.2ga", True, True, "")),
+    "6.3": DeepStream("8.5", "8.5", "5.1", "6.3-triton-multiarch", TaoApp("tao4.0_ds6.3ga", True, True, "")),
+    "6.4": DeepStream("8.6", "8.6", "6.0", "6.4-triton-multiarch", TaoApp("tao5.1_ds6.4ga", True, True, "oa")),
+    "7.0": DeepStream("8.6", "8.6", "6.0", "7.0-triton-multiarch", TaoApp("tao5.3_ds7.0ga", True, True)),
+    "7.1": DeepStream("10.3", "10.3", "6.1, 6.2", "7.1-triton-multiarch", TaoApp("tao_ds7.1ga", True, True)),
+    "8.0": DeepStream("10.9", "10.13", "7.0", "8.0-triton-multiarch", TaoApp("tao_ds8.0ga"), parses=True),
+    "9.0": DeepStream("10.14", "10.13", "7.1", "9.0-triton-multiarch", TaoApp("v9.0.0"), parses=True),
+    "9.1": DeepStream("10.16", "10.16", "7.2", "9.1-triton-multiarch", TaoApp("v9.1.0"), parses=True),
+    "9.2": DeepStream("10.16", "10.16", "7.2", "9.2-triton-multiarch", TaoApp("main"), parses=True),
+}  # fmt: skip
 USUAL = "8.0"  # the renderer's default: every later release reads its folders too
 
 
@@ -87,7 +130,7 @@ def release_of(version: str) -> DeepStream | None:
 
 
 def rendered_versions() -> tuple[str, ...]:
-    return tuple(version for version, row in DEEPSTREAMS.items() if row.is_rendered)
+    return tuple(DEEPSTREAMS)
 
 
 def rendered_release(version: str) -> DeepStream:
@@ -99,5 +142,5 @@ def rendered_release(version: str) -> DeepStream:
     return DEEPSTREAMS[version]
 
 
-def first_with_tao_parser() -> str:
-    return next(version for version, row in DEEPSTREAMS.items() if row.has_tao_parser)
+def first_that_parses() -> str:
+    return next(version for version, row in DEEPSTREAMS.items() if row.parses)

@@ -198,8 +198,11 @@ def test_the_key_tables():
     assert keys_of("class-attrs-12") is CLASS_ATTRS
     assert keys_of("class-attrs-x") is None
     assert keys_of("tracker") is None
-    assert not PROPERTY["strongly-typed"].exists_in("9.0")
-    assert PROPERTY["strongly-typed"].exists_in("9.2")
+    assert not PROPERTY["strongly-typed"].exists_in("8.0")
+    assert PROPERTY["strongly-typed"].exists_in("9.0")
+    assert not PROPERTY["parse-segmentation-func-name"].exists_in("6.3")
+    assert not PROPERTY["crop-objects-to-roi-boundary"].exists_in("6.1.1")
+    assert PROPERTY["disable-output-host-copy"].exists_in("6.1.1")
     assert not PROPERTY["uff-file"].exists_in("7.1")
     assert likely("net_scale_factor", PROPERTY) == "net-scale-factor"
     assert likely("onnx-fle", PROPERTY) == "onnx-file"

@@ -192,8 +192,8 @@ EDGES = {
     ],
     "deprecated-key": [({"cluster-mode": 1}, []), ({"enable-dbscan": 1}, None)],
     "other-version": [
-        ({"warmup-engine": 1}, [], "nvinfer", "9.1"),
-        ({"warmup-engine": 1}, None, "nvinfer", "9.0"),
+        ({"warmup-engine": 1}, [], "nvinfer", "9.0"),
+        ({"warmup-engine": 1}, None, "nvinfer", "8.0"),
         ({"force-implicit-batch-dim": 1, **OURS}, None, "nvinfer", "7.1"),
     ],
     "trailing-text": [
@@ -551,7 +551,9 @@ def test_what_the_verb_refuses(tmp_path, capsys, misused):
     (tmp_path / "x.txt").write_text("[property]\n")
     said = misused("deepstream", "lint", tmp_path / "x.txt", "--deepstream", "5.0")
     assert "argument --deepstream: invalid choice: '5.0'" in said
-    with pytest.raises(RequestError, match=r"DeepStream '5\.0' is not known here; known: 7\.1, 8\.0"):
+    with pytest.raises(
+        RequestError, match=r"DeepStream '5\.0' is not known here; known: 6\.0, 6\.1, 6\.1\.1"
+    ):
         lint(tmp_path / "x.txt", version="5.0")
     assert main(["deepstream", "lint", str(tmp_path / "x.txt"), "--model", str(tmp_path / "x.onnx")]) == 1
     assert "there is no file" in capsys.readouterr().err

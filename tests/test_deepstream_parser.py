@@ -34,8 +34,11 @@ library = ParserLibrary(Path(sys.argv[1]), "NvDsInferParseSegdeploy")
 height, width, classes, threshold = map(float, sys.argv[3:7])
 try:
     size = Size(int(height), int(width))
-    answer = library.parse("output", np.load(sys.argv[2]), size, int(classes), threshold)
+    answer, beyond, refused = library.parse("output", np.load(sys.argv[2]), size, int(classes), threshold)
     np.save(sys.argv[2], answer)
+    if refused:
+        assert (answer == -1).all(), answer
+        print(refused)
 except DeepStreamError as error:
     print(error)
 """
@@ -43,7 +46,7 @@ except DeepStreamError as error:
 
 def make(target, *flags):
     subprocess.run(
-        ["make", "-s", "-C", str(SOURCES), "INCLUDES=-Iabi", f"LIBRARY={target}", *flags],
+        ["make", "-s", "-C", str(SOURCES), "INCLUDES=-Iabi", "ON=cpu", f"LIBRARY={target}", *flags],
         check=True,
         capture_output=True,
         text=True,
@@ -55,7 +58,39 @@ def make(target, *flags):
 def library(tmp_path_factory):
     """The Makefile's own warnings are errors: -Wall -Wextra -Werror."""
     target = tmp_path_factory.mktemp("parser") / "libsegdeploy_parser.so"
-    return make(target, "CXXFLAGS=-O1 -g -fsanitize=address -fno-omit-frame-pointer")
+    sanitized = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=vptr"
+    return make(target, f"CXXFLAGS=-O1 -g {sanitized} -fno-omit-frame-pointer")
+
+
+EMULATED = Path(__file__).parent / "native" / "emulated_cuda.h"
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """The kernel's own source, run thread by thread on the CPU, with the sanitizers' eyes on its memory."""
+    target = tmp_path_factory.mktemp("emulated") / "libsegdeploy_parser.so"
+    flags = [
+        "-std=c++14",
+        "-O1",
+        "-g",
+        "-fPIC",
+        "-shared",
+        "-ffp-contract=off",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    ]
+    sanitized = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=vptr"]
+    source = [
+        "-x",
+        "c++",
+        "-include",
+        str(EMULATED),
+        f"-I{SOURCES / 'abi'}",
+        str(SOURCES / "segdeploy_parser.cu"),
+    ]
+    subprocess.run([COMPILER, *flags, *sanitized, *source, "-o", str(target)], check=True)
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +178,91 @@ def test_a_threshold_is_a_probability(parse):
     assert np.array_equal(answer[sure], best.indices.numpy()[sure])
 
 
+MANY = """
+import sys
+import numpy as np
+from pathlib import Path
+from segdeploy.serve.deepstream.library import ParserLibrary
+from segdeploy.size import Size
+libraries = [ParserLibrary(Path(one), "NvDsInferParseSegdeploy") for one in sys.argv[1:]]
+draw = np.random.default_rng(5)
+for classes, height, width, above, beside in (
+    (19, 16, 32, 64, 128), (150, 5, 9, 17, 31), (2, 9, 9, 9, 9), (4, 12, 16, 5, 7), (1, 1, 1, 3, 2), (5, 3, 1, 33, 65)
+):
+    for kind in ("plain", "ties", "nan", "minus", "plus", "nothing", "huge"):
+        logits = draw.standard_normal((classes, height, width)).astype(np.float32)
+        if kind == "ties":
+            logits = np.round(logits)
+        if kind == "nan":
+            logits[draw.random(logits.shape) < 0.05] = np.nan
+        if kind == "minus":
+            logits[draw.random(logits.shape) < 0.3] = -np.inf
+        if kind == "plus":
+            logits[draw.random(logits.shape) < 0.02] = np.inf
+        if kind == "nothing":
+            logits[:] = -np.inf
+        if kind == "huge":
+            logits = np.sign(logits) * np.float32(3e38)
+        for threshold in (0.0, 0.4):
+            cpu, gpu = (one.parse("logits", logits, Size(above, beside), classes, threshold) for one in libraries)
+            assert cpu[2] == gpu[2] == ""
+            assert np.array_equal(cpu[0], gpu[0]), (classes, kind, threshold)
+            assert cpu[0].max() < classes and cpu[0].min() >= -1
+            if kind == "nothing":
+                assert (cpu[0] == -1).all()
+            if (kind, height, width) == ("nan", above, beside):
+                assert np.array_equal(cpu[0] == -1, np.isnan(logits).any(0)) or threshold
+print("equal")
+"""
+
+
+def sanitized(code, sanitizer, *words, **variables):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | sanitizer | {"PYTHONPATH": str(Path(__file__).parent.parent), **variables},
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_kernel_gives_what_the_cpu_gives(library, emulated, sanitizer):
+    """Ties, NaN, infinities, odd sizes, one class and 150: pixel for pixel, without a word of a sanitizer."""
+    assert sanitized(MANY, sanitizer, library, emulated) == "equal\n"
+
+
+FULL = """
+import sys
+import numpy as np
+from pathlib import Path
+from segdeploy.serve.deepstream.library import ParserLibrary
+from segdeploy.size import Size
+library = ParserLibrary(Path(sys.argv[1]), "NvDsInferParseSegdeploy")
+answer, _, refused = library.parse("logits", np.ones((3, 4, 4), np.float32), Size(8, 8), 3, 0.0)
+print(np.unique(answer).tolist(), bool(refused))
+"""
+
+
+def test_a_gpu_without_memory_refuses_the_frame(emulated, sanitizer):
+    assert sanitized(FULL, sanitizer, emulated).endswith("[0] False\n")
+    said = sanitized(FULL, sanitizer, emulated, EMULATED_CUDA_IS_FULL="1")
+    assert "[-1] True" in said
+    assert "cannot be raised on the GPU: it has no memory or no stream left" in said
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_what_is_no_number_is_no_class(value, parse):
+    """Also with a threshold, and not only where all classes are: what made one NaN has made the others."""
+    logits = np.zeros((3, 4, 6), np.float32)
+    logits[:, 1, 1] = value
+    logits[1, 2, 2] = value
+    for threshold in (0.0, 0.3):
+        answer = parse(logits, (4, 6), 3, threshold)
+        assert (answer[1, 1], answer[2, 2]) == (-1, -1 if np.isnan(value) else 0)
+        assert np.count_nonzero(answer) == (2 if np.isnan(value) else 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "classes", "words"),
@@ -165,9 +285,9 @@ def test_the_sanitizer_sees_what_is_planted(library, parse, monkeypatch):
     """A class map that is a row short has to be reported, or the tests above show nothing."""
     code = CALL.replace("size = Size(int(height), int(width))", "size = Size(int(height) - 1, int(width))")
     code = code.replace(
-        "answer = library.parse(",
+        "answer, beyond, refused = library.parse(",
         "import segdeploy.serve.deepstream.library as l;"
-        " real = l.Network; l.Network = lambda w, h, c: real(w, h + 1, c); answer = library.parse(",
+        " real = l.Network; l.Network = lambda w, h, c: real(w, h + 1, c); answer, beyond, refused = library.parse(",
     )
     monkeypatch.setitem(parse.__globals__, "CALL", code)
     said = parse(np.zeros((1, 200, 300), np.int64), (200, 300), 5, expect=1)
@@ -205,7 +325,8 @@ def test_it_is_built_without_a_makefile_too(tmp_path):
     answer = ParserLibrary(tmp_path / "own.so", "NvDsInferParseSegdeploy").parse(
         "labels", np.full((4, 6), 2, np.uint8), Size(4, 6), 3, 0.0
     )
-    assert (answer == 2).all()
+    assert (answer[0] == 2).all()
+    assert answer[1:] == (0, "")
 
 
 def test_libraries_that_are_none(tmp_path, library):

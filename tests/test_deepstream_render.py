@@ -12,13 +12,31 @@ from onnx import TensorProto, helper, numpy_helper
 from segdeploy.cli import main
 from segdeploy.doctor.compatibility import tables
 from segdeploy.errors import DeepStreamError, GraphError, RequestError
-from segdeploy.releases import DEEPSTREAMS, DeepStream, rendered_versions
-from segdeploy.serve.deepstream.app_files import reported
+from segdeploy.graph.tidy import spread_norms
+from segdeploy.releases import DEEPSTREAMS, DeepStream, TaoApp, rendered_versions
 from segdeploy.serve.deepstream.config import read_config
 from segdeploy.serve.deepstream.lint import lint
 from segdeploy.serve.deepstream.plan import make_plan
 from segdeploy.serve.deepstream.render import render
+from segdeploy.serve.deepstream.reported import reported
 from segdeploy.serve.deepstream.request import RenderRequest
+
+NO_PARSER = ("6.0", "6.1", "6.1.1", "6.2", "6.3")
+LATE = [
+    version for version in rendered_versions() if version not in NO_PARSER
+]  # they read LayerNormalization
+
+
+@pytest.fixture(scope="module")
+def spread(graphs, tmp_path_factory):
+    """The tiny graphs as `export --opset 16` writes them, without their records."""
+    folder, made = tmp_path_factory.mktemp("spread"), {}
+    for interface in ("nvinfer", "logits"):
+        model = onnx.load(graphs(interface))
+        spread_norms(model)
+        made[interface] = folder / f"{interface}.onnx"
+        onnx.save(model, made[interface])
+    return made
 
 
 def values_of(path):
@@ -53,8 +71,8 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
         "network-type": 2,
         "num-detected-classes": 5,
         "segmentation-output-order": 1,
-        "parse-segmentation-func-name": "NvDsInferParseCustomSegformerTAO",
-        "custom-lib-path": "/opt/nvidia/deepstream/deepstream/lib/libnvds_infercustomparser_tao.so",
+        "parse-segmentation-func-name": "NvDsInferParseSegdeploy",
+        "custom-lib-path": "parser/libsegdeploy_parser.so",
     }
     assert (tmp_path / "labels.txt").read_text() == "road\nkerb\nsky\ncar\nbus\n"
     assert (tmp_path / "colours.csv").read_text().splitlines()[:2] == [
@@ -68,41 +86,49 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
 
 
 @pytest.mark.parametrize("version", rendered_versions())
-@pytest.mark.parametrize("network_type", [2, 100])
+@pytest.mark.parametrize("network_type", [None, 2, 100])
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
 def test_every_version_and_type_is_clean_and_says_the_same_twice(
-    version, network_type, interface, graphs, tmp_path
+    version, network_type, interface, graphs, spread, tmp_path
 ):
-    request = RenderRequest(graphs(interface), version, network_type)
+    model = graphs(interface) if version in LATE else spread[interface]
+    request = RenderRequest(model, version, network_type)
+    if network_type == 2 and version in NO_PARSER:
+        with pytest.raises(DeepStreamError, match="calls no parser of one's own for network-type 2"):
+            render(request, tmp_path / "made")
+        return
     rendered = render(request, tmp_path / "made")
     assert all(path.is_file() for path in rendered.paths)
     folder = Path(shutil.copytree(tmp_path / "made", tmp_path / "copied"))
     shutil.rmtree(tmp_path / "made")
     values = values_of(folder / "nvinfer_config.txt")
-    assert values == values_of(folder / "nvinfer_config.yml")
-    assert values["network-type"] == network_type
-    assert ("output-tensor-meta" in values) == (network_type == 100)
-    assert read_config(folder / "nvinfer_config.yml").made_for == version
+    assert (folder / "nvinfer_config.yml").exists() == (version != "6.0")
+    if version != "6.0":
+        assert values == values_of(folder / "nvinfer_config.yml")
+    kind = network_type or (2 if version in ("8.0", "9.0", "9.1", "9.2") else 100)
+    assert values["network-type"] == kind
+    assert ("output-tensor-meta" in values) == (kind == 100)
+    assert read_config(folder / "nvinfer_config.txt").made_for == version
     for name in ("nvinfer_config.txt", "nvinfer_config.yml", "app.yml"):
         if (folder / name).exists():
             assert lint(folder / name) == []
-    drawn = network_type == 2 or version == "7.1"
-    assert (folder / "app.yml").exists() == drawn
-    ours = network_type == 2 and (interface == "logits" or version == "7.1")
-    assert (folder / "parser" / "Makefile").exists() == ours
+    drawn = kind == 2 or (interface == "nvinfer" and version in ("7.0", "7.1"))
+    assert (folder / "app.yml").exists() == (drawn and version != "6.4")
+    assert (folder / "parser" / "Makefile").exists() == (kind == 2)
+    assert (folder / "parser" / "segdeploy_parser.cu").exists() == (kind == 2 and interface == "logits")
 
 
 def test_a_version_that_is_added_to_the_table_is_known_everywhere(
     graphs, monkeypatch, tmp_path, capsys, misused
 ):
-    new = DeepStream("10.14", "11.4", "8.0", draws_tensors=True, is_rendered=True)
+    new = DeepStream("10.14", "11.4", "8.0", "10.0-samples", TaoApp("v10", draws_tensors=True), parses=True)
     monkeypatch.setitem(DEEPSTREAMS, "10.0", new)
     assert main(["deepstream", "config", str(graphs("nvinfer", None)), "--deepstream", "10.0", "--streams", "2",
                  "-o", str(tmp_path / "made")]) == 0  # fmt: skip
     assert "DeepStream 10.0 has a TensorRT 10.14" in capsys.readouterr().err
     config = read_config(tmp_path / "made" / "nvinfer_config.txt")
     assert config.made_for == "10.0"
-    assert config.get("parse-segmentation-func-name") == "NvDsInferParseSegdeploy"  # NVIDIA's is not there
+    assert "nvcr.io/nvidia/deepstream:10.0-samples" in (tmp_path / "made" / "README.md").read_text()
     assert make_plan(RenderRequest(graphs("nvinfer"), "10.0", 100)).is_drawn_by_the_app
     assert lint(tmp_path / "made" / "nvinfer_config.txt", version="10.0") == []
     assert ("10.0", "10.14", "11.4") in tables()["DeepStream"]
@@ -142,6 +168,7 @@ def test_streams(graphs, tmp_path):
         ("9.0", 2, ["10.14", "10.13"]),
         ("7.1", 2, []),
         ("9.1", 2, ["10.16"]),
+        ("7.0", 2, []),
     ],
 )
 def test_what_its_tensorrt_is_reported_to_compute_wrongly(version, streams, versions, graphs, tmp_path):
@@ -210,7 +237,10 @@ def test_a_typed_graph_is_taken_as_it_is_where_the_version_can(typed, tmp_path):
     assert (values["strongly-typed"], values["network-mode"]) == (True, 0)
     assert values["model-engine-file"] == "tiny.fp16.onnx_b1_gpu0_fp32.engine"
     assert lint(tmp_path / "new" / "nvinfer_config.txt") == []
-    render(RenderRequest(half, "9.0"), tmp_path / "old")
+    render(RenderRequest(half, "9.0"), tmp_path / "9.0")
+    assert values_of(tmp_path / "9.0" / "nvinfer_config.yml")["strongly-typed"] is True
+    assert lint(tmp_path / "9.0" / "nvinfer_config.yml") == []
+    render(RenderRequest(half, "8.0"), tmp_path / "old")
     values = values_of(tmp_path / "old" / "nvinfer_config.yml")
     assert values["network-mode"] == 2
     assert "strongly-typed" not in values
@@ -261,10 +291,18 @@ def test_triton(graphs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"deepstream": "6.1"}, "DeepStream '6.1' is not known here"),
+        ({"deepstream": "5.1"}, "DeepStream '5.1' is not known here"),
+        (
+            {"deepstream": "6.3"},
+            "has LayerNormalization nodes, which TensorRT 8.5 of DeepStream 6.3 does not read; export the checkpoint"
+            " with --opset 16, which writes them as simpler ones, or name 6.4 or later with --deepstream",
+        ),
+        ({"deepstream": "6.4", "parser": "tao"}, "NVIDIA's parser came with DeepStream 8.0"),
+        ({"dla": 2, "precision": "fp16"}, "there is no DLA core 2"),
+        ({"dla": 0}, "a DLA computes in FP16 or INT8 and takes an FP32 graph"),
         ({"network_type": 0}, "network type 0 is not one of segmentation"),
         ({"streams": 0}, "0 streams cannot be run"),
-        ({"streams": 2}, "has a batch of 1, and 2 streams make batches of 2; export it with --batch 2"),
+        ({"streams": 2}, "has a batch of 1, and 2 streams make batches of 2; export it with --batch dynamic"),
         ({"parser": "yolo"}, "no parser is called 'yolo'; known: tao, segdeploy"),
         ({"parser": "tao", "deepstream": "7.1"}, "NVIDIA's parser came with DeepStream 8.0"),
         ({"precision": "bf16"}, "'bf16' is not a precision"),

@@ -99,3 +99,44 @@ def test_scales_reach_every_size():
             scale = scale_reaching(source, target)
             assert int(np.floor(source * float(scale))) == target
             assert int(np.floor(np.float32(source) * scale)) == target
+
+
+def norm(name, source, axis=-1, **more):
+    inputs = [source, "scale", "bias"]
+    return helper.make_node(
+        "LayerNormalization", inputs, [f"{name}_out"], name, axis=axis, epsilon=0.01, **more
+    )
+
+
+def normed(axis=-1):
+    """What is traced, with two LayerNorms behind it, one of which is the answer."""
+    model = traced(extra=(norm("first", "up", axis), norm("second", "first_out")))
+    values = np.random.default_rng(1).random((2, 13), np.float32)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in zip(("scale", "bias"), values, strict=True)
+    )
+    model.graph.output[0].name = "second_out"
+    return model
+
+
+def test_opset_16_has_its_norms_in_simpler_nodes():
+    frame = np.random.default_rng(0).random((1, 4, 4, 6), np.float32)
+    expected = run_model(normed(), frame)
+    model = tidy(normed(), "input", "output", 1, 16)
+    assert model.opset_import[0].version == 16
+    assert {node.op_type for node in model.graph.node} == {
+        "Reshape", "Resize", "ReduceMean", "Sub", "Mul", "Add", "Sqrt", "Div",
+    }  # fmt: skip
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    np.testing.assert_allclose(run_model(model, frame), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(GraphError, match="normalises from axis 2 on, and only the last is taken apart"):
+        tidy(normed(axis=2), "input", "output", 1, 16)
+
+
+def test_opset_16_is_refused_where_a_node_is_newer():
+    later = helper.make_node("BitwiseNot", ["ids"], ["not"], "later")
+    model = traced(extra=(helper.make_node("Cast", ["up"], ["ids"], to=TensorProto.INT64), later))
+    model.graph.output[0].name = "not"
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(GraphError, match="nodes that opset 16 lacks; export it at opset 17"):
+        tidy(model, "input", "output", 1, 16)

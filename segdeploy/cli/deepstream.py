@@ -3,11 +3,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import at_least
+from segdeploy.cli.arguments import at_least, parse_size
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
-from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS
+from segdeploy.serve.deepstream.request import MUXERS, NETWORK_TYPES, PARSERS, PRECISIONS
 from segdeploy.shell import shell_word
 
 
@@ -26,18 +26,20 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--network-type",
         type=int,
         choices=NETWORK_TYPES,
-        default=2,
-        help="2: nvinfer parses the output (default); 100: it hands the tensors on",
+        help="2: nvinfer parses the output (default from DeepStream 8.0 on); 100: it hands the tensors on",
     )
     config.add_argument("--streams", type=at_least(1), metavar="N", default=1, help="default: 1")
     config.add_argument(
         "--parser",
         choices=PARSERS,
-        help="tao, NVIDIA's; segdeploy, ours (default: tao where it takes the output)",
+        help="segdeploy, ours, which lies in the folder (default); tao, NVIDIA's, which is built on the machine",
     )
     config.add_argument("--precision", choices=PRECISIONS, help="default: the graph's own")
     config.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
+    config.add_argument(
+        "--dla", metavar="CORE", type=int, choices=(0, 1), help="of a Jetson (default: the GPU)"
+    )
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
 
     lint = verbs.add_parser("lint", help="find faults in a configuration before a device runs it")
@@ -61,6 +63,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     replay.add_argument("-o", "--output", metavar="MP4", type=Path, required=True)
     replay.add_argument("--reference", metavar="CHECKPOINT", help="compare it with this network in PyTorch")
+    muxer = replay.add_mutually_exclusive_group()
+    muxer.add_argument(
+        "--app",
+        choices=sorted(MUXERS),
+        help="scale the frames first, as the app's own muxer does (to 1280x720)",
+    )
+    muxer.add_argument(
+        "--muxer",
+        metavar="HxW",
+        type=parse_size,
+        help="scale them to this size first, as nvstreammux is told to",
+    )
     replay.add_argument(
         "--trust-parser",
         action="store_true",
@@ -93,6 +107,7 @@ def execute_config(arguments: argparse.Namespace) -> int:
         arguments.precision,
         card=arguments.card,
         int8_cache=arguments.int8_cache,
+        dla=arguments.dla,
     )
     rendered = render(request, arguments.output)
     print_lines(*rendered.paths)
@@ -140,6 +155,7 @@ def execute_replay(arguments: argparse.Namespace) -> int:
             arguments.output,
             reference=reference,
             trust_parser=arguments.trust_parser,
+            muxer=MUXERS.get(arguments.app or "", arguments.muxer),
             progress=advance,
         )
     if arguments.json:
@@ -151,6 +167,8 @@ def execute_replay(arguments: argparse.Namespace) -> int:
         print_lines(f"against PyTorch: {seen.agreement}, lowest frame {seen.lowest.pixel_agreement:.4%}")
     if seen.without_class:
         print_lines(f"without a class: {seen.without_class / seen.pixels:.2%} of the pixels")
+    if seen.refused:
+        print_lines(f"refused by the parser: {seen.refused} of {seen.inferred} frames")
     if seen.beyond:
         print_lines(
             f"read past the end of the output: {seen.beyond:,} values, 0 here and anything on the device"

@@ -39,6 +39,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--batch", type=parse_batch, metavar="N", default=1, help="batch size, or `dynamic` (default: 1)"
     )
     parser.add_argument("--fp16", action="store_true", help="FP16 inside; input and output keep their types")
+    parser.add_argument(
+        "--opset",
+        type=int,
+        choices=(16, 17),
+        default=17,
+        help="ONNX opset: 16 is for TensorRT 8.4 and 8.5, which read no LayerNormalization (default: 17)",
+    )
     for option in options():
         kind: dict[str, Any] = (
             {"choices": option.choices, "metavar": option.metavar}
@@ -90,8 +97,8 @@ def execute(arguments: argparse.Namespace) -> int:
             from segdeploy.convert.export import export_onnx
 
             exported = export_onnx(
-                arguments.checkpoint, fp16=arguments.fp16, revision=arguments.revision, progress=progress, **given,
-                **shared,
+                arguments.checkpoint, fp16=arguments.fp16, opset=arguments.opset, revision=arguments.revision,
+                progress=progress, **given, **shared,
             )  # fmt: skip
             made_of = exported.record.source
             source, path, seen, assumed = (
@@ -114,6 +121,7 @@ def demand_heeded(arguments: argparse.Namespace, is_own: bool, others: dict[str,
     flags = [f"--{name.replace('_', '-')}" for name in others]
     if is_own:
         flags += ["--revision"] if arguments.revision else []
+        flags += ["--opset"] if arguments.opset != 17 else []
         if arguments.fp16:
             raise RequestError(
                 "a network of your own is exported in FP32; leave out --fp16, and let `segdeploy build-engine --fp16`"

@@ -29,7 +29,7 @@ from segdeploy.given import as_optional_size, as_path
 from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import PRECISION, shares_of, write_facts
-from segdeploy.graph.tidy import tidy
+from segdeploy.graph.tidy import LOWEST_OPSET, OPSETS, tidy
 from segdeploy.graph.view import opset_of
 from segdeploy.model.card import ModelCard, is_shipped
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
@@ -70,6 +70,7 @@ def export_onnx(
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
+    opset: int = LOWEST_OPSET,
     revision: str | None = None,
     output: str | PathLike[str] = ".",
     command: str = "",
@@ -86,6 +87,7 @@ def export_onnx(
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
         raise RequestError(f"a batch of {batch} was asked for; it is 1 to 1024, or dynamic")
+    demand_known_opset(opset, fp16)
     progress("reading the checkpoint")
     asked = {name: value for name, value in options.items() if value is not None and value is not False}
     checkpoint = read_checkpoint(source, revision, asked)
@@ -98,13 +100,14 @@ def export_onnx(
     checkpoint = replace(
         checkpoint, assumed={fact: words for fact, words in checkpoint.assumed.items() if not said.get(fact)}
     )
-    name = f"{model_card.name}.{size}.{interface}{'.fp16' if fp16 else ''}.onnx"
+    form = ("" if opset == LOWEST_OPSET else f".opset{opset}") + (".fp16" if fp16 else "")
+    name = f"{model_card.name}.{size}.{interface}{form}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     files.landing(path)  # refuses a place that cannot hold a file, before the work
     progress("tracing the network")
     pair.deployed.fit(size, checkpoint.options)
-    model = trace(pair.deployed, model_card, signature)
+    model = trace(pair.deployed, model_card, signature, opset)
     write_metadata(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)
@@ -122,6 +125,15 @@ def export_onnx(
         record = replace(record, digest=files.digest_of(part), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
+
+
+def demand_known_opset(opset: int, fp16: bool) -> None:
+    if opset not in OPSETS:
+        raise RequestError(f"opset {opset} is not written here; known: {', '.join(map(str, OPSETS))}")
+    if opset < LOWEST_OPSET and fp16:
+        raise RequestError(
+            f"at opset {opset} each LayerNorm is several nodes, whose squares overflow FP16; leave out --fp16"
+        )
 
 
 export = export_onnx  # the public name; the older one stays
@@ -189,7 +201,9 @@ def prove_fp16(
     return half, seen
 
 
-def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> ModelProto:
+def trace(
+    deployed: DeployedNetwork, card: ModelCard, signature: Signature, opset: int = LOWEST_OPSET
+) -> ModelProto:
     deployed.scale_input(torch.tensor(card.std).reciprocal() / torch.tensor(signature.scale))
     whole = WithInterface(deployed, card, signature).eval()
     shape = tuple(side or 1 for side in (1, *signature.input.shape[1:]))
@@ -211,7 +225,7 @@ def trace(deployed: DeployedNetwork, card: ModelCard, signature: Signature) -> M
         noisy.setLevel(level)
     if program is None:
         raise ExportDisagrees("torch.onnx.export gave no program")
-    return tidy(program.model_proto, signature.input.name, signature.output.name, signature.batch)
+    return tidy(program.model_proto, signature.input.name, signature.output.name, signature.batch, opset)
 
 
 def write_metadata(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:

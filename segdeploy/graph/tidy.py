@@ -10,15 +10,18 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from segdeploy.errors import GraphError
-from segdeploy.graph.view import View, drop_unused, opset_entry
+from segdeploy.graph.view import View, drop_unused, opset_entry, opset_of
 
 LOWEST_OPSET = 17  # the first with LayerNormalization as one op, and the last that TensorRT 8.6 reads
+OPSETS = (16, LOWEST_OPSET)  # 16 is for TensorRT 8.4 and 8.5, which have no LayerNormalization
 _NUMBERED = re.compile(r"val_\d+")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Reductions that name their axes in an attribute up to opset 17.
@@ -27,13 +30,23 @@ AXES_BY_ATTRIBUTE = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1", "Reduce
 _NEW_IN_RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
 
-def tidy(model: ModelProto, input_name: str, output_name: str, batch: int | None) -> ModelProto:
-    """Clean `model`, traced at batch 1, in place, and set it to `batch` (None: any)."""
+def tidy(
+    model: ModelProto, input_name: str, output_name: str, batch: int | None, opset: int = LOWEST_OPSET
+) -> ModelProto:
+    """Clean `model`, traced at batch 1, in place, and set it to `batch` (None: any); at opset 16 no norm is one op."""
     reshape_constants(model)
     resize_by_scales(model)
     open_batch(model)
     name_nodes(model, input_name, output_name)
-    lower_opset(model)
+    if opset < LOWEST_OPSET:
+        spread_norms(model)
+    lower_opset(model, opset)
+    if opset < LOWEST_OPSET:
+        if opset_of(model) != opset:
+            raise GraphError(
+                f"the network has nodes that opset {opset} lacks; export it at opset {LOWEST_OPSET}"
+            )
+        drop_unused(model.graph)
     forget_tracer(model)
     set_batch(model, batch)
     onnx.checker.check_model(model, full_check=True)
@@ -185,13 +198,58 @@ def scope_of(node: NodeProto) -> str:
     return ""
 
 
-def lower_opset(model: ModelProto) -> None:
-    """Declare opset 17 if no node needs more."""
+def spread_norms(model: ModelProto) -> None:
+    """Write each LayerNormalization as the simpler nodes that define it, for opsets and runtimes that lack it."""
+    graph, nodes = model.graph, list(model.graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != "LayerNormalization" or node.domain:
+            graph.node.append(node)
+            continue
+        facts = {item.name: item for item in node.attribute}
+        axis = facts["axis"].i if "axis" in facts else -1
+        if axis != -1 or any(node.output[1:]):
+            raise GraphError(f"{node.name} normalises from axis {axis} on, and only the last is taken apart")
+        graph.initializer.extend(constants_of_norm(node, facts["epsilon"].f if "epsilon" in facts else 1e-5))
+        graph.node.extend(nodes_of_norm(node))
+
+
+def constants_of_norm(node: NodeProto, epsilon: float) -> list[TensorProto]:
+    values: dict[str, NDArray[Any]] = {"axis": np.array([-1]), "epsilon": np.array(epsilon, np.float32)}
+    return [numpy_helper.from_array(value, f"{node.name}/{name}") for name, value in values.items()]
+
+
+def nodes_of_norm(node: NodeProto) -> Iterator[NodeProto]:
+    """Give (x - mean) / sqrt(variance + epsilon) * scale + bias, each node under the norm's own name."""
+
+    def made(op_type: str, name: str, *inputs: str) -> NodeProto:
+        is_last = name == node.output[0]
+        inner = f"{node.name}/{name}"
+        return onnx.helper.make_node(
+            op_type, inputs, [name if is_last else inner], node.name if is_last else inner
+        )
+
+    at = f"{node.name}/"
+    source, scale, *bias = node.input
+    yield made("ReduceMean", "mean", source, f"{at}axis")
+    yield made("Sub", "centred", source, f"{at}mean")
+    yield made("Mul", "squares", f"{at}centred", f"{at}centred")
+    yield made("ReduceMean", "variance", f"{at}squares", f"{at}axis")
+    yield made("Add", "raised", f"{at}variance", f"{at}epsilon")
+    yield made("Sqrt", "deviation", f"{at}raised")
+    yield made("Div", "normed", f"{at}centred", f"{at}deviation")
+    yield made("Mul", "scaled" if bias else node.output[0], f"{at}normed", scale)
+    if bias:
+        yield made("Add", node.output[0], f"{at}scaled", bias[0])
+
+
+def lower_opset(model: ModelProto, lowest: int = LOWEST_OPSET) -> None:
+    """Declare the opset `lowest` if no node needs more."""
     opset = opset_entry(model)
     assert opset is not None  # noqa: S101 - the exporter says it
     own = [node for node in model.graph.node if node.domain == ""]  # plugins have no opset
     view = View(model)
-    if all(in_lowest_opset(node, opset.version, view) for node in own):
+    if all(in_opset(node, opset.version, view, lowest) for node in own):
         for node in own:
             for item in [item for item in node.attribute if item.name == "noop_with_empty_axes"]:
                 node.attribute.remove(item)
@@ -200,11 +258,11 @@ def lower_opset(model: ModelProto) -> None:
                     onnx.helper.make_attribute("axes", view.array(node.input[1]).ravel().tolist())
                 )
                 del node.input[1:]
-        opset.version = LOWEST_OPSET
+        opset.version = lowest
         model.ir_version = 8
 
 
-def in_lowest_opset(node: NodeProto, written: int, view: View) -> bool:
+def in_opset(node: NodeProto, written: int, view: View, lowest: int) -> bool:
     said = {item.name for item in node.attribute}
     if node.op_type == "Resize":
         return not said & {*_NEW_IN_RESIZE_18, "axes"} and written <= 18  # 19 rounds sizes otherwise
@@ -216,7 +274,7 @@ def in_lowest_opset(node: NodeProto, written: int, view: View) -> bool:
         return not any(item.name == "noop_with_empty_axes" and item.i for item in node.attribute)
     if node.op_type == "Split":
         return "num_outputs" not in said
-    return bool(onnx.defs.get_schema(node.op_type, written).since_version <= LOWEST_OPSET)
+    return bool(onnx.defs.get_schema(node.op_type, written).since_version <= lowest)
 
 
 def forget_tracer(model: ModelProto) -> None:

@@ -1,8 +1,9 @@
 """Every key that nvinfer reads, with its type, range, default and versions.
 
-From the public sources of nvinfer 9.1 (gstnvinfer_property_parser and the YAML parser beside it) and the public API
-pages of the versions before. What was made public in 9.1 first counts as new in 9.1; Caffe, UFF and the implicit batch
-went with TensorRT 10, which came with DeepStream 7.1.
+From the sources of nvinfer that are public: 6.0, 6.1, 6.1.1, 6.2, 6.3, 9.0 and 9.1 (gstnvinfer_property_parser and the
+YAML parser beside it, which came with 6.1). A key that 6.3 has not and 9.0 has counts from 6.4 on, because nothing
+public says when it came, but for those whose first public use is of 9.0. Caffe, UFF and the implicit batch went with
+TensorRT 10, which came with DeepStream 7.1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 from dataclasses import dataclass
 
 BEFORE_TENSORRT_10 = "7.0"
+AFTER_6_3 = "6.4"
 
 INTEGER, BOOLEAN, NUMBER, TEXT, PATH = "integer", "boolean", "number", "text", "path"
 INTEGERS, NUMBERS, TEXTS, PATHS = "integers", "numbers", "texts", "paths"
@@ -40,7 +42,7 @@ class Key:
     high: float | None = None
     choices: tuple[int, ...] = ()
     length: tuple[int, int] | None = None  # of a list, least and most
-    since: str = "6.4"
+    since: str = "6.0"
     until: str | None = None  # the last version in which it does anything
     instead: str = ""  # what took its place; such a key is not read from .yml
 
@@ -102,22 +104,22 @@ PROPERTY = {
         integer("input-object-min-height", 1, 0),
         integer("input-object-max-width", 0, 0),
         integer("input-object-max-height", 0, 0),
-        boolean("crop-objects-to-roi-boundary"),
+        boolean("crop-objects-to-roi-boundary", since="6.2"),
         boolean("input-tensor-from-meta"),
         boolean("output-tensor-meta"),
-        integer("disable-output-host-copy", 0, 0, 1),
-        integer("auto-inc-mem", 1, 0, 1),
-        integer("max-gpu-mem-per", 99, 0, 100),
-        integer("stabilize-buffer-count", 0, 0, since="9.1"),
-        boolean("warmup-engine", since="9.1"),
-        Key("dynamic-properties", TEXT, "", since="9.1"),
+        integer("disable-output-host-copy", 0, 0, 1, since="6.1.1"),
+        integer("auto-inc-mem", 1, 0, 1, since="6.3"),
+        integer("max-gpu-mem-per", 99, 0, 100, since="6.3"),
+        integer("stabilize-buffer-count", 0, 0, since="9.0"),
+        boolean("warmup-engine", since="9.0"),
+        Key("dynamic-properties", TEXT, "", since="9.0"),
         # the model and its engine
         Key("onnx-file", PATH),
         Key("model-engine-file", PATH),
         Key("tlt-encoded-model", PATH),
         Key("tlt-model-key", TEXT),
         choice("network-mode", 0, (0, 1, 2, 3)),
-        boolean("strongly-typed", since="9.1"),
+        boolean("strongly-typed", since="9.0"),
         Key("int8-calib-file", PATH),
         integer("workspace-size", 0, 0),
         boolean("enable-dla"),
@@ -143,7 +145,7 @@ PROPERTY = {
         integer("num-detected-classes", 0, 0),
         Key("labelfile-path", PATH),
         Key("custom-lib-path", PATH),
-        Key("parse-segmentation-func-name", TEXT),
+        Key("parse-segmentation-func-name", TEXT, since=AFTER_6_3),
         Key("parse-bbox-func-name", TEXT),
         Key("parse-bbox-instance-mask-func-name", TEXT),
         Key("parse-classifier-func-name", TEXT),
@@ -155,13 +157,13 @@ PROPERTY = {
         boolean("classifier-async-mode"),
         Key("classifier-type", TEXT),
         # tensors to and from files
-        integer("dump-input-tensor", 0),
-        integer("dump-output-tensor", 0),
-        integer("overwrite-input-tensor", 0),
-        integer("overwrite-output-tensor", 0),
-        Key("ip-tensor-file", PATH),
-        Key("op-tensor-files", PATHS, ()),
-        boolean("raw-output-file-write"),
+        integer("dump-input-tensor", 0, since=AFTER_6_3),
+        integer("dump-output-tensor", 0, since=AFTER_6_3),
+        integer("overwrite-input-tensor", 0, since=AFTER_6_3),
+        integer("overwrite-output-tensor", 0, since=AFTER_6_3),
+        Key("ip-tensor-file", PATH, since=AFTER_6_3),
+        Key("op-tensor-files", PATHS, (), since=AFTER_6_3),
+        boolean("raw-output-file-write", since=AFTER_6_3),
         # gone, or called otherwise
         boolean("is-classifier", instead="network-type"),
         boolean("enable-dbscan", instead="cluster-mode"),

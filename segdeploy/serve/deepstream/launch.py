@@ -10,7 +10,8 @@ from pathlib import Path
 
 from segdeploy.errors import DeepStreamError, RequestError
 from segdeploy.model.record import refutation_of
-from segdeploy.serve.deepstream.config import demand_sound, read_config
+from segdeploy.releases import USUAL, TaoApp, rendered_release
+from segdeploy.serve.deepstream.config import demand_sound, form_of, read_config
 from segdeploy.serve.deepstream.findings import REFUTED_REMEDY
 
 APP = "ds-tao-segmentation"
@@ -47,19 +48,26 @@ def command(app: Path, config_path: Path, uris: Sequence[str]) -> list[str]:
             f"{config.get('model-engine-file')} was compared with its graph, and is wrong: {why}. Instead"
             f" {REFUTED_REMEDY}"
         )
+    if form_of(config_path) == "yml" and config.get("network-type") == 100:
+        raise DeepStreamError(
+            f"{APP} looks for the network-type of -c in a .txt only, takes 2 for {config_path.name} and draws nothing;"
+            f" name {config_path.with_suffix('.txt').name}"
+        )
+    release = rendered_release(config.made_for or USUAL)
     dims = config.get("infer-dims")
-    size = ["-w", str(dims[2]), "-e", str(dims[1])] if dims else []
-    sources = [word for uri in uris for word in ("-i", as_uri(uri))]
-    return [str(app), "-c", str(config_path), *sources, "-b", str(len(uris)), *size, "-o", "-a", "0.5"]
+    drawing = release.app.arguments(dims[1], dims[2]) if dims else []
+    sources = [word for uri in uris for word in ("-i", as_source(uri, release.app))]
+    return [str(app), "-c", str(config_path), *sources, "-b", str(len(uris)), *drawing]
 
 
-def as_uri(text: str) -> str:
-    if "://" in text:
+def as_source(text: str, app: TaoApp) -> str:
+    """Give a file as the app of that version takes it: a URI, and before 6.1.1 a path."""
+    if "://" in text and app.takes_uris:
         return text
     path = Path(text)
     if not path.is_file():
         raise RequestError(f"there is no file {text}; expected one, or a URI as in rtsp://camera/stream")
-    return path.resolve().as_uri()
+    return path.resolve().as_uri() if app.takes_uris else str(path.resolve())
 
 
 def run(config_path: Path, uris: Sequence[str]) -> int:

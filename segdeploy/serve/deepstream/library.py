@@ -61,8 +61,12 @@ class ParserLibrary:
 
     def parse(
         self, name: str, output: NDArray[Any], size: Size, classes: int, threshold: float
-    ) -> NDArray[np.int32]:
-        """The class map H×W of one frame's output, which comes without the batch."""
+    ) -> tuple[NDArray[np.int32], int, str]:
+        """Give the class map H×W of one frame's output, which comes without the batch; a refused one with the reason.
+
+        The map that nvinfer hands over is not cleared, and it goes on with it whatever the parser says: what the parser
+        leaves as it was is −1 here, and anything on a device.
+        """
         if str(output.dtype) not in DTYPES or output.ndim > MOST_DIMS:
             raise DeepStreamError(
                 f"an output {output.dtype} {output.shape} has no place in nvinfer's layer info"
@@ -84,12 +88,10 @@ class ParserLibrary:
             vector, Network(size.width, size.height, 3), threshold, classes,
             class_map.ctypes.data_as(POINTER(c_int)), ctypes.pointer(POINTER(c_float)()),
         )  # fmt: skip
-        if not ok:
-            raise DeepStreamError(
-                f"{self.function} refused the output {name!r} {output.dtype} {output.shape} of {classes} classes:"
-                " nvinfer would stop here"
-            )
-        return class_map
+        said = (
+            f"{self.function} refused the output {name!r} {output.dtype} {output.shape} of {classes} classes"
+        )
+        return class_map, 0, "" if ok else said
 
 
 def build_own_parser(target: Path) -> None:
@@ -104,7 +106,8 @@ def build_own_parser(target: Path) -> None:
             " `make -C parser` was run"
         )
     sources = folder("deepstream") / "parser"
-    command = [compiler, "-std=c++14", "-O3", "-shared", "-fPIC", f"-I{sources / 'abi'}", "-o", str(target)]
+    flags = ("-std=c++14", "-fPIC", "-fvisibility=default", "-ffp-contract=off", "-shared", "-O3")
+    command = [compiler, *flags, f"-I{sources / 'abi'}", "-o", str(target)]
     done = subprocess.run(  # noqa: S603
         [*command, str(sources / "segdeploy_parser.cpp")], capture_output=True, text=True, check=False
     )

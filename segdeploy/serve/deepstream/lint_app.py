@@ -118,7 +118,7 @@ def check_fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterat
             f"there are {streams} sources and nvinfer's batch-size is {config.get('batch-size')}: the app changes it,"
             " and nvinfer builds another engine", "render the folder with --streams",
         )  # fmt: skip
-    if config.get("network-type") == 100 and not rendered_release(version).draws_tensors:
+    if config.get("network-type") == 100 and not rendered_release(version).app.draws_tensors:
         entry = app.document.find("primary-gie", "config-file-path")
         yield Finding(
             "app-draws-nothing", entry.line if entry else 1,

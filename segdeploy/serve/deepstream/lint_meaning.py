@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segdeploy.model.record import refutation_of
-from segdeploy.releases import first_with_tao_parser, rendered_release
+from segdeploy.releases import first_that_parses, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig
 from segdeploy.serve.deepstream.document import Entry
 from segdeploy.serve.deepstream.findings import (
@@ -18,7 +18,7 @@ from segdeploy.serve.deepstream.findings import (
     leads_outside,
 )
 from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY
-from segdeploy.serve.deepstream.plan import TAO_PARSER
+from segdeploy.serve.deepstream.parsers import TAO_PARSER
 from segdeploy.special_files import is_file
 
 INT8_MODES = (1, 3)
@@ -208,9 +208,9 @@ def output(case: Case) -> Iterator[Finding]:
             "no-classes", config.line("num-detected-classes"), "num-detected-classes is 0, which is its default",
             "write the number of classes",
         )  # fmt: skip
-    if function == TAO_PARSER and kind == 2 and not rendered_release(case.version).has_tao_parser:
+    if function == TAO_PARSER and kind == 2 and not rendered_release(case.version).parses:
         yield Finding(
             "no-such-parser", config.line("parse-segmentation-func-name"),
-            f"{TAO_PARSER} came with DeepStream {first_with_tao_parser()}, and this is for {case.version}",
+            f"{TAO_PARSER} came with DeepStream {first_that_parses()}, and this is for {case.version}",
             "take segdeploy's (segdeploy deepstream config --parser segdeploy), or network-type=100",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from segdeploy.graph.load import Graph
 from segdeploy.model.signature import NO_CARD, describe
 from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
 from segdeploy.serve.deepstream.keys import PROPERTY
-from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
 from segdeploy.special_files import is_file
 
 

@@ -1,4 +1,8 @@
-"""From the network's output to a class map as nvinfer makes it: its own parser, TAO's, a compiled one, or none."""
+"""From the network's output to a class map as nvinfer makes it: its own parser, NVIDIA's, a compiled one, or none.
+
+A parser that refuses a frame does not stop nvinfer: it goes on with a class map that nobody has written. Here that map
+is −1 everywhere, and what `Parsed` carries says so.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from segdeploy.model.signature import Signature, describe
 from segdeploy.picture.image import Geometry, unfit_logits
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.library import ParserLibrary, build_own_parser
-from segdeploy.serve.deepstream.plan import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.parsers import OUR_PARSER, PEOPLE_PARSER, TAO2_PARSER, TAO_PARSER, refusal_of
 from segdeploy.size import Size
 from segdeploy.special_files import is_file
 
@@ -25,6 +29,7 @@ from segdeploy.special_files import is_file
 class Parsed(NamedTuple):
     class_map: NDArray[np.int32]  # H×W of the network's input; −1: no class
     beyond: int = 0  # values read past the end of the output
+    refused: str = ""  # why the parser refused the frame: the map is anything on the device
 
 
 Parse = Callable[[NDArray[Any]], Parsed]
@@ -46,14 +51,14 @@ def parser_of(
         )
     if not function:
         yield own_parser(config, signature)
-    elif function == TAO_PARSER:
-        yield tao_parser(signature)
+    elif function in (TAO_PARSER, TAO2_PARSER, PEOPLE_PARSER):
+        yield nvidia_parser(function, config, signature)
     else:
         with TemporaryDirectory() as name:
             library = ParserLibrary(library_of(config, Path(name), trust_parser), function)
             threshold, classes = config.get("segmentation-threshold"), config.get("num-detected-classes")
             output, size = signature.output.name, signature.size
-            yield lambda answer: Parsed(library.parse(output, answer, size, classes, threshold))
+            yield lambda answer: Parsed(*library.parse(output, answer, size, classes, threshold))
 
 
 def library_of(config: NvinferConfig, scratch: Path, trust_parser: bool) -> Path:
@@ -96,13 +101,50 @@ def as_tensor(signature: Signature) -> Parse:
     return parse
 
 
-def tao_parser(signature: Signature) -> Parse:
-    size, output = signature.size, signature.output
-    if (output.name, output.dtype) != ("output", "int64"):
-        raise DeepStreamError(
-            f"{TAO_PARSER} takes one output 'output' int64, and the graph has {describe(output)}: nvinfer would stop"
-        )
-    return lambda answer: Parsed(answer.reshape(size.height, size.width).astype(np.int32))
+def refusing(size: Size, why: str) -> Parse:
+    nothing = np.full((size.height, size.width), -1, np.int32)
+    return lambda answer: Parsed(nothing, refused=why)
+
+
+def nvidia_parser(function: str, config: NvinferConfig, signature: Signature) -> Parse:
+    """Parse as a parser of NVIDIA's does: ids are copied whatever they are, logits become the nearest pixel's class."""
+    size, classes = signature.size, config.get("num-detected-classes")
+    why = refusal_of(function, [signature.output], size, classes)
+    if why:
+        return refusing(size, why)
+    if function == TAO2_PARSER:
+        return nearest_parser(signature, classes)
+
+    def parse(answer: NDArray[Any]) -> Parsed:
+        pixels = size.height * size.width
+        ids = answer.ravel()[:pixels]
+        beyond = pixels - ids.size
+        return Parsed(np.pad(ids, (0, beyond)).astype(np.int32).reshape(size.height, size.width), beyond)
+
+    return parse
+
+
+def nearest_parser(signature: Signature, classes: int) -> Parse:
+    """Parse as SegformerTAO2 does: the first of the largest channels, then the nearest pixel above and left."""
+    size = signature.size
+    _, height, width = (int(side or 0) for side in signature.output.shape[1:])
+    if classes == 0:
+        return refusing(size, f"{TAO2_PARSER} takes num-detected-classes of 1 or more, and it is 0")
+    rows = np.minimum((np.arange(size.height) * np.float32(height / size.height)).astype(int), height - 1)
+    columns = np.minimum((np.arange(size.width) * np.float32(width / size.width)).astype(int), width - 1)
+
+    def parse(answer: NDArray[Any]) -> Parsed:
+        wanted = classes * height * width
+        values = answer.ravel()[:wanted]
+        beyond = wanted - values.size
+        planes = np.pad(values, (0, beyond)).reshape(classes, height, width)
+        best, labels = planes[0].copy(), np.zeros((height, width), np.int32)
+        for label in range(1, classes):
+            wins = planes[label] > best
+            best[wins], labels[wins] = planes[label][wins], label
+        return Parsed(labels[rows[:, None], columns], beyond)
+
+    return parse
 
 
 def own_parser(config: NvinferConfig, signature: Signature) -> Parse:
@@ -110,17 +152,20 @@ def own_parser(config: NvinferConfig, signature: Signature) -> Parse:
     output, size = signature.output, signature.size
     classes, threshold = config.get("num-detected-classes"), np.float32(config.get("segmentation-threshold"))
     dims = output.shape[1:]
-    if output.dtype != "float32" or len(dims) != 3 or None in dims:
+    if output.dtype != "float32":
+        return refusing(size, f"nvinfer's own parser reads float32, and the graph has {describe(output)}")
+    if len(dims) != 3 or None in dims:
         raise DeepStreamError(
-            f"nvinfer's own parser reads float32 of three dimensions, and the graph has {describe(output)}: it would"
-            " stop"
+            f"nvinfer's own parser reads three dimensions, and the graph has {describe(output)}; what it makes of"
+            " others is not known here"
         )
     by_pixel = config.get("segmentation-output-order") == 1
     channels = dims[2] if by_pixel else dims[0]
     if channels != classes:
-        raise DeepStreamError(
+        return refusing(
+            size,
             f"num-detected-classes is {classes} and nvinfer's own parser takes {channels} of {describe(output)} for the"
-            " channels: it would stop"
+            " channels",
         )
     first = places(dims, size, by_pixel)
     step = 1 if by_pixel else int(dims[1] or 0) * int(dims[2] or 0)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 from segdeploy.convert.int8.cache import read_cache
 from segdeploy.errors import DeepStreamError
+from segdeploy.flavour import Version
 from segdeploy.graph.load import Graph, demand_weights, read_graph
 from segdeploy.model.card import read_card
 from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import NO_CARD, Signature, describe
-from segdeploy.releases import DeepStream, first_with_tao_parser, rendered_release
+from segdeploy.releases import DEEPSTREAMS, DeepStream, first_that_parses, rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
+from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER, refusal_of
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS, RenderRequest
 from segdeploy.shell import command_line
 
@@ -24,8 +27,11 @@ SAMPLE = f"file://{SDK}/samples/streams/sample_720p.mp4"
 TAO_LIBRARY = (
     f"{SDK}/lib/libnvds_infercustomparser_tao.so"  # where `make install` of tao_apps' post_processor puts it
 )
-TAO_PARSER, OUR_PARSER = "NvDsInferParseCustomSegformerTAO", "NvDsInferParseSegdeploy"
 OUR_LIBRARY = "parser/libsegdeploy_parser.so"
+PARSER_FILES = ("segdeploy_parser.cpp", "segdeploy_logits.h", "Makefile")
+GPU_PARSER = "segdeploy_parser.cu"  # for logits: what makes a class of each pixel is the parser's work then
+# The ONNX parser of TensorRT (onnx/onnx-tensorrt, docs/operators.md of each branch) has each from this version on.
+FIRST_TENSORRT = {"LayerNormalization": Version(8, 6, 0), "GridSample": Version(8, 5, 0)}
 PLAIN_NAME = re.compile(r"[\w.]([\w .+@=:/-]*[\w.+@=:/-])?")
 
 
@@ -37,6 +43,7 @@ class Plan:
     release: DeepStream
     graph: Graph
     record: ArtifactRecord | None
+    network_type: int
     parser: str | None  # None: network-type 100
     network_mode: int
     strongly_typed: bool
@@ -46,11 +53,18 @@ class Plan:
     @property
     def engine(self) -> str:
         precision = NETWORK_MODES[self.network_mode]
-        return engine_name(self.request.model.name, self.request.streams, "gpu0", precision)
+        device = "gpu0" if self.request.dla is None else f"dla{self.request.dla}"
+        return engine_name(self.request.model.name, self.request.streams, device, precision)
+
+    @property
+    def parser_files(self) -> tuple[str, ...]:
+        return (*PARSER_FILES, GPU_PARSER) if self.graph.signature.interface == "logits" else PARSER_FILES
 
     @property
     def is_drawn_by_the_app(self) -> bool:
-        return self.request.network_type == 2 or self.release.draws_tensors
+        """Tell whether ds-tao-segmentation shows the classes: behind type 100 it takes one output of integers."""
+        labels = self.graph.signature.interface == "nvinfer"
+        return self.network_type == 2 or (self.release.app.draws_tensors and labels)
 
 
 def make_plan(request: RenderRequest) -> Plan:
@@ -63,21 +77,82 @@ def make_plan(request: RenderRequest) -> Plan:
     graph = read_graph(request.model, card, weights=False)
     signature, name = graph.signature, request.model.name
     demand_fed_by_nvinfer(signature, request)
-    if request.network_type not in NETWORK_TYPES:
-        raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
     if request.streams < 1:
         raise DeepStreamError(f"{request.streams} streams cannot be run; expected 1 or more")
-    if signature.batch not in (None, request.streams):
-        raise DeepStreamError(
-            f"{name} has a batch of {signature.batch}, and {request.streams} streams make batches of"
-            f" {request.streams}; export it with --batch {request.streams}, or --batch dynamic"
-        )
+    demand_batch(request, signature)
+    demand_known_ops(request, release, graph)
     demand_writable(signature, name)
+    network_type = choose_network_type(request, release)
     mode, strongly_typed, cache = precision_of(request, graph)
+    if request.dla is not None:
+        demand_dla(request, graph, mode)
     demand_plain_names(graph, cache)
-    parser = choose_parser(request, release, graph) if request.network_type == 2 else None
+    parser = choose_parser(request, release, graph) if network_type == 2 else None
     weights = tuple(demand_weights(graph.model, graph.path))
-    return Plan(request, release, graph, graph.record, parser, mode, strongly_typed, cache, weights)
+    return Plan(
+        request, release, graph, graph.record, network_type, parser, mode, strongly_typed, cache, weights
+    )
+
+
+def demand_batch(request: RenderRequest, signature: Signature) -> None:
+    """Refuse a fixed batch but 1: nvinfer always asks TensorRT for batches from 1 up, and the last may be partial."""
+    if signature.batch not in (None, 1):
+        raise DeepStreamError(
+            f"{request.model.name} has a fixed batch of {signature.batch}, and nvinfer builds its engine for 1 to"
+            f" {request.streams} frames: TensorRT refuses that, and a stream that starts late or is lost leaves a"
+            " smaller batch; export it with --batch dynamic"
+        )
+    if signature.batch == 1 and request.streams > 1:
+        raise DeepStreamError(
+            f"{request.model.name} has a batch of 1, and {request.streams} streams make batches of"
+            f" {request.streams}; export it with --batch dynamic"
+        )
+
+
+def demand_known_ops(request: RenderRequest, release: DeepStream, graph: Graph) -> None:
+    """Refuse a graph with a kind of node that this DeepStream's TensorRT does not read."""
+    oldest = min(map(Version.parse, release.tensorrts))
+    used = {node.op_type for node in graph.view.nodes}
+    unread = [op for op, since in FIRST_TENSORRT.items() if oldest < since and op in used]
+    if unread:
+        first = next(version for version, row in DEEPSTREAMS.items() if reads(row, unread))
+        remedy = "export the checkpoint with --opset 16, which writes them as simpler ones, or " * (
+            unread == ["LayerNormalization"]
+        )
+        raise DeepStreamError(
+            f"{request.model.name} has {' and '.join(unread)} nodes, which TensorRT {oldest.major}.{oldest.minor} of"
+            f" DeepStream {request.deepstream} does not read; {remedy}name {first} or later with --deepstream"
+        )
+
+
+def reads(release: DeepStream, ops: Sequence[str]) -> bool:
+    return all(Version.parse(one) >= FIRST_TENSORRT[op] for one in release.tensorrts for op in ops)
+
+
+def choose_network_type(request: RenderRequest, release: DeepStream) -> int:
+    kind = release.network_type if request.network_type is None else request.network_type
+    if request.parser and request.network_type is None:
+        kind = 2
+    if kind not in NETWORK_TYPES:
+        raise DeepStreamError(f"network type {request.network_type} is not one of segmentation: 2 or 100")
+    if kind == 2 and not PROPERTY["parse-segmentation-func-name"].exists_in(request.deepstream):
+        raise DeepStreamError(
+            f"nvinfer of DeepStream {request.deepstream} calls no parser of one's own for network-type 2, and reads ids"
+            " as float; leave out --network-type and --parser, and it hands the output on (100)"
+        )
+    return kind
+
+
+def demand_dla(request: RenderRequest, graph: Graph, mode: int) -> None:
+    """Refuse what a DLA does not compute: it has two cores at most, no FP32, and takes no types from a graph."""
+    if request.dla not in (0, 1):
+        raise DeepStreamError(f"there is no DLA core {request.dla}; a Jetson has 0 and 1")
+    if graph.precision.is_typed or mode == 0:
+        raise DeepStreamError(
+            f"a DLA computes in FP16 or INT8 and takes an FP32 graph to do so, and {request.model.name} would be"
+            f" {graph.precision.narrowest if graph.precision.is_typed else 'fp32'}; render the FP32 graph with"
+            " --precision fp16"
+        )
 
 
 def demand_fed_by_nvinfer(signature: Signature, request: RenderRequest) -> None:
@@ -144,8 +219,10 @@ def demand_plain_names(graph: Graph, cache: Path | None) -> None:
 
 
 def choose_parser(request: RenderRequest, release: DeepStream, graph: Graph) -> str:
-    takes_output = graph.signature.interface == "nvinfer"
-    parser = request.parser or ("tao" if takes_output and release.has_tao_parser else "segdeploy")
+    signature = graph.signature
+    facts = graph.outputs, signature.size, signature.classes
+    takes_output = refusal_of(TAO_PARSER, *facts) is None
+    parser = request.parser or "segdeploy"
     if parser not in PARSERS:
         raise DeepStreamError(f"no parser is called {parser!r}; known: {', '.join(PARSERS)}")
     if parser == "tao" and not takes_output:
@@ -153,15 +230,20 @@ def choose_parser(request: RenderRequest, release: DeepStream, graph: Graph) -> 
             f"NVIDIA's parser takes one output 'output' int64, {request.model.name} has"
             f" {describe(graph.signature.output)}; use --parser segdeploy, or export with --interface nvinfer"
         )
-    if parser == "segdeploy" and not takes_output and graph.signature.align_corners:
+    why = refusal_of(OUR_PARSER, *facts) if parser == "segdeploy" else None
+    if why is not None:
+        raise DeepStreamError(
+            f"{why}; leave out --parser and name --network-type 100, or adopt the graph first"
+        )
+    if parser == "segdeploy" and signature.interface == "logits" and signature.align_corners:
         raise DeepStreamError(
             f"{request.model.name} raises its logits with align_corners, and the parser of segdeploy raises them"
             " without; export the checkpoint with --interface nvinfer, whose graph does it itself"
         )
-    if parser == "tao" and not release.has_tao_parser:
+    if parser == "tao" and not release.parses:
         raise DeepStreamError(
-            f"NVIDIA's parser came with DeepStream {first_with_tao_parser()}; for {request.deepstream} use --parser"
-            " segdeploy, or --network-type 100, which ds-tao-segmentation of that version draws by itself"
+            f"NVIDIA's parser came with DeepStream {first_that_parses()}; for {request.deepstream} leave out --parser:"
+            " nvinfer then hands the output on (network-type 100), which ds-tao-segmentation of that version draws"
         )
     return parser
 
@@ -190,8 +272,13 @@ def precision_of(request: RenderRequest, graph: Graph) -> tuple[int, bool, Path 
             " FP16 for INT8; make it with: segdeploy quantize … --cache-for VERSION_OF_TENSORRT, or name it with"
             " --int8-cache"
         )
+    if graph.precision.fp16:
+        raise DeepStreamError(
+            f"{request.model.name} is INT8 and FP16, and nvinfer before {PROPERTY['strongly-typed'].since} has no mode"
+            " of both; render the graph that `segdeploy quantize` makes without --fp16, or another --deepstream"
+        )
     read_cache(cache)
-    return (3 if graph.precision.fp16 else 1), False, cache
+    return 1, False, cache
 
 
 def cache_beside(model: Path) -> Path:

@@ -5,6 +5,7 @@ NvBufSurfTransform, which scales on the device, is closed; OpenCV's filters of t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import DeepStreamError
 from segdeploy.model.signature import Signature, describe
-from segdeploy.picture.decoding import read_image_file
 from segdeploy.picture.image import Frame, normalise
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.shell import shell_word
 from segdeploy.size import Size
-from segdeploy.special_files import is_file
+from segdeploy.special_files import is_file, read_file
 
 FILTERS = {
     0: cv2.INTER_NEAREST_EXACT,
@@ -29,6 +29,7 @@ FILTERS = {
     5: cv2.INTER_NEAREST_EXACT,
     6: cv2.INTER_NEAREST_EXACT,
 }
+_PPM = re.compile(rb"\s*P[36]\s+(\d{1,9})\s+(\d{1,9})\s+\S+\s")
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Feed:
         height, width = (side - side % 2 for side in frame.shape[:2])  # nvinfer's crop has even sides
         inner = Size(self.size.height, self.size.width)
         if self.keeps_aspect and height and width:
-            fitting = int(self.size.width * height / width)
+            fitting = self.size.width * height / width  # compared before it is cut to a whole number
             if fitting <= self.size.height:
-                inner = Size(fitting, self.size.width)
+                inner = Size(int(fitting), self.size.width)
             else:
                 inner = Size(self.size.height, int(self.size.height * width / height))
         if not (height and width and inner.height and inner.width):
@@ -104,19 +105,33 @@ def make_feed(config: NvinferConfig, signature: Signature) -> Feed:
         config.get("maintain-aspect-ratio"),
         config.get("symmetric-padding"),
         config.get("model-color-format") == 1,
-        config.get("net-scale-factor"),
-        offsets or (0.0, 0.0, 0.0),
+        *scale_and_offsets(config),
         mean_image(config, size),
     )
 
 
+def scale_and_offsets(config: NvinferConfig) -> tuple[float, tuple[float, ...]]:
+    """Give what nvinfer computes with: a scale of 0 or less is left out, and the offsets with it."""
+    scale, offsets = config.get("net-scale-factor"), config.get("offsets") or (0.0, 0.0, 0.0)
+    return (scale, offsets) if scale > 0 else (1.0, (0.0, 0.0, 0.0))
+
+
 def mean_image(config: NvinferConfig, size: Size) -> NDArray[np.float32] | None:
+    """Read a PPM as nvinfer does: four words, no comment between them, and the bytes behind, also those of a P3."""
     path = config.file("mean-file")
     if path is None:
         return None
-    decoded = read_image_file(path, cv2.IMREAD_COLOR)[0] if is_file(path) else None
-    if decoded is None or decoded.shape[:2] != (size.height, size.width) or path.suffix.lower() != ".ppm":
+    data = read_file(path) if is_file(path) else b""
+    head = _PPM.match(data)
+    wanted = 3 * size.height * size.width
+    if (
+        not head
+        or (int(head[2]), int(head[1])) != (size.height, size.width)
+        or len(data) - head.end() < wanted
+    ):
         raise DeepStreamError(
-            f"mean-file {path.name} is not a PPM image of the network's {size}: nvinfer would not start"
+            f"mean-file {path.name} is not a PPM image of the network's {size}, as nvinfer reads one: P6, width, height"
+            " and 255 without a comment, then the bytes; nvinfer would not start"
         )
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32)
+    values = np.frombuffer(data, np.uint8, wanted, head.end())
+    return values.reshape(size.height, size.width, 3).astype(np.float32)

@@ -15,18 +15,14 @@ from segdeploy import files
 from segdeploy.errors import DeepStreamError
 from segdeploy.model.record import record_path
 from segdeploy.serve.deepstream import manifest
-from segdeploy.serve.deepstream.app_files import app_files, colours, readme, reported, triton_files
+from segdeploy.serve.deepstream.app_files import app_files, colours, triton_files
 from segdeploy.serve.deepstream.config import Line, write_txt
 from segdeploy.serve.deepstream.document import as_yml, read_txt
 from segdeploy.serve.deepstream.manifest import Manifest, demand_ours, remove_stale
-from segdeploy.serve.deepstream.plan import (
-    OUR_LIBRARY,
-    OUR_PARSER,
-    TAO_LIBRARY,
-    TAO_PARSER,
-    Plan,
-    make_plan,
-)
+from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.plan import OUR_LIBRARY, TAO_LIBRARY, Plan, make_plan
+from segdeploy.serve.deepstream.readme import readme
+from segdeploy.serve.deepstream.reported import reported
 from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.shipped import folder
 from segdeploy.version import __version__
@@ -67,10 +63,11 @@ def write_folder(output: Path, contents: Mapping[str, bytes | Path]) -> None:
 def contents_of(plan: Plan) -> dict[str, bytes | Path]:
     """Give each file of the folder by its place: its bytes, or the file that it is a copy of."""
     model = plan.request.model
+    written = nvinfer_config(plan)
     texts = {
         "README.md": readme(plan),
-        "nvinfer_config.txt": (written := nvinfer_config(plan)),
-        "nvinfer_config.yml": as_yml(read_txt(written)).text,
+        "nvinfer_config.txt": written,
+        **({"nvinfer_config.yml": as_yml(read_txt(written)).text} if plan.release.reads_yml else {}),
         "labels.txt": "".join(f"{name}\n" for name in plan.graph.signature.labels.names),
         "colours.csv": colours(plan),
         **app_files(plan),
@@ -84,7 +81,7 @@ def contents_of(plan: Plan) -> dict[str, bytes | Path]:
         copied.append((plan.cache.name, plan.cache))
     if plan.parser == "segdeploy":
         sources = folder("deepstream") / "parser"
-        copied += [(f"parser/{name}", sources / name) for name in ("segdeploy_parser.cpp", "Makefile")]
+        copied += [(f"parser/{name}", sources / name) for name in plan.parser_files]
     contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()}
     for name, source in copied:
         if name in contents or name == manifest.NAME:
@@ -118,7 +115,7 @@ def nvinfer_config(plan: Plan) -> str:
         ),
         Line("labelfile-path", "labels.txt"),
         Line("batch-size", request.streams, "one frame of each stream"),
-        Line("network-mode", plan.network_mode, "0 FP32, 1 INT8, 2 FP16, 3 INT8 and FP16"),
+        Line("network-mode", plan.network_mode, "0 FP32, 1 INT8, 2 FP16"),
     ]
     if plan.strongly_typed:
         lines.append(
@@ -126,6 +123,8 @@ def nvinfer_config(plan: Plan) -> str:
         )
     if plan.cache:
         lines.append(Line("int8-calib-file", plan.cache.name))
+    if request.dla is not None:
+        lines += [Line("enable-dla", True), Line("use-dla-core", request.dla)]
     lines += [
         Line("infer-dims", (3, signature.size.height, signature.size.width)),
         Line("model-color-format", 0, "RGB"),
@@ -138,7 +137,7 @@ def nvinfer_config(plan: Plan) -> str:
         Line("interval", 0, "batches left out between two"),
         Line("gie-unique-id", 1),
         Line("cluster-mode", 2),
-        Line("network-type", request.network_type, "2 semantic segmentation, 100 other"),
+        Line("network-type", plan.network_type, "2 semantic segmentation, 100 other"),
         Line("num-detected-classes", signature.classes),
         Line("segmentation-output-order", 1),
     ]

@@ -48,6 +48,7 @@ class Replay:
     without_class: int = 0  # pixels
     pixels: int = 0
     beyond: int = 0  # values that nvinfer would read past the end of the output
+    refused: int = 0  # frames that the parser refused, whose class map nobody wrote
     notes: list[str] = field(default_factory=list)
     compared: list[Agreement] = field(default_factory=list)
     lowest: Agreement | None = None
@@ -65,6 +66,7 @@ class Replay:
             "expected": self.expected,
             "share_without_class": self.without_class / self.pixels if self.pixels else None,
             "values_read_beyond_output": self.beyond,
+            "frames_refused": self.refused,
             "agreement": agreement.as_json() if agreement else None,
             "lowest_frame": self.lowest.pixel_agreement if self.lowest else None,
             "notes": self.notes,
@@ -72,6 +74,12 @@ class Replay:
 
     def add(self, parsed: Parsed, truth: NDArray[np.int64] | None) -> None:
         self.beyond += parsed.beyond
+        if parsed.refused:
+            self.refused += 1
+            note = (
+                f"{parsed.refused}: nvinfer goes on with memory that nobody wrote, -1 here and anything there"
+            )
+            self.notes += [note] if note not in self.notes else []
         self.pixels += parsed.class_map.size
         self.without_class += int(np.count_nonzero(parsed.class_map < 0))
         if truth is None:
@@ -89,8 +97,10 @@ def replay(
     *,
     reference: Reference | None = None,
     trust_parser: bool = False,
+    muxer: Size | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Replay:
+    """Replay `source` into the clip `output`; `muxer` is the size that an app's nvstreammux scales its streams to."""
     if output.suffix.lower() != ".mp4":
         raise RequestError(
             f"{output.name} is not a clip that is written here; expected a name that ends in .mp4"
@@ -99,18 +109,18 @@ def replay(
         raise RequestError(f"{output} is both the input and the output; name another file with -o")
     config = read_config(config_path)
     demand_sound(config)
-    clip = open_source(source)
+    clip = open_source(source, muxer)
     with open_session(graph_of(config)) as session:
         feed = make_feed(config, session.signature)
         with parser_of(config, session.signature, trust_parser) as parse:
             found = Replay(expected=clip.frames, notes=notes_on(config, parse))
             sound = source if source.is_file() else None
-            with ClipWriter(output, clip.size, clip.fps, sound) as writer:
+            with ClipWriter(output, clip.muxed_size, clip.fps, sound) as writer:
                 for timed, parsed in answers(config, session, feed, parse, clip):
-                    frame = timed.frame
+                    frame = clip.muxed(timed.frame)
                     if parsed is not None:
                         found.inferred += 1
-                        found.add(parsed, reference(frame) if reference else None)
+                        found.add(parsed, reference(timed.frame) if reference else None)
                         frame = drawn(frame, parsed, session)
                     writer.write(frame, timed.time_s)
                     found.frames += 1
@@ -157,15 +167,15 @@ def answers(
     for number, timed in enumerate(clip.read()):
         waiting.append((timed, number % period == 0 and parse is not None))
         if sum(chosen for _, chosen in waiting) == slots or len(waiting) == 4 * slots * period:
-            yield from infer(session, feed, parse, waiting, slots)
+            yield from infer(session, feed, parse, waiting, clip)
             waiting = []
-    yield from infer(session, feed, parse, waiting, slots)
+    yield from infer(session, feed, parse, waiting, clip)
 
 
 def infer(
-    session: Session, feed: Feed, parse: Parse | None, waiting: list[tuple[TimedFrame, bool]], slots: int
+    session: Session, feed: Feed, parse: Parse | None, waiting: list[tuple[TimedFrame, bool]], clip: Source
 ) -> Iterator[tuple[TimedFrame, Parsed | None]]:
-    chosen = [feed.scaled(timed.frame) for timed, wanted in waiting if wanted]
+    chosen = [feed.scaled(clip.muxed(timed.frame)) for timed, wanted in waiting if wanted]
     parsed: Iterator[Parsed] = iter(())
     if chosen and parse is not None:
         batch = session.signature.batch or len(chosen)
