@@ -523,3 +523,21 @@ def test_the_command_says_what_it_assumed_and_what_comes_next(tmp_path, capsys, 
     assert main(["inspect", str(made), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["interface"] == "nvinfer"
     assert "there is no file" in refused("adopt", tmp_path / "none.onnx")
+
+
+def test_a_graph_is_not_written_over_by_another_name(tmp_path):
+    path = written(logits().raised().model(), tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(path)
+    with pytest.raises(RequestError, match="is the graph itself; name another file or folder: -o"):
+        adopt(path, output=tmp_path / "link.onnx")
+    assert path.read_bytes() == before
+
+
+def test_a_tensor_beyond_what_is_computed_here(tmp_path, monkeypatch):
+    path = written(logits().raised().model(), tmp_path)
+    monkeypatch.setattr("segdeploy.convert.adopt.fixed.MOST_VALUES", 3 * 64 * 96 - 1)
+    with pytest.raises(
+        GraphError, match=r"its tensor image is \(1, 3, 64, 96\); expected at most 18,431 values"
+    ):
+        adopt(path, output=tmp_path / "out")

@@ -200,3 +200,9 @@ def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, te
     assert reads["tiny.frames.1.onnx"] == (1 if made else 2)
     assert set(reads) == {"tiny.frames.1.onnx", *made}
     assert all(1 <= reads[name] <= 2 for name in made)  # INT8 is judged as it lies in the file
+
+
+def test_int8_is_not_made_of_an_fp16_graph(typed, images, tensorrt_here, tmp_path, capsys):
+    tensorrt_here("11.4.0")
+    assert run(typed["fp16"], tmp_path, "--int8", "--images", images) == 1
+    assert "is FP16; give --int8 the FP32 graph it came from, and add --fp16" in capsys.readouterr().err

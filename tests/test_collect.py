@@ -188,3 +188,11 @@ def test_copies_are_one_image(network, images):
 def test_too_few(network, images):
     with pytest.raises(CalibrationError, match="7 images are too few to calibrate on; give 8 or more"):
         collect(*network, images[:7], key=KEY)
+
+
+def test_a_collection_that_was_finished_is_taken_as_it_is(network, images, tmp_path):
+    state = tmp_path / "x.npz"
+    whole = collect(*network, images, key=KEY, state=state)
+    same(collect(*network, images, key=KEY, state=state), whole)
+    with pytest.raises(CalibrationError, match="10 images were counted, and there are 9"):
+        collect(*network, images[:9], key=KEY, state=state)

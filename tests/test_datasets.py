@@ -2,6 +2,8 @@
 
 import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -374,6 +376,22 @@ def test_a_model_of_other_classes_is_refused(city):
         dataset.lookup_from(numbered(12))
 
 
+def grey_png(rows, bits):
+    """A grey PNG of fewer than 8 bits a pixel, which Pillow and OpenCV do not write."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    lines = b""
+    for row in rows:
+        digits = "".join(f"{value:0{bits}b}" for value in row)
+        digits += "0" * (-len(digits) % 8)
+        lines += bytes([0, *(int(digits[at : at + 8], 2) for at in range(0, len(digits), 8))])
+    head = struct.pack(">IIBBBBB", len(rows[0]), len(rows), bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return bytes.fromhex("89504e470d0a1a0a") + b"".join(parts)
+
+
 def test_ids_are_read_as_they_were_written(tmp_path):
     ids = np.uint8([[0, 1, 2], [3, 2, 1]])
     path = tmp_path / "ids.png"
@@ -386,6 +404,9 @@ def test_ids_are_read_as_they_were_written(tmp_path):
     assert read_label_file(path).tolist() == ids.tolist()
     palette.save(path, transparency=0)
     assert read_label_file(path).tolist() == ids.tolist()
+    for bits in (2, 4):
+        path.write_bytes(grey_png(ids.tolist(), bits))
+        assert read_label_file(path).tolist() == ids.tolist()
     Image.fromarray(ids % 2 == 1).save(path)  # one bit a pixel
     assert read_label_file(path).tolist() == (ids % 2).tolist()
     cv2.imwrite(str(path), np.uint16(ids) * 300)

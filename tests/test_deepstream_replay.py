@@ -508,9 +508,10 @@ def test_what_is_refused(made, clip, graphs, tmp_path):
 
 
 def test_another_checkpoint_is_no_reference(graphs, tmp_path):
-    other = write_checkpoint(tmp_path / "other", TINY, ["a", "b"])
-    with pytest.raises(DeepStreamError, match="name the checkpoint that the graph was exported from"):
-        PyTorchReference(str(other), read_graph(graphs("nvinfer")).signature)
+    for names in (["a", "b"], ["road", "kerb", "sky", "car", "tram"]):
+        other = write_checkpoint(tmp_path / f"{len(names)} classes", TINY, names)
+        with pytest.raises(DeepStreamError, match="name the checkpoint that the graph was exported from"):
+            PyTorchReference(str(other), read_graph(graphs("nvinfer")).signature)
 
 
 # ---- whose library is loaded ---------------------------------------------------------------------------------------

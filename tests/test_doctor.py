@@ -857,3 +857,11 @@ def test_a_process_that_prints_no_answer(answer, tmp_path, monkeypatch):
     (tmp_path / "probes.py").write_text(f"print({answer!r})")
     monkeypatch.setattr("segdeploy.doctor.machine.__file__", str(tmp_path / "machine.py"))
     assert ThisMachine().probe("cv2") == {"error": "the process ended with status 0"}
+
+
+def test_a_driver_that_is_too_old_runs_no_engine_of_rtx_either():
+    machine = without(WORKSTATION, *from_pip(""))
+    machine = replace(machine, probes={**machine.probes, "tensorrt_rtx": {"version": "1.7.1.116"}})
+    del machine.probes["tensorrt"]
+    machine.probes["gpu"] = gpu(RTX_4090, [11, 4])
+    assert "run-engine" not in works(diagnose(machine))

@@ -166,3 +166,9 @@ def test_warnings_worth_telling():
     (note,) = advice([overflow, "Using PyTorch"])
     assert "LayerNorm in FP16" in note
     assert advice(["quiet"]) == []
+
+
+def test_noise_is_told_where_there_is_nothing_else():
+    noise = "catchCudaError: 35"
+    assert noise in in_words([noise], [], SMALL, HERE)
+    assert noise not in in_words([noise, "the cause"], [], SMALL, HERE)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segdeploy.graph.layers import argmax_is_over_last, layers_of
+from segdeploy.errors import GraphError
+from segdeploy.graph.layers import argmax_is_over_last, layers_of, logits_of
 
 FLOAT = TensorProto.FLOAT
 
@@ -47,3 +48,10 @@ def test_labels_over_the_last_axis(axis, last):
     output = (1, 4, 6) if last else (1, 6, 5)
     model = graph_of(node, (1, 4, 6, 5), output, kind=TensorProto.INT64)
     assert argmax_is_over_last(model) is last
+
+
+def test_one_class_is_no_choice():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    assert logits_of(graph_of(node, (1, 2, 6, 6), (1, 2, 6, 6))) == "y"
+    with pytest.raises(GraphError, match=r"no class scores were found in the graph: y is \[1, 1, 6, 6\]"):
+        logits_of(graph_of(node, (1, 1, 6, 6), (1, 1, 6, 6)))

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from segdeploy import scenes
 from segdeploy.prove.confusion import Confusion
-from segdeploy.prove.judge import Judge, Probe
+from segdeploy.prove.judge import Judge, Probe, mean_kl
 from segdeploy.run.session import open_session, segment_many
 
 FRAMES = [scenes.make_scene(seed, 120, 200).image for seed in range(4)]
@@ -132,3 +132,13 @@ def test_the_divergence_is_a_mean_over_the_frames(graphs):
     together = Judge(model, signature, [Probe(frame) for frame in FRAMES]).verdict(other).kl
     assert together == pytest.approx(np.mean(alone), rel=1e-5)
     assert np.ptp(alone) > 0
+
+
+def test_the_divergence_is_kullback_and_leiblers():
+    """By hand: halves against quarters and three quarters."""
+    reference = np.log(np.float32([0.5, 0.5])).reshape(2, 1, 1)
+    logits = np.log(np.float32([0.25, 0.75])).reshape(2, 1, 1)
+    assert mean_kl(reference, logits) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3), rel=1e-5)
+    assert mean_kl(np.tile(reference, (1, 3, 4)), np.tile(logits, (1, 3, 4))) == pytest.approx(
+        mean_kl(reference, logits), rel=1e-5
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from segdeploy.errors import OutputError
 from segdeploy.model.labels import read_labels
-from segdeploy.picture.segmentation import Segmentation, write_image
+from segdeploy.picture.segmentation import LEAST_SHARE, Segmentation, legend_rows, write_image
 
 CITY = read_labels("cityscapes")
 
@@ -67,3 +67,9 @@ def test_an_unknown_format(tmp_path):
     with pytest.raises(OutputError, match=r"'\.xyz' is not an image format"):
         write_image(tmp_path / "a.xyz", np.zeros((4, 4), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_hardly_seen_has_no_row_in_the_legend():
+    assert legend_rows({"road": 0.9, "sky": LEAST_SHARE, "car": LEAST_SHARE / 2}) == [
+        ("road", 0.9), ("sky", LEAST_SHARE),
+    ]  # fmt: skip

@@ -105,7 +105,9 @@ def test_pictures_of_another_size_are_brought_to_the_first(tmp_path):
     with ClipWriter(tmp_path / "a.mp4", Size(96, 128), 25) as writer:
         writer.write(np.full((96, 128, 3), 200, np.uint8), 0)
         writer.write(np.full((192, 64, 3), 200, np.uint8), 0.04)
-    _, second = read(tmp_path / "a.mp4")
+        writer.write(np.full((96, 64, 3), 200, np.uint8), 0.08)  # of its height
+    _, second, third = read(tmp_path / "a.mp4")
+    assert third.frame.shape == (96, 128, 3)
     assert second.frame.shape == (96, 128, 3)
     assert [int(second.frame[48, column].mean()) // 10 for column in (5, 64, 122)] == [0, 20, 0]
 
