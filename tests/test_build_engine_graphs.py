@@ -7,7 +7,10 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from conftest import behind
+from onnx import TensorProto, helper
 
 from segdeploy import files
 from segdeploy.cli import main
@@ -202,7 +205,17 @@ def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, te
     assert all(1 <= reads[name] <= 2 for name in made)  # INT8 is judged as it lies in the file
 
 
-def test_int8_is_not_made_of_an_fp16_graph(typed, images, tensorrt_here, tmp_path, capsys):
+def test_int8_is_not_made_of_an_fp16_graph(graphs, typed, images, tensorrt_here, tmp_path, capsys):
     tensorrt_here("11.4.0")
     assert run(typed["fp16"], tmp_path, "--int8", "--images", images) == 1
     assert "is FP16; give --int8 the FP32 graph it came from, and add --fp16" in capsys.readouterr().err
+    nodes = [
+        helper.make_node("Cast", ["input"], ["narrow"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["narrow", "unit"], ["scaled"]),
+        helper.make_node("Cast", ["scaled"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["wide", "step", "zero"], ["whole"]),
+        helper.make_node("DequantizeLinear", ["whole", "step", "zero"], ["back"]),
+    ]
+    constants = {"unit": np.float16(1), "step": np.float32(0.02), "zero": np.int8(0)}
+    both = behind(graphs("nvinfer"), nodes, constants, tmp_path / "both.onnx")
+    assert run(both, tmp_path / "out", "--int8", "--fp16") == 0
