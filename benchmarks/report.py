@@ -438,10 +438,10 @@ def matrix(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield (
         f"Whether each network goes the whole way at {facts['size']}, step by step as a user types it: ● where it does."
         " Weights are random, but for the bundled B0's, so that this says what is possible and proven, not how accurate"
-        " a network is. In brackets: labels equal to the step before, and the share of the multiplications that INT8"
-        f" got within {facts['most_changed']:g} points of changed labels. Engines are TensorRT-RTX's: layers, and"
-        " seconds on the CPU of a shared machine; none was run. `classes` are those in the answer to one frame: where"
-        " it is one, equal labels say little."
+        " a network is: INT8 changes more labels of random weights, which stand close to each other, than of trained"
+        " ones. In brackets: labels equal to the step before, and the share of the multiplications in INT8. Engines are"
+        " TensorRT-RTX's: layers, and seconds on the CPU of a shared machine; none was run. `classes` are those in the"
+        " answer to one frame: where it is one, equal labels say little."
     )
     steps = list(dict.fromkeys(step for row in facts["rows"].values() for step in row))
     yield table(
