@@ -200,7 +200,7 @@ def cells(network: Network, folder: Path) -> Iterator[tuple[str, dict[str, Any]]
     yield made("fp16", "fp16", "export", *sized, "--fp16")
     if graphs["fp32"] is None:
         return
-    kept = ["--count", "4", "--probes", "2", "--max-drop", "100"]  # random weights have no accuracy to keep
+    kept = ["--count", "8", "--probes", "2", "--max-drop", "100"]  # random weights have no accuracy to keep
     yield made("int8", "int8", "quantize", graphs["fp32"], *images, *kept)
     for precision, graph in graphs.items():
         if graph is not None:
