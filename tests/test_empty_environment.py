@@ -88,6 +88,7 @@ for name in {MODULES}:
         "segdeploy.convert.int8.scales",
         "segdeploy.convert.int8.search",
         "segdeploy.convert.int8.write",
+        "segdeploy.convert.own_module",
         "segdeploy.demo",
         "segdeploy.assess.bench.pytorch",
         "segdeploy.networks.checkpoints",
@@ -104,6 +105,7 @@ for name in {MODULES}:
         "segdeploy.run.ort",
         "segdeploy.run.ort_gpu",
         "segdeploy.serve.deepstream.reference",
+        "segdeploy.train.distil",
         "segdeploy.train.finetune",
     }
     assert lacking["segdeploy.run.ort"] == (

@@ -9,18 +9,20 @@ from segdeploy.cli.arguments import add_json_file, at_least, parse_size
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.datasets.known import default_splits, names_of_datasets
 from segdeploy.shell import command_line, shell_word
-from segdeploy.train.recipe import WORDS
+from segdeploy.train.recipe import OF_A_TEACHER, WORDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from segdeploy.train.finetune import Finetuned, TrainingRequest
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="as `export` takes it")
-    describe_training(parser)
+    describe_training(parser, [name for name in WORDS if name not in OF_A_TEACHER])
 
 
-def describe_training(parser: argparse.ArgumentParser) -> None:
+def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> None:
     """Add what `finetune` and `distil` have in common; the recipe's flags are made of its fields."""
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -59,7 +61,8 @@ def describe_training(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", type=Path, required=True, help="folder of the new checkpoint"
     )
     recipe = parser.add_argument_group("recipe")
-    for name, (default, words) in WORDS.items():
+    for name in parts:
+        default, words = WORDS[name]
         flag = "--" + name.replace("_", "-")
         if isinstance(default, bool):
             recipe.add_argument(
@@ -77,7 +80,9 @@ def request_from(arguments: argparse.Namespace) -> TrainingRequest:
     from segdeploy.train.material import learnt_and_reported
     from segdeploy.train.recipe_file import read_training_recipe
 
-    asked = {name: value for name in WORDS if (value := getattr(arguments, f"recipe_{name}")) is not None}
+    asked = {
+        name: value for name in WORDS if (value := getattr(arguments, f"recipe_{name}", None)) is not None
+    }
     learnt, reported = learnt_and_reported(
         arguments.dataset, arguments.root, arguments.mapping, arguments.split, arguments.report_split,
         arguments.report_root,

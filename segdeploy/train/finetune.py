@@ -17,7 +17,7 @@ from segdeploy.errors import MissingExtra, TrainingError
 
 try:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 except ImportError as error:
     raise MissingExtra("torch", "export", "training") from error
 
@@ -69,6 +69,15 @@ class Finetuned:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Names a teacher, and makes what a network learns from it beside the labels."""
+
+    name: str
+    digest: str
+    make: Callable[[Learning, ModelCard, TrainingRecipe, str], nn.Module]
+
+
+@dataclass(frozen=True)
 class TrainingStart:
     """Holds what a training begins with."""
 
@@ -92,6 +101,7 @@ def finetune(
     output: Path,
     progress: Callable[[str], None] = lambda step: None,
     tell: Callable[[TrainingEvent], None] = lambda event: None,
+    taught: Taught | None = None,
 ) -> Finetuned:
     if (output / RECORD).exists():
         raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
@@ -99,7 +109,7 @@ def finetune(
     start = training_start(source, request)
     files.make_folder(output)
     with joined_processes(request.device) as processes:
-        return trained(start, request, processes, output, progress, tell)
+        return trained(start, request, processes, output, progress, tell, taught)
 
 
 def training_start(source: str | Path, request: TrainingRequest) -> TrainingStart:
@@ -147,8 +157,7 @@ def trained(
     output: Path,
     progress: Callable[[str], None],
     tell: Callable[[TrainingEvent], None],
-    extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    teacher: str | None = None,
+    taught: Taught | None = None,
 ) -> Finetuned:
     recipe = request.recipe
     torch.manual_seed(recipe.seed)
@@ -164,7 +173,7 @@ def trained(
     def scored(network: nn.Module, dataset: Dataset) -> Evaluation:
         return score(network, start.card, dataset, lies, processes.device)
 
-    key = digest_of_request(start, request, processes, teacher)
+    key = digest_of_request(start, request, processes, taught)
     state = read_state(output, key)
     if state is None:
         state = TrainingState(key)
@@ -174,11 +183,14 @@ def trained(
         progress(f"going on after step {state.step}")
     plain.requires_grad_(True)
     learning = Learning(
-        plain, start.checkpoint.family, len(start.card.labels.names), start.transferred.of_classes, recipe
-    )
+        plain, start.checkpoint.family, len(start.card.labels.names), start.transferred.of_classes, recipe,
+        shows_maps=taught is not None,
+    )  # fmt: skip
+    if taught:
+        learning.teaching = taught.make(learning, start.card, recipe, processes.device)
     trainer = Trainer(
         learning, crops, processes, align_corners=lies.align_corners, family=start.checkpoint.family,
-        pixels=(start.card.mean, start.card.std), extra_loss=extra_loss,
+        pixels=(start.card.mean, start.card.std),
     )  # fmt: skip
     every = request.watch_every or max(recipe.steps // 10, 1)
     log = output / LOG
@@ -199,7 +211,7 @@ def trained(
     plain.load_state_dict(state.best)
     progress(f"scoring on {request.reported}")
     evaluation = scored(plain.eval(), request.reported)
-    training = training_of(start, request, state, evaluation, teacher)
+    training = training_of(start, request, state, evaluation, taught.name if taught else None)
     if processes.is_first:
         write_hub_folder(output, start.checkpoint, state.best, start.card, training)
         (output / STATE).unlink(missing_ok=True)
@@ -216,12 +228,12 @@ def demand_learnable(crops: Crops) -> None:
 
 
 def digest_of_request(
-    start: TrainingStart, request: TrainingRequest, processes: Processes, teacher: str | None
+    start: TrainingStart, request: TrainingRequest, processes: Processes, taught: Taught | None
 ) -> str:
     """Digest all that decides the result."""
     facts = [
-        start.digest, start.learnt.digest, start.watched.digest, str(start.card.size), asdict(request.recipe), teacher,
-        processes.count, processes.device.partition(":")[0],
+        start.digest, start.learnt.digest, start.watched.digest, str(start.card.size), asdict(request.recipe),
+        taught.digest if taught else None,        processes.count, processes.device.partition(":")[0],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

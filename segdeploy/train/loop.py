@@ -49,7 +49,6 @@ class Trainer:
         align_corners: bool,
         family: Family,
         pixels: tuple[tuple[float, ...], tuple[float, ...]],
-        extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.learning, self.crops, self.processes = learning.to(processes.device), crops, processes
         self.recipe: TrainingRecipe = crops.recipe
@@ -58,7 +57,6 @@ class Trainer:
             torch.tensor(one, device=processes.device).reshape(1, 3, 1, 1) for one in pixels
         )
         self.weights = balanced(crops.shares.tolist()).to(processes.device) if self.recipe.balance else None
-        self.extra_loss = extra_loss
         if processes.count > 1:
             share_statistics(learning)
         self.optimiser = torch.optim.AdamW(parameter_groups(learning, family, self.recipe))
@@ -134,12 +132,12 @@ class Trainer:
         truth = torch.from_numpy(truths.astype("int32")).to(device)
         pixels = (pixels - self.mean) / self.std
         with self.computing():
-            answer, auxiliary = self.learning(pixels)
+            answer, auxiliary, maps = self.learning(pixels)
         loss = self.mean_loss(answer, truth, self.family.scores)
         if auxiliary is not None:
             loss = loss + self.recipe.auxiliary * self.mean_loss(auxiliary, truth, are_scores=False)
-        if self.extra_loss is not None:
-            loss = loss + self.extra_loss(pixels, answer) / self.processes.count
+        if self.learning.teaching is not None:
+            loss = loss + self.learning.teaching(pixels, answer, maps) / self.processes.count
         return loss
 
     def mean_loss(self, answer: Tensor, truth: Tensor, are_scores: bool) -> Tensor:

@@ -16,7 +16,7 @@ from segdeploy.train.recipe import TrainingRecipe
 
 
 class Learning(nn.Module):
-    """Wraps the plain network; gives its answer, and that of an auxiliary head on the last map but one."""
+    """Wraps the plain network; gives its answer, an auxiliary head's on the last map but one, and the trunk's maps."""
 
     def __init__(
         self,
@@ -25,36 +25,48 @@ class Learning(nn.Module):
         classes: int,
         of_classes: frozenset[str],
         recipe: TrainingRecipe,
+        *,
+        shows_maps: bool = False,
     ) -> None:
         super().__init__()
         self.plain = plain
         self.auxiliary: nn.Module | None = None
+        self.teaching: nn.Module | None = None  # what it learns from a teacher
         self._maps: list[Tensor] = []
         if recipe.dropout:
             leave_out_channels(plain, of_classes, recipe.dropout)
-        if recipe.auxiliary:
+        if recipe.auxiliary or shows_maps:
             trunk = plain.get_submodule(family.trunk)
             trunk.register_forward_hook(lambda module, given, maps: self._maps.extend(maps))
-            self.auxiliary = self.small_head(classes)
+        if recipe.auxiliary:
+            self.auxiliary = small_head(self.channels[-2], classes)
 
-    def small_head(self, classes: int) -> nn.Module:
-        """Make mmsegmentation's auxiliary head: a 3x3 convolution, its norm, and a classifier."""
+    @property
+    def channels(self) -> list[int]:
+        """Give the channels of the trunk's maps."""
+        was = self.plain.training
         with torch.no_grad():
-            self.plain.eval()(torch.zeros(1, 3, 64, 64))
-        channels = self.taken()[-2].shape[1]
-        inner = max(channels // 4, 16)
-        return nn.Sequential(
-            nn.Conv2d(channels, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(), nn.Dropout2d(0.1),
-            nn.Conv2d(inner, classes, 1),
-        )  # fmt: skip
+            self.plain.eval()(torch.zeros(1, 3, 64, 64, device=next(self.plain.parameters()).device))
+        self.plain.train(was)
+        return [maps.shape[1] for maps in self.taken()]
 
     def taken(self) -> list[Tensor]:
         maps, self._maps = self._maps, []
         return maps
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         answer: Tensor = self.plain(pixels)
-        return answer, None if self.auxiliary is None else self.auxiliary(self.taken()[-2])
+        maps = self.taken()
+        return answer, None if self.auxiliary is None else self.auxiliary(maps[-2]), maps
+
+
+def small_head(channels: int, classes: int) -> nn.Module:
+    """Make mmsegmentation's auxiliary head: a 3x3 convolution, its norm, and a classifier."""
+    inner = max(channels // 4, 16)
+    return nn.Sequential(
+        nn.Conv2d(channels, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(), nn.Dropout2d(0.1),
+        nn.Conv2d(inner, classes, 1),
+    )  # fmt: skip
 
 
 def leave_out_channels(plain: nn.Module, of_classes: frozenset[str], share: float) -> None:

@@ -73,6 +73,9 @@ class TrainingRecipe:
     average: Annotated[float, Share] = recipe_part(
         0.0, "decay of an average of the weights (EMA), as in 0.999; 0: none"
     )
+    answer_weight: Annotated[float, Between(0, 1000)] = recipe_part(3.0, "weight of a teacher's answer")
+    map_weight: Annotated[float, Between(0, 1000)] = recipe_part(1.0, "weight of a teacher's last map")
+    temperature: Annotated[float, Between(0.1, 100)] = recipe_part(4.0, "temperature of both")
     precision: Annotated[str, COMPUTED_IN] = recipe_part(
         "fp32", f"type that is computed in: {', '.join(COMPUTED_IN)}"
     )
@@ -93,3 +96,4 @@ class TrainingRecipe:
 WORDS: dict[str, tuple[Any, str]] = {
     one.name: (one.default, one.metadata["words"]) for one in fields(TrainingRecipe)
 }
+OF_A_TEACHER = ("answer_weight", "map_weight", "temperature")  # nothing without one

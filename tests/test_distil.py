@@ -1,0 +1,96 @@
+"""Distilling: what a student is drawn to, by whom, and on top of what."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from conftest import CLASSES, TINY, write_checkpoint
+from test_finetune import MAPPING, RECIPE, SIZE, city, request_of, words  # noqa: F401 - fixtures
+
+from segdeploy.cli import main
+from segdeploy.convert.export import export_onnx
+from segdeploy.errors import RequestError, TrainingError
+from segdeploy.train.distil import NetworkTeacher, SessionTeacher, by_channel_loss, distil
+
+OF_THE_DATA = ("road", "house", "green", "sky", "car")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    wide = {**TINY, "hidden_sizes": [16, 16, 24, 48]}
+    return write_checkpoint(tmp_path_factory.mktemp("teacher") / "wide", wide, OF_THE_DATA[::-1], seed=5)
+
+
+@pytest.fixture(scope="module")
+def graph(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graph")
+    return export_onnx(teacher, size="64x96", interface="logits", batch=2, output=folder).path
+
+
+def test_the_divergence_by_hand():
+    """One channel of two places, halves against a quarter and three quarters; what is added to all changes nothing."""
+    student, teacher = torch.zeros(1, 1, 1, 2), torch.tensor([0.25, 0.75]).log().reshape(1, 1, 1, 2)
+    expected = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
+    assert float(by_channel_loss(student, teacher, 1.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(by_channel_loss(student + 7, teacher - 3, 1.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(by_channel_loss(student, teacher * 4, 4.0)) == pytest.approx(16 * expected, rel=1e-5)
+    both = torch.cat([teacher, teacher], 1)
+    assert float(by_channel_loss(both, both, 4.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_answers_for_the_wanted_classes(teacher, graph):
+    pixels = torch.randint(0, 256, (2, 3, *SIZE), generator=torch.Generator().manual_seed(1)).float()
+    answer, shown = NetworkTeacher(str(teacher), OF_THE_DATA, "cpu")(pixels)
+    assert (answer.shape[1], shown.shape[1]) == (5, 48)
+    by_graph, nothing = SessionTeacher(graph, OF_THE_DATA, RECIPE)(pixels)
+    assert nothing is None
+    assert torch.allclose(answer, by_graph, atol=1e-4)
+    (third,), _ = NetworkTeacher(str(teacher), ["sky"], "cpu")(pixels[:1])
+    assert torch.allclose(third[0], answer[0, OF_THE_DATA.index("sky")], atol=1e-6)
+
+
+def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):  # noqa: F811
+    request = request_of()
+    done = distil(str(teacher), tiny, request, output=tmp_path / "out")
+    record = json.loads((done.folder / "training.json").read_text())
+    assert record["teacher"] == str(teacher)
+    assert export_onnx(done.folder, output=tmp_path).agreement.pixel_agreement == 1
+
+
+def test_the_command(tiny, graph, city, tmp_path, capsys):  # noqa: F811
+    given = ["distil", str(graph), *words(city, tiny)[1:], "--answer-weight", "2", "--temperature", "2"]
+    assert main([*given, "-o", str(tmp_path / "out")]) == 0
+    assert "next: segdeploy export" in capsys.readouterr().out
+
+
+def test_teachers_that_cannot_teach(tiny, graphs, graph, teacher, request_of, tmp_path):  # noqa: F811
+    for other, error, said in (
+        (str(tiny), TrainingError, "knows no house, green; a teacher has every class that is learnt"),
+        (
+            str(graphs("frames")),
+            RequestError,
+            "gives labels only; a teacher gives logits: export it with --interface",
+        ),
+        (
+            str(graphs("logits")),
+            RequestError,
+            "takes 1 of 96x160, and crops are 2 of 64x96; export it with --size 64x96",
+        ),
+        (str(tmp_path / "none.engine"), RequestError, "there is no file"),
+    ):
+        with pytest.raises(error) as refusal:
+            distil(other, tiny, request_of(), output=tmp_path / "out")
+        assert said in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+    assert "sky" in MAPPING
+    assert len(CLASSES) == 5
+
+
+def test_a_recipe_of_no_teacher_has_no_flags_of_one(tiny, city, misused):  # noqa: F811
+    assert "unrecognized arguments: --temperature 2" in misused(
+        *words(city, tiny), "--temperature", "2", "-o", "x"
+    )
