@@ -144,6 +144,17 @@ def segformer(depths: tuple[int, ...], sizes: tuple[int, ...], decoder: int) -> 
     )
 
 
+def fan(size: str) -> Callable[[Path], Path]:
+    """Give a FAN of a published size, under the names of NVlabs' files."""
+
+    def write(folder: Path) -> Path:
+        import fan_checkpoint
+
+        return fan_checkpoint.write_shapes(folder / "fan.pth", fan_checkpoint.published()[size])
+
+    return write
+
+
 SMALL, WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
 NETWORKS = (
     Network("SegFormer-B0, bundled", there(ROOT / "models/demo-b0")),
@@ -153,6 +164,8 @@ NETWORKS = (
     Network("SegFormer-B3", segformer((3, 4, 18, 3), WIDE, 768)),
     Network("SegFormer-B4", segformer((3, 8, 27, 3), WIDE, 768)),
     Network("SegFormer-B5", segformer((3, 6, 40, 3), WIDE, 768)),
+    Network("FAN-tiny, SegFormer's head", fan("tiny_8")),
+    Network("FAN-base, SegFormer's head", fan("base_16")),
 )
 
 
@@ -290,7 +303,7 @@ def facts_of(graph: Path) -> dict[str, Any]:
     step = record.ledger[-1]
     return {
         "equal": step.pixel_agreement,
-        "nodes": sum(record.cost.values()),
+        "nodes": record.cost["nodes"],
         "int8": (step.macs or {}).get("int8"),
     }
 

@@ -1,4 +1,4 @@
-"""Writes data/fan_networks.json, by NVIDIA's own classes.
+"""Writes data/fan_networks.json and data/fan_published.json.gz, by NVIDIA's own classes.
 
     cd tests && python make_fan_networks.py FAN TAO
 
@@ -10,6 +10,7 @@ nothing in evaluation: those are made here.
 from __future__ import annotations
 
 import ast
+import gzip
 import importlib
 import json
 import sys
@@ -189,6 +190,16 @@ def keys_of_head(folder: Path) -> list[str]:
     return sorted(set(found))
 
 
+def published(kinds: Any, convnext: Any, decoder: Any, name: str, width: int) -> dict[str, list[int]]:
+    """The shapes of a network of the published size; its ConvNeXt is made here as timm would."""
+    kinds._create_hybrid_backbone = lambda depths, dims, use_head, **_: convnext(
+        depths=depths[:2], dims=dims[:2], use_head=use_head
+    )
+    head = decoder(in_channels=[128, 256, width, width], embedding_dim=768, output_nc=19)
+    whole = Whole(getattr(kinds, name)(), NvlabsHead(head), False)
+    return {name: list(tensor.shape) for name, tensor in whole.state_dict().items()}
+
+
 if __name__ == "__main__":
     kinds, convnext = nvlabs(Path(sys.argv[1]))
     fan, tao_convnext, mit, head = tao(Path(sys.argv[2]))
@@ -214,4 +225,10 @@ if __name__ == "__main__":
     }
     lines = (f"{json.dumps(name)}: {json.dumps(record_of(network))}" for name, network in made.items())
     keys = json.dumps(keys_of_head(Path(sys.argv[1])))
+    sizes = {"tiny_8": 192, "small_12": 384, "base_16": 448, "large_16": 480}
+    shapes = {
+        size: published(kinds, convnext, decoder, f"fan_{size}_p4_hybrid", width)
+        for size, width in sizes.items()
+    }
     OUT.write_text("{\n" + ",\n".join([f'"head keys": {keys}', *lines]) + "\n}\n")
+    OUT.with_name("fan_published.json.gz").write_bytes(gzip.compress(json.dumps(shapes).encode(), mtime=0))

@@ -1,13 +1,11 @@
 """FAN with SegFormer's head: plain against NVIDIA's own classes' recorded answers, deployed against plain, refusals."""
 
-import json
-from pathlib import Path
-
 import mmseg_checkpoint as checkpoints
 import onnx
 import pytest
 import torch
 from conftest import randomise
+from fan_checkpoint import HEAD_KEYS, NETWORKS, published, write
 
 from segdeploy import networks
 from segdeploy.cli import main
@@ -16,14 +14,14 @@ from segdeploy.convert.int8.quantize import Request, quantize
 from segdeploy.errors import CheckpointError
 from segdeploy.networks.backbones.convnext import UnbiasedNorm, with_biased_variance
 from segdeploy.networks.backbones.fan import DeployedFan, Fan
-from segdeploy.networks.checkpoints import read_checkpoint
-from segdeploy.networks.fan import key_names
+from segdeploy.networks.checkpoints import read_checkpoint, strip_wrappers
+from segdeploy.networks.family import RawCheckpoint
+from segdeploy.networks.fan import FAN, key_names
 from segdeploy.networks.interface import card_of
 from segdeploy.networks.segformer.config_in_text import NVLABS_HEAD_KEYS
+from segdeploy.networks.weight_names import check_weights
 from segdeploy.size import Size
 
-NETWORKS = json.loads((Path(__file__).parent / "data/fan_networks.json").read_text())
-HEAD_KEYS = NETWORKS.pop("head keys")
 EXACT = {"rtol": 1e-4, "atol": 2e-5}
 
 
@@ -32,14 +30,6 @@ def _inference():
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
-
-
-def write(path, name, meta=None, prefix="", **changes):
-    """The file of one of the recorded networks; `changes` are of weights, None leaves one out."""
-    weights = {**checkpoints.weights_of(NETWORKS[name]["shapes"]), **changes}
-    state = {prefix + key: value for key, value in weights.items() if value is not None}
-    torch.save({"state_dict": state, **({"meta": meta} if meta else {})}, path)
-    return path
 
 
 def demand_recorded(checkpoint, name):
@@ -78,6 +68,32 @@ def test_the_third_map_of_the_largest_is_taken_earlier(tmp_path, monkeypatch):
     monkeypatch.delitem(key_names.KNOWN, (24, 3))
     with pytest.raises(AssertionError):
         demand_recorded(read_checkpoint(path), name)
+
+
+@pytest.mark.parametrize(
+    ("size", "stages", "width", "heads", "depth", "taken"),
+    [
+        ("tiny_8", [(128, 3), (256, 3)], 192, 8, 8, 8),
+        ("small_12", [(128, 3), (256, 3)], 384, 8, 10, 10),
+        ("base_16", [(128, 3), (256, 3)], 448, 8, 16, 16),
+        ("large_16", [(128, 3), (256, 5)], 480, 10, 22, 19),
+    ],
+)
+def test_the_published_sizes_have_the_names_of_the_published_files(size, stages, width, heads, depth, taken):
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in published()[size].items()}
+    found = RawCheckpoint("x", "nvlabs", strip_wrappers(weights), {}, None, {"fan_positions": "by-source"})
+    read = FAN.read(found)
+    assert read.classes == 19
+    assert read.config["backbone"] == {
+        "stages": stages, "size": width, "inner": 4 * width, "heads": heads, "depth": depth, "taken": taken,
+        "floored": False,
+    }  # fmt: skip
+    assert "taken" not in read.assumed
+    with torch.device("meta"):
+        plain = FAN.build(read.config | {"num_labels": 19}, {})
+    wanted = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
+    check_weights(wanted, read.weights, "x")
 
 
 # ---- the two forms of positions --------------------------------------------------------------------------------

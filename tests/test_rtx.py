@@ -1,10 +1,10 @@
 """NVIDIA's own parser and builder take every graph; TensorRT-RTX builds without a GPU."""
 
+import fan_checkpoint
 import hub_checkpoints
 import mmseg_checkpoint
 import onnx
 import pytest
-from test_fan import write as write_fan
 
 from segdeploy.convert.engine.build import build_from
 from segdeploy.convert.engine.request import EngineRequest
@@ -103,7 +103,9 @@ def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
 
 @pytest.mark.slow
 def test_a_fan_builds(tmp_path):
-    graph = export_onnx(write_fan(tmp_path / "x.pth", "nvlabs"), size="97x131", output=tmp_path).path
+    graph = export_onnx(
+        fan_checkpoint.write(tmp_path / "x.pth", "nvlabs"), size="97x131", output=tmp_path
+    ).path
     engine_of(graph, 1)
     half = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graph)), half)
