@@ -160,7 +160,7 @@ def test_a_card_and_an_image_know_the_same_kernels():
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("pspnet-r50-cityscapes", "near it: mmseg-pspnet-r50-cityscapes, mmseg-pspnet-r"),
+        ("pspnet-r50-cityscapes", "near it: mmseg-pspnet-r50-cityscapes; segdeploy"),
         ("../models/segformer-b0-demo", "near it: segformer-b0-demo, segformer-b0-ade, "),
         ("", "segdeploy models lists all, or give a .yaml file"),
     ],
