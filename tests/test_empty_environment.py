@@ -107,6 +107,7 @@ for name in {MODULES}:
         "segdeploy.serve.deepstream.reference",
         "segdeploy.train.distil",
         "segdeploy.train.finetune",
+        "segdeploy.train.folds",
     }
     assert lacking["segdeploy.run.ort"] == (
         "running an .onnx needs onnxruntime, which is not installed: pip install 'segdeploy[cpu]'"

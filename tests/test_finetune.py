@@ -494,3 +494,39 @@ def test_two_folders_need_images_to_report_on(city, tiny, refused):
     given = [word for word in words(city, tiny) if word not in ("--report-split", "val")]
     assert "images to report on are missing: --report-root DIR" in refused(*given)
     assert Path(city).is_dir()
+
+
+# ---- folds -----------------------------------------------------------------------------------------------------
+
+
+def test_each_image_is_reported_on_once(tiny, city, tmp_path, capsys):
+    given = [word for word in words(city, tiny) if word not in ("--report-split", "val")]
+    assert main([*given, "--steps", "1", "--folds", "2", "-o", str(tmp_path / "out")]) == 0
+    assert "over 2 folds" in capsys.readouterr().out
+    records = [json.loads((tmp_path / f"out/fold-{one}/training.json").read_text()) for one in (1, 2)]
+    assert [(one["images"], one["watched_images"], one["reported"]["images"]) for one in records] == [
+        (2, 1, 3)
+    ] * 2
+    whole = json.loads((tmp_path / "out/folds.json").read_text())
+    assert whole["images"] == 6
+    assert whole["low"] <= whole["miou"] <= whole["high"]
+    done = (tmp_path / "out/fold-1/model.safetensors").stat().st_mtime_ns
+    assert (
+        main([*given, "--steps", "1", "--folds", "2", "-o", str(tmp_path / "out")]) == 0
+    )  # nothing is left to do
+    assert (tmp_path / "out/fold-1/model.safetensors").stat().st_mtime_ns == done
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--folds", "7"], "7 folds of 6 images cannot be; expected 2 to 6, 5 as a rule"),
+        (
+            ["--folds", "2", "--report-split", "val"],
+            "--folds reports on every image in turn; leave out --report-split",
+        ),
+    ],
+)
+def test_folds_that_cannot_be(tiny, city, refused, more, said):
+    given = [word for word in words(city, tiny) if word not in ("--report-split", "val")]
+    assert said in refused(*given, *more)

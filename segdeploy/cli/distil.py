@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
-from segdeploy.cli.finetune import describe_training, request_from, show, tell_progress
+from segdeploy.cli.finetune import describe_training, trained_and_shown
 from segdeploy.train.recipe import WORDS
 
 
@@ -15,18 +16,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.cli.console import steps
     from segdeploy.train.distil import distil
 
-    request = request_from(arguments)
-    with steps() as progress:
-        done = distil(
-            arguments.teacher,
-            arguments.checkpoint,
-            request,
-            output=arguments.output,
-            progress=progress,
-            tell=lambda event: tell_progress(event, request),
-        )
-    show(done, arguments)
-    return 0
+    return trained_and_shown(arguments, functools.partial(distil, arguments.teacher, arguments.checkpoint))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from segdeploy.shell import command_line, shell_word
 from segdeploy.train.recipe import OF_A_TEACHER, WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from segdeploy.train.finetune import Finetuned, TrainingRequest
 
@@ -43,6 +44,12 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
         metavar="DIR",
         type=Path,
         help="for folder: other images, which are scored at the end only",
+    )
+    data.add_argument(
+        "--folds",
+        type=at_least(2),
+        metavar="K",
+        help="for a small set: train K times, each without another part, and report on what was left out",
     )
     parser.add_argument("--recipe", metavar="YAML", type=Path, help="a file with the values below")
     parser.add_argument(
@@ -85,7 +92,7 @@ def request_from(arguments: argparse.Namespace) -> TrainingRequest:
     }
     learnt, reported = learnt_and_reported(
         arguments.dataset, arguments.root, arguments.mapping, arguments.split, arguments.report_split,
-        arguments.report_root,
+        arguments.report_root, folded=arguments.folds is not None,
     )  # fmt: skip
     return TrainingRequest(
         learnt, reported, read_training_recipe(arguments.recipe, asked), arguments.size, arguments.card,
@@ -94,19 +101,29 @@ def request_from(arguments: argparse.Namespace) -> TrainingRequest:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.cli.console import steps
     from segdeploy.train.finetune import finetune
+
+    return trained_and_shown(arguments, functools.partial(finetune, arguments.checkpoint))
+
+
+def trained_and_shown(arguments: argparse.Namespace, train: Callable[..., Finetuned]) -> int:
+    """Train once, or once for each fold, and show what came out."""
+    from segdeploy.cli.console import steps
+    from segdeploy.train.folds import train_folds
 
     request = request_from(arguments)
     with steps() as progress:
-        done = finetune(
-            arguments.checkpoint,
-            request,
-            output=arguments.output,
-            progress=progress,
-            tell=lambda event: tell_progress(event, request),
-        )
-    show(done, arguments)
+
+        def once(request: TrainingRequest, folder: Path) -> Finetuned:
+            return train(
+                request, output=folder, progress=progress, tell=lambda event: tell_progress(event, request)
+            )
+
+        if arguments.folds is None:
+            show(once(request, arguments.output), arguments)
+            return 0
+        folded = train_folds(request, arguments.folds, arguments.output, once, progress)
+    print_lines(str(folded), *(f"  {path}" for path in folded.folds))
     return 0
 
 

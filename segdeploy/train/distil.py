@@ -33,6 +33,7 @@ from segdeploy.train.finetune import Finetuned, Taught, TrainingRequest, finetun
 from segdeploy.train.loop import TrainingEvent
 from segdeploy.train.loss import LEAST_SCORE
 from segdeploy.train.network import Learning
+from segdeploy.train.processes import chosen_device
 from segdeploy.train.recipe import TrainingRecipe
 
 GRAPHS = (".onnx", ".engine")
@@ -166,14 +167,10 @@ def distil(
             )
         knowing: Teacher = SessionTeacher(Path(teacher), names, recipe)
     else:
-        knowing = NetworkTeacher(teacher, names, device_of(request))
+        knowing = NetworkTeacher(teacher, names, chosen_device(request.device))
 
     def make(learning: Learning, card: ModelCard, recipe: TrainingRecipe, device: str) -> nn.Module:
         return Teaching(knowing, learning, card, recipe, device).to(device)
 
     taught = Taught(teacher, knowing.digest, make)
     return finetune(student, request, output=output, progress=progress, tell=tell, taught=taught)
-
-
-def device_of(request: TrainingRequest) -> str:
-    return request.device or ("cuda" if torch.cuda.is_available() else "cpu")

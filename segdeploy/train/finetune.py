@@ -35,8 +35,8 @@ from segdeploy.train.loop import Trainer, TrainingEvent, Watch
 from segdeploy.train.network import Learning
 from segdeploy.train.processes import Processes, joined_processes
 from segdeploy.train.recipe import TrainingRecipe
-from segdeploy.train.report import ClassScore, Reported, Training
-from segdeploy.train.scoring import score
+from segdeploy.train.report import Training
+from segdeploy.train.scoring import reported_of, score
 from segdeploy.train.state import STATE, TrainingState, read_state, write_state
 from segdeploy.train.transfer import Transferred, transferred
 from segdeploy.version import __version__
@@ -245,24 +245,11 @@ def training_of(
     evaluation: Evaluation,
     teacher: str | None,
 ) -> Training:
-    scores, interval = evaluation.scores, evaluation.interval
-    classes = tuple(
-        ClassScore(name, float(iou) if iou == iou else None)  # NaN differs from itself
-        for name, iou in zip(start.card.labels.names, scores.iou, strict=True)
-    )
-    reported = Reported(
-        str(request.reported),
-        len(request.reported),
-        scores.miou,
-        scores.pixel_accuracy,
-        interval.low,
-        interval.high,
-        classes,
-    )
     return Training(
         SCHEMA, start.name, start.digest, start.licence, teacher, str(request.dataset), request.dataset.digest,
         len(start.learnt), len(start.watched), start.transferred.kept, start.transferred.drawn, request.recipe,
-        state.history[0]["miou"], state.best_step, state.best_miou, reported, state.seconds, request.command,
+        state.history[0]["miou"], state.best_step, state.best_miou, reported_of(evaluation), state.seconds,
+        request.command,
         tuple(state.history),
         {"segdeploy": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )  # fmt: skip

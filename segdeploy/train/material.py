@@ -17,13 +17,27 @@ def learnt_and_reported(
     split: str | None,
     report_split: str | None,
     report_root: Path | None = None,
+    *,
+    folded: bool = False,
 ) -> tuple[Dataset, Dataset]:
-    """Open both; two folders without splits need a second root, because nothing says which images are left out."""
+    """Open both; two folders without splits need a second root, because nothing says which images are left out.
+
+    `folded` images are all learnt from and all reported on, in turns.
+    """
+    if folded:
+        if report_split or report_root:
+            raise RequestError(
+                "--folds reports on every image in turn; leave out --report-split and --report-root"
+            )
+        whole = open_dataset(
+            name, root, split or (None if name == FOLDER else DATASETS[name].calibrated_on), mapping
+        )
+        return whole, whole
     if name == FOLDER:
         if report_root is None and report_split is None:
             raise RequestError(
                 "images to report on are missing: --report-root DIR with other images, or --report-split NAME where the"
-                " mapping's folders have {split}"
+                " mapping's folders have {split}, or --folds K"
             )
         return open_dataset(name, root, split, mapping), open_dataset(
             name, report_root or root, report_split, mapping

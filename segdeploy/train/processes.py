@@ -35,23 +35,28 @@ class Processes:
             distributed.barrier()
 
 
-@contextmanager
-def joined_processes(device: str | None) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, if it did; `device` None: a GPU where there is one."""
+def chosen_device(device: str | None) -> str:
+    """Give the device that was asked for, or a GPU where there is one; refuses what is not here."""
     if device not in (None, "cpu", "cuda"):
         raise RequestError(f"a network is trained on cpu or cuda, and {device!r} was asked for")
     if device == "cuda" and not torch.cuda.is_available():
         raise RequestError(f"PyTorch {torch.__version__} finds no GPU here; leave out --device for the CPU")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def joined_processes(device: str | None) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started, if it did; `device` None: a GPU where there is one."""
+    chosen = chosen_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes(device=device)
+        yield Processes(device=chosen)
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    if chosen == "cuda":
+        chosen = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(chosen)
+    distributed.init_process_group("nccl" if chosen.startswith("cuda") else "gloo")
     try:
-        yield Processes(distributed.get_rank(), count, device)
+        yield Processes(distributed.get_rank(), count, chosen)
     finally:
         distributed.destroy_process_group()

@@ -13,6 +13,7 @@ from segdeploy.datasets.dataset import Dataset
 from segdeploy.model.card import ModelCard
 from segdeploy.networks.family import Output
 from segdeploy.networks.interface import WithInterface, signature_for
+from segdeploy.train.report import ClassScore, Reported
 
 
 def score(network: nn.Module, card: ModelCard, dataset: Dataset, output: Output, device: str) -> Evaluation:
@@ -22,3 +23,14 @@ def score(network: nn.Module, card: ModelCard, dataset: Dataset, output: Output,
     eager = Eager(card.name, WithInterface(inner, card, signature).eval(), signature, "")
     session = EagerSession(eager) if device == "cpu" else CudaSession(eager)
     return evaluate(whole_image(session), dataset, card.labels)
+
+
+def reported_of(evaluation: Evaluation) -> Reported:
+    scores, interval, dataset = evaluation.scores, evaluation.interval, evaluation.dataset
+    classes = tuple(
+        ClassScore(name, float(iou) if iou == iou else None)  # NaN differs from itself
+        for name, iou in zip(dataset.labels.names, scores.iou, strict=True)
+    )
+    return Reported(
+        str(dataset), len(dataset), scores.miou, scores.pixel_accuracy, interval.low, interval.high, classes
+    )
