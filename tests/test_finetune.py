@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import mmseg_checkpoint
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from segdeploy import networks, scenes
 from segdeploy.cli import main
@@ -114,6 +115,39 @@ def test_the_card_and_the_record_say_what_was_done(trained, tiny):
         2,
         3,
     ]
+
+
+def test_the_ledger_begins_where_the_weights_were_made(trained, request_of, tmp_path, capsys):
+    again = finetune(trained, request_of(replace(RECIPE, steps=1)), output=tmp_path / "again")
+    exported = export_onnx(again.folder, output=tmp_path)
+    first, second = exported.record.source.steps
+    record = json.loads((trained / "training.json").read_text())
+    assert (first.name, first.compared_with, first.miou) == (
+        "fine-tuned", "the truth of five val", record["reported"]["miou"],
+    )  # fmt: skip
+    assert second.miou == again.training.reported.miou
+    assert second.miou_interval == (100 * again.training.reported.low, 100 * again.training.reported.high)
+    assert main(["inspect", str(exported.path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("fine-tuned  the truth of five val, mIoU ") == 2
+    assert f"({second.miou_interval[0]:.2f} to {second.miou_interval[1]:.2f} with other images)" in said
+
+
+def test_a_record_of_other_weights_proves_nothing(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["decode_head.classifier.bias"] += 1
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"training\.json is of other weights than model\.safetensors beside it"
+    ):
+        export_onnx(copy, output=tmp_path)
+    (copy / "training.json").write_text('{"weights": 3}')
+    with pytest.raises(CheckpointError, match="is not a record of a training"):
+        export_onnx(copy, output=tmp_path)
+    (copy / "training.json").unlink()
+    assert export_onnx(copy, output=tmp_path).record.source.steps == ()
 
 
 def test_a_network_without_a_layout_on_the_hub(city, tmp_path, request_of):

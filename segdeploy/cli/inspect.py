@@ -98,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     if record.islands:
         print_lines(f"{'islands':>10}  {len(record.islands)} nodes in FP32: {', '.join(record.islands)}")
-    for step in record.ledger:
+    for step in (*record.source.steps, *record.ledger):
         print_lines(f"{step.name:>10}  {step_in_words(step)}")
     if record.calibration is not None and record.calibration.methods:
         print_lines(f"{'thresholds':>10}  {methods_in_words(record.calibration.methods)}")

@@ -32,11 +32,15 @@ def methods_in_words(methods: Mapping[str, Sequence[str]]) -> str:
 
 
 def step_in_words(step: LedgerStep) -> str:
-    words = step.agreement_in_words
+    words = (
+        step.agreement_in_words if step.pixel_agreement is not None else step.compared_with or "not compared"
+    )
     if step.logits_error is not None:
         words += f", largest logits error {step.logits_error:.1e} of their range"
     if step.miou is not None and step.pixel_accuracy is not None:
         words += f", mIoU {100 * step.miou:.2f}, pixel accuracy {100 * step.pixel_accuracy:.2f}"
+    if step.miou_interval is not None:
+        words += f" ({step.miou_interval[0]:.2f} to {step.miou_interval[1]:.2f} with other images)"
     if step.drop_interval is not None:
         of = "labels changed" if step.miou is None else "mIoU lost"
         words += f", {of} {step.drop_interval[0]:.2f} to {step.drop_interval[1]:.2f} with other images"

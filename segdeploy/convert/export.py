@@ -34,6 +34,7 @@ from segdeploy.graph.view import opset_of
 from segdeploy.model.card import ModelCard, is_shipped
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, Signature
+from segdeploy.model.training import training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint, DeployedNetwork
 from segdeploy.networks.interface import WithInterface, card_of, signature_for
@@ -91,6 +92,7 @@ def export_onnx(
     progress("reading the checkpoint")
     asked = {name: value for name, value in options.items() if value is not None and value is not False}
     checkpoint = read_checkpoint(source, revision, asked)
+    steps = training_steps(Path(checkpoint.source))
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
     size = wanted or model_card.size
@@ -121,7 +123,7 @@ def export_onnx(
             progress("writing FP16, and comparing it with PyTorch")
             model, seen = prove_fp16(model, part, references, model_card, path.name)
             ledger.append(compared_step("fp16", seen, compared_with(model), shares_of(model)))
-        record = record_of_export(path.name, model, signature, model_card, checkpoint, ledger)
+        record = record_of_export(path.name, model, signature, model_card, checkpoint, ledger, steps)
         record = replace(record, digest=files.digest_of(part), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
     return Exported(path, record, seen)
@@ -141,7 +143,7 @@ export = export_onnx  # the public name; the older one stays
 
 def record_of_export(
     artifact: str, model: ModelProto, signature: Signature, card: ModelCard, checkpoint: Checkpoint,
-    ledger: Sequence[LedgerStep],
+    ledger: Sequence[LedgerStep], steps: tuple[LedgerStep, ...],
 ) -> ArtifactRecord:  # fmt: skip
     precision = ledger[-1].name
     return ArtifactRecord(
@@ -162,6 +164,7 @@ def record_of_export(
             checkpoint.layout,
             checkpoint.digest,
             tuple(checkpoint.assumed.values()),
+            steps,
         ),
         cost=node_counts(model),
         ledger=tuple(ledger),

@@ -47,6 +47,7 @@ class ArtifactSource:
     layout: str = ""
     weights: str = ""  # their digest
     assumed: tuple[str, ...] = ()  # facts that its files do not say, each with what was taken for it
+    steps: tuple[LedgerStep, ...] = ()  # how its weights were trained, where segdeploy did it
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class WorstClass:
 class LedgerStep:
     """Says what one step cost: how its result agrees with what it was compared with, and how it scores."""
 
-    name: str  # fp32 | fp16 | int8 | int8+fp16 | engine
+    name: str  # start | fine-tuned | distilled | fp32 | fp16 | int8 | int8+fp16 | engine
     compared_with: str | None = None
     pixel_agreement: float | None = None  # the share of equal pixels
     pixels: int | None = None
@@ -72,6 +73,9 @@ class LedgerStep:
     macs: dict[str, float] = field(default_factory=dict)  # the share of the multiplications in each precision
     drop_interval: tuple[float, float] | None = (
         None  # 95 %, of the points of mIoU lost or per cent of labels changed
+    )
+    miou_interval: tuple[float, float] | None = (
+        None  # 95 %, where the mIoU is of other images than the next step's
     )
 
     @property

@@ -25,12 +25,14 @@ from segdeploy import files, networks
 from segdeploy.assess.evaluate.evaluate import Evaluation
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.model.card import ModelCard
+from segdeploy.model.record import LedgerStep
+from segdeploy.model.training import RECORD_OF_TRAINING, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint
 from segdeploy.networks.interface import card_of
 from segdeploy.size import Size
 from segdeploy.train.crops import Crops
-from segdeploy.train.hub_folder import RECORD, write_hub_folder
+from segdeploy.train.hub_folder import write_hub_folder
 from segdeploy.train.loop import Trainer, TrainingEvent, Watch
 from segdeploy.train.network import Learning
 from segdeploy.train.processes import Processes, joined_processes
@@ -88,6 +90,7 @@ class TrainingStart:
     licence: str
     name: str
     digest: str
+    steps: tuple[LedgerStep, ...]  # by which its weights came about
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -103,7 +106,7 @@ def finetune(
     tell: Callable[[TrainingEvent], None] = lambda event: None,
     taught: Taught | None = None,
 ) -> Finetuned:
-    if (output / RECORD).exists():
+    if (output / RECORD_OF_TRAINING).exists():
         raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
     progress("reading the checkpoint")
     start = training_start(source, request)
@@ -123,7 +126,7 @@ def training_start(source: str | Path, request: TrainingRequest) -> TrainingStar
     name = card.checkpoint if card.licence != "as its checkpoint's" else str(source)
     return TrainingStart(
         made, replace(card, name=labels.name, labels=labels, size=size, keep_fp32=()), learnt, watched, card.licence,
-        name, checkpoint.digest,
+        name, checkpoint.digest, training_steps(Path(checkpoint.source)),
     )  # fmt: skip
 
 
@@ -252,4 +255,16 @@ def training_of(
         request.command,
         tuple(state.history),
         {"segdeploy": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        (*start.steps, step_of(evaluation, "distilled" if teacher else "fine-tuned")),
     )  # fmt: skip
+
+
+def step_of(evaluation: Evaluation, name: str) -> LedgerStep:
+    scores, interval = evaluation.scores, evaluation.interval
+    return LedgerStep(
+        name,
+        compared_with=f"the truth of {evaluation.dataset}",
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        miou_interval=(100 * interval.low, 100 * interval.high),
+    )

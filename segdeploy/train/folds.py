@@ -18,10 +18,10 @@ from segdeploy.assess.evaluate.scores import ImageSums, Scores, bootstrap_mious,
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.errors import TrainingError
 from segdeploy.files import write_text
+from segdeploy.model.training import RECORD_OF_TRAINING
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import card_of
 from segdeploy.train.finetune import Finetuned, TrainingRequest
-from segdeploy.train.hub_folder import RECORD
 from segdeploy.train.processes import chosen_device
 from segdeploy.train.report import Reported
 from segdeploy.train.scoring import reported_of, score
@@ -56,7 +56,7 @@ def train_folds(
     for place in range(count):
         learnt, reported = fold(dataset, place, count)
         folder = output / f"fold-{place + 1}"
-        if not (folder / RECORD).is_file():
+        if not (folder / RECORD_OF_TRAINING).is_file():
             progress(f"fold {place + 1} of {count}")
             train(replace(request, dataset=learnt, reported=reported), folder)
         checkpoint = read_checkpoint(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,12 @@ from torch import Tensor
 
 from segdeploy import files
 from segdeploy.model.card import ModelCard
+from segdeploy.model.training import RECORD_OF_TRAINING, TRAINED_WEIGHTS
 from segdeploy.networks.checkpoints import OWN_LAYOUT
 from segdeploy.networks.family import HUB, Checkpoint
 from segdeploy.train.report import Training
 
-WEIGHTS, CONFIG, PREPROCESSOR, README = (
-    "model.safetensors",
-    "config.json",
-    "preprocessor_config.json",
-    "README.md",
-)
-RECORD = "training.json"
+CONFIG, PREPROCESSOR, README = "config.json", "preprocessor_config.json", "README.md"
 OF_THE_START = ("_name_or_path", "torch_dtype", "dtype", "transformers_version")
 
 
@@ -31,15 +27,17 @@ def write_hub_folder(
     folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Tensor], card: ModelCard, training: Training
 ) -> None:
     """Write the five files together or not at all."""
-    names = (WEIGHTS, CONFIG, PREPROCESSOR, README, RECORD)
+    names = (TRAINED_WEIGHTS, CONFIG, PREPROCESSOR, README, RECORD_OF_TRAINING)
     with files.replacing_together(*(folder / name for name in names)) as parts:
         part = dict(zip(names, parts, strict=True))
         kept = {name: value.contiguous() for name, value in weights.items()}
-        part[WEIGHTS].write_bytes(save(kept, {"format": "pt"}))
+        part[TRAINED_WEIGHTS].write_bytes(save(kept, {"format": "pt"}))
         part[CONFIG].write_text(json_text(config_of(checkpoint)))
         part[PREPROCESSOR].write_text(json_text(preprocessor_config(checkpoint, card)))
         part[README].write_text(model_card(folder.name, checkpoint, training))
-        part[RECORD].write_text(training.as_text())
+        part[RECORD_OF_TRAINING].write_text(
+            replace(training, weights=files.digest_of(part[TRAINED_WEIGHTS])).as_text()
+        )
 
 
 def json_text(facts: Mapping[str, Any]) -> str:
@@ -104,5 +102,5 @@ On {reported.split} ({reported.images} images, none of them learnt from or chose
 {classes}
 
 The licence is that of the weights it started from: {training.licence}. The data's own terms hold beside it.
-The recipe, the data's digest and every measurement are in {RECORD}.
+The recipe, the data's digest and every measurement are in {RECORD_OF_TRAINING}.
 """

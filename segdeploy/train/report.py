@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from segdeploy.model.record import LedgerStep
 from segdeploy.train.recipe import TrainingRecipe
 
 
@@ -56,6 +57,8 @@ class Training:
     command: str
     history: tuple[dict[str, Any], ...]
     versions: dict[str, str]
+    ledger: tuple[LedgerStep, ...]  # from the first weights that segdeploy trained on
+    weights: str = ""  # the digest of their file
 
     def as_text(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

@@ -54,7 +54,13 @@ def ledger(findings: Findings) -> Sequence[str]:
                 "worst class",
                 "in INT8, %",
             )
-            parts.append(table("What each step cost", headings, [row_of(step) for step in record.ledger]))
+            parts.append(
+                table(
+                    "What each step cost",
+                    headings,
+                    [row_of(step) for step in (*record.source.steps, *record.ledger)],
+                )
+            )
     return parts
 
 
@@ -64,7 +70,7 @@ def row_of(step: LedgerStep) -> list[str]:
         step.name,
         step.compared_with or "–",
         percent(step.pixel_agreement, 4),
-        percent(step.miou),
+        miou_shown(step),
         percent(step.pixel_accuracy),
         f"{worst.name} {worst.delta_points:+.1f}" if worst else "–",
         percent(step.macs.get("int8", 0.0) if step.macs else None, 0),
@@ -97,6 +103,13 @@ def scores(findings: Findings) -> Sequence[str]:
         parts.append(details("The same in numbers", table("IoU of each class, in %", headings, numbers)))
         parts += [robustness(name, facts) for name, facts in found.facts.get("robustness", {}).items()]
     return parts
+
+
+def miou_shown(step: LedgerStep) -> str:
+    if step.miou_interval is None:
+        return percent(step.miou)
+    low, high = step.miou_interval
+    return f"{percent(step.miou)} ({low:.2f} to {high:.2f})"
 
 
 SCORES = ("model", "mIoU", "95 % interval", "pixel accuracy", "Δ mIoU", "interval of Δ")
