@@ -44,7 +44,7 @@ def traced(graphs, monkeypatch):
     ]
     found = {kind: graphs(*kind) for kind in kinds}
     monkeypatch.setattr(
-        export, "trace", lambda network, card, asked: onnx.load(found[asked.interface, asked.batch])
+        export, "trace", lambda network, card, asked, opset: onnx.load(found[asked.interface, asked.batch])
     )
 
 
