@@ -230,10 +230,8 @@ def cells(network: Network, folder: Path) -> Iterator[tuple[str, dict[str, Any]]
     graph = graphs["fp32"]
     cell = typed("run", graph, folder / "frame.png", "-o", folder / "shown.png")
     yield "run", cell | ({"classes": classes_seen(graph, folder / "frame.png")} if cell["ok"] else {})
-    yield (
-        "evaluate",
-        typed("evaluate", graph, "--dataset", "cityscapes", "--root", folder / "city", "--limit", "4"),
-    )
+    own = ["--dataset", "folder", "--split", "val", "--mapping", mapping(graph, folder)]
+    yield "evaluate", typed("evaluate", graph, *own, "--root", folder / "city", "--limit", "2")
     box = folder / "box"
     config = typed("deepstream", "config", graph, "-o", box)
     linted = typed("deepstream", "lint", box / "nvinfer_config.txt") if config["ok"] else config
