@@ -56,7 +56,7 @@ def test_a_teacher_answers_for_the_wanted_classes(teacher, graph):
 def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):  # noqa: F811
     request = request_of()
     done = distil(str(teacher), tiny, request, output=tmp_path / "out")
-    record = json.loads((done.folder / "training.json").read_text())
+    record = json.loads((done.folder / "segdeploy.training.json").read_text())
     assert record["teacher"] == str(teacher)
     assert export_onnx(done.folder, output=tmp_path).agreement.pixel_agreement == 1
 

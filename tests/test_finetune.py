@@ -83,7 +83,7 @@ def trained(tiny, city, tmp_path_factory):
 
 def test_a_folder_that_export_takes(trained, tmp_path):
     assert sorted(path.name for path in trained.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json", "training.jsonl",
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "segdeploy.training.json", "segdeploy.training.jsonl",
     ]  # fmt: skip
     exported = export_onnx(trained, output=tmp_path)
     assert exported.record.classes == ("road", "house", "green", "sky", "car")
@@ -101,7 +101,7 @@ def test_what_transformers_loads(trained):
 
 
 def test_the_card_and_the_record_say_what_was_done(trained, tiny):
-    record = json.loads((trained / "training.json").read_text())
+    record = json.loads((trained / "segdeploy.training.json").read_text())
     assert (record["classes_kept"], record["classes_drawn"]) == (["road", "sky", "car"], ["house", "green"])
     assert (record["images"], record["watched_images"], record["reported"]["images"]) == (5, 1, 3)
     assert [event["step"] for event in record["history"]] == [0, 1, 2, 3]
@@ -110,7 +110,9 @@ def test_the_card_and_the_record_say_what_was_done(trained, tiny):
     card = (trained / "README.md").read_text()
     assert card.startswith("---\nlicense: as its checkpoint's\nbase_model: ")
     assert f"value: {round(100 * record['reported']['miou'], 2)}\n" in card
-    assert [json.loads(line)["step"] for line in (trained / "training.jsonl").read_text().splitlines()] == [
+    assert [
+        json.loads(line)["step"] for line in (trained / "segdeploy.training.jsonl").read_text().splitlines()
+    ] == [
         1,
         2,
         3,
@@ -121,7 +123,7 @@ def test_the_ledger_begins_where_the_weights_were_made(trained, request_of, tmp_
     again = finetune(trained, request_of(replace(RECIPE, steps=1)), output=tmp_path / "again")
     exported = export_onnx(again.folder, output=tmp_path)
     first, second = exported.record.source.steps
-    record = json.loads((trained / "training.json").read_text())
+    record = json.loads((trained / "segdeploy.training.json").read_text())
     assert (first.name, first.compared_with, first.miou) == (
         "fine-tuned", "the truth of five val", record["reported"]["miou"],
     )  # fmt: skip
@@ -140,13 +142,14 @@ def test_a_record_of_other_weights_proves_nothing(trained, tmp_path):
     weights["decode_head.classifier.bias"] += 1
     save_file(weights, copy / "model.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"training\.json is of other weights than model\.safetensors beside it"
+        CheckpointError,
+        match=r"segdeploy\.training\.json is of other weights than model\.safetensors beside it",
     ):
         export_onnx(copy, output=tmp_path)
-    (copy / "training.json").write_text('{"weights": 3}')
+    (copy / "segdeploy.training.json").write_text('{"weights": 3}')
     with pytest.raises(CheckpointError, match="is not a record of a training"):
         export_onnx(copy, output=tmp_path)
-    (copy / "training.json").unlink()
+    (copy / "segdeploy.training.json").unlink()
     assert export_onnx(copy, output=tmp_path).record.source.steps == ()
 
 
@@ -537,7 +540,9 @@ def test_each_image_is_reported_on_once(tiny, city, tmp_path, capsys):
     given = [word for word in words(city, tiny) if word not in ("--report-split", "val")]
     assert main([*given, "--steps", "1", "--folds", "2", "-o", str(tmp_path / "out")]) == 0
     assert "over 2 folds" in capsys.readouterr().out
-    records = [json.loads((tmp_path / f"out/fold-{one}/training.json").read_text()) for one in (1, 2)]
+    records = [
+        json.loads((tmp_path / f"out/fold-{one}/segdeploy.training.json").read_text()) for one in (1, 2)
+    ]
     assert [(one["images"], one["watched_images"], one["reported"]["images"]) for one in records] == [
         (2, 1, 3)
     ] * 2

@@ -11,7 +11,7 @@ from segdeploy.model.record import LedgerStep
 from segdeploy.model.typed_json import WrongField, from_json
 from segdeploy.untrusted import Unreadable, read_json
 
-RECORD_OF_TRAINING, TRAINED_WEIGHTS = "training.json", "model.safetensors"
+RECORD_OF_TRAINING, TRAINED_WEIGHTS = "segdeploy.training.json", "model.safetensors"
 
 
 @dataclass(frozen=True)

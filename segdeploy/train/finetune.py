@@ -45,7 +45,7 @@ from segdeploy.version import __version__
 
 SCHEMA = 1
 WATCHED = 10  # one of so many training images is watched, not learnt from
-LOG = "training.jsonl"
+LOG = "segdeploy.training.jsonl"
 
 
 @dataclass(frozen=True)
