@@ -85,7 +85,8 @@ def move_together(parts: list[Path], places: list[Path]) -> None:
             old.replace(place)
         raise
     for old, _ in aside:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # the next writer removes it
+            old.unlink(missing_ok=True)
 
 
 @contextmanager
