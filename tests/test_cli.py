@@ -299,14 +299,6 @@ def test_nothing_to_run_on(graphs, tmp_path, refused):
     assert "holds no image" in refused("run", graphs("frames"), tmp_path / "empty")
 
 
-def test_run_flags_that_make_no_sense(graphs, image, refused):
-    for flags, words in (
-        (["--alpha", "7"], "--alpha 7 is outside 0 to 1"),
-        (["--threads", "0"], "--threads 0 is less than 1"),
-    ):
-        assert words in refused("run", graphs("frames"), image, *flags)
-
-
 # ---- leaving in the middle --------------------------------------------------------------------------------------
 
 

@@ -179,7 +179,6 @@ def test_a_recipe_of_two_folders_is_replayed_with_its_mapping(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--seed", "-1", "--count", "8"), "--seed -1 is less than 0"),
         (("--percentile", "99"), "--percentile is of --method percentile, the method here is auto"),
         (("--scales", "x.calib", "--method", "mse"), "with --scales they are the cache's: leave one out"),
         (("--scales", "x.calib", "--equalise", "on"), "--scales are of the graph that is there"),

@@ -241,8 +241,3 @@ def test_nothing_but_our_errors_comes_out_of_damaged_scales(kind, request, tmp_p
             assert all(0 <= one < float("inf") for one in scales.scales.values())
             write_cache(tmp_path / "again", CalibrationCache("10.9.0", "EntropyCalibration2", scales.scales))
     assert refused > 100
-
-
-def test_a_share_that_is_none(calib, capsys):
-    assert run("compare", calib, calib, "--within", "200") == 1
-    assert "--within 200 is outside 0 to 100 per cent" in capsys.readouterr().err

@@ -19,6 +19,16 @@ LAYOUT_CHOICES = ("side", "wipe")
 NETWORK_CHOICES = ("plain", "deployed", "graph")
 RESIZE_CHOICES = ("linear", "pillow")
 
+# Bounds of what several verbs count, far above what is sensible: what is beyond was mistyped.
+MOST_THREADS = 1024
+MOST_BATCH = 1024
+MOST_IMAGES = 10_000_000
+LONGEST_S = 1_000_000  # eleven days
+SHORTEST_S = 0.001
+RGB = "123.7,116.3,103.5"
+LARGEST_SEED = 2**32 - 1
+MOST_NUMBERS = 64  # in a list
+
 
 def add_provider(parser: argparse.ArgumentParser, what: str = "an .onnx") -> None:
     parser.add_argument(
@@ -31,12 +41,19 @@ def add_described(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--classes", metavar="FILE", type=Path, help="the class names, one a line, or a .yaml with colours"
     )
-    parser.add_argument("--mean", metavar="R,G,B", type=parse_numbers, help="mean of its pixels, 0 to 255")
-    parser.add_argument("--std", metavar="R,G,B", type=parse_numbers, help="standard deviation of its pixels")
+    parser.add_argument(
+        "--mean", metavar="R,G,B", type=list_between(0, 255, example=RGB), help="mean of its pixels, 0 to 255"
+    )
+    parser.add_argument(
+        "--std",
+        metavar="R,G,B",
+        type=list_between(0.001, 1000, example=RGB),
+        help="standard deviation of its pixels",
+    )
     parser.add_argument(
         "--threshold",
         metavar="P",
-        type=float,
+        type=between(-1e9, 1e9, whole=False),
         help="value of one channel above which a pixel is the second class (default: a probability of 0.5)",
     )
 
@@ -70,16 +87,22 @@ def parse_json_file(text: str) -> str:
     return text
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Give the type of an integer that is not less than `least`."""
+def between(least: float, most: float, *, whole: bool = True) -> Callable[[str], float]:
+    """Give the type of a number that is not outside `least` to `most`; every flag that takes a number has one."""
+    kind = int if whole else float
 
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a {'whole ' if whole else ''}number, {least:,} to {most:,}"
+            ) from None
+        if not least <= value <= most:  # nor nan
+            raise argparse.ArgumentTypeError(f"{text} is outside {least:,} to {most:,}")
         return value
 
-    return integer
+    return number
 
 
 def parse_batch(text: str) -> int | None:
@@ -88,7 +111,7 @@ def parse_batch(text: str) -> int | None:
         return None
     if not is_number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `dynamic`")
-    return int(text)
+    return int(between(1, MOST_BATCH)(text))
 
 
 def parse_size(text: str) -> Size:
@@ -98,8 +121,21 @@ def parse_size(text: str) -> Size:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def parse_numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, as in 0.5,1,1.5") from error
+def list_between(
+    least: float, most: float, *, whole: bool = False, example: str = "0.5,1,1.5"
+) -> Callable[[str], tuple[float, ...]]:
+    """Give the type of a list of numbers with commas between, each from `least` to `most`."""
+    number = between(least, most, whole=whole)
+
+    def numbers(text: str) -> tuple[float, ...]:
+        parts = text.split(",")
+        if len(parts) > MOST_NUMBERS:
+            raise argparse.ArgumentTypeError(f"{len(parts)} numbers are more than {MOST_NUMBERS}")
+        try:
+            return tuple(number(part) for part in parts)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(
+                f"{error}; expected some with commas between, as in {example}"
+            ) from None
+
+    return numbers

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.cli.arguments import (
     INTERFACE_CHOICES,
+    LONGEST_S,
+    MOST_BATCH,
+    MOST_THREADS,
     NETWORK_CHOICES,
+    SHORTEST_S,
     add_json_file,
     add_provider,
-    at_least,
+    between,
+    list_between,
     parse_size,
 )
 from segdeploy.cli.endings import STOPPED
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.shell import command_line
-from segdeploy.size import is_number
 
 if TYPE_CHECKING:
     from segdeploy.assess.bench.measure import Measurement
@@ -33,16 +37,26 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=parse_batches,
+        type=list_between(1, MOST_BATCH, whole=True, example="1,2,4,8"),
         metavar="LIST",
         help="batch sizes, as in 1,2,4,8 (default: the model's own, or its best)",
     )
     parser.add_argument(
-        "--duration", metavar="S", type=float, default=3.0, help="seconds per batch size (default: 3)"
+        "--duration",
+        metavar="S",
+        type=between(SHORTEST_S, LONGEST_S, whole=False),
+        default=3.0,
+        help="seconds per batch size (default: 3)",
     )
-    parser.add_argument("--warmup", metavar="MS", type=float, default=200.0, help="warm-up (default: 200)")
     parser.add_argument(
-        "--streams", metavar="N", type=int, default=1, help="queries run at once (default: 1)"
+        "--warmup",
+        metavar="MS",
+        type=between(0, 1000 * LONGEST_S, whole=False),
+        default=200.0,
+        help="warm-up (default: 200)",
+    )
+    parser.add_argument(
+        "--streams", metavar="N", type=between(1, 256), default=1, help="queries run at once (default: 1)"
     )
     parser.add_argument(
         "--trtexec-compat",
@@ -61,7 +75,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         choices=("include", "exclude"),
         help="time copies to the GPU and back (default: as trtexec)",
     )
-    parser.add_argument("--threads", metavar="N", type=at_least(1), help="CPU threads (default: all)")
+    parser.add_argument(
+        "--threads", metavar="N", type=between(1, MOST_THREADS), help="CPU threads (default: all)"
+    )
     add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
     parser.add_argument(
         "--network",
@@ -206,13 +222,6 @@ def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list
     )
     demand_used([arguments.model, *(arguments.compare or [])], opening)
     return plan, opening, batches
-
-
-def parse_batches(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(map(is_number, parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of batch sizes, as in 1,2,4,8")
-    return [int(part) for part in parts]
 
 
 def export(measurements: list[Measurement], plan: BenchPlan, path: Path) -> None:

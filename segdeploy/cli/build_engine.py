@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segdeploy.cli.arguments import between
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.quantize import calibration_options, describe_calibration
@@ -43,7 +44,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--target", metavar="LIST", help="for tensorrt-rtx: compute capabilities, as in sm_86,sm_89"
     )
-    engine.add_argument("--workspace", type=float, metavar="GiB", help="GPU memory for trying kernels")
+    engine.add_argument(
+        "--workspace",
+        type=between(0.001, 1024, whole=False),
+        metavar="GiB",
+        help="GPU memory for trying kernels",
+    )
     engine.add_argument(
         "--timing-cache", metavar="FILE", type=Path, help="kernel timings to reuse and update"
     )
@@ -51,7 +57,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--version-compatible", action="store_true", help="run on newer TensorRTs of this major version"
     )
-    engine.add_argument("--dla", type=int, metavar="N", help="use this DLA core for the layers that it takes")
+    engine.add_argument(
+        "--dla", type=between(0, 15), metavar="N", help="use this DLA core for the layers that it takes"
+    )
     engine.add_argument(
         "--msda",
         choices=FORMS,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segdeploy.cli.arguments import between
 from segdeploy.cli.printing import print_json, print_lines
 
 SHOWN = 20  # differences
@@ -26,7 +27,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("second", metavar="B", type=Path, help=kinds)
     compare.add_argument(
         "--within",
-        type=float,
+        type=between(0, 100, whole=False),
         metavar="P",
         default=0.0,
         help="per cent by which a scale may differ (default: 0)",
@@ -120,10 +121,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 def compare_files(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.scale_files import described, differences, read_scale_file
-    from segdeploy.errors import RequestError
 
-    if not 0 <= arguments.within <= 100:
-        raise RequestError(f"--within {arguments.within:g} is outside 0 to 100 per cent")
     first, second = read_scale_file(arguments.first), read_scale_file(arguments.second)
     compared, found = differences(first, second)
     beyond = [one for one in found if 100 * one.share > arguments.within]

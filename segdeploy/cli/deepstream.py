@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import at_least, parse_size
+from segdeploy.cli.arguments import MOST_BATCH, between, parse_size
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
@@ -28,7 +28,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         choices=NETWORK_TYPES,
         help="2: nvinfer parses the output (default from DeepStream 8.0 on); 100: it hands the tensors on",
     )
-    config.add_argument("--streams", type=at_least(1), metavar="N", default=1, help="default: 1")
+    config.add_argument("--streams", type=between(1, MOST_BATCH), metavar="N", default=1, help="default: 1")
     config.add_argument(
         "--parser",
         choices=PARSERS,

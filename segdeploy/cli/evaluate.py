@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from segdeploy.cli.arguments import (
+    MOST_IMAGES,
     add_fit,
     add_json_file,
     add_provider,
-    at_least,
-    parse_numbers,
+    between,
+    list_between,
     parse_size,
 )
 from segdeploy.cli.model_argument import add_model
@@ -30,10 +31,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('scored_on')}")
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
     parser.add_argument(
-        "--limit", type=at_least(1), metavar="N", help="score this many images, evenly spread"
+        "--limit", type=between(1, MOST_IMAGES), metavar="N", help="score this many images, evenly spread"
     )
     parser.add_argument(
-        "--workers", type=at_least(1), metavar="N", default=2, help="threads that decode (default: 2)"
+        "--workers",
+        type=between(1, 256),
+        metavar="N",
+        default=2,
+        help="threads that decode (default: 2)",
     )
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes foreign graphs")
     add_fit(parser)
@@ -57,7 +62,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scales",
-        type=parse_numbers,
+        type=list_between(0.001, 16),
         default=(),
         metavar="LIST",
         help="average over scales, as in 0.5,0.75,1,1.25,1.5,1.75",
@@ -70,7 +75,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--severities",
-        type=parse_numbers,
+        type=list_between(1, 5, whole=True, example="1,3,5"),
         metavar="LIST",
         help="severities of corruptions (default: 1,2,3,4,5)",
     )
@@ -83,7 +88,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="write evaluation.json and pictures to this folder, where a stopped run can go on",
     )
     parser.add_argument(
-        "--worst", type=at_least(0), metavar="N", default=8, help="worst frames to draw (default: 8)"
+        "--worst", type=between(0, 1000), metavar="N", default=8, help="worst frames to draw (default: 8)"
     )
 
 

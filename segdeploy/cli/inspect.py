@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import at_least
+from segdeploy.cli.arguments import MOST_BATCH, between
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.words import methods_in_words, probes_in_words, step_in_words
@@ -38,14 +38,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=at_least(1),
+        type=between(1, MOST_BATCH),
         metavar="N",
         default=1,
         help="with --device: batch of that time (default: 1)",
     )
     parser.add_argument(
         "--measured",
-        type=float,
+        type=between(0.0001, 1e9, whole=False),
         metavar="MS",
         help="a batch's time on --device: show the share of the floor that it reaches",
     )

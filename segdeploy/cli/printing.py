@@ -14,7 +14,9 @@ from typing import NoReturn
 from segdeploy.picture.video_location import without_credentials
 from segdeploy.printable import in_brief, printable, printable_json
 
-EMPTY = re.compile(r"(--[a-z][a-z-]*=)?")
+EMPTY = re.compile(
+    r"(--[a-z][a-z-]*=)?|(--[a-z][a-z-]*=|-[a-z])--"
+)  # argparse makes a list of a value that is --
 
 
 def print_lines(*lines: object) -> None:
@@ -53,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def demand_no_empty_word(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Refuse an empty argument, which a variable leaves that is not set: as a path it would be this very folder."""
+    """Refuse an argument that is empty, as an unset variable leaves it: as a path it would be this very folder."""
     for place, word in enumerate(words, start=1):
         if EMPTY.fullmatch(word):
             parser.error(f"argument {place} is empty: {word!r}; give it a value, or leave it out")

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.arguments import LARGEST_SEED, MOST_IMAGES, between
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
@@ -51,18 +52,26 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
     parser.add_argument(
         "--count",
-        type=int,
+        type=between(1, MOST_IMAGES),
         metavar="N",
         help="images (default: all, up to 500, except some that are kept to judge on)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the choice of images (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=between(0, LARGEST_SEED),
+        metavar="N",
+        help="seed of the choice of images (default: 0)",
+    )
     parser.add_argument(
         "--method",
         choices=METHODS,
         help="how thresholds are found (default: auto, which is entropy or mse for each group of layers)",
     )
     parser.add_argument(
-        "--percentile", type=float, metavar="P", help="for --method percentile (default: 99.99)"
+        "--percentile",
+        type=between(0.001, 100, whole=False),
+        metavar="P",
+        help="for --method percentile (default: 99.99)",
     )
     parser.add_argument(
         "--equalise", choices=EQUALISE, help="balance LayerNorms' channels first (default: auto)"
@@ -74,12 +83,14 @@ def describe_calibration(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--max-drop",
-        type=float,
+        type=between(0, 100, whole=False),
         metavar="P",
         help="points of mIoU, and 0.6 as many of pixel accuracy, that INT8 may cost (default: 0.25);"
         " without labels, per cent of the predictions that may change (default: 3)",
     )
-    parser.add_argument("--probes", type=int, metavar="N", help="images to judge on (default: 48)")
+    parser.add_argument(
+        "--probes", type=between(1, MOST_IMAGES), metavar="N", help="images to judge on (default: 48)"
+    )
     parser.add_argument(
         "--scales",
         metavar="CACHE",

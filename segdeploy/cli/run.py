@@ -6,7 +6,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import LAYOUT_CHOICES, add_fit, add_provider
+from segdeploy.cli.arguments import (
+    LAYOUT_CHOICES,
+    LONGEST_S,
+    MOST_BATCH,
+    MOST_THREADS,
+    SHORTEST_S,
+    add_fit,
+    add_provider,
+    between,
+)
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_message
 from segdeploy.printable import printable_json
@@ -35,7 +44,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="a folder (default: out), an .mp4, .mov or .mkv ({name} stands for the source's), or an rtsp:// address",
     )
     parser.add_argument(
-        "--alpha", type=float, default=0.55, help="opacity of the overlay, 0 to 1 (default: 0.55)"
+        "--alpha",
+        type=between(0, 1, whole=False),
+        metavar="A",
+        default=0.55,
+        help="opacity of the overlay, 0 to 1 (default: 0.55)",
     )
     parser.add_argument(
         "--no-legend", action="store_true", help="leave legend and figures out of the picture"
@@ -43,7 +56,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_provider(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--threads", type=between(1, MOST_THREADS), metavar="N", help="CPU threads (default: all)"
+    )
     parser.add_argument(
         "--json",
         metavar="FILE",
@@ -53,14 +68,24 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-pixels",
-        type=float,
+        type=between(1, 1e12, whole=False),
         metavar="N",
         help="the largest image or frame to read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
     )
     video = parser.add_argument_group("videos and cameras")
-    video.add_argument("--every", type=int, metavar="N", default=1, help="take every N-th frame (default: 1)")
-    video.add_argument("--batch", type=int, metavar="N", help="frames at once (default: the model's)")
-    video.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames of each source")
+    video.add_argument(
+        "--every",
+        type=between(1, 1_000_000),
+        metavar="N",
+        default=1,
+        help="take every N-th frame (default: 1)",
+    )
+    video.add_argument(
+        "--batch", type=between(1, MOST_BATCH), metavar="N", help="frames at once (default: the model's)"
+    )
+    video.add_argument(
+        "--max-frames", type=between(1, 1_000_000_000), metavar="N", help="stop after N frames of each source"
+    )
     video.add_argument("--show", action="store_true", help="show the frames in a window")
     video.add_argument(
         "--compare", metavar="OTHER", type=Path, help="a second model, whose results are drawn too"
@@ -74,7 +99,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--view",
         metavar="PORT",
         nargs="?",
-        type=int,
+        type=between(0, 65535),
         const=8765,
         help="show the stream on a web page at this port (8765); without a number, put --view last",
     )
@@ -86,18 +111,22 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument("--stdin-size", metavar="HxW", help="size of the frames on standard input")
     video.add_argument(
-        "--stdin-fps", type=float, metavar="FPS", default=25.0, help="their rate (default: 25)"
+        "--stdin-fps",
+        type=between(0.001, 1000, whole=False),
+        metavar="FPS",
+        default=25.0,
+        help="their rate (default: 25)",
     )
     video.add_argument(
         "--timeout",
-        type=float,
+        type=between(SHORTEST_S, LONGEST_S, whole=False),
         metavar="S",
         default=10.0,
         help="seconds before a source or an output that hangs is given up (default: 10)",
     )
     video.add_argument(
         "--reconnect",
-        type=float,
+        type=between(0, LONGEST_S, whole=False),
         metavar="S",
         default=120.0,
         help="seconds to reconnect to a lost source (default: 120)",
@@ -110,22 +139,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.serve.stream.outputs import is_clip
     from segdeploy.serve.stream.sources import expand, is_images
 
-    if not 0 <= arguments.alpha <= 1:
-        raise RequestError(f"--alpha {arguments.alpha:g} is outside 0 to 1")
-    for flag in ("threads", "every", "batch", "max_frames"):
-        value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            raise RequestError(f"--{flag.replace('_', '-')} {value} is less than 1")
-    for flag in ("timeout", "stdin_fps"):
-        value = getattr(arguments, flag)
-        if not 0 < value < 1e6:
-            raise RequestError(f"--{flag.replace('_', '-')} {value:g} is not above 0")
     if arguments.max_pixels is None:
         arguments.max_pixels = MOST_PIXELS
-    if not 1 <= arguments.max_pixels < 1e12:
-        raise RequestError(f"--max-pixels {arguments.max_pixels:g} is outside 1 to 1e12")
-    if not 0 <= arguments.reconnect < 1e9:
-        raise RequestError(f"--reconnect {arguments.reconnect:g} is less than 0")
     if arguments.json not in (None, "-"):
         demand_lines_file(Path(arguments.json))
     if arguments.layout and not arguments.compare:
