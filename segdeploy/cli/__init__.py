@@ -34,6 +34,7 @@ from segdeploy.cli import (
 )
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, told_of_system
 from segdeploy.cli.faults import keep_tracebacks, print_fault
+from segdeploy.cli.limits import bound_memory, limit_in_words
 from segdeploy.cli.model_argument import put_graphs
 from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
 from segdeploy.errors import SegdeployError
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name need not be text
     if argv is None:  # the process is this command's
         keep_tracebacks()
+        bound_memory()
     words = sys.argv[1:] if argv is None else argv
     # OpenCV has words of its own for a damaged image, beside ours.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -107,7 +109,8 @@ def run_verb(words: Sequence[str]) -> int:
         status: int = module.execute(arguments)
         return status
     except SegdeployError as error:
-        print_message(error)
+        limit = limit_in_words(error)
+        print_message(f"{error}; {limit}" if limit else error)
         return 1
     except KeyboardInterrupt:
         print_message("stopped")
@@ -118,7 +121,8 @@ def run_verb(words: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         drop_output()
         return 0
-    except OSError as error:
-        return told_of_system(error)
-    except Exception as error:  # noqa: BLE001 # whatever it is, it is a fault of ours
-        return print_fault(error)
+    except Exception as error:  # noqa: BLE001 # a limit of the machine, or a fault of ours
+        if limit := limit_in_words(error):
+            print_message(limit)
+            return 1
+        return told_of_system(error) if isinstance(error, OSError) else print_fault(error)

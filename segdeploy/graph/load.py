@@ -16,6 +16,7 @@ from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import counting_nodes
 from segdeploy.graph.known_bugs import samples_of
+from segdeploy.graph.modest import demand_few_nodes, demand_modest
 from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts
@@ -110,13 +111,17 @@ def read_whole(path: Path) -> tuple[ModelProto, str]:
     data = read_onnx(path)
     try:
         model = onnx.load_from_string(data)
+        demand_few_nodes(model, path.name)
         ends = [tensor_facts(value) for value in (*View(model).inputs, *model.graph.output)]
+    except GraphError:
+        raise
     except Exception as error:  # protobuf's own, which depends on its version
         raise GraphError(f"{path} cannot be read as an ONNX graph ({error})") from error
     if not model.graph.input or not model.graph.output:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output")
     demand_opset(model, path)
     demand_bounded(ends, path.name)
+    demand_inferred(View(model), path)
     beside = demand_weights(model, path)
     load_weights(model, path)
     return model, joined_digest(digest_of_bytes(data), beside)
@@ -130,17 +135,34 @@ def graph_in(data: bytes, path: Path) -> Graph:
 def parse_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     try:
         model = onnx.load_from_string(data)
+        demand_few_nodes(model, path.name)
         view = View(model)
         inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
+    except GraphError:
+        raise
     except Exception as error:  # protobuf's own, which depends on its version
         raise GraphError(f"{path} cannot be read as an ONNX graph ({error}); {MADE_BY}") from error
     if not inputs or not outputs:
         raise GraphError(f"{path} is not an ONNX graph: it has no input or no output; {MADE_BY}")
     demand_opset(model, path)
     demand_inference(view, path.name)
+    demand_inferred(view, path)
     metadata = {item.key: item.value for item in model.metadata_props}
     signature = read_signature(metadata, inputs, outputs, path.name, card)
     return Graph(path, model, signature, read_precision(model), tuple(outputs))
+
+
+def demand_inferred(view: View, path: Path) -> None:
+    """Infer every shape once, and refuse a graph whose shapes contradict each other or are beyond all bounds."""
+    try:
+        view.values  # noqa: B018 - it is kept
+    except Exception as error:  # onnx's own, which depends on its version
+        raise damaged(path, error) from error
+    demand_modest(view, path.name)
+
+
+def damaged(path: Path, error: Exception) -> GraphError:
+    return GraphError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); {MADE_BY}")
 
 
 def demand_inference(view: View, name: str) -> None:
@@ -202,8 +224,7 @@ def demand_undamaged(graph: Graph) -> None:
             onnx.checker.check_model(without_plugins(graph.model))
         graph.view.values  # noqa: B018 - inferred once, and kept
     except Exception as error:  # onnx's own, which depends on its version
-        said = " ".join(str(error).split())[:200]
-        raise GraphError(f"{graph.path} is damaged ({said}); {MADE_BY}") from error
+        raise damaged(graph.path, error) from error
 
 
 def outside(model: ModelProto) -> list[ExternalDataInfo]:

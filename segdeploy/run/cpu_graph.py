@@ -16,6 +16,7 @@ from onnx.external_data_helper import uses_external_data
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.load import demand_inference
+from segdeploy.graph.modest import demand_few_nodes, demand_modest
 from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.signature import TensorFacts
@@ -50,6 +51,8 @@ def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
     """Copy a graph of one file; None where the file cannot be read: the runtime then says what is wrong."""
     try:
         model = onnx.load(path, load_external_data=False)
+        demand_few_nodes(model, path.name)
+        demand_modest(View(model), path.name)
         if any(uses_external_data(item) for item in model.graph.initializer) or model.ByteSize() > MOST_BYTES:
             return None
         view = View(model)
