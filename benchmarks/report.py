@@ -569,6 +569,16 @@ def soak(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield picture(name, "resident memory over time")
 
 
+def kills(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['kills']} recordings of `segdeploy run` ({facts['frames']} frames; B0 at {facts['size']}) were killed"
+        f" with -9 after {min(facts['fed_s']):g} to {max(facts['fed_s']):g} s, beside other work. Of what was fed until"
+        f" then {facts['median_lost_s']:g} s are lost (median; {facts['most_lost_s']:g} s at the most);"
+        f" {facts['clips_without_a_gap_or_an_error']} clips play to their end without a gap or an error,"
+        f" {facts['within_2_s']} lost no more than 2 s."
+    )
+
+
 def median_and_longest(row: Facts, name: str) -> str:
     return f"{row[name]:.1f} s ({row[f'longest_{name}']:.1f} s)" if name in row else "–"
 
@@ -586,6 +596,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Mask2Former", "mask2former", mask2former),
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
+    ("Kills", "kills", kills),
 )
 
 
