@@ -1,10 +1,16 @@
 """Every flag that takes a number refuses what is outside its bounds, and says them."""
 
 import argparse
+import re
+from typing import get_args, get_type_hints
 
 import pytest
 
 from segdeploy.cli import main, parser
+from segdeploy.errors import TrainingError
+from segdeploy.train.recipe import WORDS as WORDS_OF_RECIPES
+from segdeploy.train.recipe import TrainingRecipe
+from segdeploy.train.recipe_file import read_training_recipe
 
 THREADS = BATCH = (1, 1024)
 IMAGES = (1, 10_000_000)
@@ -48,6 +54,7 @@ BOUNDS = {
         "--streams": (1, 256),
         "--threads": THREADS,
     },
+    "finetune": {"--watch-every": IMAGES, "--threads": THREADS},
     "cache compare": {"--within": (0, 100)},
     "deepstream config": {"--streams": BATCH},
 }
@@ -69,14 +76,23 @@ def test_no_number_is_without_bounds():
     typed = {
         (verb, action.option_strings[-1])
         for verb, action in flags_of(parser())
-        if action.type and not (isinstance(action.type, type) and action.type.__name__ == "Path")
+        if action.type
+        and not action.dest.startswith("recipe_")
+        and not (isinstance(action.type, type) and action.type.__name__ == "Path")
     }
     assert {one for one in typed if one[1] not in WORDS} == {(verb, flag) for verb, flag, *_ in ROWS}
-    assert [
-        (verb, action.dest)
-        for verb, action in flags_of(parser())
-        if action.type in (int, float) and not action.choices
-    ] == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (default, _) in WORDS_OF_RECIPES.items() if type(default) in (int, float)]
+)
+def test_a_recipes_number_is_refused_with_its_bounds(name):
+    """They are flags and lines of a file, and one type knows the bounds of both."""
+    _, limits = get_args(get_type_hints(TrainingRecipe, include_extras=True)[name])
+    kind = type(WORDS_OF_RECIPES[name][0])
+    for value in (limits.least - 1, limits.most + 1):
+        with pytest.raises(TrainingError, match=re.escape(str(limits))):
+            read_training_recipe(None, {name: kind(value)})
 
 
 @pytest.mark.parametrize(("verb", "flag", "least", "most"), ROWS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -11,9 +12,7 @@ from browser import Page, find_chromium
 
 from segdeploy import scenes
 from segdeploy.assess.report import accuracy, charts, write_report
-from segdeploy.assess.report.findings import look_into
 from segdeploy.cli import main
-from segdeploy.errors import RequestError
 from segdeploy.model.record import LedgerStep, WorstClass, record_path
 
 pytestmark = pytest.mark.slow
@@ -257,19 +256,33 @@ def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert "-o x.pdf is no .html file" in capsys.readouterr().err
 
 
-def test_a_newer_schema_is_refused(folder, tmp_path):
-    facts = json.loads((folder / "bench.json").read_text()) | {"schema": 99}
-    (tmp_path / "bench.json").write_text(json.dumps(facts))
-    with pytest.raises(RequestError, match=r"bench\.json has schema 99, this version of segdeploy reads 1"):
-        look_into(tmp_path)
-
-
-def test_a_file_with_a_hole_is_refused(folder, tmp_path):
-    facts = json.loads((folder / "evaluation.json").read_text())
-    del facts["models"][0]["scores"]["iou"]
-    (tmp_path / "evaluation.json").write_text(json.dumps(facts))
-    with pytest.raises(RequestError, match=r"not as segdeploy writes it \(KeyError\('iou'\)\)"):
-        write_report(tmp_path, tmp_path / "r.html")
+def test_what_cannot_be_shown_is_named_and_the_rest_is_shown(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "all")
+    evaluation, bench = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("evaluation", "bench")
+    )
+    (tmp_path / "all/newer.json").write_text(json.dumps(bench | {"schema": 99}))
+    (tmp_path / "all/older.json").write_text(json.dumps(evaluation | {"schema": 0}))
+    (tmp_path / "all/other.json").write_text(json.dumps(evaluation | {"models": 5}))
+    del evaluation["models"][0]["scores"]["iou"]
+    (tmp_path / "all/hole.json").write_text(json.dumps(evaluation))
+    page = tmp_path / "r.html"
+    assert main(["report", str(tmp_path / "all"), "-o", str(page)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 2)[1] for line in said] == [
+        str(tmp_path / "all" / f"{name}.json") for name in ("newer", "older", "hole", "other")
+    ]
+    assert (
+        "newer.json has schema 99, this version of segdeploy reads 1 of a bench; use the version" in said[0]
+    )
+    assert "older.json has schema 0, this version of segdeploy reads 1 of an evaluation" in said[1]
+    assert (
+        "hole.json is not as segdeploy writes it (KeyError('iou')); write it again, or remove it" in said[2]
+    )
+    whole = tmp_path / "whole.html"
+    main(["report", str(folder), "-o", str(whole)])
+    for words in ("IoU of each class", "Latency of a query, in ms"):
+        assert page.read_text().count(words) == whole.read_text().count(words) > 0
 
 
 def test_the_command(folder, tmp_path, capsys):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.arguments import add_json_file, at_least, parse_size
+from segdeploy.cli.arguments import MOST_THREADS, add_json_file, between, parse_size
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.datasets.known import default_splits, names_of_datasets
 from segdeploy.shell import command_line, shell_word
@@ -57,11 +57,18 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
     )
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes CHECKPOINT")
     parser.add_argument(
-        "--watch-every", type=at_least(1), metavar="N", help="steps between two scores (default: a tenth)"
+        "--watch-every",
+        type=between(1, 10_000_000),
+        metavar="N",
+        help="steps between two scores (default: a tenth)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument(
-        "--threads", type=at_least(1), metavar="N", default=2, help="threads that draw crops (default: 2)"
+        "--threads",
+        type=between(1, MOST_THREADS),
+        metavar="N",
+        default=2,
+        help="threads that draw crops (default: 2)",
     )
     add_json_file(parser)
     parser.add_argument(

@@ -18,12 +18,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.assess.report import write_page
     from segdeploy.assess.report.findings import look_into
+    from segdeploy.assess.report.page import readable
     from segdeploy.errors import RequestError
 
     output = arguments.output or arguments.folder / "report.html"
     if output.suffix not in (".html", ".htm"):
         raise RequestError(f"-o {output} is no .html file")
-    findings = look_into(arguments.folder)
+    findings = readable(look_into(arguments.folder))
     write_page(findings, output)
     for fault in findings.faults:
         print_message(fault)

@@ -16,6 +16,7 @@ from segdeploy.shell import shell_word
 from segdeploy.untrusted import Unreadable, read_json
 
 SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
+ARTICLES = {"evaluation": "an evaluation", "bench": "a bench"}
 MARKS = {"record": ("artifact", "digest", "interface"), "evaluation": ("dataset", "models", "options")}
 WORST = "worst-*.png"
 
@@ -48,14 +49,14 @@ def look_into(folder: Path) -> Findings:
     for path in sorted(folder.rglob("*.json")):
         facts = read_found(path)
         kind = kind_of(facts)
-        if kind == "record":
-            try:
+        try:
+            if kind == "record":
                 records[path] = read_proven(path)
-            except SegdeployError as error:  # the other files are still shown
-                faults.append(str(error))
-        elif kind is not None:
-            demand_schema(path, kind, facts)
-            found[kind].append(FoundFile(path, facts))
+            elif kind is not None:
+                demand_schema(path, kind, facts)
+                found[kind].append(FoundFile(path, facts))
+        except SegdeployError as error:  # the other files are still shown
+            faults.append(str(error))
     if not records and not any(found.values()) and not faults:
         raise RequestError(
             f"{folder} holds no record, no evaluation.json and no results of segdeploy bench; write some there with"
@@ -105,8 +106,9 @@ def kind_of(facts: dict[str, Any]) -> str | None:
 def demand_schema(path: Path, kind: str, facts: dict[str, Any]) -> None:
     if facts.get("schema") != SCHEMAS[kind]:
         raise RequestError(
-            f"{path} has schema {facts.get('schema')!r}, this version of segdeploy reads {SCHEMAS[kind]} of a"
-            f" {kind}; use the version that wrote it ({facts.get('segdeploy', 'not known')}), or remove the file"
+            f"{path} has schema {facts.get('schema')!r}, this version of segdeploy reads {SCHEMAS[kind]} of"
+            f" {ARTICLES[kind]}; use the version that wrote it ({facts.get('segdeploy', 'not known')}), or remove the"
+            " file"
         )
 
 

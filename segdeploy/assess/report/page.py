@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 from segdeploy.assess.report import accuracy, environment, precisions, speed
 from segdeploy.assess.report.charts import STYLE
-from segdeploy.assess.report.findings import Findings
+from segdeploy.assess.report.findings import Findings, FoundFile
 from segdeploy.assess.report.markup import section
 from segdeploy.errors import RequestError
 from segdeploy.version import __version__
@@ -28,10 +29,37 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 
+UNLIKE_OURS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def readable(findings: Findings) -> Findings:
+    """Leave out each evaluation and measurement that cannot be shown by itself, and say so in `faults`."""
+    kept: dict[str, list[FoundFile]] = {}
+    faults = list(findings.faults)
+    for kind in ("evaluations", "benches"):
+        kept[kind] = []
+        for found in getattr(findings, kind):
+            alone = replace(Findings(findings.folder), **{kind: (found,)})
+            try:
+                for _, _, show in SECTIONS:
+                    show(alone)
+                kept[kind].append(found)
+            except UNLIKE_OURS as error:
+                faults.append(
+                    f"{found.path} is not as segdeploy writes it ({error!r}); write it again, or remove it"
+                )
+    return replace(
+        findings,
+        evaluations=tuple(kept["evaluations"]),
+        benches=tuple(kept["benches"]),
+        faults=tuple(faults),
+    )
+
+
 def page_of(findings: Findings) -> str:
     try:
         body = "".join(section(name, title, show(findings)) for name, title, show in SECTIONS)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except UNLIKE_OURS as error:
         raise RequestError(
             f"a file in {findings.folder} is not as segdeploy writes it ({error!r}); write it again, or remove it"
         ) from error
