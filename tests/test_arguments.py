@@ -15,6 +15,7 @@ from segdeploy.train.recipe_file import read_training_recipe
 THREADS = BATCH = (1, 1024)
 IMAGES = (1, 10_000_000)
 SECONDS = (0.001, 1_000_000)
+OF_A_NETWORK = {"--mean": (0, 255), "--std": (0.001, 1000), "--threshold": (-1e9, 1e9)}
 OF_CALIBRATION = {
     "--count": IMAGES,
     "--seed": (0, 4_294_967_295),
@@ -23,8 +24,8 @@ OF_CALIBRATION = {
     "--probes": IMAGES,
 }
 BOUNDS = {
-    "export": {"--batch": BATCH},
-    "adopt": {"--batch": BATCH, "--mean": (0, 255), "--std": (0.001, 1000), "--threshold": (-1e9, 1e9)},
+    "export": {"--batch": BATCH} | OF_A_NETWORK,
+    "adopt": {"--batch": BATCH} | OF_A_NETWORK,
     "run": {
         "--alpha": (0, 1),
         "--threads": THREADS,
@@ -59,8 +60,8 @@ BOUNDS = {
     "deepstream config": {"--streams": BATCH},
 }
 ROWS = [(verb, flag, *bounds) for verb, flags in BOUNDS.items() for flag, bounds in flags.items()]
-# What holds no number, or has choices or a parser of its own that knows the bounds (sizes, profiles).
-WORDS = {"--size", "--stride", "--frame", "--json", "--require", "--optimization-level", "--network-type"}
+# What holds no number, or has a parser of its own that knows the bounds (sizes, profiles).
+WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require"}
 
 
 def flags_of(one, name=""):
@@ -77,6 +78,7 @@ def test_no_number_is_without_bounds():
         (verb, action.option_strings[-1])
         for verb, action in flags_of(parser())
         if action.type
+        and not action.choices
         and not action.dest.startswith("recipe_")
         and not (isinstance(action.type, type) and action.type.__name__ == "Path")
     }

@@ -173,12 +173,13 @@ def trace_once() -> None:
     """Let `export` trace a network once for each size, since that takes seconds and writes nothing."""
     trace, traced = export.trace, dict[str, ModelProto]()
 
-    def kept(deployed: Any, card: Any, signature: Signature) -> ModelProto:
-        if str(signature) not in traced:
-            traced[str(signature)] = trace(deployed, card, signature)
-        return copy_of(traced[str(signature)])
+    def kept(deployed: Any, card: Any, signature: Signature, opset: int = 0) -> ModelProto:
+        key = f"{signature} {opset}"
+        if key not in traced:
+            traced[key] = trace(deployed, card, signature, *([opset] if opset else []))
+        return copy_of(traced[key])
 
-    export.trace = kept
+    vars(export)["trace"] = kept
 
 
 def main_of_faults(place: Path, few: bool, chosen: list[str]) -> None:

@@ -58,7 +58,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--version-compatible", action="store_true", help="run on newer TensorRTs of this major version"
     )
     engine.add_argument(
-        "--dla", type=between(0, 15), metavar="N", help="use this DLA core for the layers that it takes"
+        "--dla",
+        type=between(0, 15),
+        metavar="N",
+        help="use this DLA core for the layers that it takes",
     )
     engine.add_argument(
         "--msda",

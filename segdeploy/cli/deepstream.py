@@ -38,7 +38,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     config.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     config.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
     config.add_argument(
-        "--dla", metavar="CORE", type=int, choices=(0, 1), help="of a Jetson (default: the GPU)"
+        "--dla",
+        metavar="CORE",
+        type=int,
+        choices=(0, 1),
+        help="of a Jetson (default: the GPU)",
     )
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
 

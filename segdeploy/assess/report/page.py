@@ -34,26 +34,23 @@ UNLIKE_OURS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErr
 
 def readable(findings: Findings) -> Findings:
     """Leave out each evaluation and measurement that cannot be shown by itself, and say so in `faults`."""
-    kept: dict[str, list[FoundFile]] = {}
     faults = list(findings.faults)
-    for kind in ("evaluations", "benches"):
-        kept[kind] = []
-        for found in getattr(findings, kind):
-            alone = replace(Findings(findings.folder), **{kind: (found,)})
-            try:
-                for _, _, show in SECTIONS:
-                    show(alone)
-                kept[kind].append(found)
-            except UNLIKE_OURS as error:
-                faults.append(
-                    f"{found.path} is not as segdeploy writes it ({error!r}); write it again, or remove it"
-                )
-    return replace(
-        findings,
-        evaluations=tuple(kept["evaluations"]),
-        benches=tuple(kept["benches"]),
-        faults=tuple(faults),
-    )
+
+    def shown(found: FoundFile, alone: Findings) -> bool:
+        try:
+            for _, _, show in SECTIONS:
+                show(alone)
+        except UNLIKE_OURS as error:
+            faults.append(
+                f"{found.path} is not as segdeploy writes it ({error!r}); write it again, or remove it"
+            )
+            return False
+        return True
+
+    folder = findings.folder
+    evaluations = [one for one in findings.evaluations if shown(one, Findings(folder, evaluations=(one,)))]
+    benches = [one for one in findings.benches if shown(one, Findings(folder, benches=(one,)))]
+    return replace(findings, evaluations=tuple(evaluations), benches=tuple(benches), faults=tuple(faults))
 
 
 def page_of(findings: Findings) -> str:
