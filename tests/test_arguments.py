@@ -16,6 +16,7 @@ THREADS = BATCH = (1, 1024)
 IMAGES = (1, 10_000_000)
 SECONDS = (0.001, 1_000_000)
 OF_A_NETWORK = {"--mean": (0, 255), "--std": (0.001, 1000), "--threshold": (-1e9, 1e9)}
+OF_TRAINING = {"--watch-every": IMAGES, "--threads": THREADS, "--folds": (2, 1000)}
 OF_CALIBRATION = {
     "--count": IMAGES,
     "--seed": (0, 4_294_967_295),
@@ -55,7 +56,8 @@ BOUNDS = {
         "--streams": (1, 256),
         "--threads": THREADS,
     },
-    "finetune": {"--watch-every": IMAGES, "--threads": THREADS},
+    "finetune": OF_TRAINING,
+    "distil": OF_TRAINING,
     "cache compare": {"--within": (0, 100)},
     "deepstream config": {"--streams": BATCH},
 }

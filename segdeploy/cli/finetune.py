@@ -47,7 +47,7 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
     )
     data.add_argument(
         "--folds",
-        type=at_least(2),
+        type=between(2, 1000),
         metavar="K",
         help="for a small set: train K times, each without another part, and report on what was left out",
     )
