@@ -83,7 +83,8 @@ def trained(tiny, city, tmp_path_factory):
 
 def test_a_folder_that_export_takes(trained, tmp_path):
     assert sorted(path.name for path in trained.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "segdeploy.training.json", "segdeploy.training.jsonl",
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "segdeploy.training.json",
+        "segdeploy.training.jsonl",
     ]  # fmt: skip
     exported = export_onnx(trained, output=tmp_path)
     assert exported.record.classes == ("road", "house", "green", "sky", "car")
