@@ -14,6 +14,7 @@ from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import CheckpointError, RequestError
 from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.eomt.key_names import CONFIG_KEYS, turning_facts
 from segdeploy.size import Size
 
 SQUARE = {"shortest_edge": 64, "longest_edge": None}  # as EoMT's processors have it
@@ -233,3 +234,15 @@ def test_its_original_code_is_told(tmp_path):
         CheckpointError, match=r"is an EoMT as its original code saves it, without its configuration,"
     ):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(("kind", "published"), [("eomt", "EomtConfig"), ("eomt_dinov3", "EomtDinov3Config")])
+def test_what_a_configuration_leaves_out_is_as_in_transformers(kind, published):
+    config = getattr(pytest.importorskip("transformers"), published)()
+    read = {name: value for name, value in CONFIG_KEYS[kind].read.items() if value is not None}
+    assert read == {name: getattr(config, name) for name in read}
+    if kind == "eomt_dinov3":
+        assert (
+            turning_facts({"rope_parameters": None}, "x")["rope_theta"]
+            == config.rope_parameters["rope_theta"]
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segdeploy.networks.exact_forms import FORMS, ExactForms
+from segdeploy.networks.exact_forms import FORMS, ExactForms, unpooled
 
 MAPS = torch.randn(2, 3, 13, 18, generator=torch.Generator().manual_seed(1))
 
@@ -50,9 +50,18 @@ def test_unpooling_puts_values_back(kernel, keeps_size):
     assert all(torch.equal(*pair) for pair in zip(expected, made, strict=True))
 
 
-def test_windows_that_overlap_stay_as_they_are():
+@pytest.mark.parametrize("how", [(3, 2, 1), (2, 2, 1), (2, 1, 0), (2, 2, 0, 2), (2, 2, 0, 1, True)])
+def test_windows_that_do_not_lie_side_by_side_stay_as_they_are(how):
     with ExactForms():
-        values, places = F.max_pool2d(MAPS, 3, 2, 1, return_indices=True)
-    own, theirs = F.max_pool2d(MAPS, 3, 2, 1, return_indices=True)
+        values, places = F.max_pool2d(MAPS, *how, return_indices=True)
+    own, theirs = F.max_pool2d(MAPS, *how, return_indices=True)
     assert torch.equal(values, own)
     assert torch.equal(places, theirs)
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"), [((12, 18), True), ((13, 19), True), ((11, 18), False), ((12, 17), False)]
+)
+def test_an_unpooled_map_is_not_smaller_than_its_windows(size, taken):
+    values, places = F.max_pool2d(MAPS, 2, return_indices=True)
+    assert (unpooled(F.max_unpool2d, values, places, 2, output_size=size) is not None) == taken

@@ -1,5 +1,7 @@
 """A network of the user's own code is exported, where the form FILE.py:function says that its code may be run."""
 
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -255,3 +257,22 @@ def test_a_module_itself_is_taken(code, tmp_path):
     assert (made.path.name, made.record.source.checkpoint) == ("own.onnx", "Net")
     with pytest.raises(RequestError, match="says mean, std and classes"):
         export_module(network(code), size="64x96", card="segformer-b0-cityscapes", mean=(1, 2, 3))
+
+
+def test_what_is_asked_for_is_stronger_than_the_card(code, tmp_path):
+    card = tmp_path / "mine.yaml"
+    card.write_text(
+        "checkpoint: mine\nsize: 96x96\nmean: [1, 2, 3]\nstd: [4, 4, 4]\n"
+        "labels: mine.classes.yaml\nresize: linear\nlicence: none\n"
+    )
+    entries = "".join(f"  - {{name: c{one}, colour: [{one}, 0, 0]}}\n" for one in range(4))
+    (tmp_path / "mine.classes.yaml").write_text("classes:\n" + entries)
+    for size, made in (("64x96", "64x96"), (None, "96x96")):
+        done = export_module(network(code), card=str(card), size=size, output=tmp_path / f"{made}.onnx")
+        assert done.record.size == made
+
+
+def test_the_file_s_folder_is_searched_only_while_it_runs(code, tmp_path):
+    before = list(sys.path)
+    export_module(f"{code}:make", size="64x96", output=tmp_path)
+    assert sys.path == before
