@@ -60,10 +60,12 @@ def test_the_shipped_cards():
     zoo += [f"mmseg-upernet-swin-{size}-ade" for size in ("tiny", "small", "base")] + [
         "mmseg-unet-cityscapes"
     ]
+    hub = [f"mmseg-hub-upernet-convnext-{size}-ade" for size in ("tiny", "small")]
+    hub += ["eomt-large-ade", "eomt-large-cityscapes"]
     tao = ["citysemsegformer-1024x1024", "citysemsegformer-1024x1820"]
     tao += ["fan-base-citysemsegformer", "segformer-b5-citysemsegformer"]
     assert known_cards() == sorted(
-        [*cityscapes, *smaller, *ade, *mask2former, *zoo, *tao, "segformer-b0-demo"]
+        [*cityscapes, *smaller, *ade, *mask2former, *zoo, *hub, *tao, "segformer-b0-demo"]
     )
 
 
@@ -87,6 +89,11 @@ def test_a_shipped_card_agrees_with_its_name(name):
         assert card.checkpoint.lower() == f"facebook/mask2former-swin-{size}-{data}-semantic"
         assert card.published_miou is not None
         assert "CC BY-NC 4.0" in card.licence
+    elif card.family == "eomt" or "-hub-" in name:
+        assert card.resize == "pillow"
+        assert card.checkpoint.startswith(("tue-mps/", "openmmlab/upernet-convnext-"))
+        assert {"ade": "512x512", "cityscapes": "1024x1024"}[data] == str(card.size)
+        assert card.licence.startswith(("unverified; ", "MIT by its page"))
     elif "mmseg" in name:
         net = next(
             word
