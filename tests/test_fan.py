@@ -225,7 +225,16 @@ def test_weights_that_are_not_the_networks_are_refused(tmp_path):
     assert "unexpected: backbone.learnable_downsample.weight." in refusal("tao", **more)
     assert "missing: backbone.blocks.1.gamma1." in refusal("tao", **{"backbone.blocks.1.gamma1": None})
     assert refusal("tao", **{"backbone.blocks.0.mlp.temperature": torch.ones(5, 1, 1)}) == (
-        f"{path} has blocks of 24 channels and 5 heads; expected a multiple of the heads"
+        f"{path} has stages of [8, 12] channels and blocks of 24, with 5 heads and 96 channels inside; expected two"
+        " stages, and blocks of a multiple of their heads"
+    )
+    none = {key: None for key in NETWORKS["tao"]["shapes"] if ".backbone.stages." in key}
+    assert "has stages of [] channels and blocks of 24, with 3 heads" in refusal("tao", **none)
+    empty = {"backbone.patch_embed.backbone.stages.0.blocks.0.conv_dw.weight": torch.zeros(0, 1, 7, 7)}
+    assert "has stages of [0, 12] channels" in refusal("tao", **empty)
+    empty = {"backbone.block4.0.mlp.fc1.weight": torch.zeros(0, 32)}
+    assert refusal("tao mit", **empty) == (
+        f"{path} has stages whose feed-forward layers have 32, 64, 96, 0 channels; expected some in each"
     )
     bias = {"decoder.linear_fuse.0.bias": torch.zeros(3)}
     assert "unexpected: decode_head.linear_fuse.bias." in refusal("tao", **bias)

@@ -88,26 +88,23 @@ def read_fan(found: RawCheckpoint) -> ReadCheckpoint:
 def facts_of(shapes: Shapes) -> dict[str, Any]:
     size, depth = shapes.of("backbone.embed.weight", 4)[0], shapes.count("backbone.blocks.")
     block = "backbone.blocks.0.mlp"
-    heads = shapes.of(f"{block}.temperature", 3)[0]
-    if not heads or size % heads:
-        raise CheckpointError(
-            f"{shapes.source} has blocks of {size} channels and {heads} heads; expected a multiple of the heads"
+    heads, inner = shapes.of(f"{block}.temperature", 3)[0], shapes.of(f"{block}.mlp_v.fc1.weight", 2)[0]
+    stages = [
+        (
+            shapes.of(f"backbone.stages.{s}.layers.0.dwconv.weight", 4)[0],
+            shapes.count(f"backbone.stages.{s}.layers."),
         )
-    stages = range(shapes.count("backbone.stages."))
+        for s in range(shapes.count("backbone.stages."))
+    ]
+    if not stages or not all((size, heads, inner, *(width for width, _ in stages))) or size % heads:
+        raise CheckpointError(
+            f"{shapes.source} has stages of {[width for width, _ in stages]} channels and blocks of {size}, with"
+            f" {heads} heads and {inner} channels inside; expected two stages, and blocks of a multiple of their heads"
+        )
+    taken = KNOWN.get((size, depth), ("", depth))[1]
     return {
-        "stages": [
-            (
-                shapes.of(f"backbone.stages.{s}.layers.0.dwconv.weight", 4)[0],
-                shapes.count(f"backbone.stages.{s}.layers."),
-            )
-            for s in stages
-        ],
-        "size": size,
-        "inner": shapes.of(f"{block}.mlp_v.fc1.weight", 2)[0],
-        "heads": heads,
-        "depth": depth,
-        "taken": KNOWN.get((size, depth), ("", depth))[1],
-    }
+        "stages": stages, "size": size, "inner": inner, "heads": heads, "depth": depth, "taken": taken,
+    }  # fmt: skip
 
 
 def settled(

@@ -215,6 +215,11 @@ def infer_segformer(weights: Weights, source: str = "the checkpoint") -> dict[st
     hidden = [patch[0] for patch in patches]
     inner = [shapes.of(f"{encoder}.block.{s}.0.mlp.dense1.weight", 2)[0] for s in stages]
     reductions = [f"{encoder}.block.{s}.0.attention.self.sr.weight" for s in stages]
+    if not all(inner):
+        raise CheckpointError(
+            f"{source} has stages whose feed-forward layers have {listed(map(str, inner))} channels; expected some in"
+            " each"
+        )
     if not hidden[0] or any(width % hidden[0] for width in hidden):
         raise CheckpointError(
             f"{source} has stages of {listed(map(str, hidden))} channels, from which its attention heads "
