@@ -185,6 +185,42 @@ def test_what_the_network_is_not_built_for_is_refused(name, old, new, says, tmp_
     assert str(caught.value) == says.format(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            [
+                "backbone.stem.0.weight",
+                "backbone.layer2.0.downsample.2.weight",
+                "decode_head.conv_seg.weight",
+            ],
+            "is a network on a ResNetV1d, whose shortcuts pool their maps first (V1 and V1c are read; adopt its .onnx):"
+            " its keys start with backbone.layer2.0.downsample.2.; expected a SegFormer or",
+        ),
+        (
+            [
+                "backbone.encoder.0.0.convs.0.conv.weight",
+                "backbone.decoder.0.upsample.deconv_upsamping.0.weight",
+                "decode_head.convs.0.conv.weight",
+            ],
+            "is a U-Net that raises its maps by DeconvModule (InterpConv is read; adopt its .onnx): its keys start with"
+            " backbone.decoder.0.upsample.deconv_upsamping.; expected a SegFormer or",
+        ),
+        (
+            ["backbone.layers.0.0.projection.weight", "decode_head.psp_modules.0.1.conv.weight"],
+            "is a MiT of mmsegmentation with another head than SegFormer's (adopt its .onnx): its keys start with"
+            " backbone.layers.0.0.projection., decode_head.psp_modules; expected a SegFormer or",
+        ),
+    ],
+)
+def test_pieces_that_are_not_built_are_named(names, says, tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({name: torch.zeros(1) for name in names}, path)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path} {says}")
+
+
 def test_one_channel_with_a_threshold_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     one = {

@@ -18,7 +18,14 @@ from segdeploy.networks.family import (
     RawCheckpoint,
     ReadCheckpoint,
 )
-from segdeploy.networks.mmseg.marks import ANY_BACKBONE, ANY_HEAD, OTHER_HEADS
+from segdeploy.networks.mmseg.marks import (
+    ANY_BACKBONE,
+    ANY_HEAD,
+    NOT_BUILT,
+    OTHER_HEADS,
+    POOLED_SHORTCUTS,
+    RAISED_BY_CONVOLUTIONS,
+)
 
 if TYPE_CHECKING:
     from segdeploy.networks.mmseg.plain import EncoderDecoder
@@ -50,13 +57,21 @@ MMSEG = Family(
         Marks(
             HUB, (r"backbone\.(swin\.)?(embeddings|embedder)\.", r"decode_head\.fpn_bottleneck\.batch_norm\.")
         ),
-        Marks("mmseg", (ANY_BACKBONE, ANY_HEAD), OTHER_HEADS),
+        Marks("mmseg", (ANY_BACKBONE, ANY_HEAD), NOT_BUILT),
     ),
     model_types=("upernet",),
     read=read,
     build=build,
     deploy=deploy,
     relatives=(
+        Marks(
+            "a network on a ResNetV1d, whose shortcuts pool their maps first (V1 and V1c are read; adopt its .onnx)",
+            (POOLED_SHORTCUTS,),
+        ),
+        Marks(
+            "a U-Net that raises its maps by DeconvModule (InterpConv is read; adopt its .onnx)",
+            (RAISED_BY_CONVOLUTIONS,),
+        ),
         Marks(
             "a network of mmsegmentation whose head is not one of FCN, PSP, DeepLabV3, V3+, UPerNet and SegFormer's",
             (ANY_BACKBONE, OTHER_HEADS),

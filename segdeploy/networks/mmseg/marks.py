@@ -24,3 +24,7 @@ OTHER_HEADS = (
     r"decode_head\.(?!(conv_seg|convs|conv_cat|psp_modules|aspp_modules|image_pool|bottleneck|c1_bottleneck"
     r"|sep_bottleneck|fusion_conv|lateral_convs|fpn_convs|fpn_bottleneck|upsample_cov\d)\.)\w+"
 )
+# Layers that are not built, of a ResNet (V1d) and of a U-Net (DeconvModule).
+POOLED_SHORTCUTS = r"backbone\.layer\d\.0\.downsample\.2\."
+RAISED_BY_CONVOLUTIONS = r"backbone\.decoder\.\d\.upsample\.deconv_upsamping\."
+NOT_BUILT = rf"({OTHER_HEADS}|{POOLED_SHORTCUTS}|{RAISED_BY_CONVOLUTIONS})"

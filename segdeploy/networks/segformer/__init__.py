@@ -45,7 +45,7 @@ SEGFORMER = Family(
         Marks(HUB, (r"segformer\.(encoder|stages)\.", _HEAD)),
         Marks("nvlabs", (r"backbone\.patch_embed1\.", _HEAD)),
         Marks("tao", (r"backbone\.patch_embed1\.", r"decoder\.linear_c1\.")),
-        Marks("mmseg", (r"backbone\.layers\.0\.0\.projection\.", _HEAD)),
+        Marks("mmseg", (r"backbone\.layers\.0\.0\.projection\.", r"decode_head\.fusion_conv\.")),
     ),
     read=read,
     build=build,
@@ -59,6 +59,10 @@ SEGFORMER = Family(
                 r"(patch_embed1|patch_embeddings\.0|stages\.0\.patch_embeddings|layers\.0\.0\.projection)\b",
             ),
             absent=r"(decode_head|decoder)\.",
+        ),
+        Marks(
+            "a MiT of mmsegmentation with another head than SegFormer's (adopt its .onnx)",
+            (r"backbone\.layers\.0\.0\.projection\.", r"decode_head\.\w+"),
         ),
     ),
 )
