@@ -20,6 +20,7 @@ from segdeploy.convert.export import export_onnx
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CheckpointError, OutputError, RequestError, TrainingError
 from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.size import Size
 from segdeploy.train import finetune as finetuning
 from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
@@ -171,6 +172,67 @@ def test_a_network_without_a_layout_on_the_hub(city, tmp_path, request_of):
         (done.folder / "config.json").write_text(json.dumps({**config, **changed}))
         with pytest.raises(CheckpointError, match=r"does not describe"):
             read_checkpoint(done.folder)
+
+
+def every_family(folder):
+    """A small checkpoint of each kind, and the crop that it takes."""
+    import fan_checkpoint
+    import hub_checkpoints
+    import mask2former_checkpoint
+
+    def on_the_hub(network, height, width):
+        size = {"height": height, "width": width}
+        return hub_checkpoints.write(folder / "hub", network, size), f"{height}x{width}"
+
+    return {
+        "mask2former": lambda: (mask2former_checkpoint.write(folder / "m2f"), "64x96"),
+        "eomt": lambda: on_the_hub(hub_checkpoints.eomt(), 64, 64),
+        "eomt_dinov3": lambda: on_the_hub(hub_checkpoints.eomt("eomt_dinov3"), 64, 64),
+        "upernet": lambda: on_the_hub(hub_checkpoints.upernet("convnext"), 64, 96),
+        "fan": lambda: (fan_checkpoint.write(folder / "fan.pth", "nvlabs"), "64x96"),
+        "unet": lambda: (mmseg_checkpoint.write(folder / "unet.pth", "unet"), "64x96"),
+        "segformer_swin": lambda: (mmseg_checkpoint.write(folder / "swin.pth", "segformer_swin"), "64x96"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["mask2former", "eomt", "eomt_dinov3", "upernet", "fan", "unet", "segformer_swin"]
+)
+def test_every_family_learns_and_is_read_again(name, request_of, tmp_path):
+    start, crop = every_family(tmp_path)[name]()
+    recipe = replace(RECIPE, steps=1, crop=crop, rate=1e-4)
+    done = finetune(start, request_of(recipe, size=Size.parse(crop)), output=tmp_path / "out")
+    again = read_checkpoint(done.folder)
+    assert list(again.config["id2label"].values()) == ["road", "house", "green", "sky", "car"]
+    before, after = read_checkpoint(start).weights, again.weights
+    moved = [
+        key
+        for key in before
+        if before[key].shape == after[key].shape and not torch.equal(before[key], after[key])
+    ]
+    assert len(moved) > len(before) / 3
+    plain = networks.build(again).plain
+    with torch.inference_mode():
+        answer = plain(torch.zeros(1, 3, *map(int, crop.split("x"))))
+    assert (answer.shape[1], bool(answer.isfinite().all())) == (5, True)
+
+
+def test_no_object_stays_behind_the_classes(tmp_path):
+    checkpoint = read_checkpoint(every_family(tmp_path)["eomt"]()[0])
+    made = transferred(checkpoint, ["sky", "lawn"], seed=0)
+    for name in ("class_predictor.weight", "class_predictor.bias"):
+        before, after = checkpoint.weights[name], made.checkpoint.weights[name]
+        assert len(after) == 3
+        assert torch.equal(after[[0, 2]], before[[2, 5]])
+
+
+def test_an_auxiliary_head_needs_maps(request_of, tmp_path):
+    start, crop = every_family(tmp_path)["eomt"]()
+    recipe = replace(RECIPE, steps=1, crop=crop, auxiliary=0.4)
+    with pytest.raises(
+        RequestError, match="shows no maps of several stages to learn from: leave out --auxiliary"
+    ):
+        finetune(start, request_of(recipe, size=Size.parse(crop)), output=tmp_path / "out")
 
 
 # ---- a start and its classes -----------------------------------------------------------------------------------

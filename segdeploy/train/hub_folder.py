@@ -13,10 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from segdeploy import files
+from segdeploy.errors import CheckpointError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINED_WEIGHTS
 from segdeploy.networks.checkpoints import OWN_LAYOUT
-from segdeploy.networks.family import HUB, Checkpoint
+from segdeploy.networks.family import HUB, Checkpoint, RawCheckpoint
+from segdeploy.networks.weight_names import strip_wrappers
 from segdeploy.train.report import Training
 
 CONFIG, PREPROCESSOR, README = "config.json", "preprocessor_config.json", "README.md"
@@ -32,7 +34,7 @@ def write_hub_folder(
         part = dict(zip(names, parts, strict=True))
         kept = {name: value.contiguous() for name, value in weights.items()}
         part[TRAINED_WEIGHTS].write_bytes(save(kept, {"format": "pt"}))
-        part[CONFIG].write_text(json_text(config_of(checkpoint)))
+        part[CONFIG].write_text(json_text(config_of(checkpoint, weights)))
         part[PREPROCESSOR].write_text(json_text(preprocessor_config(checkpoint, card)))
         part[README].write_text(model_card(folder.name, checkpoint, training))
         part[RECORD_OF_TRAINING].write_text(
@@ -44,12 +46,24 @@ def json_text(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
-def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Give config.json: transformers' own where it has the network, else the family's facts for us alone to read."""
+def config_of(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Give config.json: the Hub's own where names and facts are the Hub's, else what we alone can read."""
     facts = {name: value for name, value in checkpoint.config.items() if name not in OF_THE_START}
-    if checkpoint.layout == HUB:
+    if checkpoint.layout == HUB and is_as_on_the_hub(checkpoint, facts, weights):
         return facts
     return {"model_type": OWN_LAYOUT, "family": checkpoint.family.name, "network": facts}
+
+
+def is_as_on_the_hub(checkpoint: Checkpoint, facts: dict[str, Any], weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether the family reads these names and facts as the Hub's, and leaves the names as they are."""
+    family, bare = checkpoint.family, strip_wrappers(weights)
+    if facts.get("model_type") not in family.types or family.recognises(bare) != HUB:
+        return False
+    try:
+        read = family.read(RawCheckpoint(checkpoint.source, HUB, bare, {}, dict(facts), checkpoint.options))
+    except CheckpointError:
+        return False
+    return read.weights.keys() == bare.keys()
 
 
 def preprocessor_config(checkpoint: Checkpoint, card: ModelCard) -> dict[str, Any]:

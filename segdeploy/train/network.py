@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from segdeploy.errors import RequestError
 from segdeploy.networks.family import Family
 from segdeploy.train.recipe import TrainingRecipe
 
@@ -33,6 +34,7 @@ class Learning(nn.Module):
         self.auxiliary: nn.Module | None = None
         self.teaching: nn.Module | None = None  # what it learns from a teacher
         self._maps: list[Tensor] = []
+        self.sides = recipe.crop_size.height, recipe.crop_size.width
         if recipe.dropout:
             leave_out_channels(plain, of_classes, recipe.dropout)
         if recipe.auxiliary or shows_maps:
@@ -46,9 +48,15 @@ class Learning(nn.Module):
         """Give the channels of the trunk's maps."""
         was = self.plain.training
         with torch.no_grad():
-            self.plain.eval()(torch.zeros(1, 3, 64, 64, device=next(self.plain.parameters()).device))
+            self.plain.eval()(torch.zeros(1, 3, *self.sides, device=next(self.plain.parameters()).device))
         self.plain.train(was)
-        return [maps.shape[1] for maps in self.taken()]
+        found = [maps.shape[1] for maps in self.taken()]
+        if len(found) < 2:
+            raise RequestError(
+                "this network shows no maps of several stages to learn from: leave out --auxiliary, and take"
+                " --map-weight 0 with a teacher"
+            )
+        return found
 
     def taken(self) -> list[Tensor]:
         maps, self._maps = self._maps, []
