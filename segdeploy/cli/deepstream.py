@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from segdeploy.cli.arguments import MOST_BATCH, between, parse_size
+from segdeploy.cli.deepstream_app import add_app, execute_app
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
@@ -45,6 +46,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="of a Jetson (default: the GPU)",
     )
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+
+    app = verbs.add_parser("app", help="render an application of several cameras for DeepStream")
+    add_app(app)
 
     lint = verbs.add_parser("lint", help="find faults in a configuration before a device runs it")
     lint.add_argument("file", metavar="FILE", type=Path, help="nvinfer's .txt or .yml, or the app's .yml")
@@ -94,7 +98,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    steps = {"config": execute_config, "lint": execute_lint, "replay": execute_replay, "run": execute_run}
+    steps = {
+        "config": execute_config,
+        "app": execute_app,
+        "lint": execute_lint,
+        "replay": execute_replay,
+        "run": execute_run,
+    }
     return steps[arguments.step](arguments)
 
 

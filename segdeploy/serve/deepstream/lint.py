@@ -9,6 +9,7 @@ from segdeploy.errors import DeepStreamError, GraphError
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.releases import rendered_release, rendered_versions
 from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_text
+from segdeploy.serve.deepstream.app import lint as lint_deepstream_app
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
 from segdeploy.serve.deepstream.findings import Case, Finding
@@ -40,6 +41,8 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
     config = NvinferConfig(path, document)
     version = version or config.made_for or rendered_versions()[-1]
     groups = {name for name, _ in document.groups}
+    if lint_deepstream_app.is_for_deepstream_app(groups):
+        return in_order(lint_deepstream_app.check(config, version))
     if "primary-gie" in groups and "property" not in groups:
         return in_order(lint_app.check(config, version))
     found = list(lint_text.check(config, version))

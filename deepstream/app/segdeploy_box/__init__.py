@@ -1,0 +1,1 @@
+"""Holds the parts of segdeploy_app.py: settings, pipeline, pixels, painting, messages, broker and metrics."""
