@@ -2,12 +2,13 @@
 
 import json
 import re
+import shlex
 import stat
 
 import pytest
 from segdeploy_box.settings import read_settings
 
-from segdeploy.cli import main
+from segdeploy.cli import main, parser
 from segdeploy.errors import RequestError
 from segdeploy.serve.deepstream.app.configuration import configuration_of
 from segdeploy.serve.deepstream.app.folder import render_app
@@ -26,6 +27,7 @@ from segdeploy.serve.deepstream.app.settings import tiles_for
 from segdeploy.serve.deepstream.config import read_config
 from segdeploy.serve.deepstream.lint import lint
 from segdeploy.serve.deepstream.plan import make_plan
+from segdeploy.shipped import folder
 from segdeploy.size import Size
 
 CAMERAS = tuple(f"rtsp://camera{number}/stream" for number in range(4))
@@ -41,7 +43,8 @@ def rendered(graphs, tmp_path_factory):
 
 def test_the_folder_is_that_of_config_and_what_runs_on_it(rendered, graphs):
     output, said = rendered
-    assert said.warnings == []
+    assert len(said.warnings) == 2
+    assert all("NVIDIA/TensorRT#4853" in warning for warning in said.warnings)  # of both TensorRTs of 9.0
     names = {str(path.relative_to(output)) for path in said.paths}
     parts = {f"segdeploy_box/{name}.py" for name in
              ("__init__", "broker", "messages", "metrics", "painting", "pipeline", "pixels", "settings")}  # fmt: skip
@@ -282,3 +285,15 @@ def test_small_parts():
     assert broker_at("h", 1883) == Address("h", 1883)
     assert names_of(["file:///a", "file:///a", "rtsp://u:p@b"]) == ["file:///a", "file:///a (1)", "rtsp://b"]
     assert list(PROTOCOLS) == ["kafka", "mqtt"]
+
+
+def test_the_page_of_ten_commands_has_ten_and_each_is_one():
+    page = (folder("deepstream") / "four-cameras.md").read_text()
+    blocks = "".join(re.findall(r"```\n(.*?)```", page, re.DOTALL))
+    lines = blocks.replace("\\\n", " ").splitlines()
+    assert len(lines) == 10
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("segdeploy ")]
+    assert [words[:2] for words in ours[1:]] == [["deepstream", step] for step in ("app", "lint", "replay")]
+    for words in ours:
+        parser().parse_args(words)
+    assert len(parser().parse_args(ours[1]).source) == 4

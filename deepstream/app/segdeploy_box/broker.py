@@ -26,7 +26,7 @@ class NoAdapter(Exception):
 
 
 class Broker:
-    """Sends text to one topic. One thread calls it; a broker that does not answer holds that thread and nothing else."""
+    """Sends text to one topic. One thread calls it, and a broker that does not answer holds up nothing else."""
 
     name = "broker"
 

@@ -26,7 +26,7 @@ def wrong_engines(plan: Plan) -> Iterator[str]:
         if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:
             bug = (
                 f"NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})",
-                "render it with --streams 1",
+                "render it for one stream",
             )
         if bug is not None:
             yield (

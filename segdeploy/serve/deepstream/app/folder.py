@@ -14,9 +14,10 @@ from segdeploy.serve.deepstream import manifest
 from segdeploy.serve.deepstream.app.configuration import CONFIGURATION, configuration_of
 from segdeploy.serve.deepstream.app.readme import readme_of
 from segdeploy.serve.deepstream.app.request import AppRequest, demand_sound_request, holds_secrets
-from segdeploy.serve.deepstream.app.settings import settings_text, settings_of
+from segdeploy.serve.deepstream.app.settings import settings_of, settings_text
 from segdeploy.serve.deepstream.plan import Plan, make_plan
 from segdeploy.serve.deepstream.render import Rendered, contents_of, write_folder
+from segdeploy.serve.deepstream.reported import wrong_engines
 from segdeploy.shipped import folder as shipped_folder
 
 APP = "segdeploy_app.py"
@@ -39,7 +40,7 @@ def render_app(request: AppRequest, output: Path) -> Rendered:
     secret = holds_secrets(request.sources)
     with private(secret), files.folders_made(output), files.locked(output / manifest.NAME):
         write_folder(output, contents)
-    warnings = []
+    warnings = [*wrong_engines(plan)]
     if secret:
         warnings.append(
             f"{SETTINGS} and {CONFIGURATION} hold the passwords of your sources; the files of this folder can be read"

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from segdeploy.errors import DeepStreamError
 from segdeploy.picture.video_location import as_typed
 from segdeploy.serve.deepstream.app.configuration import RTSP
-from segdeploy.serve.deepstream.app.keys import BOOLEAN, INTEGER, NUMBER, is_key_of, group_kind, types_of
+from segdeploy.serve.deepstream.app.keys import BOOLEAN, INTEGER, NUMBER, group_kind, is_key_of, types_of
 from segdeploy.serve.deepstream.app.request import FIRST_WITH_CLASS_MAPS, release_numbers
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.document import Entry
 from segdeploy.serve.deepstream.findings import Finding
 
-OWN_GROUPS = re.compile(r"application|source\d+|sink\d+")
+OWN_GROUPS = re.compile(r"application|source\d+")
 _FORMS = {
     INTEGER: re.compile(r"([-+]?\d{1,10})(?:\s.*)?"),  # GLib reads no further than to a space
     BOOLEAN: re.compile(r"true|false|0|1"),
