@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:
-    from segdeploy.api import build_engine, evaluate, measure, quantize, render_deepstream
+    from segdeploy.api import build_engine, distil, evaluate, finetune, measure, quantize, render_deepstream
     from segdeploy.assess.bench.measure import Measurement
     from segdeploy.assess.evaluate.evaluate import Evaluation
     from segdeploy.convert.adopt.adopt import Adopted, adopt
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
+    from segdeploy.train.finetune import Finetuned
 
 # Maps each name to its module.
 _HOME = {
@@ -42,6 +43,7 @@ _HOME = {
     "Deployed": "convert.build_engine",
     "DeviceArray": "run.device_array",
     "DeviceSession": "run.session",
+    "Finetuned": "train.finetune",
     "Evaluation": "assess.evaluate.evaluate",
     "Exported": "convert.export",
     "Measurement": "assess.bench.measure",
@@ -54,7 +56,9 @@ _HOME = {
     "Size": "size",
     "adopt": "convert.adopt.adopt",
     "build_engine": "api",
+    "distil": "api",
     "evaluate": "api",
+    "finetune": "api",
     "export": "convert.export",
     "export_module": "convert.own_module",
     "export_onnx": "convert.export",
@@ -77,6 +81,7 @@ __all__ = [
     "DeviceSession",
     "Evaluation",
     "Exported",
+    "Finetuned",
     "Measurement",
     "ModelCard",
     "Quantised",
@@ -88,10 +93,12 @@ __all__ = [
     "__version__",
     "adopt",
     "build_engine",
+    "distil",
     "evaluate",
     "export",
     "export_module",
     "export_onnx",
+    "finetune",
     "measure",
     "open_session",
     "probabilities",

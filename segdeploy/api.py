@@ -25,8 +25,51 @@ if TYPE_CHECKING:
     from segdeploy.convert.int8.write import Quantised
     from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
+    from segdeploy.train.finetune import Finetuned, TrainingRequest
 
 AnyPath = str | PathLike[str]
+
+
+class TrainingWords(TypedDict, total=False):
+    """Holds the arguments that say what a network learns from and what it is reported on, and the recipe's parts."""
+
+    mapping: AnyPath
+    split: str
+    report_split: str
+    report_root: AnyPath  # other images, where nothing says which split they are
+    size: str | Size  # that it will run at
+    card: str
+    watch_every: int  # steps
+    device: str
+    threads: int
+    recipe: AnyPath  # a file; the parts below are stronger
+    steps: int
+    batch: int
+    accumulate: int
+    crop: str
+    rate: float
+    head_rate: float
+    decay: float
+    warm_up: float
+    power: float
+    restarts: int
+    balance: bool
+    rare: bool
+    ohem: float
+    ohem_least: float
+    least_scale: float
+    most_scale: float
+    most_of_one: float
+    flip: bool
+    distort: bool
+    dropout: float
+    auxiliary: float
+    average: float
+    answer_weight: float
+    map_weight: float
+    temperature: float
+    precision: str
+    seed: int
 
 
 class CalibrationWords(TypedDict, total=False):
@@ -242,3 +285,59 @@ def render_deepstream(
         as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache, dla
     )
     return render(request, as_path(output, "output"))
+
+
+def finetune(
+    checkpoint: AnyPath,
+    *,
+    dataset: str,
+    root: AnyPath,
+    output: AnyPath,
+    progress: Callable[[str], None] = silent,
+    **training: Unpack[TrainingWords],
+) -> Finetuned:
+    """Teach a checkpoint the classes of a labelled data set; the folder `output` is what `export` takes."""
+    from segdeploy.train.finetune import finetune as train
+
+    request = training_request(dataset, root, training)
+    return train(str(checkpoint), request, output=as_path(output, "output"), progress=progress)
+
+
+def distil(
+    teacher: AnyPath,
+    student: AnyPath,
+    *,
+    dataset: str,
+    root: AnyPath,
+    output: AnyPath,
+    progress: Callable[[str], None] = silent,
+    **training: Unpack[TrainingWords],
+) -> Finetuned:
+    """Do as `finetune` with the checkpoint `student`, and draw its answer and its last map to the teacher's."""
+    from segdeploy.train.distil import distil as train
+
+    request = training_request(dataset, root, training)
+    return train(str(teacher), str(student), request, output=as_path(output, "output"), progress=progress)
+
+
+def training_request(dataset: str, root: AnyPath, words: TrainingWords) -> TrainingRequest:
+    from segdeploy.train.finetune import TrainingRequest
+    from segdeploy.train.material import learnt_and_reported
+    from segdeploy.train.recipe import WORDS
+    from segdeploy.train.recipe_file import read_training_recipe
+
+    unknown = sorted(set(words) - set(TrainingWords.__annotations__))
+    if unknown:
+        raise RequestError(
+            f"{unknown[0]!r} is no argument of a training; known: {', '.join(TrainingWords.__annotations__)}"
+        )
+    learnt, reported = learnt_and_reported(
+        dataset, as_path(root, "root"), as_optional_path(words.get("mapping"), "mapping"), words.get("split"),
+        words.get("report_split"), as_optional_path(words.get("report_root"), "report_root"),
+    )  # fmt: skip
+    parts = {name: value for name, value in words.items() if name in WORDS}
+    recipe = read_training_recipe(as_optional_path(words.get("recipe"), "recipe"), parts)
+    return TrainingRequest(
+        learnt, reported, recipe, as_optional_size(words.get("size"), "size"), words.get("card"),
+        words.get("watch_every"), words.get("device"), words.get("threads", 2),
+    )  # fmt: skip

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import segdeploy
 from segdeploy import networks, scenes
+from segdeploy.api import TrainingWords
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
 from segdeploy.datasets.layouts import open_dataset
@@ -26,7 +28,7 @@ from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
 from segdeploy.train.loss import balanced, log_probabilities, pixel_loss
 from segdeploy.train.network import SharedBatchNorm
-from segdeploy.train.recipe import TrainingRecipe
+from segdeploy.train.recipe import WORDS, TrainingRecipe
 from segdeploy.train.recipe_file import read_training_recipe
 from segdeploy.train.schedule import rate_at
 from segdeploy.train.state import STATE, TrainingState, read_state
@@ -642,3 +644,24 @@ def test_the_hardest_share_stays_however_easy_it_is():
     total, counted = pixel_loss(both, truth, 255, None, TrainingRecipe(ohem=0.5, ohem_least=0.2))
     assert float(counted) == 20
     assert float(total) == pytest.approx(-float(sure[:20].log().sum()), rel=1e-4)
+
+
+# ---- as functions ----------------------------------------------------------------------------------------------
+
+
+def test_a_recipes_parts_are_arguments():
+    assert set(WORDS) <= set(TrainingWords.__annotations__)
+
+
+def test_a_notebooks_training(tiny, city, tmp_path):
+    told = {"dataset": "folder", "root": str(city), "mapping": city / "five.yaml", "split": "train"}
+    told |= {"report_split": "val", "crop": "64x96", "steps": 1, "batch": 2, "device": "cpu", "size": "64x96"}
+    done = segdeploy.finetune(tiny, output=tmp_path / "mine", **told)
+    assert str(done).startswith(f"{tmp_path / 'mine'}: mIoU ")
+    again = segdeploy.distil(tmp_path / "mine", tiny, output=str(tmp_path / "small"), temperature=2.0, **told)
+    assert again.training.teacher == str(tmp_path / "mine")
+    assert [step.name for step in again.training.ledger] == ["distilled"]
+    with pytest.raises(RequestError, match="'stepps' is no argument of a training; known: mapping, split"):
+        segdeploy.finetune(tiny, output=tmp_path / "x", stepps=3, **told)
+    with pytest.raises(TrainingError, match=r"the recipe: steps is 'three'; expected a whole number"):
+        segdeploy.finetune(tiny, output=tmp_path / "x", **{**told, "steps": "three"})
