@@ -127,6 +127,18 @@ ENDS = {
         lambda: logits().raised().then("Transpose", perm=[0, 2, 3, 1]).then("Softmax", axis=3).model(),
         True,
     ),
+    "arg-max of a soft-max between transposes": (
+        lambda: (
+            logits()
+            .raised()
+            .then("Transpose", perm=[0, 3, 2, 1])
+            .then("Softmax", axis=3)
+            .then("Transpose", perm=[0, 3, 2, 1])
+            .then("ArgMax", axis=1)
+            .model(INT64)
+        ),
+        True,
+    ),
     "arg-max": (lambda: logits().raised().then("ArgMax", axis=1, keepdims=0).model(INT64), True),
     "arg-max, kept": (
         lambda: (
@@ -384,6 +396,43 @@ def test_a_rewrite_that_computes_something_else_leaves_nothing(tmp_path, monkeyp
     ):
         adopt(written(logits().model(), tmp_path), output=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_an_upsample_of_opset_9_keeps_its_places(mode, tmp_path):
+    net = logits(opset=9)
+    net.then("Upsample", net.held([1, 1, 4, 4]), mode=mode)
+    made = adopt(written(net.model(), tmp_path), output=tmp_path / "out")
+    assert made.agreement.pixel_agreement == 1
+    (resize,) = [node for node in onnx.load(made.path).graph.node if node.op_type == "Resize"]
+    said = {one.name: one.s for one in resize.attribute}
+    assert (said["mode"], said["coordinate_transformation_mode"]) == (mode.encode(), b"asymmetric")
+
+
+def test_an_export_of_ultralytics_says_what_it_takes(tmp_path):
+    model = logits().raised().model()
+    names = {index: f"class of {index}" for index in range(5)}
+    helper.set_model_props(model, {"author": "Ultralytics", "names": str(names)})
+    made = adopt(written(model, tmp_path), output=tmp_path / "out")
+    assert made.assumed == ()
+    assert made.record.classes == tuple(names.values())
+    assert (made.record.normalisation.mean, made.record.normalisation.std) == ((0, 0, 0), (255, 255, 255))
+    given = adopt(written(model, tmp_path), mean=MEAN, std=STD, output=tmp_path / "given")
+    assert given.record.normalisation.mean == MEAN
+
+
+def test_a_graph_that_no_file_holds_is_refused_before_it_is_read(tmp_path):
+    model, size_bytes = logits().model(), 2**31
+    large = TensorProto(name="large", data_type=FLOAT, dims=[2**29], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "large.data"), ("offset", "0"), ("length", str(size_bytes))):
+        entry = large.external_data.add()
+        entry.key, entry.value = key, value
+    model.graph.initializer.append(large)
+    with (tmp_path / "large.data").open("wb") as file:
+        file.truncate(size_bytes)  # a hole, which takes no room
+    with pytest.raises(GraphError, match=r"theirs\.onnx has 2\.1 GB, and what is made of it is one file"):
+        adopt(written(model, tmp_path), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def quantised(model: ModelProto) -> ModelProto:

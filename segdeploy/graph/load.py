@@ -123,6 +123,12 @@ def read_whole(path: Path) -> tuple[ModelProto, str]:
     demand_bounded(ends, path.name)
     demand_inferred(View(model), path)
     beside = demand_weights(model, path)
+    size_bytes = len(data) + sum(one.stat().st_size for one in beside)
+    if size_bytes >= MOST_CHECKED:
+        raise GraphError(
+            f"{path.name} has {size_bytes / 1e9:.1f} GB, and what is made of it is one file, which ONNX ends at 2.1 GB;"
+            " take a smaller network, or export it with weights of fewer bits"
+        )
     load_weights(model, path)
     return model, joined_digest(digest_of_bytes(data), beside)
 

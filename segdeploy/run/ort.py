@@ -122,9 +122,11 @@ def open_graph(
     options: ort.SessionOptions,
     name: str = "the graph",
     providers: Sequence[str] = (CPU,),
+    disabled: Sequence[str] = (),  # of ONNX Runtime's own rewrites
 ) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model, options, providers=list(providers))
+        left_out = {"disabled_optimizers": list(disabled)} if disabled else {}
+        return ort.InferenceSession(model, options, providers=list(providers), **left_out)
     except Exception as error:  # its errors have no common class
         first_line = str(error).strip().splitlines()[0]
         raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
@@ -187,7 +189,9 @@ def constants_folded(model: bytes, name: str) -> bytes:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        open_graph(model, options, f"{name}, at this size,")
+        # It moves transposes into other nodes, where who looks for the end of a network would not know them again.
+        kept = ["TransposeOptimizer"]
+        open_graph(model, options, f"{name}, at this size,", disabled=kept)
         return (Path(folder) / "folded.onnx").read_bytes()
 
 

@@ -22,6 +22,7 @@ from segdeploy.convert.adopt.described import (
     image_of,
     name_classes,
     output_of,
+    with_own_facts,
 )
 from segdeploy.convert.adopt.ending import Ending, find_ending, height_and_width, put_answer
 from segdeploy.convert.adopt.fixed import fixed
@@ -96,6 +97,7 @@ def adopt_graph(path: Path, request: AdoptRequest, output: Path, command: str, p
     progress("reading the graph")
     whole, digest = read_whole(path)
     demand_foreign(whole, path.name)
+    request = with_own_facts(request, {item.key: item.value for item in whole.metadata_props})
     original = only_output(whole, output_of(View(whole), path.name, request.answer))
     origin = AdoptedFrom(path.name, name_for(path.stem), digest, path=path)
     return put_interface_on(original, origin, request, output, command, progress)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segdeploy.convert.adopt.own_input import ONES, ZEROS, OwnNormalisation
 from segdeploy.errors import CardError, GraphError, RequestError
 from segdeploy.graph.view import View, tensor_facts
 from segdeploy.model.card import ModelCard, Triple, triple
-from segdeploy.model.foreign import IMAGENET_MEAN, IMAGENET_SCALE, TAO_MEAN, is_of_tao_6
+from segdeploy.model.foreign import IMAGENET_MEAN, IMAGENET_SCALE, TAO_MEAN, is_of_tao_6, names_by_ultralytics
 from segdeploy.model.labels import SUFFIXES, Labels, generated_labels, labels_of, read_labels
 from segdeploy.model.names import name_for
 from segdeploy.model.signature import TensorFacts, describe
@@ -33,6 +33,17 @@ class AdoptRequest:
     threshold: float | None = None
     interface: str = "nvinfer"
     batch: int | None = 1
+    names: tuple[str, ...] | None = None  # of the classes, out of the file itself
+
+
+def with_own_facts(request: AdoptRequest, metadata: Mapping[str, str]) -> AdoptRequest:
+    """Add what an export of Ultralytics says of itself: its classes, and that it takes pixels of 0 to 1."""
+    names = names_by_ultralytics(metadata)
+    if names is None or request.card is not None:
+        return request
+    if request.mean is None and request.std is None:
+        request = replace(request, mean=ZEROS, std=(255.0,) * 3)
+    return replace(request, names=names)
 
 
 def image_of(
@@ -131,6 +142,8 @@ def name_classes(
         labels = read_classes(request.classes)
     elif card is not None:
         labels = card.labels
+    elif request.names is not None:
+        labels = labels_of(request.names, "ultralytics")
     elif classes is None:
         raise RequestError(f"{name} gives labels, but not the number of classes; name them: --classes FILE")
     else:

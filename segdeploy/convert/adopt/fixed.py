@@ -15,11 +15,21 @@ from onnx import ModelProto, ValueInfoProto
 from segdeploy.errors import GraphError
 from segdeploy.graph.layers import tell_nodes_apart
 from segdeploy.graph.tidy import drop_new_defaults, lower_opset
-from segdeploy.graph.view import STANDARD, View, copy_of, inner_graphs, opset_of
+from segdeploy.graph.view import (
+    STANDARD,
+    View,
+    attributes_of,
+    copy_of,
+    drop_unused,
+    inner_graphs,
+    opset_of,
+    replace_nodes,
+)
 from segdeploy.model.signature import MOST_VALUES
 from segdeploy.run.ort import constants_folded
 
 WANTED_OPSET = 17  # the first with LayerNormalization as one node, and the last that TensorRT 8.6 reads
+CHOSEN_PLACES = 11  # the first whose Resize says where in the source a pixel lies
 LEAST_OPSET = 13  # the first whose INT8 has a scale per channel
 
 
@@ -41,6 +51,7 @@ def fixed(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
     for kept, entry in zip(made.opset_import, [(one.domain, one.version) for one in imports], strict=True):
         kept.domain, kept.version = entry
     made = in_wanted_opset(made, name)
+    turn_softmax(made)
     demand_plain(made, name)
     tell_nodes_apart(made)
     demand_shapes(made, name)
@@ -64,7 +75,10 @@ def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
         lower_opset(model)
         return model
     try:
-        return onnx.version_converter.convert_version(model, WANTED_OPSET)
+        made = onnx.version_converter.convert_version(model, WANTED_OPSET)
+        if written < CHOSEN_PLACES:
+            say_places(made)
+        return made
     except Exception as error:  # the converter raises many kinds
         if written >= LEAST_OPSET:
             return model
@@ -72,6 +86,40 @@ def in_wanted_opset(model: ModelProto, name: str) -> ModelProto:
             f"{name} has opset {written}, and it cannot be rewritten in {WANTED_OPSET}"
             f" ({str(error).splitlines()[0]}); export it again with opset {LEAST_OPSET} or newer"
         ) from error
+
+
+def say_places(model: ModelProto) -> None:
+    """Say of each Resize how it was meant before a graph could say so, which the converter leaves out."""
+    for node in model.graph.node:
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in attributes_of(node):
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            if attributes_of(node).get("mode", b"nearest") == b"nearest":
+                node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))
+
+
+def turn_softmax(model: ModelProto) -> None:
+    """Let a Softmax work on its own axis, where it stands between two Transposes.
+
+    Up to opset 12 it works on all axes from one on, so PyTorch's exporter turns the classes to the last place and back.
+    """
+    view = View(model)
+    for node in view.nodes:
+        if node.op_type not in ("Softmax", "LogSoftmax"):
+            continue
+        before, after = view.makers.get(node.input[0]), view.only_reader(node.output[0], "Transpose")
+        if before is None or before.op_type != "Transpose" or after is None:
+            continue
+        perm, back = (list(attributes_of(one).get("perm", [])) for one in (before, after))
+        if not perm or [perm[place] for place in back] != list(range(len(perm))):
+            continue
+        axis = attributes_of(node).get("axis", -1)
+        del node.attribute[:]
+        node.attribute.append(onnx.helper.make_attribute("axis", perm[axis]))
+        node.input[0], node.output[0] = before.input[0], after.output[0]
+        replace_nodes(model.graph, [one for one in view.nodes if one is not after])
+        drop_unused(model.graph)
+        turn_softmax(model)
+        return
 
 
 def demand_plain(model: ModelProto, name: str) -> None:
