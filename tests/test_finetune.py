@@ -375,6 +375,30 @@ def test_the_rate_rises_falls_and_starts_again():
     assert again[54] < 0.05 < 0.9 < again[55]
 
 
+def test_an_average_follows_the_weights(tiny, request_of, tmp_path):
+    """After one step it is a quarter of what the network began with, and three of what it has become."""
+    one = replace(RECIPE, steps=1)
+    plain = finetune(tiny, request_of(one), output=tmp_path / "plain")
+    mean = finetune(tiny, request_of(replace(one, average=0.25)), output=tmp_path / "mean")
+    before, after, seen = read_checkpoint(tiny).weights, weights_in(plain.folder), weights_in(mean.folder)
+    name = "segformer.encoder.block.1.0.mlp.dense1.weight"
+    assert not torch.equal(before[name], after[name])
+    assert torch.allclose(seen[name], before[name].lerp(after[name], 0.75), atol=1e-7)
+
+
+def test_crops_are_drawn_a_little_ahead(request_of):
+    asked = []
+
+    def slots():
+        for slot in range(1000):
+            asked.append(slot)
+            yield [slot]
+
+    batches = crops_of(request_of()).batches(slots(), threads=1)
+    assert next(batches)[0].shape == (1, *SIZE, 3)
+    assert len(asked) <= 4
+
+
 # ---- stops and processes ---------------------------------------------------------------------------------------
 
 
