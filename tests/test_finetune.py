@@ -386,6 +386,20 @@ def test_an_average_follows_the_weights(tiny, request_of, tmp_path):
     assert torch.allclose(seen[name], before[name].lerp(after[name], 0.75), atol=1e-7)
 
 
+def test_looking_changes_nothing(tiny, request_of, tmp_path, monkeypatch):
+    """The average is scored in the network's place, which then goes on with its own weights."""
+    kept, write = [], finetuning.write_state
+    monkeypatch.setattr(
+        finetuning, "write_state", lambda folder, state: (kept.append(state.learning), write(folder, state))
+    )
+    for every in (1, 4):
+        request = request_of(replace(RECIPE, average=0.5))
+        finetune(tiny, replace(request, watch_every=every), output=tmp_path / str(every))
+    assert len(kept) == 5
+    often, once = kept[3], kept[4]
+    assert all(torch.equal(often[name], once[name]) for name in once)
+
+
 def test_crops_are_drawn_a_little_ahead(request_of):
     asked = []
 
