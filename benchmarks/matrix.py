@@ -155,6 +155,32 @@ def fan(size: str) -> Callable[[Path], Path]:
     return write
 
 
+def upernet(kind: str, **backbone: Any) -> Callable[[Path], Path]:
+    stages = [f"stage{stage}" for stage in range(1, 5)]
+    return of_transformers(
+        "UperNetForSemanticSegmentation",
+        lambda t: t.UperNetConfig(
+            backbone_config=t.AutoConfig.for_model(kind, out_features=stages, **backbone)
+        ),
+    )
+
+
+def eomt(kind: str) -> Callable[[Path], Path]:
+    """EoMT-S, whose queries are given classes of their own: weights alone, drawn at random, give one class."""
+
+    def write(folder: Path) -> Path:
+        import hub_checkpoints as made
+
+        sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 128}
+        own = {"intermediate_size": 1536} if kind == "eomt_dinov3" else {}
+        labels = {"id2label": {place: f"LABEL_{place}" for place in range(19)}, "num_labels": 19}
+        network = made.eomt(kind, (0, 0, 0), num_blocks=3, num_queries=100, **sizes, **own, **labels)
+        return made.write(folder / "checkpoint", network, {"height": 128, "width": 128})
+
+    return write
+
+
+CONVNEXT_T = {"hidden_sizes": [96, 192, 384, 768], "depths": [3, 3, 9, 3]}
 SMALL, WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
 NETWORKS = (
     Network("SegFormer-B0, bundled", there(ROOT / "models/demo-b0")),
@@ -166,6 +192,10 @@ NETWORKS = (
     Network("SegFormer-B5", segformer((3, 6, 40, 3), WIDE, 768)),
     Network("FAN-tiny, SegFormer's head", fan("tiny_8")),
     Network("FAN-base, SegFormer's head", fan("base_16")),
+    Network("UPerNet-Swin-T", upernet("swin")),
+    Network("UPerNet-ConvNeXt-T", upernet("convnext", **CONVNEXT_T)),
+    Network("EoMT-S, DINOv2", eomt("eomt"), size="128x128"),  # the only one that it takes
+    Network("EoMT-S, DINOv3", eomt("eomt_dinov3")),
 )
 
 

@@ -23,6 +23,7 @@ from segdeploy.networks.folding import bare
 from segdeploy.networks.heads.all_mlp import AllMlpHead, DeployedAllMlpHead
 from segdeploy.networks.segformer.deployed import DeployedSegformer
 from segdeploy.networks.segformer.plain import Segformer, SegformerConfig
+from segdeploy.size import Size
 
 # hidden sizes, depths, decoder size, and a size that is no multiple of 32
 PUBLIC = {
@@ -71,6 +72,49 @@ def test_networks_answer_as_transformers_does(variant, tmp_path):
     assert (deployed - expected).abs().max().item() <= 1e-4 * spread
     equal = upsampled_labels(deployed, size) == upsampled_labels(expected, size)
     assert equal.float().mean().item() >= 0.9999
+
+
+def stages(count):
+    """The first stages of a small network; a fifth one like the fourth."""
+    per_stage = {
+        "depths": [1, 2, 1, 1, 1],
+        "sr_ratios": [8, 4, 2, 1, 1],
+        "hidden_sizes": [8, 16, 24, 32, 32],
+        "patch_sizes": [7, 3, 3, 3, 3],
+        "strides": [4, 2, 2, 2, 2],
+        "num_attention_heads": [1, 2, 3, 4, 4],
+        "mlp_ratios": [4, 4, 4, 4, 4],
+    }
+    return {"num_encoder_blocks": count} | {key: values[:count] for key, values in per_stage.items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        stages(1),
+        stages(3),
+        stages(5),
+        {"sr_ratios": [7, 5, 3, 2], "depths": [3, 1, 2, 1]},
+        {"strides": [2, 2, 1, 2], "patch_sizes": [4, 5, 2, 7]},
+        {"hidden_sizes": [9, 15, 21, 30], "num_attention_heads": [3, 5, 7, 10], "decoder_hidden_size": 7},
+    ],
+    ids=["one stage", "three", "five", "reductions", "strides", "sizes"],
+)
+def test_networks_of_any_config_answer_as_transformers_does(changes, tmp_path):
+    import transformers
+
+    config = transformers.SegformerConfig(
+        **{**stages(4), "decoder_hidden_size": 16, "num_labels": 5, **changes}
+    )
+    oracle = randomise(transformers.SegformerForSemanticSegmentation(config)).eval()
+    oracle.save_pretrained(tmp_path)
+    pair = networks.build(read_checkpoint(tmp_path))
+    for size in ((97, 131), (64, 70)):
+        pixels = torch.randn(2, 3, *size)
+        expected = oracle(pixel_values=pixels).logits
+        assert pair.deployed.output.logits_size(Size(*size)) == Size(*expected.shape[2:])
+        for network in (pair.plain, pair.deployed):
+            torch.testing.assert_close(network(pixels), expected, **EXACT)
 
 
 @pytest.mark.parametrize(("heads", "sr_ratio"), [(1, 4), (4, 2), (2, 1)])

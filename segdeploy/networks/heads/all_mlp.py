@@ -121,5 +121,8 @@ class DeployedAllMlpHead(nn.Module):
         size = finest.shape[-2:]
         raised = [F.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in coarser]
         # Added to the convolution's own output last, so that runtimes can fuse sum and ReLU into it.
-        logits: Tensor = self.classifier((finest + sum(raised[1:], raised[0])).relu())
+        summed = (
+            finest + sum(raised[1:], raised[0]) if raised else finest
+        )  # a network may have one stage alone
+        logits: Tensor = self.classifier(summed.relu())
         return logits
