@@ -112,6 +112,46 @@ def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iter
     )
 
 
+def usual_export(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    def said(seen: Facts) -> str:
+        low, high = seen["ratio_quartiles"]
+        return f"{seen['ms']:.0f} ms, {seen['ratio']:.2f}× ({low:.2f}–{high:.2f})"
+
+    def parts(graph: Facts) -> str:
+        return ", ".join(f"{kind} {share:.0%}" for kind, share in list(graph["share_of_time"].items())[:3])
+
+    yield table(
+        (
+            "network",
+            "usual",
+            "segdeploy's graph",
+            "as `run` opens it",
+            "nodes",
+            "GMACs",
+            "usual's time in",
+            "ours in",
+        ),
+        [
+            [
+                row["network"],
+                f"{row['sides']['usual']['processor']['ms']:.0f} ms",
+                *(said(row["sides"][side]["processor"]) for side in ("segdeploy", "session")),
+                *(
+                    f"{row['graphs']['usual'][key]} → {row['graphs']['segdeploy'][key]}"
+                    for key in ("nodes", "gmacs")
+                ),
+                *(parts(row["graphs"][side]) for side in ("usual", "segdeploy")),
+            ]
+            for row in facts["rows"]
+        ],
+    )
+    loads = [row["load"] for row in facts["rows"]]
+    yield (
+        f"Processor time at {facts['size']}, {facts['rounds']} rounds of runs in turn, on a machine with loads of"
+        f" {min(loads):.0f} to {max(loads):.0f}; the ratio (quartiles) is to the usual export, round by round."
+    )
+
+
 def agreement(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield (
         f"{facts['checkpoint']}, {facts['size']}, {facts['classes']} classes: over {facts['frames']} frames"
@@ -585,6 +625,7 @@ def median_and_longest(row: Facts, name: str) -> str:
 
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
+    ("Speed, against the usual export", "usual_export", usual_export),
     ("Measured by segdeploy bench", "bench", bench),
     ("Agreement, with transformers", "agreement", agreement),
     ("INT8", "int8", int8),
