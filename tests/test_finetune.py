@@ -27,7 +27,7 @@ from segdeploy.train import finetune as finetuning
 from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
 from segdeploy.train.loss import balanced, log_probabilities, pixel_loss
-from segdeploy.train.network import SharedBatchNorm
+from segdeploy.train.network import Learning, SharedBatchNorm, parameter_groups
 from segdeploy.train.recipe import WORDS, TrainingRecipe
 from segdeploy.train.recipe_file import read_training_recipe
 from segdeploy.train.schedule import rate_at
@@ -411,6 +411,30 @@ def test_crops_are_drawn_a_little_ahead(request_of):
     batches = crops_of(request_of()).batches(slots(), threads=1)
     assert next(batches)[0].shape == (1, *SIZE, 3)
     assert len(asked) <= 4
+
+
+def test_the_trunk_learns_slower_and_norms_do_not_decay(tiny):
+    checkpoint = read_checkpoint(tiny)
+    learning = Learning(networks.build(checkpoint).plain, checkpoint.family, 5, frozenset(), RECIPE)
+    of = {
+        id(one): group
+        for group in parameter_groups(learning, checkpoint.family, RECIPE)
+        for one in group["params"]
+    }
+    for name, rate, decay in (
+        ("segformer.encoder.block.0.0.mlp.dense1.weight", 1e-3, 0.01),
+        ("segformer.encoder.block.0.0.mlp.dense1.bias", 1e-3, 0),
+        ("segformer.encoder.layer_norm.0.weight", 1e-3, 0),
+        ("decode_head.classifier.weight", 1e-2, 0.01),
+        ("decode_head.batch_norm.bias", 1e-2, 0),
+    ):
+        group = of[id(learning.plain.get_parameter(name))]
+        assert (group["lr"], group["full"], group["weight_decay"]) == (
+            pytest.approx(rate),
+            pytest.approx(rate),
+            decay,
+        )
+    assert len(of) == len(list(learning.parameters()))
 
 
 # ---- stops and processes ---------------------------------------------------------------------------------------
