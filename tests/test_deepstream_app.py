@@ -108,7 +108,7 @@ def test_the_configuration_of_deepstream_app_is_clean(rendered, graphs, tmp_path
 FAULTS = {
     "unknown-group": ("[osd]", "[osdd]"),
     "unknown-key": ("live-source=", "live_source="),
-    "wrong-type": ("columns=2", "columns=two"),
+    "wrong-type": ("columns=2\n", "columns=two\n"),
     "no-source": ("", ""),  # of all three
     "no-sink": ("[sink0]\nenable=1", "[sink0]\nenable=0"),
     "source-without-uri": ("uri=rtsp://camera0/stream\n", ""),
@@ -127,6 +127,8 @@ LEGAL = [
     ("width=160\nheight=96", "width=1600\nheight=96"),
     ("batched-push-timeout", "batch-size=4\nbatched-push-timeout"),
     ("[osd]", "[tracker]\nenable=0\n\n[osd]"),
+    ("[osd]", "[sink1]\nenable=0\ntypo=many\n\n[osd]"),  # nothing is read of what is off
+    ("[osd]", "[osd]\ntext-color=1;0.5;.5;1;"),
 ]
 
 
@@ -154,6 +156,18 @@ def test_a_fault_of_a_configuration_is_found(rendered, tmp_path, code):
 @pytest.mark.parametrize(("old", "new"), LEGAL)
 def test_the_nearest_that_is_legal_is_silent(rendered, tmp_path, old, new):
     assert changed(rendered, tmp_path, old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "codes"),
+    [
+        ("[osd]\nenable=0", "[osd]\nenable=0\ntext-color=1;1;1", ["wrong-type"]),
+        ("[primary-gie]\nenable=1", "[primary-gie]\nenable=1\nbbox-border-color0=red", ["wrong-type"]),
+        ("[sink0]\nenable=1", "[sink0]\nenable=true", ["no-sink", "wrong-type"]),
+    ],
+)
+def test_what_a_value_may_be(rendered, tmp_path, old, new, codes):
+    assert [one.code for one in changed(rendered, tmp_path, old, new)] == codes
 
 
 def test_the_lint_shows_no_password(rendered, tmp_path):

@@ -6,6 +6,7 @@ import re
 from functools import cache
 
 INTEGER, BOOLEAN, NUMBER, TEXT = "a whole number", "true or false", "a number", "a text"
+COLOUR = "four numbers from 0 to 1, as in 1;0;0;1"
 _KEYS = {
     "source": {
         INTEGER: """
@@ -43,7 +44,8 @@ _KEYS = {
         nvbuf-memory-type gpu-id
         """,
         BOOLEAN: "display-text display-bbox display-mask",
-        TEXT: "text-color text-bg-color font hw-blend-color-attr clock-color",
+        TEXT: "font hw-blend-color-attr",
+        COLOUR: "text-color text-bg-color clock-color",
     },
     "primary-gie": {
         INTEGER: """
@@ -186,5 +188,7 @@ def types_of(kind: str) -> dict[str, str]:
     return {key: said for said, keys in _KEYS[kind].items() for key in keys.split()}
 
 
-def is_key_of(kind: str, key: str) -> bool:
-    return key in types_of(kind) or (kind == "primary-gie" and _COLOURS.fullmatch(key) is not None)
+def type_of_key(kind: str, key: str) -> str | None:
+    """Say what a key takes; None for one that the app does not read there."""
+    is_colour = kind == "primary-gie" and _COLOURS.fullmatch(key)
+    return COLOUR if is_colour else types_of(kind).get(key)

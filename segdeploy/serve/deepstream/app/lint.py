@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from segdeploy.errors import DeepStreamError
 from segdeploy.picture.video_location import as_typed
 from segdeploy.serve.deepstream.app.configuration import RTSP
-from segdeploy.serve.deepstream.app.keys import BOOLEAN, INTEGER, NUMBER, group_kind, is_key_of, types_of
+from segdeploy.serve.deepstream.app.keys import (
+    BOOLEAN,
+    COLOUR,
+    INTEGER,
+    NUMBER,
+    group_kind,
+    type_of_key,
+    types_of,
+)
 from segdeploy.serve.deepstream.app.request import FIRST_WITH_CLASS_MAPS, release_numbers
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.document import Entry
@@ -19,8 +27,10 @@ OWN_GROUPS = re.compile(r"application|source\d+")
 _FORMS = {
     INTEGER: re.compile(r"([-+]?\d{1,10})(?:\s.*)?"),  # GLib reads no further than to a space
     BOOLEAN: re.compile(r"true|false|0|1"),
+    COLOUR: re.compile(r"(?:\d*\.?\d+;){3}\d*\.?\d+;?"),
     NUMBER: re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"),
 }
+NEVER_OFF = ("source-attr-all",)
 URI_TYPES = (2, 3, 4)  # a clip, a clip several times, a camera: they have a `uri`
 
 
@@ -49,20 +59,21 @@ def unread(app: NvinferConfig) -> Iterator[Finding]:
             )  # fmt: skip
     for entry in app.document.entries:
         kind = group_kind(entry.group)
-        if kind is None:
+        if kind is None or (entry.key != "enable" and is_off(app, entry.group)):
             continue
-        if not is_key_of(kind, entry.key):
+        said = type_of_key(kind, entry.key)
+        if said is None:
             close = difflib.get_close_matches(entry.key, types_of(kind), n=1)
             yield Finding(
                 "unknown-key", entry.line, f"{entry.key} is no key of {entry.group}",
                 f"{close[0]} was probably meant" if close else "remove it: deepstream-app warns of it",
             )  # fmt: skip
-        elif (form := _FORMS.get(said := types_of(kind).get(entry.key, ""))) and not form.fullmatch(
-            entry.value.strip()
-        ):
+        elif (form := _FORMS.get(said)) and not form.fullmatch(entry.value.strip()):
             yield Finding(
                 "wrong-type", entry.line, f"{entry.key} is {as_typed(entry.value)!r}; expected {said}",
-                "correct it: deepstream-app does not start with it",
+                "correct it: deepstream-app does not start with it"
+                if entry.key != "enable"
+                else "write 0 or 1: a source, a sink or an inference is off with it, without a word",
             )  # fmt: skip
 
 
@@ -84,6 +95,12 @@ def enabled(app: NvinferConfig, name: str) -> list[str]:
         for group in groups
         if re.fullmatch(rf"{name}\d+", group) and whole_number_of(app, group, "enable")
     ]
+
+
+def is_off(app: NvinferConfig, group: str) -> bool:
+    """Tell whether the app reads no further into a group, because it is not on."""
+    kinds = ("source", "sink", "primary-gie")
+    return group_kind(group) in kinds and group not in NEVER_OFF and not whole_number_of(app, group, "enable")
 
 
 def line_of_group(app: NvinferConfig, group: str) -> int:
