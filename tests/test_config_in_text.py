@@ -49,6 +49,7 @@ def test_what_the_text_says_is_taken(key, tmp_path):
     assert set(read.config["eps"].values()) == {1e-6}
     assert read.preprocessor["image_mean"] == [1, 2, 3]
     assert read.preprocessor["size"] == {"height": 128, "width": 256}
+    assert read.preprocessor["window_stride"] == {"height": 64, "width": 64}
     assert read.assumed == {}
 
 

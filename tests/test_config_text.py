@@ -107,7 +107,26 @@ KNOWN = {"image_mean": MEAN, "image_std": STD, "do_rescale": False, "resize": "l
 )
 def test_what_is_said_of_images(text, size):
     expected = KNOWN if size is None else KNOWN | {"size": {"height": size[0], "width": size[1]}}
-    assert preprocessor_of(read(text)) == expected
+    said = preprocessor_of(read(text))
+    said.pop("window_stride", None)
+    assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("test", "stride"),
+    [
+        ("mode='slide', crop_size=256, stride=170", {"height": 170, "width": 170}),
+        ("mode='slide', crop_size=(769, 513), stride=(513, 400)", {"height": 513, "width": 400}),
+        ("mode='slide', crop_size=(64, 64), stride=(42, 42)", None),  # less than evaluate's --stride takes
+        ("mode='slide', crop_size=256, stride=257", None),
+        ("mode='slide', crop_size=256, stride='x'", None),
+        ("mode='slide', crop_size=256", None),
+        ("mode='whole', crop_size=256, stride=170", None),
+    ],
+)
+def test_what_is_said_of_the_step_between_windows(test, stride):
+    said = preprocessor_of(read(f"model = dict(test_cfg=dict({test}))\n"))
+    assert said.get("window_stride") == stride
 
 
 def test_half_a_normalisation_is_none():

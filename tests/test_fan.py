@@ -180,6 +180,7 @@ def test_what_the_configuration_says_of_images_is_taken(tmp_path):
     assert set(checkpoint.assumed) == {"variance", "taken"}
     card = card_of(checkpoint, None)
     assert (str(card.size), card.resize, card.labels.names) == ("96x128", "linear", tuple("abcde"))
+    assert card.window_stride == Size(64, 64)
 
 
 @pytest.mark.parametrize("name", ["tao", "tao mit"])

@@ -86,6 +86,7 @@ def execute(arguments: argparse.Namespace) -> int:
     shared = {name: getattr(arguments, name) for name in ("card", "size", "interface", "batch", "output")} | {
         "command": command_line("segdeploy", *sys.argv[1:])
     }
+    stride = None
     with steps() as progress:
         progress("loading PyTorch")
         if is_own:
@@ -100,7 +101,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 arguments.checkpoint, fp16=arguments.fp16, opset=arguments.opset, revision=arguments.revision,
                 progress=progress, **given, **shared,
             )  # fmt: skip
-            made_of = exported.record.source
+            made_of, stride = exported.record.source, exported.window_stride
             source, path, seen, assumed = (
                 made_of.checkpoint,
                 exported.path,
@@ -110,6 +111,8 @@ def execute(arguments: argparse.Namespace) -> int:
     print_lines(f"{path}: {seen}")
     if assumed:
         print_lines(f"assumed, because {source} does not say it: {'; '.join(assumed)}")
+    if stride is not None:
+        print_lines(f"its published test slides windows of this size: evaluate --windows --stride {stride}")
     print_lines(f"next: segdeploy run {shell_word(path)} IMAGE -o out")
     return 0
 

@@ -58,6 +58,9 @@ class Exported:
     path: Path
     record: ArtifactRecord
     agreement: Agreement
+    window_stride: Size | None = (
+        None  # between the windows of its published test, where it is not of whole images
+    )
 
     def __str__(self) -> str:
         return f"{self.path}: {self.record.agreement_in_words}"
@@ -126,7 +129,7 @@ def export_onnx(
         record = record_of_export(path.name, model, signature, model_card, checkpoint, ledger, steps)
         record = replace(record, digest=files.digest_of(part), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
-    return Exported(path, record, seen)
+    return Exported(path, record, seen, model_card.window_stride if size == model_card.size else None)
 
 
 def demand_known_opset(opset: int, fp16: bool) -> None:

@@ -231,6 +231,7 @@ def card_from_config(
             labels,
             "linear" if facts.get("resize") == "linear" else "pillow",
             "as its checkpoint's",
+            window_stride=size_of({"size": facts["window_stride"]}) if "window_stride" in facts else None,
         )
     except (CardError, RequestError) as error:
         raise CardError(

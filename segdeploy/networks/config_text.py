@@ -13,6 +13,7 @@ from typing import Any
 
 from segdeploy.errors import CheckpointError
 from segdeploy.networks.config_keys import as_list
+from segdeploy.size import SMALLEST
 
 _LONGEST = 1 << 20  # characters; a trainer writes some ten thousand
 _MOST_VALUES = 1 << 16  # in one assignment, those of the names it mentions among them
@@ -101,9 +102,21 @@ def preprocessor_of(text: ConfigText) -> dict[str, Any]:
     found: dict[str, Any] = {"resize": "linear"}
     if {"mean", "std"} <= norm.keys():
         found |= {"image_mean": as_list(norm["mean"]), "image_std": as_list(norm["std"]), "do_rescale": False}
-    if sides := _tested_at(text, model):
+    sides, step = _tested_at(text, model), _stride(model)
+    if sides:
         found["size"] = dict(zip(("height", "width"), sides, strict=True))
+    if sides and step and all(SMALLEST <= one <= side for one, side in zip(step, sides, strict=True)):
+        found["window_stride"] = dict(zip(("height", "width"), step, strict=True))
     return found
+
+
+def _stride(model: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Find height and width of the step between two windows of the test; None where it takes whole images."""
+    test = model.get("test_cfg")
+    if not isinstance(test, dict) or test.get("mode") != "slide":
+        return None
+    step = test.get("stride")
+    return _two_sides((step, step) if isinstance(step, int) else step)
 
 
 def _tested_at(text: ConfigText, model: Mapping[str, Any]) -> tuple[int, int] | None:
