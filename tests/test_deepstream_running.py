@@ -208,6 +208,18 @@ def test_control_c_ends_it(box):
     assert "SIGINT: stopping" in running.said()
 
 
+@pytest.mark.slow
+def test_while_the_engine_is_built_it_can_be_ended(box):
+    running = box(variables={"STANDIN_BUILDS_S": "60"}, patience={"stop_s": 0.5})
+    running.wait_for("figures at")
+    time.sleep(0.3)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.ended()[0] == 1
+    assert running.said().splitlines()[-2:] == [
+        "segdeploy_app: SIGTERM: stopping", "segdeploy_app: it did not stop within 0.5 s; ending it"
+    ]  # fmt: skip
+
+
 def test_what_cannot_start_says_why(box, tmp_path):
     cases = (
         ({"sink": {"kind": "tape"}}, 2, "sink.kind is 'tape'"),

@@ -179,9 +179,8 @@ class Run:
             pipeline.attach(WHERE_LABELS_ARE, Probe("segdeploy", LabelReader(eyes, ending)))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        waiting = threading.Thread(target=self._wait_for, args=(pipeline,), daemon=True)
+        waiting = threading.Thread(target=self._play, args=(pipeline,), daemon=True)
         began = time.monotonic()
-        pipeline.start(self._on_message)
         waiting.start()
         while not ending.is_asked(0.2):
             self._watch(began)
@@ -191,8 +190,10 @@ class Run:
         say(f"{self.figures.frames()} frames, end")
         return ending.status
 
-    def _wait_for(self, pipeline: Any) -> None:
+    def _play(self, pipeline: Any) -> None:
+        """Start and wait in a thread: nvinfer may build its engine for minutes, in which signals are heard."""
         try:
+            pipeline.start(self._on_message)
             pipeline.wait()
         except Exception as error:  # noqa: BLE001
             self.ending.fail(error)

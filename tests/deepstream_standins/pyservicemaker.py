@@ -6,8 +6,10 @@ Nothing of it is NVIDIA's, and no GPU is used. Metadata is gone after a probe, a
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,6 +172,7 @@ class Pipeline:
 
     def start(self, on_message: Callable[[Any], None] | None = None) -> Pipeline:
         self._on_message = on_message or self._on_message
+        time.sleep(float(os.environ.get("STANDIN_BUILDS_S", "0")))  # as nvinfer does at its first start
         self._pipeline.set_state(Gst.State.PLAYING)
         return self
 
