@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from engine_records import facts_of_engine, record_of_engine
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,6 +18,8 @@ from segdeploy.cli import main
 from segdeploy.errors import DeepStreamError, RequestError
 from segdeploy.graph.load import read_graph
 from segdeploy.model.engine import Verified
+from segdeploy.serve.deepstream.document import as_yml, read_txt
+from segdeploy.serve.deepstream.findings import ADVICE
 from segdeploy.serve.deepstream.launch import command
 from segdeploy.serve.deepstream.lint import lint
 
@@ -33,6 +36,9 @@ def models(graphs, typed, tmp_path_factory):
     made["whole-logits"] = whole_logits(made["logits"], folder / "whole.onnx")
     made["batch-two"] = of_batch(made["nvinfer"], 2, folder / "two.onnx")
     made["batch-open"] = of_batch(made["nvinfer"], None, folder / "open.onnx")
+    made["halves"] = of_size(made["nvinfer"], 48, 80, folder / "halves.onnx", ends=("output",))
+    made["large"] = of_size(made["nvinfer"], 1024, 2048, folder / "large.onnx")
+    made["many"] = renamed_classes(made["nvinfer"], 150, folder / "many.onnx")
     made["rubbish"] = folder / "rubbish.onnx"
     made["rubbish"].write_bytes(b"<html>")
     return made
@@ -65,6 +71,30 @@ def of_batch(path, batch, target):
     return target
 
 
+def renamed_classes(path, count, target):
+    """The graph with so many classes in its metadata; its logits keep their channels."""
+    model = onnx.load(path)
+    for item in model.metadata_props:
+        if item.key == "segdeploy.classes":
+            item.value = json.dumps([f"class {index}" for index in range(count)])
+        if item.key == "segdeploy.colours":
+            item.value = json.dumps([[index, index, index] for index in range(count)])
+    onnx.save(model, target)
+    return target
+
+
+def of_size(path, height, width, target, ends=("input", "output", "size")):
+    model = onnx.load(path)
+    for tensor in [one for one in (*model.graph.input, *model.graph.output) if one.name in ends]:
+        sides = tensor.type.tensor_type.shape.dim
+        sides[2].dim_value, sides[3].dim_value = height, width
+    for item in model.metadata_props:
+        if item.key == "segdeploy.size" and "size" in ends:
+            item.value = f"{height}x{width}"
+    onnx.save(model, target)
+    return target
+
+
 @pytest.fixture
 def place(models, tmp_path):
     """A folder with what the traps name; `place(trap)` puts one there."""
@@ -78,6 +108,9 @@ def place(models, tmp_path):
     for which, classes in lists.items():
         (tmp_path / f"labels{which}.txt").write_text("\n".join(classes) + "\n")
     (tmp_path / "built.engine").write_bytes(b"")
+    (tmp_path / "model.calib").write_bytes(b"")
+    (tmp_path / "mean.ppm").write_bytes(b"P6\n160 96\n255\n" + bytes(3 * 160 * 96))
+    (tmp_path / "comment.ppm").write_bytes(b"P6\n# made by hand\n160 96\n255\n" + bytes(3 * 160 * 96))
     refuted = tmp_path / "refuted.engine"
     refuted.write_bytes(b"an engine")
     wrong = Verified(why="in slot 2 of batch 4 0.00% of the pixels are equal", disagrees=True)
@@ -100,9 +133,11 @@ def place(models, tmp_path):
 
 
 @pytest.mark.parametrize("trap", sorted(TRAPS.iterdir()), ids=lambda path: path.name)
-def test_a_trap_gets_exactly_its_finding(trap, place):
-    found = lint(place(trap))
+def test_a_trap_gets_exactly_its_finding(trap, place, tmp_path):
+    found = lint(place(trap), strict=trap.stem in ADVICE)
     assert [one.code for one in found] == ([] if trap.stem in CLEAN else [trap.stem]), found
+    shown = [] if trap.stem in CLEAN | ADVICE else [trap.stem]
+    assert [one.code for one in lint(tmp_path / trap.name)] == shown
     for one in found:
         assert 1 <= one.line <= len(trap.read_text().splitlines())
         assert one.what
@@ -129,9 +164,11 @@ def test_every_finding_has_a_trap_and_an_edge():
     sources = Path(__file__).parent.parent.joinpath("segdeploy", "serve", "deepstream").glob("lint*.py")
     written = set(re.findall(r'Finding\(\s*"([a-z0-9-]+)"', "".join(path.read_text() for path in sources)))
     chosen = {"unknown-key", "wrong-type", "out-of-range", "labels-too-few", "labels-too-many"}
+    chosen |= {"nearest-scaling", "nearest-detector", "our-parser-output", "tao-parser-output"}
     trapped = {path.stem for path in TRAPS.iterdir()} - CLEAN
     assert written | chosen == trapped | {"not-text", "nul-byte"}
-    assert trapped - {"syntax"} == {*EDGES, *APP_EDGES}
+    assert trapped - {"syntax", "group-unread"} == {*EDGES, *APP_EDGES}
+    assert trapped >= ADVICE
 
 
 # ---- where each rule ends ----------------------------------------------------------------------------------------
@@ -141,7 +178,7 @@ NAMED = "model.onnx_b{}_gpu0_{}.engine"
 INT8 = {**CACHE, "network-mode": 1, "model-engine-file": NAMED.format(1, "int8")}
 FP16 = {"network-mode": 2, "model-engine-file": NAMED.format(1, "fp16")}
 BEST = {**CACHE, "network-mode": 3, "model-engine-file": NAMED.format(1, "best")}
-OURS = {"parse-segmentation-func-name": "NvDsInferParseSegdeploy"}
+OURS = {"parse-segmentation-func-name": "NvDsInferParseSegdeploy", "custom-lib-path": "/opt/nvidia/our.so"}
 TENSORS = {
     "network-type": 100, "output-tensor-meta": 1, "parse-segmentation-func-name": None, "custom-lib-path": None,
 }  # fmt: skip
@@ -214,22 +251,25 @@ EDGES = {
         ({"labelfile-path": "/opt/nvidia-labels.txt"}, None),
     ],
     "foreign-library": [
-        ({"custom-lib-path": "configs/../made/our.so", **OURS}, []),
-        ({"custom-lib-path": "/opt/nvidia/our.so", **OURS}, []),
-        ({"custom-lib-path": "/opt/nvidia/../our.so", **OURS}, None),
-        ({"custom-lib-path": "/our.so", **OURS}, None),
-        ({"custom-lib-path": "there.so", **OURS}, []),
-        ({"custom-lib-path": "link.so", **OURS}, None),
+        ({**OURS, "custom-lib-path": "configs/../made/our.so"}, []),
+        ({**OURS, "custom-lib-path": "/opt/nvidia/our.so"}, []),
+        ({**OURS, "custom-lib-path": "/opt/nvidia/../our.so"}, None),
+        ({**OURS, "custom-lib-path": "/our.so"}, None),
+        ({**OURS, "custom-lib-path": "there.so"}, []),
+        ({**OURS, "custom-lib-path": "link.so"}, None),
     ],
     "missing-file": [
         ({"labelfile-path": "labels.none"}, None),
-        ({"custom-lib-path": "made/our.so", **OURS}, []),
-        ({"custom-lib-path": "configs/our.so", **OURS}, None),
+        ({**OURS, "custom-lib-path": "made/our.so"}, []),
+        ({**OURS, "custom-lib-path": "configs/our.so"}, None),
         ({"onnx-file": None, "model-engine-file": "gone.engine"}, None),
         ({**CACHE, "network-mode": 0}, []),
         ({"int8-calib-file": "gone.calib"}, None),
     ],
-    "labels-too-few": [({"labelfile-path": "labels.four.txt"}, None)],
+    "labels-too-few": [
+        ({"labelfile-path": "labels.four.txt"}, None),
+        ({"labelfile-path": "labels.four.txt", "network-type": 1}, ["parser-unused", "not-segmentation"]),
+    ],
     "labels-too-many": [({"labelfile-path": "labels.gaps.txt"}, []), ({"labelfile-path": "labels.six.txt"}, None)],
     "labels-differ": [
         ({"labelfile-path": "labels.gaps.txt"}, []),
@@ -243,22 +283,22 @@ EDGES = {
     ],
     "int8-without-cache": [
         (INT8, []),
-        (BEST, []),
+        (BEST, [], "nvinfer", "9.0"),
         ({**INT8, **FP16, "int8-calib-file": None}, []),
         ({**FP16, "network-mode": 1}, None),
-        ({**FP16, "network-mode": 3}, None),
+        ({**FP16, "network-mode": 3}, None, "nvinfer", "9.0"),
         ({**FP16, "network-mode": 1, "int8-calib-file": "gone.calib"}, None),
     ],
     "untyped-int8": [
         (INT8, [], "int8"),
-        (BEST, [], "int8"),
+        (BEST, [], "int8", "9.0"),
         (FP16, None, "int8"),
         ({}, None, "int8"),
         (TYPED, [], "int8", "9.1"),
     ],
     "untyped-fp16": [
         (FP16, [], "fp16"),
-        (BEST, [], "fp16"),
+        (BEST, [], "fp16", "9.0"),
         (INT8, None, "fp16"),
         ({}, None, "fp16"),
         (TYPED, [], "fp16", "9.1"),
@@ -325,12 +365,79 @@ EDGES = {
     ],
     "input-order": [({"network-input-order": 0}, []), ({"network-input-order": 1}, None)],
     "batch-differs": [
-        (batch(2), [], "batch-two"),
-        (batch(1), None, "batch-two"),
-        (batch(3), None, "batch-two"),
+        (batch(1), []),
+        (batch(2), None),
         (batch(3), [], "batch-open"),
     ],
+    "batch-fixed": [
+        (batch(2), None, "batch-two"),
+        (batch(1), None, "batch-two"),
+        (batch(2), [], "batch-open"),
+    ],
+    "scaling-on-vic": [
+        ({"scaling-compute-hw": 1}, []),
+        ({"scaling-compute-hw": 0}, []),
+        ({"scaling-compute-hw": 2}, None),
+    ],
+    "mode-of-later-version": [(BEST, [], "nvinfer", "9.0"), (BEST, None, "nvinfer", "8.0"), (INT8, [])],
+    "builder-refuses": [
+        ({"layer-device-precision": "a/b:fp32:gpu;c:fp16:dla"}, []),
+        ({"layer-device-precision": "a:fp33:gpu"}, None),
+        ({"output-io-formats": "output:int32:chw"}, []),
+        ({"output-io-formats": "output:int64:chw"}, None),
+    ],
+    "mean-file-form": [({"mean-file": "mean.ppm"}, []), ({"mean-file": "comment.ppm"}, None)],
+    "mean-file-large": [
+        ({"mean-file": "mean.ppm", "infer-dims": "3;512;1023"}, ["input-size"]),
+        ({"mean-file": "mean.ppm", "infer-dims": "3;512;1024"}, ["input-size", "mean-file-large"]),
+        ({"infer-dims": "3;1024;2048"}, ["input-size"]),
+    ],
+    "nearest-detector": [
+        ({"scaling-filter": 6}, ["nearest-scaling"]),
+        ({"scaling-filter": 1, "network-type": 1}, ["parser-unused", "not-segmentation"]),
+    ],
     # the output
+    "output-on-gpu": [
+        ({"disable-output-host-copy": 0}, []),
+        ({"disable-output-host-copy": 1}, None),
+        ({"disable-output-host-copy": 1, **TENSORS}, []),
+    ],
+    "objects-only": [
+        ({"process-mode": 1}, []),
+        ({"process-mode": 2}, None),
+        ({"process-mode": 2, **TENSORS}, None),
+    ],
+    "tensors-awaited": [
+        ({"input-tensor-from-meta": 0}, []),
+        ({"input-tensor-from-meta": 1}, None),
+        ({"input-tensor-from-meta": 1, **TENSORS}, []),
+    ],
+    "parser-not-in-library": [
+        ({"parse-segmentation-func-name": "NvDsInferParseCustomChangeNet"}, []),
+        ({"parse-segmentation-func-name": "NvDsInferParseSegdeploy"}, None),
+        ({"custom-lib-path": "/opt/nvidia/libnvds_infercustomparser.so"}, None),
+        ({"custom-lib-path": "/opt/nvidia/libsegdeploy_parser.so"}, None),
+        (OURS, []),
+        ({**OURS, "parse-segmentation-func-name": "NvDsInferParseSegdeplo"}, None),
+        ({**OURS, "parse-segmentation-func-name": "NvDsInferParseYolo"}, []),
+    ],
+    "threshold-unused": [
+        ({"segmentation-threshold": 0.0}, []),
+        ({"segmentation-threshold": 0.01}, None),
+        ({"segmentation-threshold": 0.5, **OURS}, None),
+        ({"segmentation-threshold": 0.5, **OURS}, [], "logits"),
+    ],
+    "our-parser-output": [
+        (OURS, []),
+        (OURS, [], "logits"),
+        ({**OURS, "num-detected-classes": 4, "labelfile-path": None}, ["our-parser-output", "class-count"], "logits"),
+    ],
+    "colours-end": [
+        ({"num-detected-classes": 19, "labelfile-path": None}, ["class-count"]),
+        ({"num-detected-classes": 20, "labelfile-path": None}, ["class-count", "colours-end"]),
+    ],
+    "tensors-undrawn": [(TENSORS, None), (TENSORS, [], "nvinfer", "7.1")],
+    "interval-long": [({"interval": 9}, []), ({"interval": 10}, None)],
     "graph-not-understood": [({}, None, "rubbish")],
     "class-count": [
         ({"num-detected-classes": 4, "labelfile-path": None}, None),
@@ -376,7 +483,7 @@ def test_a_rule_ends_where_it_should(rule, place, models, tmp_path):
     clean = path.read_text()
     for changes, codes, graph, version in (edge(*one) for one in EDGES[rule]):
         path.write_text(changed(clean, changes))
-        found = [one.code for one in lint(path, models[graph], version)]
+        found = [one.code for one in lint(path, models[graph], version, strict=rule in ADVICE)]
         assert sorted(found) == sorted([rule] if codes is None else codes), (changes, graph, version)
 
 
@@ -398,9 +505,10 @@ APP_EDGES = {
     ],
     "unknown-group": [([("segvisual:", "segvisual :")], []), ([("+", "sink0:\n  enable: 1")], None)],
     "unknown-key": [
-        ([("alpha: 0.5", "orig_background: 1")], []),
-        ([("alpha: 0.5", "orig-background: 1")], None),
-        ([("alpha: 0.5", "enable-padding: 1")], None),
+        ([("alpha: 0.5", "alpha: 0.5\n  orig_background: 1")], []),
+        ([("batch-size: 1", "batch-size: 1\n  sync-inputs: 1")], []),
+        ([("alpha: 0.5", "alpha: 0.5\n  orig-background: 1")], None),
+        ([("alpha: 0.5", "alpha: 0.5\n  enable-padding: 1")], None),
     ],
     "missing-file": [
         ([(".//clean.txt", ".//gone.txt")], None),
@@ -408,6 +516,27 @@ APP_EDGES = {
         ([("plugin-type: 0", "plugin-type: 1"), (".//clean.txt", ".//gone.txt")], []),
     ],
     "app-looks-elsewhere": [([(".//clean.txt", "clean.txt")], None)],
+    "two-sinks": [
+        ([("filesink:", "eglsink:\n  enable: 0\nfilesink:")], []),
+        ([("filesink:", "eglsink:\n  enable: 1\nfilesink:")], None),
+    ],
+    "app-unset": [([("  alpha: 0.5\n", "")], None), ([("tests:\n  file-loop: 0\n", "")], None)],
+    "muxer-ignored": [
+        ([("  width: 1280\n  height: 720\n", "")], []),
+        ([("height: 720", "height: 721")], None),
+    ],
+    "source-without-scheme": [
+        ([("file:///clip.mp4", "rtsp://camera/1")], []),
+        ([("file:///clip.mp4", "clip.mp4")], None),
+    ],
+    "plugin-type": [
+        ([("plugin-type: 0", "plugin-type: 1")], None),
+        ([("plugin-type: 0", "plugin-type: 1"), (".//clean.txt", ".//gone.txt")], []),
+    ],
+    "app-leaves-class-0": [
+        ([("alpha: 0.5", "alpha: 0.5\n  orig_background: 0")], []),
+        ([("alpha: 0.5", "alpha: 0.5\n  orig_background: 1")], None),
+    ],
     "segvisual-too-small": [
         ([("  width: 160", "  width: 161"), ("height: 96", "height: 97")], []),
         ([("  width: 160", "  width: 159")], None),
@@ -436,7 +565,7 @@ def test_a_rule_of_the_app_ends_where_it_should(rule, place):
             assert old == "+" or old in text, old
             text = text + new + "\n" if old == "+" else text.replace(old, new)
         path.write_text(text)
-        found = [one.code for one in lint(path)]
+        found = [one.code for one in lint(path, strict=rule in ADVICE)]
         assert found == ([rule] if codes is None else codes), changes
 
 
@@ -579,9 +708,91 @@ def test_a_name_that_no_file_has_is_a_finding(key, name, place, tmp_path):
     path = place(TRAPS / "clean.txt")
     text = re.sub(rf"^{key}=.*\n", "", path.read_text(), flags=re.MULTILINE)
     path.write_text(f"{text}{key}={name}\n")
-    assert {one.code for one in lint(path)} & {
+    assert {one.code for one in lint(path, strict=True)} & {
         "missing-file",
         "engine-rebuilt",
         "int8-without-cache",
         "foreign-library",
     }
+
+
+def test_what_is_certain_is_written(place, capsys):
+    path = place(TRAPS / "clean.txt")
+    clean = path.read_text()
+    wrong = {
+        "scaling-filter": 6,
+        "net-scale-factor": 1,
+        "offsets": "0;0;0",
+        "infer-dims": "3;96;161",
+        "process-mode": 2,
+    }
+    path.write_text(
+        changed(clean, {**wrong, "interval": 2, "num-detected-classes": 4, "labelfile-path": None})
+    )
+    assert main(["deepstream", "lint", "--fix", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert ": scale-differs: corrected: net-scale-factor=0.01735207357279195\n" in said
+    assert said.endswith(f"{path}: nothing found any more\n")
+    again = {"process-mode": 1, "interval": 2, "num-detected-classes": 5, "labelfile-path": None}
+    assert sorted(path.read_text().splitlines()) == sorted(
+        changed(clean, again).splitlines()
+    )  # and nothing else
+    form = place_yml(path, clean, {"scaling-filter": 6})
+    assert main(["deepstream", "lint", "--fix", "--json", str(form)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [one["code"] for one in facts["corrected"]] == ["nearest-scaling"]
+    assert "  scaling-filter: 1\n" in form.read_text()
+
+
+def place_yml(path, clean, changes):
+    target = path.with_suffix(".yml")
+    target.write_text(as_yml(read_txt(changed(clean, changes))).text)
+    return target
+
+
+def test_what_is_no_certain_value_stays(place, capsys):
+    path = place(TRAPS / "no-such-parser.txt")
+    before = path.read_bytes()
+    assert main(["deepstream", "lint", "--fix", str(path)]) == 1
+    assert path.read_bytes() == before
+    assert "no-such-parser" in capsys.readouterr().out
+
+
+def test_several_files_and_advice(place, capsys):
+    path = place(TRAPS / "interval-long.txt")
+    other = path.with_name("clean.txt")
+    assert main(["deepstream", "lint", str(path), str(other)]) == 0
+    assert capsys.readouterr().out == f"{path}: nothing found\n{other}: nothing found\n"
+    assert main(["deepstream", "lint", "--strict", "--json", str(path), str(other)]) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert [(one["code"], one["advice"]) for one in first["findings"]] == [("interval-long", True)]
+    assert second == {"file": str(other), "corrected": [], "findings": []}
+
+
+def test_a_yaml_directive_and_a_repeated_group(place):
+    path = place(TRAPS / "clean.yml")
+    text = path.read_text()
+    path.write_text(f"# theirs\n\n%YAML:1.0\n---\n{text}")
+    assert lint(path) == []
+    path.write_text(f"{text}property:\n  scaling-filter: 6\n")  # yaml-cpp takes the first
+    assert [(one.code, one.line) for one in lint(path)] == [("group-unread", text.count("\n") + 1)]
+    path.write_text(f"{text}class-attrs-all:\npre-cluster-threshold: 1\n")
+    assert [one.code for one in lint(path)] == ["group-unread", "group-unread"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("x.yml", "property:\n  interval: -0\n"), ("x.txt", "[property]\nlabelfile-path=a\\;b.txt\n")],
+)
+def test_what_glib_and_yaml_cpp_refuse(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    assert "wrong-type" in [one.code for one in lint(tmp_path / name)]
+
+
+def test_the_hook_for_pre_commit_names_the_verb():
+    hooks = yaml.safe_load((Path(__file__).parent.parent / ".pre-commit-hooks.yaml").read_text())
+    assert [hook["entry"] for hook in hooks] == ["segdeploy deepstream lint"]
+    wanted = re.compile(hooks[0]["files"])
+    assert wanted.search("ds/nvinfer_config.txt")
+    assert wanted.search("configs/pgie_unet_tao_config.yml")
+    assert not wanted.search("ds/labels.txt")

@@ -549,7 +549,7 @@ def test_a_library_that_is_not_ours_is_loaded_if_it_is_trusted(
         f"segdeploy: {function} is to come from {evil}, which is not what segdeploy's own source gives here, and"
         f" loading it would run its code. If you trust whoever made it, add --trust-parser{instead}\n"
     )
-    assert lint(config)[0].code == "foreign-library"
+    assert lint(config, strict=True)[0].code == "foreign-library"
     assert not (tmp_path / "RAN").exists()
     assert not (tmp_path / "out.mp4").exists()
     assert main([*request, "--trust-parser"]) == 1

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import MOST_BATCH, between, parse_size
 from segdeploy.cli.deepstream_app import add_app, execute_app
@@ -10,6 +12,9 @@ from segdeploy.cli.printing import print_json, print_lines, print_message
 from segdeploy.releases import USUAL, rendered_versions
 from segdeploy.serve.deepstream.request import MUXERS, NETWORK_TYPES, PARSERS, PRECISIONS
 from segdeploy.shell import shell_word
+
+if TYPE_CHECKING:
+    from segdeploy.serve.deepstream.findings import Finding
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_app(app)
 
     lint = verbs.add_parser("lint", help="find faults in a configuration before a device runs it")
-    lint.add_argument("file", metavar="FILE", type=Path, help="nvinfer's .txt or .yml, or the app's .yml")
+    lint.add_argument(
+        "file", metavar="FILE", type=Path, nargs="+", help="nvinfer's .txt or .yml, or the app's .yml"
+    )
     lint.add_argument(
         "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"
     )
@@ -60,6 +67,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         choices=rendered_versions(),
         help="DeepStream's version (default: the file's, else the newest)",
     )
+    lint.add_argument(
+        "--strict", action="store_true", help="find what the house advises too, as relative paths"
+    )
+    lint.add_argument("--fix", action="store_true", help="write into the file what is certain")
     lint.add_argument("--json", action="store_true", help="print JSON")
 
     replay = verbs.add_parser(
@@ -134,18 +145,41 @@ def execute_config(arguments: argparse.Namespace) -> int:
 
 def execute_lint(arguments: argparse.Namespace) -> int:
     from segdeploy.serve.deepstream.lint import lint
+    from segdeploy.serve.deepstream.lint_fix import fix
 
-    found = lint(arguments.file, arguments.model, arguments.deepstream)
+    asked = arguments.model, arguments.deepstream
+    reports = []
+    for path in arguments.file:
+        corrected, found = (
+            fix(path, *asked, strict=arguments.strict)
+            if arguments.fix
+            else ([], lint(path, *asked, strict=arguments.strict))
+        )
+        reports.append((path, corrected, found))
     if arguments.json:
-        print_json({"file": str(arguments.file), "findings": [one._asdict() for one in found]})
+        said = [
+            {
+                "file": str(path),
+                "corrected": [one._asdict() for one in corrected],
+                "findings": [one._asdict() | {"advice": one.is_advice} for one in found],
+            }
+            for path, corrected, found in reports
+        ]
+        print_json(said[0] if len(said) == 1 else said)
     else:
-        for one in found:
-            print_lines(
-                f"{arguments.file}:{one.line}: {one.code}: {one.what}. {one.remedy[:1].upper()}{one.remedy[1:]}."
-            )
-        if not found:
-            print_lines(f"{arguments.file}: nothing found")
-    return 1 if found else 0
+        for report in reports:
+            print_findings(*report)
+    return 1 if any(found for _, _, found in reports) else 0
+
+
+def print_findings(path: Path, corrected: Sequence[Finding], found: Sequence[Finding]) -> None:
+    for one in corrected:
+        written = ", ".join(f"{key}={value}" for key, value in one.fix)
+        print_lines(f"{path}:{one.line}: {one.code}: corrected: {written}")
+    for one in found:
+        print_lines(f"{path}:{one.line}: {one.code}: {one.what}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
+    if not found:
+        print_lines(f"{path}: nothing found" + " any more" * bool(corrected))
 
 
 def execute_replay(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from segdeploy.special_files import is_file, read_file
 SUFFIXES = {".txt": "txt", ".yml": "yml", ".yaml": "yml"}  # anything else nvinfer reads as a .txt
 NETWORK_MODES = {0: "fp32", 1: "int8", 2: "fp16", 3: "best"}
 _MADE_FOR = re.compile(r"^\s*#\s*for DeepStream (\d+(?:\.\d+)+)\s*$", re.MULTILINE)
+
+
+SDK_ROOT = "/opt/nvidia/"  # what lies there is the box's own, and cannot be looked at here
 
 
 class Fault(NamedTuple):
@@ -108,8 +112,14 @@ class NvinferConfig:
 
     @property
     def has_cache(self) -> bool:
+        """Tell whether there is a calibration cache; one that belongs to the SDK is taken to be there."""
         cache = self.file("int8-calib-file")
-        return cache is not None and is_file(cache)
+        return cache is not None and (is_of_the_sdk(self.get("int8-calib-file")) or is_file(cache))
+
+
+def is_of_the_sdk(named: str) -> bool:
+    """Tell if `named` lies in NVIDIA's own folder: also one that goes on with `..` is no part of that."""
+    return os.path.normpath(named).startswith(SDK_ROOT)
 
 
 def engine_name(onnx: str, batch: int, device: str, precision: str) -> str:

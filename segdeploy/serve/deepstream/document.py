@@ -15,6 +15,8 @@ import yaml
 
 FORMS = ("txt", "yml")
 _PLAIN_IN_YAML = re.compile(r"[-+]?[\w./][\w./;+:-]*(?<!:)")
+# As in %YAML:1.0 before anything but comments, which yaml-cpp passes over and PyYAML refuses.
+_DIRECTIVE = re.compile(r"\A((?:[ \t]*(?:#[^\n]*)?\n)*)%")
 _GROUP = re.compile(r"\[([^\[\]\x00-\x1f]*)\][ \t]*")
 
 
@@ -39,6 +41,7 @@ class Document:
     groups: tuple[tuple[str, int], ...]  # name and line
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]  # what nvinfer refuses to read at all
+    unread: tuple[Problem, ...] = ()  # what it starts with, and reads nothing of
 
     def find(self, group: str, key: str) -> Entry | None:
         """The last one counts, as for GLib and for nvinfer's loop over a YAML map."""
@@ -112,7 +115,7 @@ def lines_of(text: str) -> Iterator[tuple[int, int, str]]:
 def read_yml(text: str) -> Document:
     """A map of groups, each a map of scalars: what nvinfer walks through."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(_DIRECTIVE.sub(r"\1#", text), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         words = f"it is not YAML: {getattr(error, 'problem', None) or 'a character that YAML does not allow'}"
@@ -122,12 +125,17 @@ def read_yml(text: str) -> Document:
     groups: list[tuple[str, int]] = []
     entries: list[Entry] = []
     problems: list[Problem] = []
+    unread: list[Problem] = []
     if not isinstance(root, yaml.MappingNode):
         return Document(text, "yml", (), (), (Problem(1, "it has no groups, as in `property:`"),))
     for name, inner in root.value:
         line = name.start_mark.line + 1
-        if not isinstance(inner, yaml.MappingNode):
-            problems.append(Problem(line, f"{shown(str(name.value))} holds no keys"))
+        earlier = dict(groups).get(str(name.value))
+        if earlier or not isinstance(inner, yaml.MappingNode):
+            why = (
+                f"stands in line {earlier} already, and the first one counts" if earlier else "holds no keys"
+            )
+            unread.append(Problem(line, f"{shown(str(name.value))} {why}"))
             continue
         groups.append((str(name.value), line))
         for key, value in inner.value:
@@ -144,7 +152,7 @@ def read_yml(text: str) -> Document:
             entries.append(
                 Entry(str(name.value), str(key.value), value.value, key.start_mark.line + 1, *place)
             )
-    return Document(text, "yml", tuple(groups), tuple(entries), tuple(problems))
+    return Document(text, "yml", tuple(groups), tuple(entries), tuple(problems), tuple(unread))
 
 
 def as_yml(document: Document) -> Document:

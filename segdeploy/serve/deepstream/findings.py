@@ -11,13 +11,17 @@ from typing import NamedTuple
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.special_files import read_file
 
-SDK_ROOT = "/opt/nvidia/"  # what lies there is the box's own, and cannot be looked at here
-
-
 REFUTED_REMEDY = (
     "remove it and its record, and build it again as its record says (segdeploy inspect),"
     " or let nvinfer build it"
 )
+
+
+# Rules of the house and of taste, found with --strict only: such a configuration may be just as it should be.
+ADVICE = frozenset({
+    "app-leaves-class-0", "colours-end", "foreign-library", "interval-long", "nearest-detector", "path-outside-folder",
+    "tensors-undrawn",
+})  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -25,6 +29,11 @@ class Finding(NamedTuple):
     line: int
     what: str
     remedy: str
+    fix: tuple[tuple[str, str], ...] = ()  # keys of [property] with the values that are certain to be right
+
+    @property
+    def is_advice(self) -> bool:
+        return self.code in ADVICE
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,6 @@ def leads_outside(folder: Path, named: str) -> bool:
     with suppress(OSError, ValueError, RuntimeError):
         return is_outside(named) or not (folder / named).resolve().is_relative_to(folder.resolve())
     return True
-
-
-def is_of_the_sdk(named: str) -> bool:
-    """Tell if `named` lies in NVIDIA's own folder: also one that goes on with `..` is no part of that."""
-    return os.path.normpath(named).startswith(SDK_ROOT)
 
 
 def label_lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from segdeploy.errors import DeepStreamError, GraphError
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.releases import rendered_release, rendered_versions
-from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_text
+from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_output, lint_text
 from segdeploy.serve.deepstream.app import lint as lint_deepstream_app
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
@@ -16,11 +16,17 @@ from segdeploy.serve.deepstream.findings import Case, Finding
 from segdeploy.special_files import is_file
 
 
-def lint(path: Path, model: Path | None = None, version: str | None = None) -> list[Finding]:
-    """Findings in the order of their lines. `version` None: the one the file says it is for, else the newest.
+def lint(
+    path: Path, model: Path | None = None, version: str | None = None, *, strict: bool = False
+) -> list[Finding]:
+    """List findings in the order of their lines. `version` None: the one the file says it is for, else the newest.
 
-    `model` None: the configuration's own onnx-file.
+    `model` None: the configuration's own onnx-file. Advice is left out unless `strict` asks for it.
     """
+    return [one for one in all_findings(path, model, version) if strict or not one.is_advice]
+
+
+def all_findings(path: Path, model: Path | None, version: str | None) -> list[Finding]:
     if version is not None:
         rendered_release(version)
     try:
@@ -56,6 +62,7 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
         found.append(Finding("graph-not-understood", config.line("onnx-file"), str(error), remedy))
     case = Case(config, version)
     found += lint_meaning.check(case)
+    found += lint_output.check(case)
     if graph:
         found += lint_model.check(case, graph)
     return in_order(found)

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 
-from segdeploy.errors import DeepStreamError
+from segdeploy.errors import DeepStreamError, GraphError
+from segdeploy.graph.load import Graph, read_graph
 from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
 from segdeploy.serve.deepstream.findings import Finding
 from segdeploy.size import is_number
 from segdeploy.special_files import is_file
 
+# What the app and NVIDIA's nvds_yml_parser read: the properties of the elements, mostly.
 KEYS = {
     "source-list": ("list",),
     "streammux": ("batch-size", "width", "height", "batched-push-timeout", "live-source", "gpu-id", "nvbuf-memory-type",
-                  "enable-padding"),
-    "primary-gie": ("plugin-type", "config-file-path", "model-engine-file", "batch-size", "interval", "unique-id"),
+                  "enable-padding", "buffer-pool-size", "num-surfaces-per-frame", "interpolation-method", "compute-hw",
+                  "sync-inputs", "max-latency", "frame-num-reset-on-eos", "frame-num-reset-on-stream-reset",
+                  "frame-duration", "attach-sys-ts", "drop-pipeline-eos", "config-file-path"),
+    "primary-gie": ("plugin-type", "config-file-path", "model-engine-file", "batch-size", "interval", "unique-id",
+                    "enable", "gpu-id", "process-mode", "infer-on-gie-id", "operate-on-class-ids",
+                    "filter-out-class-ids", "output-tensor-meta", "output-instance-mask", "input-tensor-meta",
+                    "raw-output-file-write", "crop-objects-to-roi-boundary", "nvbuf-memory-type", "labelfile-path"),
     "segvisual": ("gpu-id", "width", "height", "orig_background", "alpha"),
-    "eglsink": ("enable",),
+    "eglsink": ("enable", "sync", "async", "qos", "gpu-id", "display-id", "window-x", "window-y", "window-width",
+                "window-height", "rows", "columns", "force-aspect-ratio", "create-window", "nvbuf-memory-type"),
     "filesink": ("enable", "enc-type"),
     "fakesink": ("enable",),
     "tests": ("file-loop",),
 }  # fmt: skip
 SINKS = ("eglsink", "filesink", "fakesink")
+MUXER = {"width": "1280", "height": "720"}  # what the app sets, whatever its file says
 
 
 def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
@@ -47,7 +57,13 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
                 "unknown-key", entry.line, f"{entry.key} is no key of {entry.group}",
                 f"{close[0]} was probably meant" if close else f"its keys are {', '.join(known)}",
             )  # fmt: skip
-    if not any(said(app, sink, "enable") == "1" for sink in SINKS):
+    on = [sink for sink in SINKS if said(app, sink, "enable") == "1"]
+    if len(on) > 1:
+        yield Finding(
+            "two-sinks", lines[on[1]], f"{' and '.join(on)} are on, and the app takes {on[0]} alone",
+            "write enable: 0 under the others",
+        )  # fmt: skip
+    if not on:
         yield Finding(
             "no-sink",
             lines.get("filesink", 1),
@@ -55,13 +71,53 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
             f"write enable: 1 under one of {', '.join(SINKS)}",
         )
     yield from encoder(app)
+    yield from settings(app)
+    yield from sources(app)
     if said(app, "primary-gie", "plugin-type") == "0":
         yield from network(app, version)
+    elif said(app, "primary-gie", "plugin-type") == "1":
+        yield from server(app)
 
 
 def said(app: NvinferConfig, group: str, key: str) -> str:
     entry = app.document.find(group, key)
     return entry.value if entry else ""
+
+
+def settings(app: NvinferConfig) -> Iterator[Finding]:
+    """Find what the app leaves unset, and what it sets itself."""
+    lines = dict(app.document.groups)
+    for group, key, default in (("tests", "file-loop", "0"), ("segvisual", "alpha", "0.5")):
+        if not said(app, group, key):
+            yield Finding(
+                "app-unset", lines.get(group, 1), f"{group} has no {key}, and the app takes what lies in memory for it",
+                f"write {key}: {default} under {group}:",
+            )  # fmt: skip
+    for key, own in MUXER.items():
+        entry = app.document.find("streammux", key)
+        if entry is not None and entry.value != own:
+            yield Finding(
+                "muxer-ignored", entry.line, f"streammux's {key} is {entry.value}, and the app sets {own}",
+                f"write {key}: {own}",
+            )  # fmt: skip
+    background = app.document.find("segvisual", "orig_background")
+    if background is not None and background.value == "1":
+        yield Finding(
+            "app-leaves-class-0", background.line,
+            "orig_background draws the picture below the classes, and class 0 not at all",
+            "write orig_background: 0 to see class 0, without the picture",
+        )  # fmt: skip
+
+
+def sources(app: NvinferConfig) -> Iterator[Finding]:
+    entry = app.document.find("source-list", "list")
+    for one in entry.value.split(";") if entry else ():
+        if one and "://" not in one:
+            yield Finding(
+                "source-without-scheme", entry.line if entry else 1,
+                f"the source {one} is no URI: the app plays file:///…, rtsp://… and http://…",
+                f"write file://{one}" if one.startswith("/") else "write file:// and the whole path",
+            )  # fmt: skip
 
 
 def encoder(app: NvinferConfig) -> Iterator[Finding]:
@@ -74,6 +130,17 @@ def encoder(app: NvinferConfig) -> Iterator[Finding]:
             "enc-type is set back to 0 by each key behind it",
             "write it as the last key",
         )
+
+
+def server(app: NvinferConfig) -> Iterator[Finding]:
+    """Find an nvinfer configuration where nvinferserver reads one of its own kind."""
+    entry = app.document.find("primary-gie", "config-file-path")
+    path = app.path.parent / entry.value if entry else None
+    if entry and path and is_file(path) and dict(read_config(path).document.groups).get("property"):
+        yield Finding(
+            "plugin-type", entry.line, f"plugin-type 1 is nvinferserver, and {path.name} is a configuration of nvinfer",
+            "write plugin-type: 0",
+        )  # fmt: skip
 
 
 def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
@@ -100,6 +167,13 @@ def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
     yield from check_fit(app, config, version)
 
 
+def graph_beside(config: NvinferConfig) -> Graph | None:
+    path = config.file("onnx-file")
+    with suppress(GraphError, DeepStreamError):
+        return read_graph(path, weights=False) if path is not None and is_file(path) else None
+    return None
+
+
 def check_fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterator[Finding]:
     dims = config.get("infer-dims")
     for side, least in (("width", dims[2]), ("height", dims[1])) if dims else ():
@@ -118,7 +192,15 @@ def check_fit(app: NvinferConfig, config: NvinferConfig, version: str) -> Iterat
             f"there are {streams} sources and nvinfer's batch-size is {config.get('batch-size')}: the app changes it,"
             " and nvinfer builds another engine", "render the folder with --streams",
         )  # fmt: skip
-    if config.get("network-type") == 100 and not rendered_release(version).app.draws_tensors:
+    graph = graph_beside(config)
+    if config.get("network-type") == 100 and graph is not None and graph.signature.interface == "logits":
+        entry = app.document.find("primary-gie", "config-file-path")
+        yield Finding(
+            "app-draws-nothing", entry.line if entry else 1,
+            "ds-tao-segmentation draws class ids behind network-type 100, and the graph gives logits",
+            "export it with --interface nvinfer",
+        )  # fmt: skip
+    elif config.get("network-type") == 100 and not rendered_release(version).app.draws_tensors:
         entry = app.document.find("primary-gie", "config-file-path")
         yield Finding(
             "app-draws-nothing", entry.line if entry else 1,

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from segdeploy.model.record import refutation_of
-from segdeploy.releases import first_that_parses, rendered_release
-from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig
+from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig, is_of_the_sdk
 from segdeploy.serve.deepstream.document import Entry
 from segdeploy.serve.deepstream.findings import (
     REFUTED_REMEDY,
     Case,
     Finding,
-    is_of_the_sdk,
     is_outside,
     label_lines,
     leads_outside,
 )
 from segdeploy.serve.deepstream.keys import PATH, PATHS, PROPERTY
-from segdeploy.serve.deepstream.parsers import TAO_PARSER
-from segdeploy.special_files import is_file
+from segdeploy.special_files import is_file, read_file
 
 INT8_MODES = (1, 3)
+CLASSIFIER, SEGMENTS = 1, (2, 100)
+STACK_BYTES = 15 * 2**19  # nvinfer reads a mean-file into five bytes a value on a stack of 8 MiB
 NEAREST = (0, 6)
 
 
@@ -30,11 +30,18 @@ def check(case: Case) -> Iterator[Finding]:
     yield from precision(case)
     yield from engine(case.config)
     yield from scaling(case.config)
-    yield from output(case)
+    yield from hardware(case)
 
 
 def files(config: NvinferConfig) -> Iterator[Finding]:
-    if not any(config.get(key) for key in ("onnx-file", "model-engine-file", "tlt-encoded-model")):
+    built = (
+        "onnx-file",
+        "model-engine-file",
+        "tlt-encoded-model",
+        "engine-create-func-name",
+        "custom-network-config",
+    )
+    if not any(config.get(key) for key in (*built, "uff-file", "model-file")):
         yield Finding(
             "no-model", config.line("onnx-file"), "it names no model: neither onnx-file nor model-engine-file",
             "add onnx-file",
@@ -58,7 +65,7 @@ def file(config: NvinferConfig, entry: Entry, named: str) -> Iterator[Finding]:
             f"custom-lib-path is {named}, outside the configuration's own folder, and whoever loads it runs its code",
             "build the parser beside the configuration and name it relative to it; and load what you trust only",
         )  # fmt: skip
-    elif is_outside(named):
+    elif is_outside(named) and (is_file(path) or not is_needed(config, entry.key)):
         yield Finding(
             "path-outside-folder", entry.line, f"{entry.key} is {named}, outside the configuration's own folder",
             "put the file beside the configuration and name it relative to it, so that the folder can be copied",
@@ -70,6 +77,13 @@ def file(config: NvinferConfig, entry: Entry, named: str) -> Iterator[Finding]:
         )  # fmt: skip
     if entry.key == "labelfile-path" and is_file(path):
         yield from check_labels(config, entry)
+
+
+def is_needed(config: NvinferConfig, key: str) -> bool:
+    """Tell whether nvinfer ends without the file: an engine that nothing is there to be built from."""
+    return key == "model-engine-file" and not any(
+        config.get(one) for one in ("onnx-file", "tlt-encoded-model")
+    )
 
 
 def is_made_later(config: NvinferConfig, key: str) -> bool:
@@ -85,7 +99,7 @@ def is_made_later(config: NvinferConfig, key: str) -> bool:
 def check_labels(config: NvinferConfig, entry: Entry) -> Iterator[Finding]:
     path, classes = config.path.parent / config.get("labelfile-path"), config.get("num-detected-classes")
     lines = label_lines(path)
-    if classes and len(lines) != classes:
+    if classes and len(lines) != classes and config.get("network-type") != CLASSIFIER:
         code = "labels-too-few" if len(lines) < classes else "labels-too-many"
         yield Finding(
             code, entry.line, f"{path.name} has {len(lines)} lines and num-detected-classes is {classes}",
@@ -100,7 +114,7 @@ def precision(case: Case) -> Iterator[Finding]:
             yield Finding(
                 "mode-beside-strongly-typed", config.line("network-mode"),
                 f"network-mode {mode} sets a precision that TensorRT refuses beside strongly-typed=1",
-                "write network-mode=0: the graph's own types are taken",
+                "write network-mode=0: the graph's own types are taken", (("network-mode", "0"),),
             )  # fmt: skip
     elif mode in INT8_MODES and not config.has_cache:
         typed = (
@@ -129,7 +143,7 @@ def engine(config: NvinferConfig) -> Iterator[Finding]:
     if not named:
         yield Finding(
             "engine-rebuilt", config.line("onnx-file"), "model-engine-file is not set: nvinfer builds at every start",
-            f"add model-engine-file={own}",
+            f"add model-engine-file={own}", (("model-engine-file", own),),
         )  # fmt: skip
         return
     path = config.file("model-engine-file")
@@ -139,7 +153,7 @@ def engine(config: NvinferConfig) -> Iterator[Finding]:
             "engine-rebuilt", config.line("model-engine-file"),
             f"model-engine-file is {named}, and nvinfer writes the engine of this batch-size, gpu-id and network-mode"
             f" ({NETWORK_MODES[config.get('network-mode')]}) to {own}: it builds at every start",
-            f"write model-engine-file={own}",
+            f"write model-engine-file={own}", (("model-engine-file", own),),
         )  # fmt: skip
 
 
@@ -147,20 +161,22 @@ def scaling(config: NvinferConfig) -> Iterator[Finding]:
     padded, dims = config.get("maintain-aspect-ratio"), config.get("infer-dims")
     if config.get("scaling-filter") in NEAREST:
         yield Finding(
-            "nearest-scaling", config.line("scaling-filter"),
+            "nearest-scaling" if config.get("network-type") in SEGMENTS else "nearest-detector",
+            config.line("scaling-filter"),
             "frames are scaled to the network by nearest neighbour, which is what an unset scaling-filter means",
-            "write scaling-filter=1, bilinear",
+            "write scaling-filter=1, bilinear", (("scaling-filter", "1"),),
         )  # fmt: skip
     if config.get("symmetric-padding") and not padded:
         yield Finding(
             "padding-unused", config.line("symmetric-padding"),
-            "symmetric-padding does nothing without maintain-aspect-ratio=1", "remove it",
+            "symmetric-padding does nothing without maintain-aspect-ratio=1", "write symmetric-padding=0",
+            (("symmetric-padding", "0"),),
         )  # fmt: skip
-    if padded and config.get("network-type") in (2, 100):
+    if padded and config.get("network-type") == 2:
         yield Finding(
             "padded-mask", config.line("maintain-aspect-ratio"),
             "the mask covers the padding too and is stretched over the whole frame: it lies beside what it shows",
-            "write maintain-aspect-ratio=0",
+            "write maintain-aspect-ratio=0", (("maintain-aspect-ratio", "0"),),
         )  # fmt: skip
     channels = 1 if config.get("model-color-format") == 2 else 3
     if dims and dims[0] != channels and config.get("network-input-order") == 0:
@@ -177,40 +193,55 @@ def scaling(config: NvinferConfig) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def output(case: Case) -> Iterator[Finding]:
-    config, kind = case.config, case.config.get("network-type")
-    function, library = config.get("parse-segmentation-func-name"), config.get("custom-lib-path")
-    if kind == 100 and not config.get("output-tensor-meta"):
+def hardware(case: Case) -> Iterator[Finding]:
+    """Find what only one kind of machine has, and lists that TensorRT's builder takes in one form only."""
+    config = case.config
+    if config.get("scaling-compute-hw") == 2:
         yield Finding(
-            "tensors-unseen", config.line("network-type"),
-            "network-type 100 parses nothing, and without output-tensor-meta=1 nothing behind nvinfer gets the output",
-            "add output-tensor-meta=1",
+            "scaling-on-vic", config.line("scaling-compute-hw"),
+            "scaling-compute-hw 2 is the VIC, which a Jetson has: on any other machine nvinfer does not start",
+            "write scaling-compute-hw=1, the GPU", (("scaling-compute-hw", "1"),),
         )  # fmt: skip
-    if function and kind != 2:
+    if config.get("network-mode") == 3 and not PROPERTY["strongly-typed"].exists_in(case.version):
         yield Finding(
-            "parser-unused", config.line("parse-segmentation-func-name"),
-            f"parse-segmentation-func-name is called for network-type 2, and this is {kind}",
-            "write network-type=2, or remove the parser",
+            "mode-of-later-version", config.line("network-mode"),
+            f"network-mode 3 is known of nvinfer from 9.0 on, 6.3 refuses it, and this is for {case.version}",
+            "write network-mode=1 or 2",
         )  # fmt: skip
-    elif function and not library:
+    for key, words, kinds in (
+        ("layer-device-precision", "layer:fp32|fp16|int8:gpu|dla", ({"fp32", "fp16", "int8"}, {"gpu", "dla"})),
+        ("output-io-formats", "output:fp32|fp16|int32|int8:chw|chw2|chw4|hwc8|chw16|chw32",
+         ({"fp32", "fp16", "int32", "int8"}, {"chw", "chw2", "chw4", "hwc8", "chw16", "chw32"})),
+    ):  # fmt: skip
+        for one in config.get(key) or ():
+            name, *rest = one.rsplit(":", 2)
+            if (
+                not name
+                or len(rest) != 2
+                or any(part not in kind for part, kind in zip(rest, kinds, strict=True))
+            ):
+                yield Finding(
+                    "builder-refuses", config.line(key), f"{key} holds {one!r}: nvinfer builds no engine",
+                    f"write {words}",
+                )  # fmt: skip
+    yield from mean_file(config)
+
+
+def mean_file(config: NvinferConfig) -> Iterator[Finding]:
+    """Find a PPM that nvinfer's reader of four words and the bytes behind them cannot read."""
+    path, dims = config.file("mean-file"), config.get("infer-dims")
+    if path is None:
+        return
+    head = read_file(path)[:64] if is_file(path) else b"P6 1 1 255 "
+    if not re.match(rb"\s*P6\s+\d+\s+\d+\s+\d+\s", head):
         yield Finding(
-            "parser-without-library", config.line("parse-segmentation-func-name"),
-            f"{function} is to be found in a library, and custom-lib-path names none", "add custom-lib-path",
+            "mean-file-form", config.line("mean-file"),
+            f"{path.name} does not begin with P6, width, height and 255 without a comment, as nvinfer reads a PPM",
+            "write it as a plain binary PPM",
         )  # fmt: skip
-    elif library and kind == 2 and not function:
+    if dims and 5 * dims[0] * dims[1] * dims[2] >= STACK_BYTES:
         yield Finding(
-            "library-without-parser", config.line("custom-lib-path"),
-            "custom-lib-path names a library and parse-segmentation-func-name nothing in it: nvinfer's own parser runs",
-            "add parse-segmentation-func-name",
-        )  # fmt: skip
-    if kind == 2 and config.get("num-detected-classes") == 0:
-        yield Finding(
-            "no-classes", config.line("num-detected-classes"), "num-detected-classes is 0, which is its default",
-            "write the number of classes",
-        )  # fmt: skip
-    if function == TAO_PARSER and kind == 2 and not rendered_release(case.version).parses:
-        yield Finding(
-            "no-such-parser", config.line("parse-segmentation-func-name"),
-            f"{TAO_PARSER} came with DeepStream {first_that_parses()}, and this is for {case.version}",
-            "take segdeploy's (segdeploy deepstream config --parser segdeploy), or network-type=100",
+            "mean-file-large", config.line("mean-file"),
+            f"nvinfer reads a mean-file of {dims[1]}x{dims[2]} into {5 * dims[0] * dims[1] * dims[2] / 2**20:.1f} MiB"
+            " of the stack, and ends there with one of 8 MiB", "write offsets instead",
         )  # fmt: skip

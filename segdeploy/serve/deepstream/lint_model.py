@@ -7,9 +7,10 @@ from math import isclose
 
 from segdeploy.graph.load import Graph
 from segdeploy.model.signature import NO_CARD, describe
-from segdeploy.serve.deepstream.findings import SDK_ROOT, Case, Finding, label_lines
+from segdeploy.serve.deepstream.config import SDK_ROOT
+from segdeploy.serve.deepstream.findings import Case, Finding, label_lines
 from segdeploy.serve.deepstream.keys import PROPERTY
-from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.parsers import KNOWN, OUR_PARSER, TAO_PARSER, refusal_of
 from segdeploy.special_files import is_file
 
 
@@ -39,13 +40,14 @@ def check_normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
             f"net-scale-factor is {scale}, off the graph's own by {errors} in red, green and blue",
             f"write net-scale-factor={signature.scale[0]!r}" if one else
             "nvinfer has one scale for three channels: export the checkpoint with segdeploy, which folds the rest",
+            (("net-scale-factor", repr(signature.scale[0])),) if one else (),
         )  # fmt: skip
     swapped = config.get("model-color-format") == 1
     if config.get("model-color-format") != 0:
         yield Finding(
             "colour-order", config.line("model-color-format"),
             f"model-color-format is {config.get('model-color-format')} and the graph was made for RGB",
-            "write model-color-format=0",
+            "write model-color-format=0", (("model-color-format", "0"),),
         )  # fmt: skip
     wanted = signature.mean[::-1] if swapped else signature.mean
     alike = len(offsets) == 3 and all(
@@ -55,7 +57,7 @@ def check_normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
         yield Finding(
             "offsets-differ", config.line("offsets"),
             f"offsets are {';'.join(f'{one:g}' for one in offsets)}, the graph's own {joined(signature.mean)}",
-            f"write offsets={joined(signature.mean)}",
+            f"write offsets={joined(signature.mean)}", (("offsets", joined(signature.mean)),),
         )  # fmt: skip
 
 
@@ -70,18 +72,24 @@ def shapes(case: Case, graph: Graph) -> Iterator[Finding]:
     if dims and dims != own:
         yield Finding(
             "input-size", config.line("infer-dims"), f"infer-dims is {';'.join(map(str, dims))}, the graph's {own}",
-            f"write infer-dims={';'.join(map(str, own))}",
+            f"write infer-dims={';'.join(map(str, own))}", (("infer-dims", ";".join(map(str, own))),),
         )  # fmt: skip
     if config.get("network-input-order") != 0:
         yield Finding(
             "input-order", config.line("network-input-order"), "network-input-order is NHWC, the graph takes NCHW",
-            "write network-input-order=0",
+            "write network-input-order=0", (("network-input-order", "0"),),
         )  # fmt: skip
-    if signature.batch not in (None, batch):
+    if signature.batch not in (None, 1):
+        yield Finding(
+            "batch-fixed", config.line("batch-size"),
+            f"the graph's batch is {signature.batch} and no other, and nvinfer builds for 1 to {batch} frames: TensorRT"
+            " refuses, and a lost stream leaves a smaller batch", "export it with --batch dynamic",
+        )  # fmt: skip
+    elif signature.batch not in (None, batch):
         yield Finding(
             "batch-differs", config.line("batch-size"),
             f"batch-size is {batch} and the graph's batch is {signature.batch}: its engine takes no other",
-            f"write batch-size={signature.batch}, or export with --batch {batch} or --batch dynamic",
+            f"write batch-size={signature.batch}, or export with --batch dynamic",
         )  # fmt: skip
 
 
@@ -94,7 +102,7 @@ def check_classes(case: Case, graph: Graph) -> Iterator[Finding]:
         yield Finding(
             "class-count", config.line("num-detected-classes"),
             f"num-detected-classes is {counted} and the graph has {len(names)} classes",
-            f"write num-detected-classes={len(names)}",
+            f"write num-detected-classes={len(names)}", (("num-detected-classes", str(len(names))),),
         )  # fmt: skip
     path = config.file("labelfile-path")
     if path is None or str(path).startswith(SDK_ROOT) or not is_file(path) or graph.signature.card == NO_CARD:
@@ -146,16 +154,43 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
         )  # fmt: skip
         return
     if kind == 100:
+        if config.get("process-mode") == 2:
+            yield Finding(
+                "objects-only", config.line("process-mode"),
+                "process-mode 2 takes objects that a detector before it found, and the graph segments whole frames",
+                "write process-mode=1", (("process-mode", "1"),),
+            )  # fmt: skip
+        if config.get("maintain-aspect-ratio"):
+            yield Finding(
+                "padded-mask", config.line("maintain-aspect-ratio"),
+                "the mask covers the padding too and is stretched over the whole frame: it lies beside what it shows",
+                "write maintain-aspect-ratio=0", (("maintain-aspect-ratio", "0"),),
+            )  # fmt: skip
         return
     line = config.line("parse-segmentation-func-name")
     whole = output.shape[-2:] == (size.height, size.width)
-    if function == TAO_PARSER:
-        if (len(graph.outputs), output.name, output.dtype, whole) != (1, "output", "int64", True):
-            yield Finding(
-                "tao-parser-output", line,
-                f"{TAO_PARSER} takes one output 'output' int64 of the input's resolution, and the graph has {said}",
-                f"export with --interface nvinfer, or take segdeploy's parser, {OUR_PARSER}",
-            )  # fmt: skip
+    threshold = config.get("segmentation-threshold")
+    if function and threshold > 0 and (output.dtype != "float32" or not knows_threshold(function)):
+        yield Finding(
+            "threshold-unused", config.line("segmentation-threshold"),
+            f"segmentation-threshold is {threshold:g}, and {function} makes nothing of it with {said}",
+            "write segmentation-threshold=0, or export with --interface logits and take segdeploy's parser",
+            (("segmentation-threshold", "0"),),
+        )  # fmt: skip
+    why = refusal_of(function, graph.outputs, size, config.get("num-detected-classes")) if function else None
+    if why is not None:
+        ours = f"take segdeploy's parser, {OUR_PARSER}"
+        yield Finding(
+            "our-parser-output" if function == OUR_PARSER else "tao-parser-output", line,
+            f"{why}: it refuses every frame, and nvinfer goes on with what lies in memory",
+            "correct num-detected-classes, or export with --interface nvinfer" if function == OUR_PARSER
+            else f"export with --interface nvinfer, or {ours}",
+        )  # fmt: skip
+    elif function == TAO_PARSER and not whole:
+        yield Finding(
+            "tao-parser-output", line, f"{TAO_PARSER} walks the input's {size}, past the end of the output {said}",
+            f"export with --interface nvinfer, or take segdeploy's parser, {OUR_PARSER}",
+        )  # fmt: skip
     elif not function:
         use = f"take segdeploy's parser, {OUR_PARSER} (segdeploy deepstream config --parser segdeploy)"
         if output.dtype != "float32":
@@ -178,3 +213,7 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
                 "nvinfer's own parser starts at -1 and segmentation-threshold: a pixel without a logit above 0 gets no"
                 " class", use,
             )  # fmt: skip
+
+
+def knows_threshold(function: str) -> bool:
+    return function not in KNOWN or KNOWN[function].knows_threshold

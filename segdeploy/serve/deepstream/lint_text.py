@@ -19,6 +19,11 @@ def check(config: NvinferConfig, version: str) -> Iterator[Finding]:
         yield Finding(
             "syntax", problem.line, problem.words, "correct the line: nvinfer does not start with it"
         )
+    for problem in document.unread:
+        yield Finding(
+            "group-unread", problem.line, f"{problem.words}: nvinfer starts, and reads nothing of it",
+            "indent its keys below it, and write each group once",
+        )  # fmt: skip
     if not document.problems and "property" not in (name for name, _ in document.groups):
         groups = ", ".join(dict(document.groups)) or "none"
         yield Finding(

@@ -19,9 +19,11 @@ _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 def read_value(key: Key, raw: str, form: str) -> Value:
     """Raises ValueError with what was expected."""
+    if form == "yml" and key.kind == INTEGER and (key.low or 0) >= 0 and raw.startswith("-"):
+        raise ValueError(f"{WORDS[INTEGER]}, without a sign")  # yaml-cpp reads these as unsigned, -0 too
     if key.kind in LISTS:
         kind = LISTS[key.kind]
-        return tuple(read_one(kind, part, form) for part in split_value(raw, form))  # type: ignore[return-value]
+        return tuple(read_one(kind, part.replace(r"\;", ";"), form) for part in split_value(raw, form))  # type: ignore[return-value]
     return read_one(key.kind, raw, form)
 
 
@@ -52,9 +54,9 @@ def split_value(raw: str, form: str) -> list[str]:
 
 def unescaped(raw: str) -> str:
     def replacement(found: re.Match[str]) -> str:
-        if found[1] not in _ESCAPES and found[1] != ";":
+        if found[1] not in _ESCAPES:  # a \; is one of lists, and taken back before
             raise ValueError(r"text in which a \ stands before s, n, t, r or another \ ")
-        return _ESCAPES.get(found[1], ";")
+        return _ESCAPES[found[1]]
 
     return re.sub(r"\\(.?)", replacement, raw, flags=re.DOTALL)
 
