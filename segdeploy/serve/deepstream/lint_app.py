@@ -72,7 +72,7 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
         )
     yield from encoder(app)
     yield from settings(app)
-    yield from sources(app)
+    yield from listed_sources(app)
     if said(app, "primary-gie", "plugin-type") == "0":
         yield from network(app, version)
     elif said(app, "primary-gie", "plugin-type") == "1":
@@ -109,7 +109,7 @@ def settings(app: NvinferConfig) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def sources(app: NvinferConfig) -> Iterator[Finding]:
+def listed_sources(app: NvinferConfig) -> Iterator[Finding]:
     entry = app.document.find("source-list", "list")
     for one in entry.value.split(";") if entry else ():
         if one and "://" not in one:
