@@ -76,7 +76,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def rendered(model: Path, folder: Path) -> Path:
-    render(RenderRequest(model), folder)
+    whole = read_graph(model, weights=False).signature.interface == "nvinfer"
+    render(RenderRequest(model, parser="tao" if whole else None), folder)
     return folder / "nvinfer_config.txt"
 
 
