@@ -153,7 +153,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", default=",".join(STEPS), help="those to try")
     arguments = parser.parse_args()
-    place, page = RESULTS / "foreign_graphs.json", ROOT / "models" / "README.md"
+    place, page = RESULTS / "foreign_graphs.json", ROOT / "models" / "foreign-graphs.md"
     known = {row["graph"]: row for row in json.loads(place.read_text())["rows"]} if place.exists() else {}
     for path in sorted(arguments.graphs):
         known[path.name] = known.get(path.name, {}) | tried(path, set(arguments.steps.split(",")))

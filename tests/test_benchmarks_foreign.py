@@ -10,7 +10,7 @@ def test_the_table_is_that_of_the_results(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import foreign_graphs
 
-    page = (ROOT / "models/README.md").read_text()
+    page = (ROOT / "models/foreign-graphs.md").read_text()
     rows = json.loads((ROOT / "benchmarks/results/foreign_graphs.json").read_text())["rows"]
     assert foreign_graphs.rendered(page, sorted(rows, key=lambda row: row["graph"])) == page
     row = {"graph": "a.onnx", "nodes_before": 3, "adopt": "it is no graph"}

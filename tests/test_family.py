@@ -141,7 +141,7 @@ def test_the_file_says_where_the_corners_lie(made, graphs):
 
 
 def test_a_parser_that_raises_otherwise_is_refused(made):
-    assert make_plan(RenderRequest(made["nvinfer"].path)).parser == "tao"
+    assert make_plan(RenderRequest(made["nvinfer"].path)).parser == "segdeploy"
     assert make_plan(RenderRequest(made["logits"].path, network_type=100)).parser is None
     with pytest.raises(DeepStreamError) as caught:
         make_plan(RenderRequest(made["logits"].path))
@@ -224,7 +224,11 @@ def test_the_help_of_export_is_made_of_the_families_options(capsys):
     [
         (["segformer.encoder.block.0.0.x", "decode_head.classifier.weight"], "segformer"),
         (["backbone.patch_embed1.proj.weight", "decode_head.linear_pred.weight"], "segformer"),
-        (["backbone.layers.0.0.projection.weight", "decode_head.conv_seg.weight"], "segformer"),
+        (["backbone.layers.0.0.projection.weight", "decode_head.fusion_conv.bn.weight"], "segformer"),
+        (
+            ["backbone.layers.0.0.projection.weight", "decode_head.conv_seg.weight"],
+            None,
+        ),  # another head on a MiT
         (["backbone.stage1.weight", "head.weight"], "strided"),
         (["backbone.stage1.weight"], None),
         (["decode_head.classifier.weight"], None),

@@ -19,6 +19,7 @@ from segdeploy import networks, scenes
 from segdeploy.api import TrainingWords
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
+from segdeploy.datasets.dataset import Pair
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CheckpointError, OutputError, RequestError, TrainingError
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -606,6 +607,12 @@ def test_a_class_that_no_image_shows(tiny, city, refused, tmp_path):
 
 def test_one_image_is_too_few(request_of):
     dataset = request_of().dataset
+    many = replace(
+        dataset, pairs=tuple(Pair(Path(f"{one}.png"), Path(f"{one}.ids.png")) for one in range(25))
+    )
+    kept, watched = split_off(many)
+    assert [pair.image.name for pair in watched.pairs] == ["5.png", "15.png"]
+    assert len(kept) == 23
     with pytest.raises(TrainingError, match="has 1 image with labels; at least 2 are needed"):
         split_off(replace(dataset, pairs=dataset.pairs[:1]))
 
