@@ -1,4 +1,4 @@
-"""The table of other people's graphs in models/README.md is rendered from its results."""
+"""The table of other people's graphs in models/foreign-graphs.md is rendered from its results."""
 
 import json
 from pathlib import Path
