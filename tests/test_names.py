@@ -18,6 +18,8 @@ CONTRACTS = {
     "evaluate": "the front door's function, and the one that does it",
     "measure": "the front door's function, and the one that does it",
     "quantize": "the front door's function, and the one that does it",
+    "finetune": "the front door's function, and the one that does it",
+    "distil": "the front door's function, and the one that does it",
     "read": "a family's reading of a checkpoint: one function in each family's folder",
     "build": "a family's published network: one function in each family's folder",
     "deploy": "a family's network for devices: one function in each family's folder",

@@ -255,11 +255,11 @@ def training_of(
         request.command,
         tuple(state.history),
         {"segdeploy": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        (*start.steps, step_of(evaluation, "distilled" if teacher else "fine-tuned")),
+        (*start.steps, training_step(evaluation, "distilled" if teacher else "fine-tuned")),
     )  # fmt: skip
 
 
-def step_of(evaluation: Evaluation, name: str) -> LedgerStep:
+def training_step(evaluation: Evaluation, name: str) -> LedgerStep:
     scores, interval = evaluation.scores, evaluation.interval
     return LedgerStep(
         name,
