@@ -26,6 +26,7 @@ IMAGENET_SCALE = (1 / 58.395, 1 / 57.12, 1 / 57.375)
 TAO_MEAN, TAO_SCALE = (127.5,) * 3, (1 / 127.5,) * 3  # of version 6, where its specification is left as it is
 MOST_IDS = 256  # of labels that are to fit a byte
 BARE_IDS = "bare ids"  # labels of a graph that answers ids, and does not say of what
+MOST_NAMED = 8  # in a message
 MOST_TEXT = 1 << 20  # letters of class names
 ENCRYPTED = (".etlt", ".tlt")  # of TAO's files
 
@@ -65,6 +66,12 @@ def recognise(
         )
     if not outputs:
         raise GraphError(f"{source} has no output; a segmentation graph answers logits or labels")
+    if len(outputs) > 1:
+        names_of_outputs = ", ".join(repr(tensor.name) for tensor in outputs[:MOST_NAMED])
+        raise GraphError(
+            f"{source} has {len(outputs)} outputs ({names_of_outputs}), and which one holds the classes it does not"
+            " say; choose one with: segdeploy adopt MODEL --answer NAME"
+        )
     eaten, answered = inputs[0], outputs[0]
     size, interface = input_size(eaten, source, card), interface_of(eaten, answered)
     if interface == "logits":

@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
+from segdeploy.graph.view import View, without_large
 from segdeploy.model.card import ModelCard
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.signature import Signature, TensorFacts
@@ -30,6 +31,9 @@ try:
     import onnxruntime as ort
 except ImportError as error:
     raise MissingExtra("onnxruntime", "cpu", "running an .onnx") from error
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 CPU = "CPUExecutionProvider"
@@ -130,6 +134,20 @@ def open_graph(
     except Exception as error:  # its errors have no common class
         first_line = str(error).strip().splitlines()[0]
         raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
+
+
+def refusal_of(model: ModelProto) -> str | None:
+    """Say why this runtime does not load a graph; None if it does. Large weights become inputs, so none is read."""
+    light = without_large(model)
+    weights = View(model).weights.keys() - {value.name for value in light.graph.input}
+    light.graph.input.extend([value for value in light.graph.value_info if value.name in weights])
+    options = quiet_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        ort.InferenceSession(light.SerializeToString(), options, providers=[CPU])
+    except Exception as error:  # noqa: BLE001 # its errors have no common class
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def demand_provider(provider: str) -> str:
