@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import MOST_BATCH, between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.cli.words import methods_in_words, probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
 
@@ -72,7 +72,8 @@ def execute(arguments: argparse.Namespace) -> int:
         return show_cost(arguments, graph.model)
     record = graph.record
     refused = why_not_loaded(graph)
-    status = tell_of(refused, graph)
+    if refused and not arguments.json:
+        tell_of(refused, graph)
     facts = {
         "file": str(arguments.file),
         "card": signature.card,
@@ -87,14 +88,14 @@ def execute(arguments: argparse.Namespace) -> int:
     }
     if arguments.json:
         print_json(facts | {"onnxruntime": refused, "record": None if record is None else asdict(record)})
-        return status
+        return 0
     for name, value in facts.items():
         print_lines(f"{name:>10}  {', '.join(map(str, value)) if isinstance(value, tuple) else value}")
     if record is None:
         print_lines(
             f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known"
         )
-        return status
+        return 0
     print_lines(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
     print_lines(
         f"{'nodes':>10}  {record.cost.get('nodes', 'not counted')}, opset {record.opset}, {record.precision}"
@@ -110,7 +111,7 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(f"{'judged':>10}  {judged}")
     if record.verdict:
         print_lines(f"{'verdict':>10}  {record.verdict}")
-    return status
+    return 0
 
 
 def why_not_loaded(graph: Graph) -> str | None:
@@ -124,18 +125,17 @@ def why_not_loaded(graph: Graph) -> str | None:
     return refusal_of(graph.model)
 
 
-def tell_of(refused: str | None, graph: Graph) -> int:
+def tell_of(refused: str, graph: Graph) -> None:
     """Say that no runtime loads a graph; where it has operators of others, only that ONNX Runtime does not."""
-    if refused is None:
-        return 0
     from segdeploy.graph.view import STANDARD
 
     others = sorted({node.domain for node in graph.model.graph.node} - set(STANDARD))
-    if others:
-        print_lines(f"{'runs':>10}  not in ONNX Runtime: it has operators of {', '.join(others)}")
-        return 0
-    print_message(f"{graph.path} cannot be loaded by ONNX Runtime: {refused}")
-    return 1
+    where = (
+        f"not in ONNX Runtime, since it has operators of {', '.join(others)}"
+        if others
+        else "nowhere that is known"
+    )
+    print_lines(f"{'runs':>10}  {where}: ONNX Runtime cannot load it: {refused}")
 
 
 def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:

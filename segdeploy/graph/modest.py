@@ -69,8 +69,8 @@ def demand_modest(view: View, name: str) -> None:
     for tensor, values in counts.items():
         if values // view.images > MOST_IN_A_TENSOR:
             raise GraphError(
-                f"{name}: its tensor {tensor} is {view.shapes[tensor]}; at most {MOST_IN_A_TENSOR:,} values for each"
-                " image are taken, so export it at a smaller size"
+                f"{name}: its tensor {tensor} is {view.shapes[tensor]}, which cannot be computed; at most"
+                f" {MOST_IN_A_TENSOR:,} values for each image are taken, so export it at a smaller size"
             )
     for what, count, most in (
         ("makes {:,} values", sum(counts.values()), MOST_MADE),
