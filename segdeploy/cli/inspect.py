@@ -119,10 +119,10 @@ def why_not_loaded(graph: Graph) -> str | None:
     from segdeploy.errors import MissingExtra
 
     try:
-        from segdeploy.run.ort import refusal_of
+        from segdeploy.run.ort import why_ort_refuses
     except MissingExtra:
         return None
-    return refusal_of(graph.model)
+    return why_ort_refuses(graph.model)
 
 
 def tell_of(refused: str, graph: Graph) -> None:

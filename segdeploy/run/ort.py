@@ -136,7 +136,7 @@ def open_graph(
         raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
 
 
-def refusal_of(model: ModelProto) -> str | None:
+def why_ort_refuses(model: ModelProto) -> str | None:
     """Say why this runtime does not load a graph; None if it does. Large weights become inputs, so none is read."""
     light = without_large(model)
     weights = View(model).weights.keys() - {value.name for value in light.graph.input}
