@@ -520,6 +520,26 @@ def seen(cell: Facts | None) -> str:
     return " ".join(["●", *([f"({', '.join(filter(None, said))})"] if any(said) else [])])
 
 
+def finetune(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    reported, recipe = facts["reported"], facts["recipe"]
+    yield (
+        f"{facts['checkpoint']} fine-tuned on {facts['images']} images of {facts['data']}"
+        f" ({facts['watched_images']} more were watched), {recipe['steps']} steps of {recipe['batch']} crops of"
+        f" {recipe['crop']}, in"
+        f" {facts['processor_seconds']:.0f} s of one thread's processor time and {facts['peak_bytes'] / 1e9:.2f} GB. On"
+        f" {reported['images']} images that nothing was chosen by: mIoU {100 * reported['miou']:.2f} %"
+        f" ({100 * reported['low']:.2f} to {100 * reported['high']:.2f} with other images), pixel accuracy"
+        f" {100 * reported['pixel_accuracy']:.2f} %. Before: {100 * facts['before']:.2f} % on the watched ones."
+    )
+    yield table(
+        ("class", "IoU, %"),
+        [
+            [one["name"], "–" if one["iou"] is None else f"{100 * one['iou']:.1f}"]
+            for one in reported["classes"]
+        ],
+    )
+
+
 def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield f"A clip of {facts['clip']} through B0 at {facts['size']} to a clip with overlays, beside the network alone:"
     rows = [
@@ -635,6 +655,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("FLOPs of the CV-3315 report", "flops", flops),
     ("The whole way", "matrix", matrix),
     ("Mask2Former", "mask2former", mask2former),
+    ("Fine-tuning", "finetune", finetune),
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
     ("Kills", "kills", kills),
