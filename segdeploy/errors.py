@@ -14,6 +14,7 @@
     ├── ImageError         an image that cannot be decoded
     ├── VideoError         a video, a camera or a stream that cannot be opened, read or reached
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
+    ├── TrainingError      a training whose data, recipe or kept state is not as it must be
     ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
     └── OutputError        a result that cannot be written
 
@@ -93,7 +94,7 @@ class EvaluationError(SegdeployError):
 
 
 class TrainingError(SegdeployError):
-    """Training cannot begin or go on: its data, its recipe or what it kept is not as it must be."""
+    pass
 
 
 class DeepStreamError(SegdeployError):

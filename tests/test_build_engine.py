@@ -125,12 +125,17 @@ def test_a_fixed_batch(graphs, tmp_path):
             "Leave the card out",
         ),
         (["--images", IMAGES], "images are for --int8, and to judge --fp16 on"),
-        (["--workspace", "-1"], "--workspace -1 is not a size in GiB"),
     ],
 )
 def test_requests_that_cannot_be_met(arguments, match, graphs, images, refused):
     arguments = [images if word is IMAGES else word for word in arguments]
     assert match in refused("build-engine", graphs("frames"), *arguments, *ON_RTX)
+
+
+def test_a_workspace_has_a_size(graphs, misused):
+    assert misused("build-engine", graphs("frames"), "--workspace", "-1").endswith(
+        "-1 is outside 0.001 to 1,024"
+    )
 
 
 @pytest.mark.parametrize(

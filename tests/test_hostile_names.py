@@ -127,7 +127,35 @@ RECORD_FIELDS = (
     "islands",
     "versions",
 )
+
+
+def data(place):
+    """Name a labelled data set that is not there, by hostile names."""
+    return "--dataset", "camvid", "--root", place.folder / f"root {NAME}"
+
+
 ROWS = {
+    # what is learnt from
+    "finetune a name": lambda p: ("finetune", p.folder / NAME, *data(p), "-o", p.folder / "out"),
+    "finetune into a name": lambda p: ("finetune", p.tiny, *data(p), "-o", p.folder / NAME),
+    "finetune a recipe": lambda p: (
+        "finetune",
+        p.tiny,
+        *data(p),
+        "--recipe",
+        p.text(f"{NAME}.yaml", "x: 1"),
+        "-o",
+        "o",
+    ),
+    "finetune on a name": lambda p: ("finetune", p.tiny, *data(p), "--split", NAME, "-o", p.folder / "out"),
+    "distil a name": lambda p: (
+        "distil",
+        p.folder / f"{NAME}.onnx",
+        p.tiny,
+        *data(p),
+        "-o",
+        p.folder / "out",
+    ),
     # names of files
     "inspect a name": lambda p: ("inspect", p.graph(f"{NAME}.onnx")),
     "inspect a name as JSON": lambda p: ("inspect", "--json", p.graph(f"{NAME}.onnx")),

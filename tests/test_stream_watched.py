@@ -100,7 +100,9 @@ def test_what_makes_no_sense_is_refused(graphs, clip, tmp_path, refused, capsys)
     assert "--show is for a stream" in refused("run", model, image, "--show")
     assert "--every is for a stream" in refused("run", model, image, "--every", 2)
     assert "--max-frames is for a stream" in refused("run", model, image, "--max-frames", 1)
-    assert "70000 is not a port" in refused("run", model, clip, "--view", 70000)
+    with pytest.raises(SystemExit):
+        main(["run", str(model), str(clip), "--view", "70000"])
+    assert "--view: 70000 is outside 0 to 65,535" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ OTHERS = {
     "segdeploy/picture/video_publishing.py": "a Python of ours asks",
     "segdeploy/graph/load.py": "ONNX has its one reader there",
     "segdeploy/convert/adopt/fixed.py": "our own folding has written it",
+    "segdeploy/convert/own_module.py": "PyTorch's exporter has written it",
     "segdeploy/run/cpu_graph.py": "what cannot be read is left to the runtime to refuse",
 }
 

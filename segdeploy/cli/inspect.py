@@ -71,7 +71,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.cost or arguments.device or arguments.measured is not None:
         return show_cost(arguments, graph.model)
     record = graph.record
-    refused = why_not_loaded(graph)
+    refused = (
+        why_not_loaded(graph) if record is None else None
+    )  # what has a record was computed when it was proven
     if refused and not arguments.json:
         tell_of(refused, graph)
     facts = {

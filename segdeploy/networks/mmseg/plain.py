@@ -16,7 +16,7 @@ class EncoderDecoder(nn.Module):
         backbone, head = dict(config["backbone"]), dict(config["decode_head"])
         for facts in (backbone, head):
             if "classes" in facts:
-                facts["classes"] = config["num_labels"]
+                facts["classes"] = config.get("num_labels", facts["classes"])
         self.align_corners: bool = config["align_corners"]
         self.backbone = BACKBONES[backbone.pop("kind")].plain(**backbone)
         self.decode_head = HEADS[head.pop("kind")].plain(**head)
