@@ -1,7 +1,7 @@
 """Lists NVIDIA's releases that belong together: JetPack and DeepStream, each with its TensorRT.
 
 Renderer, lint, doctor, choices and help texts read these two tables: to add a release, add a row. The facts are from
-NVIDIA's documentation and release notes as of November 2026.
+NVIDIA's documentation and release notes as of November 2026; which TensorRTs were looked up again stands below.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ class DeepStream:
         return 2 if self.parses else 100
 
 
-# Oldest first. The TensorRT of 6.1.1 to 8.0 are those of NVIDIA's installation guides, of 9.0 and 9.1 those of the
-# README of NVIDIA/DeepStream; what an app can do was read in its source in each branch and tag.
+# Oldest first. The TensorRT of 6.3, 9.0 and 9.1 were looked up in NVIDIA's public sources; the others are as NVIDIA's
+# installation guides are known to say, and were not looked up again. What an app can do was read in its source in each
+# branch and tag.
 DEEPSTREAMS = {
     "6.0": DeepStream("8.0", "8.0", "4.6", "6.0-devel", TaoApp("tao3.0_ds6.0ga", False, False, "", (720, 1280)), False),
     "6.1": DeepStream("8.2", "8.4", "5.0", "6.1-devel", TaoApp("tao3.0_ds6.1ga", False, False, "", (720, 1280))),
