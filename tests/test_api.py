@@ -143,6 +143,7 @@ def test_wrong_types_are_refused_in_words(call, words):
         call()
 
 
+@pytest.mark.slow
 def test_what_is_no_frame_is_refused_in_words(graphs):
     with segdeploy.open_session(graphs("frames")) as session:
         for frame, words in (
@@ -156,6 +157,7 @@ def test_what_is_no_frame_is_refused_in_words(graphs):
             segdeploy.probabilities(session, np.zeros((64, 64, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_probabilities_are_of_the_labels(graphs):
     frame = scenes.make_scene(5, 130, 170).image
     with segdeploy.open_session(graphs("logits")) as session:

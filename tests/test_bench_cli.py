@@ -42,6 +42,7 @@ def instead(monkeypatch, tmp_path):
     return given
 
 
+@pytest.mark.slow
 def test_a_model_at_several_batches(graphs, tmp_path, capsys):
     model, written = graphs("nvinfer", None), tmp_path / "results.json"
     assert main(["bench", str(model), "--batch", "1,2", *HERE, "--json", str(written)]) == 0

@@ -53,6 +53,7 @@ def test_a_teacher_answers_for_the_wanted_classes(teacher, graph):
     assert torch.allclose(third[0], answer[0, OF_THE_DATA.index("sky")], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):  # noqa: F811
     request = request_of()
     done = distil(str(teacher), tiny, request, output=tmp_path / "out")

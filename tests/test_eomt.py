@@ -75,6 +75,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "masked", "changes", "sizes"), NETWORKS)
 def test_networks_answer_as_transformers_does(kind, masked, changes, sizes, tmp_path):
     oracle = checkpoints.eomt(kind, masked, **changes)

@@ -386,6 +386,7 @@ def test_cityscapes_classes_on_camvid(models, tmp_path, capsys):
     assert report["models"][0]["scores"]["category_iou"] is None
 
 
+@pytest.mark.slow
 def test_two_folders_and_their_mapping(graphs, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
@@ -439,6 +440,7 @@ def test_an_image_that_cannot_be_decoded(city):
         evaluate(predict, dataset, CITYSCAPES)
 
 
+@pytest.mark.slow
 def test_requests_that_make_no_sense(models, graphs, root, refused, misused, tmp_path):
     where = ("--dataset", "cityscapes", "--root", root)
     assert "do not fit cityscapes: none counts as sidewalk" in refused(models[0], graphs("frames"), *where)

@@ -85,6 +85,7 @@ def trained(tiny, city, tmp_path_factory):
 # ---- what comes out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_that_export_takes(trained, tmp_path):
     assert sorted(path.name for path in trained.iterdir()) == [
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "segdeploy.training.json",
@@ -124,6 +125,7 @@ def test_the_card_and_the_record_say_what_was_done(trained, tiny):
     ]
 
 
+@pytest.mark.slow
 def test_the_ledger_begins_where_the_weights_were_made(trained, request_of, tmp_path, capsys):
     again = finetune(trained, request_of(replace(RECIPE, steps=1)), output=tmp_path / "again")
     exported = export_onnx(again.folder, output=tmp_path)
@@ -140,6 +142,7 @@ def test_the_ledger_begins_where_the_weights_were_made(trained, request_of, tmp_
     assert f"({second.miou_interval[0]:.2f} to {second.miou_interval[1]:.2f} with other images)" in said
 
 
+@pytest.mark.slow
 def test_a_record_of_other_weights_proves_nothing(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
@@ -158,6 +161,7 @@ def test_a_record_of_other_weights_proves_nothing(trained, tmp_path):
     assert export_onnx(copy, output=tmp_path).record.source.steps == ()
 
 
+@pytest.mark.slow
 def test_a_network_without_a_layout_on_the_hub(city, tmp_path, request_of):
     start = mmseg_checkpoint.write(tmp_path / "psp.pth", "pspnet_r18-d8")
     done = finetune(start, request_of(replace(RECIPE, steps=2, auxiliary=0.4)), output=tmp_path / "out")

@@ -53,6 +53,7 @@ def test_groups_gather_the_blocks_of_a_stage():
     assert group_of("Conv_3") == "Conv_3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["logits", "nvinfer", "frames"])
 def test_the_logits_are_found_in_every_interface(interface, graphs):
     model = onnx.load(graphs(interface))

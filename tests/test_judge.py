@@ -67,6 +67,7 @@ def test_every_slot_is_judged(interface, graphs):
         assert verdict.kl > 0
 
 
+@pytest.mark.slow
 def test_a_batch_is_judged_as_single_frames_are(graphs):
     verdicts = []
     for batch in (1, 3):

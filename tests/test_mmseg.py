@@ -278,6 +278,7 @@ def test_graphs_agree_with_an_open_batch_and_in_fp16(name, tmp_path):
     assert facts.get("segdeploy.align_corners") == ("true" if "769" in name else None)
 
 
+@pytest.mark.slow
 def test_a_network_that_answers_at_the_inputs_own_size(tmp_path):
     """The last resize of this graph is the network's: the interface adds none."""
     text = checkpoints.NETWORKS["basicnet"]["text"].replace("(256, 864)", "(96, 160)")

@@ -117,6 +117,7 @@ def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbu
         assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_several_sources_each_with_its_own_clip(graphs, clip, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     second = clips.write_clip(tmp_path / "other" / "street.mp4", clips.every_40_ms(7))
@@ -387,6 +388,7 @@ def test_without_gstreamer(model, tmp_path, refused, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_window_gets_the_drawn_frames(model, clip, tmp_path, monkeypatch, capsys):
     shown = tmp_path / "shown"
     tool = tmp_path / "gst-launch-1.0"

@@ -34,6 +34,7 @@ def test_labels_come_back_at_the_size_of_each_frame(interface, how, graphs):
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_batches_answer_as_single_frames_do(count, graphs):
     frames = frames_of(count)
