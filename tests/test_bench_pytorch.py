@@ -26,6 +26,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["plain", "deployed"])
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
 def test_a_checkpoint_answers_as_its_graph_does(tiny, graphs, interface, network):

@@ -456,6 +456,7 @@ def test_no_class_is_black_and_a_mask_covers_the_whole_frame(graphs):
 # ---- requests ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_verb(made, clip, tiny, tmp_path, capsys):
     config, out = made(), tmp_path / "out.mp4"
     request = ["deepstream", "replay", "-c", str(config), "-i", str(clip), "-o", str(out)]

@@ -151,6 +151,7 @@ def check_picture(path):
             assert np.abs(tile[row, column] - expected).max() < 25, (number, row, column, tile[row, column])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network_type", [2, 100])
 def test_clips_that_end_end_it(box, network_type):
     running = box(

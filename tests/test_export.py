@@ -95,6 +95,7 @@ def test_sizes_need_not_be_multiples_of_anything(size, tiny, tmp_path):
     assert np.mean(run(exported.path, frames) == reference(tiny, frames)[1]) >= 0.9999
 
 
+@pytest.mark.slow
 def test_the_file_says_what_it_is(tiny, graphs):
     path = graphs("nvinfer")
     model = onnx.load(path)

@@ -453,6 +453,7 @@ def weights_in(folder):
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [{}, {"average": 0.9, "accumulate": 2, "rare": True, "ohem": 0.7, "auxiliary": 0.4}]
 )

@@ -57,6 +57,7 @@ def test_fp16_is_rounded_as_the_graph_says(graphs, tmp_path):
     assert golden.as_rounded(plain) is plain
 
 
+@pytest.mark.slow
 def test_int8_is_computed_as_the_graph_says(graphs, tmp_path):
     write_cityscapes(tmp_path, 8, seed=5, height=96, width=160)
     request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off")

@@ -118,6 +118,7 @@ def test_a_file_without_configuration_is_read_as_published_and_says_so(tmp_path,
     assert len(record["source"]["assumed"]) == 7
 
 
+@pytest.mark.slow
 def test_what_the_configuration_says_of_images_is_taken(tmp_path):
     text = checkpoints.NETWORKS["pspnet_r18-d8"]["text"] + (
         "img_norm_cfg = dict(mean=[120.5, 116.0, 103.0], std=[58.0, 57.0, 56.0], to_rgb=True)\n"

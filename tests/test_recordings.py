@@ -107,6 +107,7 @@ def test_a_recording_plays_wherever_it_is_cut_while_it_grows(tmp_path, ending):
         assert written_s - until_s <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_a_recording_that_ended_in_order_is_a_plain_file(tmp_path, ending):
     path = record(tmp_path / f"a.{ending}")

@@ -175,6 +175,7 @@ def test_a_model_that_fails_stops_all(kind):
         run([Made(count=10**9), Made(count=10**9, live=True, wait_s=0.001)], [sink, Kept()], Broken(batch=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 7])
 def test_a_sink_that_fails_ends_alone(place):
     """The source goes on for its other sinks, and ends where it has none."""
@@ -300,6 +301,7 @@ def test_a_sink_that_hangs_loses_its_own_source_nothing_elsewhere(stuck):
         assert len(goes_on.indices) > 100
 
 
+@pytest.mark.slow
 def test_a_shared_sink_that_hangs_holds_nobody(stuck):
     hangs, sinks, said = stuck(at=3), [Kept(), Kept()], []
     sources = [Made("a", 60, live=True, wait_s=0.01), Made("b", 60)]
