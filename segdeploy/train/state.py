@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segdeploy import files
-from segdeploy.errors import OutputError, TrainingError
+from segdeploy.errors import TrainingError
 
 STATE = "training.state"
 
@@ -32,13 +33,10 @@ class TrainingState:
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
+    held = io.BytesIO()  # PyTorch's own writer says of a full disk what only it understands
+    torch.save(vars(state), held)
     with files.replacing(folder / STATE) as part:
-        try:
-            torch.save(vars(state), part)
-        except RuntimeError as error:  # PyTorch's writer, where the disk is full
-            raise OutputError(
-                f"{folder / STATE} cannot be written: {error}; what was kept before stays"
-            ) from error
+        part.write_bytes(held.getbuffer())
 
 
 def read_state(folder: Path, key: str) -> TrainingState | None:
