@@ -610,6 +610,16 @@ def test_a_class_that_no_image_shows(tiny, city, refused, tmp_path):
     )
 
 
+@pytest.mark.parametrize("place", ["train", "val"])
+def test_a_cut_image_is_named_before_the_first_step(tiny, city, tmp_path, refused, place):
+    """Those that are reported on are read after the last step, which may be hours later."""
+    copy = tmp_path / "city"
+    shutil.copytree(city, copy)
+    cut = sorted((copy / "leftImg8bit" / place).rglob("*.png"))[-1]
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    assert cut.name in refused(*words(copy, tiny))
+
+
 def test_one_image_is_too_few(request_of):
     dataset = request_of().dataset
     many = replace(

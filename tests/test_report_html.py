@@ -13,13 +13,24 @@ from browser import Page, find_chromium
 from segdeploy import scenes
 from segdeploy.assess.report import accuracy, charts, write_report
 from segdeploy.cli import main
+from segdeploy.files import digest_of
 from segdeploy.model.record import LedgerStep, WorstClass, record_path
 
 pytestmark = pytest.mark.slow
 
 HOSTILE = '"><script>alert(1)<_script>&.onnx'  # as far as a file name can go
 VERDICT = "</style></script><script>alert(2)</script><img src=x onerror=alert(3)>"
-SECTIONS = ["ledger", "accuracy", "slider", "worst", "latency", "waterfall", "precision", "environment"]
+SECTIONS = [
+    "ledger",
+    "training",
+    "accuracy",
+    "slider",
+    "worst",
+    "latency",
+    "waterfall",
+    "precision",
+    "environment",
+]
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +248,7 @@ def test_a_record_alone_makes_a_page(graphs, tmp_path):
     assert [one["id"] for one in outline.of("h2")] == SECTIONS
     said = " ".join(outline.words)
     for words in (
+        "No training lies here",
         "No evaluation lies here",
         "Nothing was measured here",
         "No waterfall lies here",
@@ -244,6 +256,45 @@ def test_a_record_alone_makes_a_page(graphs, tmp_path):
     ):
         assert words in said
     assert not outline.of("img", "svg")
+
+
+def test_a_training_is_drawn(tmp_path):
+    said = write_report(training_in(tmp_path / "mine"), tmp_path / "r.html").read_text()
+    assert "The weights are those of step 20, the best on 4 others of the same split" in said
+    assert "the scores are of 9 images of town val, which nothing was chosen by" in said
+    assert "mine, step 0: 5" in said
+    assert "mine, step 20: 62.5" in said
+    assert "mine, step 10: 1.5" in said  # the loss
+    assert "road, mine: 91.2 %" in said
+    assert "hole, mine: – %" in said
+    assert "<td>48.00 to 61.00</td>" in said.replace(' class="number"', "")
+
+
+def test_a_training_of_other_weights_is_not_drawn(tmp_path, capsys):
+    folder = training_in(tmp_path / "mine")
+    (folder / "model.safetensors").write_bytes(b"others")
+    assert main(["report", str(folder)]) == 1
+    assert "is of other weights than model.safetensors beside it" in capsys.readouterr().err
+    assert "step 20" not in (folder / "report.html").read_text()
+
+
+def training_in(folder):
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    reported = {
+        "split": "town val", "images": 9, "miou": 0.55, "pixel_accuracy": 0.875, "low": 0.48, "high": 0.61,
+        "classes": [{"name": "road", "iou": 0.9125}, {"name": "hole", "iou": None}],
+    }  # fmt: skip
+    facts = {
+        "schema": 1, "start": "b0", "teacher": None, "dataset": "town train", "images": 40, "watched_images": 4,
+        "recipe": {}, "best_step": 20, "reported": reported, "ledger": [],
+        "weights": digest_of(folder / "model.safetensors"),
+        "history": [
+            {"step": 0, "miou": 0.05}, {"step": 10, "loss": 1.5, "miou": 0.5}, {"step": 20, "loss": 0.5, "miou": 0.625},
+        ],
+    }  # fmt: skip
+    (folder / "segdeploy.training.json").write_text(json.dumps(facts))
+    return folder
 
 
 def test_an_empty_folder_is_refused(tmp_path, capsys):

@@ -12,6 +12,7 @@ from segdeploy.model.typed_json import WrongField, from_json
 from segdeploy.untrusted import Unreadable, read_json
 
 RECORD_OF_TRAINING, TRAINED_WEIGHTS = "segdeploy.training.json", "model.safetensors"
+TRAINING_SCHEMA = 1
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from segdeploy.errors import MissingExtra, TrainingError
@@ -24,9 +27,10 @@ except ImportError as error:
 from segdeploy import files, networks
 from segdeploy.assess.evaluate.evaluate import Evaluation
 from segdeploy.datasets.dataset import Dataset
+from segdeploy.datasets.reading import read_pair
 from segdeploy.model.card import ModelCard
 from segdeploy.model.record import LedgerStep
-from segdeploy.model.training import RECORD_OF_TRAINING, training_steps
+from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint
 from segdeploy.networks.interface import card_of
@@ -43,7 +47,7 @@ from segdeploy.train.state import STATE, TrainingState, read_state, write_state
 from segdeploy.train.transfer import Transferred, transferred
 from segdeploy.version import __version__
 
-SCHEMA = 1
+READERS = 2  # threads
 WATCHED = 10  # one of so many training images is watched, not learnt from
 LOG = "segdeploy.training.jsonl"
 
@@ -179,6 +183,8 @@ def trained(
     key = digest_of_request(start, request, processes, taught)
     state = read_state(output, key)
     if state is None:
+        progress("reading every image once")
+        demand_readable(start.learnt, start.watched, request.reported)
         state = TrainingState(key)
         progress("scoring what it begins with")
         state.history.append({"step": 0, "miou": scored(plain.eval(), start.watched).scores.miou})
@@ -221,6 +227,17 @@ def trained(
     return Finetuned(output, training)
 
 
+def demand_readable(*datasets: Dataset) -> None:
+    """Read every image with its labels: a file that is cut is to be named now, not after hours of training."""
+
+    def look(dataset: Dataset, index: int) -> None:
+        read_pair(dataset, index)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for dataset in datasets:
+            deque(pool.map(partial(look, dataset), range(len(dataset))), maxlen=0)
+
+
 def demand_learnable(crops: Crops) -> None:
     missing = crops.without_pixels
     if missing:
@@ -249,7 +266,7 @@ def training_of(
     teacher: str | None,
 ) -> Training:
     return Training(
-        SCHEMA, start.name, start.digest, start.licence, teacher, str(request.dataset), request.dataset.digest,
+        TRAINING_SCHEMA, start.name, start.digest, start.licence, teacher, str(request.dataset), request.dataset.digest,
         len(start.learnt), len(start.watched), start.transferred.kept, start.transferred.drawn, request.recipe,
         state.history[0]["miou"], state.best_step, state.best_miou, reported_of(evaluation), state.seconds,
         request.command,

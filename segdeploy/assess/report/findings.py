@@ -1,4 +1,4 @@
-"""Finds segdeploy's own files in a folder: records, evaluations with their pictures, measurements, graphs."""
+"""Finds segdeploy's own files in a folder: records, trainings, evaluations, their pictures, measurements, graphs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from segdeploy.assess.evaluate.report import SCHEMA as EVALUATION_SCHEMA
 from segdeploy.errors import RequestError, SegdeployError
 from segdeploy.files import digest_of
 from segdeploy.model.record import ArtifactRecord, matching_record, read_record_file
+from segdeploy.model.training import TRAINING_SCHEMA, training_steps
 from segdeploy.shell import shell_word
 from segdeploy.untrusted import Unreadable, read_json
 
-SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA}
-ARTICLES = {"evaluation": "an evaluation", "bench": "a bench"}
-MARKS = {"record": ("artifact", "digest", "interface"), "evaluation": ("dataset", "models", "options")}
+SCHEMAS = {"evaluation": EVALUATION_SCHEMA, "bench": BENCH_SCHEMA, "training": TRAINING_SCHEMA}
+ARTICLES = {"evaluation": "an evaluation", "bench": "a bench", "training": "a training"}
+MARKS = {
+    "record": ("artifact", "digest", "interface"),
+    "evaluation": ("dataset", "models", "options"),
+    "training": ("weights", "recipe", "history"),
+}
 WORST = "worst-*.png"
 
 
@@ -35,6 +40,7 @@ class Findings:
     records: dict[Path, ArtifactRecord] = field(default_factory=dict)
     evaluations: tuple[FoundFile, ...] = ()
     benches: tuple[FoundFile, ...] = ()
+    trainings: tuple[FoundFile, ...] = ()
     graphs: tuple[Path, ...] = ()  # those that lie beside their record, and are the ones that it describes
     alone: tuple[Path, ...] = ()  # records whose artifact is not here, so that they are only words
     faults: tuple[str, ...] = ()
@@ -54,6 +60,8 @@ def look_into(folder: Path) -> Findings:
                 records[path] = read_proven(path)
             elif kind is not None:
                 demand_schema(path, kind, facts)
+                if kind == "training":
+                    training_steps(path.parent)  # refuses a record of other weights than those beside it
                 found[kind].append(FoundFile(path, facts))
         except SegdeployError as error:  # the other files are still shown
             faults.append(str(error))
@@ -69,6 +77,7 @@ def look_into(folder: Path) -> Findings:
         records,
         tuple(found["evaluation"]),
         tuple(found["bench"]),
+        tuple(found["training"]),
         tuple(path for path in artifacts if path.suffix == ".onnx" and path.is_file()),
         tuple(path for path in records if not path.with_suffix("").is_file()),
         tuple(faults),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from segdeploy.assess.report import accuracy, environment, precisions, speed
+from segdeploy.assess.report import accuracy, environment, precisions, speed, training
 from segdeploy.assess.report.charts import STYLE
 from segdeploy.assess.report.findings import Findings, FoundFile
 from segdeploy.assess.report.markup import section
@@ -19,6 +19,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 Section = tuple[str, str, Callable[[Findings], Sequence[str]]]
 SECTIONS: tuple[Section, ...] = (
     ("ledger", "Ledger", accuracy.ledger),
+    ("training", "Training", training.trainings),
     ("accuracy", "Accuracy", accuracy.scores),
     ("slider", "Original, FP32, INT8", accuracy.slider),
     ("worst", "Worst frames", accuracy.worst),
@@ -33,7 +34,7 @@ UNLIKE_OURS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErr
 
 
 def readable(findings: Findings) -> Findings:
-    """Leave out each evaluation and measurement that cannot be shown by itself, and say so in `faults`."""
+    """Leave out each evaluation, measurement and training that cannot be shown by itself, and say so in `faults`."""
     faults = list(findings.faults)
 
     def shown(found: FoundFile, alone: Findings) -> bool:
@@ -50,7 +51,14 @@ def readable(findings: Findings) -> Findings:
     folder = findings.folder
     evaluations = [one for one in findings.evaluations if shown(one, Findings(folder, evaluations=(one,)))]
     benches = [one for one in findings.benches if shown(one, Findings(folder, benches=(one,)))]
-    return replace(findings, evaluations=tuple(evaluations), benches=tuple(benches), faults=tuple(faults))
+    trainings = [one for one in findings.trainings if shown(one, Findings(folder, trainings=(one,)))]
+    return replace(
+        findings,
+        evaluations=tuple(evaluations),
+        benches=tuple(benches),
+        trainings=tuple(trainings),
+        faults=tuple(faults),
+    )
 
 
 def page_of(findings: Findings) -> str:
@@ -93,6 +101,7 @@ def summary(findings: Findings) -> str:
         (len(findings.records), "record"),
         (len(findings.evaluations), "evaluation"),
         (len(findings.benches), "benchmark file"),
+        (len(findings.trainings), "training"),
     )
     words = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted)
     return f"{words}; {len(findings.faults)} left out, which the ledger names" if findings.faults else words
