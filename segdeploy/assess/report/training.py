@@ -11,11 +11,13 @@ from segdeploy.assess.report.markup import headline, missing, paragraph, percent
 
 
 def trainings(findings: Findings) -> Sequence[str]:
-    parts = [part for found in findings.trainings for part in trained(found.path.parent.name, found.facts)]
+    parts = [
+        part for found in findings.trainings for part in one_training(found.path.parent.name, found.facts)
+    ]
     return parts or [missing("No training lies here: segdeploy finetune and distil write one.")]
 
 
-def trained(name: str, facts: Mapping[str, Any]) -> Sequence[str]:
+def one_training(name: str, facts: Mapping[str, Any]) -> Sequence[str]:
     reported, history = facts["reported"], facts["history"]
     taught = f", taught by {facts['teacher']}" if facts["teacher"] else ""
     watched = [(one["step"], 100 * one["miou"]) for one in history]
@@ -24,8 +26,9 @@ def trained(name: str, facts: Mapping[str, Any]) -> Sequence[str]:
         headline(name),
         paragraph(
             f"{facts['start']}{taught}, trained on {facts['images']} images of {facts['dataset']}. The"
-            f" weights are those of step {facts['best_step']}, the best on {facts['watched_images']} others of the same split; the"
-            f" scores are of {reported['images']} images of {reported['split']}, which nothing was chosen by."
+            f" weights are those of step {facts['best_step']}, the best on {facts['watched_images']} others of the same"
+            f" split; the scores are of {reported['images']} images of {reported['split']},"
+            " which nothing was chosen by."
         ),
         table(
             "What training reached, in %",
