@@ -3,13 +3,16 @@ import threading
 import time
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
+import clips
 import numpy as np
 import pytest
 from bench_fakes import HostSession
+from heap import bytes_in_use
 
 from segdeploy.errors import EngineError, OutputError, RequestError, VideoError
-from segdeploy.picture.video_reading import TimedFrame
+from segdeploy.picture.video_reading import TimedFrame, Video
 from segdeploy.serve.stream.live import Live
 from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
 
@@ -473,6 +476,29 @@ def test_a_camera_that_stays_away_is_given_up():
     (tally,) = run([source], [sink])
     assert str(tally.error) == "cam was lost and did not come back in 0.1 s: cam cannot be opened: refused"
     assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_two_hundred_connections_leave_nothing_behind(tmp_path, monkeypatch):
+    """Neither memory nor descriptors nor threads, with a decoder's own threads in each connection."""
+    from segdeploy.serve.stream import live
+
+    monkeypatch.setattr(live, "FIRST_WAIT_S", 0.0)
+    path = clips.write_clip(tmp_path / "a.ts", clips.every_40_ms(3), size=(240, 320))
+    seen, memory = [], []
+
+    def connect(stopped):
+        seen.append((len(list(Path("/proc/self/fd").iterdir())), threading.active_count()))
+        if len(seen) in (40, 240):
+            memory.append(bytes_in_use())
+        if len(seen) == 240:
+            stopped.set()
+        return Video(str(path), timeout_s=5)
+
+    source = Live("cam", connect, 30.0, lambda text: None)
+    assert sum(1 for _ in source.read()) == 720
+    assert len(set(seen)) == 1
+    assert (memory[1] - memory[0]) / 200 < 300  # bytes a connection; a picture of this size has 230,400
 
 
 def test_waits_grow():

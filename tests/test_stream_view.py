@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from browser import Page as Browser
 from browser import find_chromium
+from heap import bytes_per_call
 
 from segdeploy.errors import RequestError
 from segdeploy.model.labels import generated_labels, read_labels
@@ -164,6 +165,12 @@ def test_an_address_that_is_none_is_refused_in_silence(page, capsys):
     assert "Server: segdeploy \r\n" in head
     page.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_request_leaves_no_memory_behind(page):
+    """A thread that called OpenCV keeps 880 bytes of it for ever, and each request has a thread."""
+    page.take(shown())
+    assert bytes_per_call(lambda: get(page, "/frame?source=0&after=0"), before=40, calls=250) < 300
 
 
 def test_it_is_bound_to_this_machine_alone(page):

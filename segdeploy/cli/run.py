@@ -41,7 +41,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a folder (default: out), an .mp4, .mov or .mkv ({name} stands for the source's), or an rtsp:// address",
+        help="a folder (default: out), an .mp4, .mov or .mkv ({name} stands for the source's; a camera goes on in"
+        " ….2.mp4 after 250,000 frames), or an rtsp:// address",
     )
     parser.add_argument(
         "--alpha",
