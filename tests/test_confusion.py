@@ -23,6 +23,16 @@ def test_a_prediction_outside_the_classes_counts_as_wrong():
     np.testing.assert_allclose(confusion.iou, [1 / 3, 1 / 2])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_the_first_id_that_is_no_class_is_none(kind):
+    """Of a prediction it counts as wrong, of a truth it is refused; labels of 16 bits are counted another way."""
+    confusion = Confusion(2)
+    confusion.add(kind([0, 1, 1]), kind([0, 1, 2]))
+    assert confusion.counts.tolist() == [[1, 0, 0], [0, 1, 1]]
+    with pytest.raises(RequestError, match="the truth holds the label 2; expected 0 to 1"):
+        confusion.add(kind([0, 2]), kind([0, 0]))
+
+
 def test_a_truth_outside_the_classes_is_a_wrong_mapping():
     with pytest.raises(RequestError, match="the truth holds the label 33; expected 0 to 18, or 255"):
         Confusion(19).add(np.uint8([0, 255, 33]), np.uint8([0, 0, 0]))

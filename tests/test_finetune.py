@@ -20,6 +20,7 @@ from segdeploy import networks, scenes
 from segdeploy.api import TrainingWords
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
+from segdeploy.datasets import made_scenes
 from segdeploy.datasets.dataset import Pair
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CheckpointError, OutputError, RequestError, TrainingError
@@ -29,6 +30,7 @@ from segdeploy.train import finetune as finetuning
 from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
 from segdeploy.train.loss import balanced, log_probabilities, pixel_loss
+from segdeploy.train.material import learnt_and_reported
 from segdeploy.train.network import Learning, SharedBatchNorm, parameter_groups
 from segdeploy.train.recipe import WORDS, TrainingRecipe
 from segdeploy.train.recipe_file import read_training_recipe
@@ -618,6 +620,25 @@ def test_a_cut_image_is_named_before_the_first_step(tiny, city, tmp_path, refuse
     cut = sorted((copy / "leftImg8bit" / place).rglob("*.png"))[-1]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     assert cut.name in refused(*words(copy, tiny))
+
+
+def test_scenes_are_made_where_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(made_scenes, "SPLITS", {"train": (2, 0), "val": (1, 9)})
+    root = tmp_path / "new" / "scenes"
+    learnt, reported = learnt_and_reported("scenes", root, None, None, None)
+    assert (len(learnt), len(reported), len(learnt.labels.names)) == (2, 1, 19)
+    written = {path: path.stat().st_mtime_ns for path in root.rglob("*.png")}
+    (tmp_path / "five.yaml").write_text(MAPPING)
+    learnt, reported = learnt_and_reported("scenes", root, tmp_path / "five.yaml", None, None)
+    assert (len(learnt), len(reported), len(learnt.labels.names)) == (2, 1, 5)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.png")} == written
+    whole, again = learnt_and_reported("scenes", root, None, None, None, folded=True)
+    assert whole == again
+    assert [path.name for path in root.parent.iterdir()] == ["scenes"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(OutputError, match="mine holds other files than made scenes"):
+        learnt_and_reported("scenes", tmp_path / "mine", None, None, None)
 
 
 def test_one_image_is_too_few(request_of):

@@ -143,3 +143,41 @@ def test_the_divergence_is_kullback_and_leiblers():
     assert mean_kl(np.tile(reference, (1, 3, 4)), np.tile(logits, (1, 3, 4))) == pytest.approx(
         mean_kl(reference, logits), rel=1e-5
     )
+
+
+def test_the_divergence_is_of_the_other_graph_from_the_reference(graphs):
+    model, signature = opened(graphs("logits"))
+    judge = Judge(model, signature, [Probe(FRAMES[0])])
+    other = with_factors(model, [0.5])
+    ((logits, _),) = judge.answers(other)
+    assert judge.verdict(other).kl == pytest.approx(mean_kl(judge.reference[0], logits), rel=1e-6)
+    assert mean_kl(judge.reference[0], logits) != pytest.approx(mean_kl(logits, judge.reference[0]), rel=1e-3)
+
+
+def test_what_changed_is_counted_for_each_frame(graphs):
+    model, signature = opened(graphs("frames"))
+    judge = Judge(model, signature, [Probe(frame) for frame in FRAMES])
+    other = with_factors(model, [-1])
+    verdict = judge.verdict(other)
+    found = [
+        np.count_nonzero(labels != judge.labels[place])
+        for place, (_, labels) in enumerate(judge.answers(other))
+    ]
+    assert [part.changed for part in verdict.each] == found
+    assert sum(found) > 0
+    assert sum(part.pixels for part in verdict.each) - sum(found) == verdict.agreement.equal_pixels
+
+
+def test_labels_of_classes_that_lie_last(graphs):
+    model, signature = opened(graphs("frames"))
+    last = onnx.ModelProto()
+    last.CopyFrom(model)
+    node = next(node for node in last.graph.node if node.op_type == "ArgMax")
+    move = onnx.helper.make_node("Transpose", [node.input[0]], ["last"], "move", perm=[0, 2, 3, 1])
+    last.graph.node.insert(list(last.graph.node).index(node), move)
+    node.input[0] = "last"
+    next(attribute for attribute in node.attribute if attribute.name == "axis").i = 3
+    judge = Judge(last, signature, [Probe(FRAMES[0])])
+    size = signature.size
+    assert judge.reference.shape == (1, signature.classes, size.height, size.width)
+    assert np.array_equal(judge.labels[0], Judge(model, signature, [Probe(FRAMES[0])]).labels[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.cli.arguments import MOST_THREADS, add_json_file, between, parse_size
 from segdeploy.cli.printing import print_json, print_lines, print_message
-from segdeploy.datasets.known import default_splits, names_of_datasets
+from segdeploy.datasets.known import SCENES, default_splits, names_of_datasets
 from segdeploy.shell import command_line, shell_word
 from segdeploy.train.recipe import OF_A_TEACHER, WORDS
 
@@ -27,10 +27,15 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
     """Add what `finetune` and `distil` have in common; the recipe's flags are made of its fields."""
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"
+        "--dataset",
+        choices=(*names_of_datasets(), SCENES),
+        required=True,
+        help=f"`folder` means any two folders; `{SCENES}` are made into --root, to try it without a data set",
     )
     data.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
-    data.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
+    data.add_argument(
+        "--mapping", metavar="YAML", type=Path, help="for folder and scenes: maps ids to classes"
+    )
     data.add_argument(
         "--split", metavar="NAME", help=f"learnt from (default: {default_splits('calibrated_on')})"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 FOLDER = "folder"  # any two folders, with a mapping of the user's own
-SCENES = "scenes"  # made on the fly; only a recipe names them
+SCENES = "scenes"  # made on the fly: a recipe names them, and a training
 
 
 @dataclass(frozen=True)

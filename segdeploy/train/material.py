@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from segdeploy.datasets.dataset import Dataset
-from segdeploy.datasets.known import DATASETS, FOLDER
+from segdeploy.datasets.known import DATASETS, FOLDER, SCENES
 from segdeploy.datasets.layouts import open_dataset
+from segdeploy.datasets.made_scenes import make_scenes_in
 from segdeploy.errors import RequestError
 
 
@@ -24,6 +25,10 @@ def learnt_and_reported(
 
     `folded` images are all learnt from and all reported on, in turns.
     """
+    if name == SCENES:  # they lie as Cityscapes does
+        make_scenes_in(root)
+        name = FOLDER if mapping else "cityscapes"
+        split, report_split = split or "train", report_split or (None if folded else "val")
     if folded:
         if report_split or report_root:
             raise RequestError(
