@@ -66,18 +66,18 @@ def test_a_second_run_counts_nothing(dataset, city, tmp_path):
 def test_a_label_file_written_again_with_as_many_bytes_is_counted_again(tmp_path):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
-    cv2.imwrite(str(tmp_path / "images/a.bmp"), np.zeros((64, 64, 3), np.uint8))
-    label = tmp_path / "labels/a.bmp"
-    cv2.imwrite(str(label), np.zeros((64, 64), np.uint8))
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"images/{name}.bmp"), np.zeros((64, 64, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"labels/{name}.bmp"), np.zeros((64, 64), np.uint8))
     (tmp_path / "m.yaml").write_text("{ids: {0: ground, 1: thing}, label_ending: .bmp}")
-    path = tmp_path / "x.npz"
+    path, last = tmp_path / "x.npz", tmp_path / "labels/b.bmp"
     before = open_dataset("folder", tmp_path, mapping=tmp_path / "m.yaml")
-    assert seen_in(source_of(before), path, silent).tolist() == [[4096, 0]]
-    cv2.imwrite(str(label), np.ones((64, 64), np.uint8))
-    os.utime(label, ns=(0, 0))
+    assert seen_in(source_of(before), path, silent).tolist() == [[4096, 0], [4096, 0]]
+    cv2.imwrite(str(last), np.ones((64, 64), np.uint8))
+    os.utime(last, ns=(0, 0))
     after = open_dataset("folder", tmp_path, mapping=tmp_path / "m.yaml")
     assert after.digest == before.digest
-    assert seen_in(source_of(after), path, silent).tolist() == [[0, 4096]]
+    assert seen_in(source_of(after), path, silent).tolist() == [[4096, 0], [0, 4096]]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK nonsense", b"text"])

@@ -295,6 +295,7 @@ def test_why_not_asks_rtx_about_the_engine(tmp_path, monkeypatch):
     assert verify.why_not(here, path, ["sm_86", "sm_89"]) == (
         "this NVIDIA H200 is sm_90, which is not one of its targets: sm_86, sm_89"
     )
+    assert verify.why_not(here, path, ["sm_86", "sm_90"]) is None
     invalid = module.EngineValidity.INVALID
     module.validity = (invalid, 2)
     assert verify.why_not(here, path) == (
