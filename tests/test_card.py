@@ -10,6 +10,7 @@ from segdeploy.errors import CardError
 from segdeploy.model.card import (
     KERNELS,
     ModelCard,
+    as_card,
     card_for_checkpoint,
     card_from_config,
     is_shipped,
@@ -518,3 +519,18 @@ def test_a_preprocessor_that_makes_no_sense_is_refused(facts, message):
     text = str(refused.value)
     assert text.startswith(f"the preprocessor_config.json of me/x cannot be used: {message}")
     assert text.endswith(". Correct it, or give a card: --card NAME")
+
+
+def test_a_card_is_given_itself_by_name_or_by_file(tmp_path):
+    name = known_cards()[0]
+    shipped = read_card(name)
+    assert as_card(shipped) is shipped
+    assert as_card(name) == shipped
+    assert as_card(None) is None
+    own = tmp_path / "own.yaml"
+    own.write_text((folder("models") / f"{name}.yaml").read_text())
+    assert as_card(own).labels == as_card(str(own)).labels == shipped.labels
+    with pytest.raises(
+        CardError, match="card is 3, a int; expected a card's name, a .yaml file or a ModelCard"
+    ):
+        as_card(3)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def read_card(name: str) -> ModelCard:
 def _shipped_card(name: str) -> ModelCard:
     path = folder("models") / f"{name}.yaml"
     return parse_card(name, read_yaml(path), path)
+
+
+def as_card(value: ModelCard | str | PathLike[str] | None) -> ModelCard | None:
+    """Take a card, or the name or the file of one; refuse anything else in words."""
+    if value is None or isinstance(value, ModelCard):
+        return value
+    if not isinstance(value, str | PathLike):
+        raise CardError(
+            f"card is {value!r}, a {type(value).__name__}; expected a card's name, a .yaml file or a ModelCard"
+        )
+    return read_card(str(value))
 
 
 def card_called(name: str) -> ModelCard | None:

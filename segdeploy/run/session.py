@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
-from segdeploy.model.card import ModelCard
+from segdeploy.model.card import ModelCard, as_card
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry
@@ -74,7 +74,7 @@ def open_session(
     *,
     threads: int | None = None,
     provider: str | None = None,
-    card: ModelCard | None = None,
+    card: ModelCard | str | PathLike[str] | None = None,
     shares_cores: bool = False,
 ) -> Session:
     """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
@@ -97,7 +97,9 @@ def open_session(
         raise RequestError(
             f"threads {threads} is not for {path.name}, which runs in {runtime.words}; leave it out"
         )
-    session: Session = runtime.load()(path, SessionOptions(threads, runtime.provider, card, shares_cores))
+    session: Session = runtime.load()(
+        path, SessionOptions(threads, runtime.provider, as_card(card), shares_cores)
+    )
     return session
 
 
