@@ -530,7 +530,5 @@ def test_a_card_is_given_itself_by_name_or_by_file(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text((folder("models") / f"{name}.yaml").read_text())
     assert as_card(own).labels == as_card(str(own)).labels == shipped.labels
-    with pytest.raises(
-        CardError, match="card is 3, a int; expected a card's name, a .yaml file or a ModelCard"
-    ):
+    with pytest.raises(CardError, match=r"card is 3, a int; expected a card's name, a \.yaml file"):
         as_card(3)

@@ -279,3 +279,20 @@ def test_an_index_is_counted_in_fp32():
     assert [name for name in fp32_nodes(half) if name != "other/Cast"] == ["scaled", "moved", "whole"]
     x = np.arange(1024, dtype=np.float32)[:, None]
     assert np.array_equal(run(rounding(half), x), run(model, x))
+
+
+def test_the_difference_of_two_positions_is_taken_before_rounding():
+    """What lies between two places of a sampling grid: FP16 has no fractions beyond 1024."""
+    body = """product = MatMul(x, one) moved = Mul(product, wide) whole = Floor(moved) between = Sub(moved, whole)
+              index = Cast<to=7>(whole) other = Relu(between)"""
+    model = graph(
+        body,
+        "float[1024,1] x",
+        "int64[1024,1] index, float[1024,1] other",
+        one=np.eye(1, dtype=np.float32),
+        wide=np.array(4.3, np.float32),
+    )
+    assert "between" in fp32_nodes(to_fp16(model))
+    x = np.arange(1024, dtype=np.float32)[:, None]
+    session = onnxruntime.InferenceSession(rounding(to_fp16(model)).SerializeToString())
+    assert np.abs(session.run(["other"], {"x": x})[0] - (x * np.float32(4.3)) % 1).max() < 1e-3

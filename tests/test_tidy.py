@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from conftest import run_model
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from segdeploy.errors import GraphError
-from segdeploy.graph.tidy import LOWEST_OPSET, scale_reaching, tidy
+from segdeploy.graph.tidy import LOWEST_OPSET, resize_by_scales, scale_reaching, tidy
+from segdeploy.graph.view import View
 
 
 def traced(*, reshape=(1, 4, 24), allowzero=1, extra=()):
@@ -140,3 +141,16 @@ def test_opset_16_is_refused_where_a_node_is_newer():
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(GraphError, match="nodes that opset 16 lacks; export it at opset 17"):
         tidy(model, "input", "output", 1, 16)
+
+
+def test_a_resize_gets_scales_that_reach_its_size():
+    """Float32's 5/3 times 3 is just below 5; the batch and the channels keep theirs."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[2,1,3,3] x) => (float[2,1,5,5] y)
+              { y = Resize<mode="linear">(x, , , sizes) }"""
+    model = parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 5, 5]), "sizes"))
+    resize_by_scales(model)
+    (node,) = model.graph.node
+    scales = View(model).array(node.input[2])
+    assert scales.tolist() == [1, 1, scale_reaching(3, 5), scale_reaching(3, 5)]
+    assert 3 * float(scales[2]) >= 5 > 3 * float(np.float32(5 / 3))
