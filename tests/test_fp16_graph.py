@@ -284,7 +284,7 @@ def test_an_index_is_counted_in_fp32():
 def test_the_difference_of_two_positions_is_taken_before_rounding():
     """What lies between two places of a sampling grid: FP16 has no fractions beyond 1024."""
     body = """product = MatMul(x, one) moved = Mul(product, wide) whole = Floor(moved) between = Sub(moved, whole)
-              index = Cast<to=7>(whole) other = Relu(between)"""
+              index = Cast<to=7>(whole) other = MatMul(between, one)"""
     model = graph(
         body,
         "float[1024,1] x",
