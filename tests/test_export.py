@@ -419,3 +419,21 @@ def test_a_full_disk_is_refused_before_writing(traced, tiny, tmp_path, monkeypat
     with pytest.raises(OutputError, match=r"has 0\.0 MB free and the graph needs"):
         export_onnx(tiny, output=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("of_card", "stride"), [("96x160", Size(64, 80)), ("64x96", None)])
+def test_the_stride_of_windows_is_said_at_the_size_it_is_of(of_card, stride, traced, tiny, tmp_path):
+    """The published test slides windows of the card's size; at another size its stride means nothing."""
+    (tmp_path / "labels.yaml").write_text(
+        "classes: ["
+        + ", ".join(f"{{name: {name}, colour: [{i}, 9, 9]}}" for i, name in enumerate(CLASSES))
+        + "]"
+    )
+    card = tmp_path / "mine.yaml"
+    card.write_text(
+        f"checkpoint: x\nsize: {of_card}\nmean: [123.675, 116.28, 103.53]\nstd: [58.395, 57.12, 57.375]\n"
+        "labels: labels.yaml\nresize: linear\nlicence: none\nwindow_stride: 64x80\n"
+    )
+    exported = export_onnx(tiny, card=str(card), size="96x160", output=tmp_path)
+    assert exported.window_stride == stride
