@@ -1,11 +1,16 @@
 """What a machine does not have is said in words, and a command takes no more memory than was free."""
 
+import os
+import resource
 import subprocess
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from segdeploy.cli import limits
+from segdeploy.errors import RequestError
 
 COMMAND = """
 import sys
@@ -27,6 +32,56 @@ def test_a_command_that_wants_more_memory_than_is_free_ends_in_words():
         "segdeploy: this needs more memory than the 1.1 GB that were free when it started; give it smaller files, sizes"
         " or batches\n"
     )
+
+
+FEW_FILES = """
+import resource, sys
+from segdeploy.cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)),) * 2)
+sys.exit(main())
+"""
+
+
+def with_files(most, *words):
+    command = [sys.executable, "-c", FEW_FILES, str(most), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("most", "verb"),
+    [
+        (4, ["doctor"]),
+        (16, ["doctor"]),
+        (5, ["export", "x"]),
+        (50, ["export", "x"]),
+        (12, ["run", "x.onnx", "x.png"]),
+    ],
+)
+def test_a_process_that_can_open_few_files_says_so_at_once(most, verb):
+    """Its packages would seem not to be installed, and PyTorch's loader would wait without end."""
+    assert with_files(most, *verb) == (
+        1,
+        "",
+        f"segdeploy: only {most - 3} more files can be opened here, and 48 are needed (the limit is {most}):"
+        " allow more, as in: ulimit -n 4096\n",
+    )
+
+
+def test_files_that_are_held_already_are_counted():
+    """A limit of 4096 is of no use to a process whose parent left as many open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as held:
+        last = [held.enter_context(Path(os.devnull).open()).fileno() for _ in range(80)][-1]
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 8, before[1]))
+        with pytest.raises(RequestError, match="more files can be opened here, and 48 are needed"):
+            limits.demand_files()
+    limits.demand_files()
+
+
+def test_help_needs_no_files():
+    assert with_files(4, "--version")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from segdeploy.cli import (
 )
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, told_of_system
 from segdeploy.cli.faults import keep_tracebacks, print_fault
-from segdeploy.cli.limits import bound_memory, limit_in_words
+from segdeploy.cli.limits import bound_memory, demand_files, limit_in_words
 from segdeploy.cli.model_argument import put_graphs
 from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
 from segdeploy.errors import SegdeployError
@@ -104,6 +104,7 @@ def run_verb(words: Sequence[str]) -> int:
         demand_no_empty_word(known, words)
         arguments = known.parse_args(words)
         module, _ = VERBS[arguments.verb]
+        demand_files()
         if "checkpoints_in" in arguments:
             put_graphs(arguments)
         status: int = module.execute(arguments)

@@ -6,12 +6,16 @@ memory runs out, and not always the one that took it. With a GPU there is none: 
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from segdeploy.errors import RequestError
+
+FEWEST_FILES = 48  # to be opened at once, by PyTorch and ONNX Runtime as they load
 LEAST_BYTES = 1 << 30
 FREE = Path("/proc/meminfo")
 GPUS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/nvhost-gpu")
@@ -29,6 +33,23 @@ def free_bytes() -> int:
     found = dict(line.split(":", 1) for line in FREE.read_text().splitlines())
     free = sum(1024 * int(found[key].split()[0]) for key in ("MemAvailable", "SwapFree"))
     return max(LEAST_BYTES, free)
+
+
+def demand_files() -> None:
+    """Refuse a process that can open few files more, whatever its limit: Python and the libraries would not say so.
+
+    To Python a package in a folder that it cannot open is not installed, and PyTorch's loader waits for ever.
+    """
+    with ExitStack() as held:
+        for count in range(FEWEST_FILES):
+            try:
+                held.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as error:
+                raise RequestError(
+                    f"only {count} more files can be opened here, and {FEWEST_FILES} are needed"
+                    f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}):"
+                    " allow more, as in: ulimit -n 4096"
+                ) from error
 
 
 def limit_in_words(error: BaseException) -> str | None:
