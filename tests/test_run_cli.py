@@ -72,7 +72,8 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
     lines = lines_of(tmp_path / "a.jsonl")
     assert [line["index"] for line in lines] == [0, 4, 8, 12, 16]
     assert [line["time_s"] for line in lines] == [0, 0.16, 0.32, 0.48, 0.64]
-    assert list(lines[0]) == ["source", "index", "time_s", "areas", "latency_ms", "dropped", "flicker"]
+    keys = ["schema", "time", "source", "index", "time_s", "areas", "latency_ms", "dropped", "flicker"]
+    assert [list(line) for line in lines] == [keys] * 5
     assert lines[0]["source"] == str(clip)
     assert sum(lines[0]["areas"].values()) == pytest.approx(1)
     assert capsys.readouterr().out.startswith(f"{clip}: 5 frames, ")

@@ -371,6 +371,16 @@ def test_ctrl_c_ends_in_time_whatever_hangs(stuck, where):
 
 
 @pytest.mark.slow
+def test_a_sink_that_is_always_slow_does_not_slow_a_camera():
+    """As a reader of --json does that takes five lines a second: another sink of the same camera gets every frame."""
+    slow, other = Kept(wait_s=0.2), Kept()
+    camera = Made(count=120, live=True, wait_s=0.02)
+    tallies = run([camera], [other], shared=[slow])
+    assert len(slow.shown) < 60
+    assert len(other.shown) == tallies[0].frames
+    assert tallies[0].dropped < 30
+
+
 def test_what_a_slow_sink_lacks_of_a_camera_is_said():
     sink, said = Kept(wait_s=0.6), []
     (tally,) = run([Made(count=24, live=True, wait_s=0.05)], [sink], said=said)

@@ -16,6 +16,7 @@ from segdeploy.size import Size, is_number
 FIT_CHOICES = ("stretch", "letterbox")
 INTERFACE_CHOICES = ("nvinfer", "frames", "logits")
 LAYOUT_CHOICES = ("side", "wipe")
+MASK_CHOICES = ("rle",)
 NETWORK_CHOICES = ("plain", "deployed", "graph")
 RESIZE_CHOICES = ("linear", "pillow")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segdeploy.cli.arguments import (
     LAYOUT_CHOICES,
     LONGEST_S,
+    MASK_CHOICES,
     MOST_BATCH,
     MOST_THREADS,
     SHORTEST_S,
@@ -18,12 +19,12 @@ from segdeploy.cli.arguments import (
 )
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_message
-from segdeploy.printable import printable_json
 
 if TYPE_CHECKING:
     from segdeploy.growing import Lines
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.pipeline import SourceTally
+    from segdeploy.serve.stream.result import Shown
     from segdeploy.serve.stream.sinks import Sink
     from segdeploy.serve.stream.sources import Source, Stream
 
@@ -68,6 +69,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="areas per class as JSON, a line per image or frame: into FILE (.jsonl, or a pipe), or printed",
     )
     parser.add_argument(
+        "--masks",
+        choices=MASK_CHOICES,
+        help="put each class's mask into the lines of --json: as COCO's compressed run lengths",
+    )
+    parser.add_argument(
         "--max-pixels",
         type=between(1, 1e12, whole=False),
         metavar="N",
@@ -110,6 +116,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="the page's address (default: 127.0.0.1, this machine only)",
     )
+    video.add_argument(
+        "--metrics",
+        metavar="FILE",
+        type=Path,
+        help="write frame rate, latency, drops, reconnections and areas for Prometheus's node_exporter into this .prom,"
+        " every 5 s; --view has them at /metrics",
+    )
     video.add_argument("--stdin-size", metavar="HxW", help="size of the frames on standard input")
     video.add_argument(
         "--stdin-fps",
@@ -144,6 +157,8 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.max_pixels = MOST_PIXELS
     if arguments.json not in (None, "-"):
         demand_lines_file(Path(arguments.json))
+    if arguments.masks and arguments.json is None:
+        raise RequestError("--masks goes into the lines of --json, which was not asked for")
     if arguments.layout and not arguments.compare:
         raise RequestError(
             f"--layout {arguments.layout} is for two models; name the other one with --compare"
@@ -153,6 +168,7 @@ def execute(arguments: argparse.Namespace) -> int:
         for flag, unset in (
             ("compare", None),
             ("view", None),
+            ("metrics", None),
             ("show", False),
             ("every", 1),
             ("max_frames", None),
@@ -165,6 +181,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
+    import time
     from contextlib import ExitStack, closing
 
     from segdeploy.cli.console import counted
@@ -172,6 +189,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     from segdeploy.picture.image import WRITTEN, find_images
     from segdeploy.run.session import open_session
     from segdeploy.serve.stream.images import segment_files
+    from segdeploy.serve.stream.messages import line_of_image
 
     total = sum(len(find_images(source, but=WRITTEN)) for source in sources)
     card = read_card(arguments.card) if arguments.card else None
@@ -199,7 +217,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
                 continue
             areas = done.segmentation.areas()
             if lines is not None:
-                lines.write(printable_json({"image": str(done.path), "areas": areas}, None))
+                lines.write(line_of_image(done.path, done.segmentation, time.time(), arguments.masks))
             if arguments.json != "-":
                 shares = list(areas.items())[:4]
                 print_lines(
@@ -239,6 +257,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from segdeploy.model.card import read_card
     from segdeploy.run.session import open_session
     from segdeploy.serve.stream.flicker import Flicker
+    from segdeploy.serve.stream.metrics import Figures, MetricsFile, demand_metrics_file
     from segdeploy.serve.stream.outputs import demand_other, output_places
     from segdeploy.serve.stream.paced import paced
     from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
@@ -253,8 +272,12 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     card = read_card(arguments.card) if arguments.card else None
     plan = StreamPlan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
     size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
+    if arguments.metrics is not None:
+        demand_metrics_file(arguments.metrics)
     # With one of these nothing is written that was not asked for.
-    elsewhere = arguments.show or arguments.json is not None or arguments.view is not None
+    elsewhere = arguments.show or any(
+        one is not None for one in (arguments.json, arguments.view, arguments.metrics)
+    )
     output = arguments.output or (None if elsewhere else "out")
     opening = {"threads": arguments.threads, "provider": arguments.provider, "card": card}
     with ExitStack() as stack:
@@ -275,15 +298,23 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
             stack.callback(stream.close)
             screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
         written = output_places(output, streams) if output else []
+        figures = Figures(streams, arguments.timeout)
         shared: list[Sink] = []
+
+        def watch(shown: Shown) -> None:
+            screen.take(shown)
+            figures.take(shown)
+
         if arguments.view is not None:
-            shared.append(page := Page(arguments.view, arguments.view_address, names))
+            shared.append(page := Page(arguments.view, arguments.view_address, names, figures))
             stack.callback(page.close)
             screen.say(f"look at {page.url}")
         if arguments.json is not None:
             if arguments.json != "-":
                 demand_other(Path(arguments.json), streams)
-            shared.append(JsonLines(lines_for(arguments)))
+            shared.append(JsonLines(lines_for(arguments), arguments.masks))
+        if arguments.metrics is not None:
+            shared.append(MetricsFile(arguments.metrics, figures))
         stack.enter_context(ended_in_time(arguments.timeout))
         pipeline = Pipeline(
             sessions,
@@ -293,7 +324,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
             plan,
             screen.say,
             flicker=flicker,
-            watch=screen.take,
+            watch=watch,
             timeout_s=arguments.timeout,
         )
         tallies = pipeline.run()

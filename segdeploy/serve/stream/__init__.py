@@ -4,5 +4,6 @@ sources   opens a SOURCE                    clips, live, pipes   files; cameras 
 inbox     frames that wait for the network  pipeline             the threads, and what happens when one fails
 outputs   checks an OUTPUT                  sinks, window, view  where segmented frames go
 outlet    a sink's own thread and deadline  paced                reads a file at its own frame rate
+messages  the lines of --json                metrics              figures for Prometheus
 images    image files, without threads
 """

@@ -32,6 +32,7 @@ class Live:
     ) -> None:
         self.name = name
         self._connect, self._patience_s, self._say = connect, patience_s, say
+        self.reconnections = 0
         self._stopped = threading.Event()
         self._video: Video | None = connect(self._stopped)
         self.fps = self._video.fps
@@ -48,6 +49,7 @@ class Live:
                     if lost_s is not None:
                         self._say(f"{self.name} is back after {now_s - lost_s:.1f} s")
                         lost_s, wait_s = None, FIRST_WAIT_S
+                        self.reconnections += 1
                     yield TimedFrame(timed.frame, now_s - begin_s)
                 if self._video.finished():
                     return

@@ -12,6 +12,7 @@ from segdeploy.serve.stream.sinks import Sink
 
 DRAWN_LATER = 4  # segmented frames that may wait for an encoder
 HICCUP_S = 0.25  # a live source waits so long for a sink, before its frames are left out
+SLOWED = 0.02  # and for so much of its time at most, so that a sink that is always slow does not slow it
 GRACE_S = 0.5  # extra time, in which a sink with its own timeout can say better what is wrong
 
 
@@ -30,6 +31,7 @@ class Outlet:
         self._changed = threading.Condition()
         self._ended = False
         self._since_s: float | None = None  # when the sink was last given something to do
+        self._patience_s, self._asked_s = HICCUP_S, time.monotonic()  # what is left, and since when it grows
         self._thread = threading.Thread(target=self._work, name=f"segdeploy: {sink.name}", daemon=True)
 
     def start(self) -> None:
@@ -38,7 +40,10 @@ class Outlet:
     def put(self, shown: Shown, patient: bool) -> None:
         """Hand on a frame: a patient caller waits for room, however long; else the frame is left out after a moment."""
         with self._changed:
-            self._changed.wait_for(self._has_room, None if patient else self._worth_waiting_s())
+            if patient:
+                self._changed.wait_for(self._has_room)
+            else:
+                self._wait_a_moment()
             if self.error is not None:
                 return
             if not self._has_room():
@@ -68,8 +73,12 @@ class Outlet:
     def _has_room(self) -> bool:
         return len(self._frames) < DRAWN_LATER or self.error is not None
 
-    def _worth_waiting_s(self) -> float:
-        return max(HICCUP_S - (time.monotonic() - (self._since_s or time.monotonic())), 0)
+    def _wait_a_moment(self) -> None:
+        begin_s = time.monotonic()
+        left_s = min(self._patience_s + SLOWED * (begin_s - self._asked_s), HICCUP_S)
+        self._changed.wait_for(self._has_room, left_s)
+        self._asked_s = time.monotonic()
+        self._patience_s = left_s - (self._asked_s - begin_s)
 
     def _work(self) -> None:
         try:

@@ -295,6 +295,7 @@ class Pipeline:
             segmentation_of(session.signature, answer, geometry)
             for session, (answer, geometry) in zip(self._sessions, done.answers, strict=True)
         )
+        latency_s = time.perf_counter() - waiting.decoded_s
         shown = Shown(
             source=tally.name,
             index=waiting.index,
@@ -302,8 +303,9 @@ class Pipeline:
             frame=waiting.frame,
             results=results,
             fps=(len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0,
-            latency_ms=(time.perf_counter() - waiting.decoded_s) * 1e3,
+            latency_ms=latency_s * 1e3,
             dropped=tally.dropped,
+            read_at_s=time.time() - latency_s,
         )
         with self._one_at_a_time:
             self._watch(shown)

@@ -21,3 +21,4 @@ class Shown:
     latency_ms: float  # from decoded to segmented
     dropped: int  # frames of a live source that were never segmented
     flicker: tuple[float | None, ...] = ()  # so far, one per model; see flicker.py
+    read_at_s: float = 0.0  # when the frame was decoded, in seconds since 1970

@@ -12,7 +12,7 @@ from segdeploy.picture.image import Frame
 from segdeploy.picture.video_location import without_credentials
 from segdeploy.picture.video_publishing import Publisher
 from segdeploy.picture.video_writing import ClipWriter
-from segdeploy.printable import printable_json
+from segdeploy.serve.stream.messages import line_of_frame
 from segdeploy.serve.stream.result import Shown
 from segdeploy.serve.stream.sources import RTSP, Stream
 from segdeploy.size import Size
@@ -80,22 +80,11 @@ class JsonLines:
 
     name = "--json"
 
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
+    def __init__(self, lines: Lines, masks: str | None = None) -> None:
+        self._lines, self._masks = lines, masks
 
     def take(self, shown: Shown) -> None:
-        line = {
-            "source": shown.source,
-            "index": shown.index,
-            "time_s": round(shown.time_s, 6),
-            "areas": shown.results[0].areas(),
-            "latency_ms": round(shown.latency_ms, 1),
-            "dropped": shown.dropped,
-            "flicker": shown.flicker,
-        }
-        if len(shown.results) > 1:
-            line["areas_of_other"] = shown.results[1].areas()
-        self._lines.write(printable_json(line, None))
+        self._lines.write(line_of_frame(shown, self._masks))
 
     def close(self) -> None:
         self._lines.close()

@@ -1,4 +1,4 @@
-"""Serves a small page that shows a running stream in a browser, and can change nothing.
+"""Serves a small page that shows a running stream in a browser, and can change nothing; and its figures, at /metrics.
 
 A browser asks for the newest frame when it has drawn the last one, and the frame is encoded then. The pipeline only
 stores its newest frame here, so a slow browser, or none, costs it nothing. One answer holds the frame and the class ids
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import RequestError
 from segdeploy.picture.image import LabelMap
 from segdeploy.picture.segmentation import Segmentation
+from segdeploy.serve.stream.metrics import CONTENT_TYPE, Figures
 from segdeploy.serve.stream.result import Shown
 
 HERE = Path(__file__).parent
@@ -65,8 +66,15 @@ class Page:
 
     name = "--view"
 
-    def __init__(self, port: int, address: str = "127.0.0.1", names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        port: int,
+        address: str = "127.0.0.1",
+        names: tuple[str, ...] = (),
+        figures: Figures | None = None,  # shown at /metrics
+    ) -> None:
         self.names = names  # of the models, in the order of the results
+        self.figures = figures
         self._newer = threading.Condition()
         self._latest: dict[str, Latest] = {}
         self._serial = 0
@@ -199,6 +207,8 @@ class Answer(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.OK, kind, (HERE / name).read_bytes())
         elif asked.path == "/frame":
             self.answer_frame(parse_qs(asked.query))
+        elif asked.path == "/metrics" and self.server.page.figures is not None:
+            self.answer(HTTPStatus.OK, CONTENT_TYPE, self.server.page.figures.as_text().encode())
         else:
             self.answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is nothing here\n")
 
