@@ -639,6 +639,50 @@ def kills(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def archive(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    """Show what an archive costs and how it grows, or what kills have lost."""
+    if "growth" not in facts:
+        kills = ", ".join(f"{count} × {what}" for what, count in facts["kills"].items())
+        yield (
+            f"An archive of {facts['files']:,} images on Ray ({facts['runs']} runs, two actors, an object store of"
+            f" {facts['store_mib']} MiB) was killed with -9 at random moments: {kills}. Held against one that nothing"
+            f" was done to: {facts['lost']} files lost, {facts['cut_or_different']} cut or different,"
+            f" {facts['strange']} too many; of the table's rows {facts['rows_lost']} lost and {facts['rows_doubled']}"
+            f" doubled; {facts['hidden_files_left']} hidden files left. {facts['done_again']} files were done by two"
+            " workers, as one was killed before it could say so."
+        )
+        return
+    rows = [
+        [
+            f"{row['files']:,}",
+            f"{row['archive']['cpu_s']:.0f} s",
+            f"{row['one_process']['cpu_s']:.0f} s",
+            f"{row['archive']['driver_mib']:.0f} MiB",
+            f"{row['archive']['worker_mib']:.0f} MiB",
+            f"{row['again']['cpu_s']:.1f} s",
+        ]
+        for row in facts["growth"]
+    ]
+    yield table(
+        [
+            "files",
+            "processor time",
+            "in one process",
+            "who hands out",
+            "a worker",
+            "again, with nothing to do",
+        ],
+        rows,
+    )
+    more = facts["marginal"]
+    yield (
+        f"One more image ({facts['frames']} pixels, one convolution) takes {more['archive_ms']:.2f} ms of processor"
+        " time in `segdeploy archive` with two workers and the table of areas,"
+        f" {more['one_process_ms']:.2f} ms in one process that reads, segments and writes it in a loop"
+        f" ({more['ratio']:.2f} times as much), and {more['again_ms']:.3f} ms when it is done already."
+    )
+
+
 def median_and_longest(row: Facts, name: str) -> str:
     return f"{row[name]:.1f} s ({row[f'longest_{name}']:.1f} s)" if name in row else "–"
 
@@ -659,6 +703,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
     ("Kills", "kills", kills),
+    ("Archives", "archive", archive),
 )
 
 

@@ -29,6 +29,7 @@ BOUNDS = {
     "adopt": {"--batch": BATCH} | OF_A_NETWORK,
     "run": {
         "--alpha": (0, 1),
+        "--device": (0, 1023),
         "--threads": THREADS,
         "--max-pixels": (1, 1e12),
         "--every": (1, 1_000_000),
@@ -39,10 +40,19 @@ BOUNDS = {
         "--timeout": SECONDS,
         "--reconnect": (0, 1_000_000),
     },
+    "archive": {
+        "--workers": THREADS,
+        "--device": (0, 1023),
+        "--threads": THREADS,
+        "--every": (1, 1_000_000),
+        "--max-pixels": (1, 1e12),
+    },
     "inspect": {"--batch": BATCH, "--measured": (0.0001, 1e9)},
     "evaluate": {
         "--limit": IMAGES,
         "--workers": (1, 256),
+        "--processes": THREADS,
+        "--device": (0, 1023),
         "--scales": (0.001, 16),
         "--severities": (1, 5),
         "--worst": (0, 1000),
@@ -53,9 +63,11 @@ BOUNDS = {
         "--batch": BATCH,
         "--duration": SECONDS,
         "--warmup": (0, 1_000_000_000),
+        "--device": (0, 1023),
         "--streams": (1, 256),
         "--threads": THREADS,
     },
+    "verify": {"--device": (0, 1023)},
     "finetune": OF_TRAINING,
     "distil": OF_TRAINING,
     "cache compare": {"--within": (0, 100)},
@@ -63,7 +75,7 @@ BOUNDS = {
 }
 ROWS = [(verb, flag, *bounds) for verb, flags in BOUNDS.items() for flag, bounds in flags.items()]
 # What holds no number, or has a parser of its own that knows the bounds (sizes, profiles).
-WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require"}
+WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require", "--shard"}
 
 
 def flags_of(one, name=""):

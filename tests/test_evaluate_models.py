@@ -2,7 +2,9 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
+import cv2
 import pytest
 from conftest import write_checkpoint
 
@@ -10,10 +12,12 @@ from segdeploy import scenes
 from segdeploy.assess.evaluate.evaluate import evaluate, whole_image
 from segdeploy.assess.evaluate.models import EvaluationRequest, evaluate_models, tell_apart
 from segdeploy.assess.evaluate.modes import Mode
+from segdeploy.cli import main
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.model.labels import read_labels
 from segdeploy.run.session import open_session
+from segdeploy.size import Size
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +68,44 @@ def test_each_model_gets_the_scores_that_it_gets_alone(models, dataset, tmp_path
     assert written == (tmp_path / "out" / "evaluation.json").read_text() == done.as_text()
     assert json.loads(written)["options"] == {"fit": "letterbox", "resize": "linear"}
     assert list((tmp_path / "out").glob("*unfinished*")) == []
+
+
+def test_processes_give_the_same_to_the_last_digit(models, dataset, capsys):
+    words = [
+        "evaluate",
+        str(models[0]),
+        "--dataset",
+        "cityscapes",
+        "--root",
+        str(dataset.root),
+        "--json",
+        "-",
+    ]
+    words += ["--corruptions", "fog", "--severities", "5", "--fit", "letterbox"]
+    told = []
+    for more in ([], ["--processes", "2"]):
+        assert main([*words, *more]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert json.loads(told[0])["robustness"]
+
+
+def test_windows_and_folders_are_counted_elsewhere_too(bundled, tmp_path):
+    """All that a worker is told of a mode and a data set is taken as it was meant."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        scene = scenes.make_scene(number, 96, 160)
+        cv2.imwrite(str(tmp_path / f"images/{number}.png"), scene.image)
+        cv2.imwrite(str(tmp_path / f"labels/{number}.png"), scene.labels)
+    mapping = tmp_path / "m.yaml"
+    known = read_labels("cityscapes").names
+    mapping.write_text(f"ids: {json.dumps(dict(enumerate(known)) | {255: 'ignore'})}".replace('"', ""))
+    dataset = open_dataset("folder", tmp_path, mapping=mapping).limited(2)
+    mode = Mode(windows=True, stride=Size(64, 64), scales=(0.5, 1.0), flip=True)
+    request = EvaluationRequest((bundled("logits", "64x96"),), dataset, mode)
+    one, two = (evaluate_models(replace(request, processes=processes)).as_text() for processes in (None, 2))
+    assert one == two
 
 
 def test_nothing_is_made_or_scored_where_one_model_does_not_fit(models, dataset, graphs, tmp_path):

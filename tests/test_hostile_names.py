@@ -170,6 +170,27 @@ ROWS = {
     "run a glob": lambda p: ("run", p.graph(), p.folder / f"{NAME}*"),
     "run into a name": lambda p: ("run", p.graph(), p.image(), "-o", p.folder / NAME),
     "run into a clip": lambda p: ("run", p.graph(), p.image(), "-o", p.folder / f"{NAME}.mp4"),
+    "archive an image": lambda p: ("archive", p.graph(), p.image(f"{NAME}.png"), "-o", p.folder / "out"),
+    "archive no image as JSON": lambda p: (
+        *("archive", p.graph(), p.text(f"{NAME}.png", "x"), "-o", p.folder / "out", "--json", "-"),
+    ),
+    "archive what is not there": lambda p: ("archive", p.graph(), p.folder / NAME, "-o", p.folder / "out"),
+    "archive into a name": lambda p: (
+        "archive",
+        p.graph(),
+        p.image(),
+        "-o",
+        p.folder / NAME,
+        "--areas",
+        "csv",
+    ),
+    "archive by a list": lambda p: (
+        "archive",
+        p.graph(),
+        p.text("l.txt", f"{NAME}.png"),
+        "-o",
+        p.folder / "out",
+    ),
     "run a clip that is none": lambda p: (
         "run",
         p.graph(),

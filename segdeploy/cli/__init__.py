@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from segdeploy.cli import (
     adopt,
+    archive,
     bench,
     build_engine,
     cache,
@@ -35,7 +36,7 @@ from segdeploy.cli import (
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, told_of_system
 from segdeploy.cli.faults import keep_tracebacks, print_fault
 from segdeploy.cli.limits import bound_memory, demand_files, limit_in_words
-from segdeploy.cli.model_argument import put_graphs
+from segdeploy.cli.model_argument import put_graphs, take_gpu
 from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
 from segdeploy.errors import SegdeployError
 from segdeploy.version import __version__
@@ -50,6 +51,7 @@ VERBS = {
     "finetune": (finetune, "teach a checkpoint the classes of a labelled data set"),
     "distil": (distil, "teach a small network by a large one, beside the labels"),
     "run": (run, "segment images, videos and camera streams with a model"),
+    "archive": (archive, "segment millions of files: each once, by many processes, from where it stopped"),
     "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
@@ -107,6 +109,8 @@ def run_verb(words: Sequence[str]) -> int:
         demand_files()
         if "checkpoints_in" in arguments:
             put_graphs(arguments)
+        if getattr(arguments, "gpu", None) is not None:
+            take_gpu(arguments)
         status: int = module.execute(arguments)
         return status
     except SegdeployError as error:

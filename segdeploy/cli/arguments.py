@@ -23,6 +23,7 @@ RESIZE_CHOICES = ("linear", "pillow")
 # Bounds of what several verbs count, far above what is sensible: what is beyond was mistyped.
 MOST_THREADS = 1024
 MOST_BATCH = 1024
+MOST_GPUS = 1024
 MOST_IMAGES = 10_000_000
 LONGEST_S = 1_000_000  # eleven days
 SHORTEST_S = 0.001
@@ -70,6 +71,24 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "--resize",
         choices=RESIZE_CHOICES,
         help="how a frame is resized: linear, as DeepStream does, or pillow (default: as the model was trained)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        dest="gpu",
+        type=between(0, MOST_GPUS - 1),
+        metavar="N",
+        help="the GPU to compute on, counted from 0 among those that CUDA shows (default: the first)",
+    )
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let the actors of a Ray cluster work, as in auto or host:6379; local starts Ray on this machine",
     )
 
 

@@ -12,6 +12,7 @@ from segdeploy.cli.arguments import (
     MOST_THREADS,
     NETWORK_CHOICES,
     SHORTEST_S,
+    add_device,
     add_json_file,
     add_provider,
     between,
@@ -79,6 +80,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--threads", metavar="N", type=between(1, MOST_THREADS), help="CPU threads (default: all)"
     )
     add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
+    add_device(parser)
     parser.add_argument(
         "--network",
         choices=NETWORK_CHOICES,

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from segdeploy.cli.arguments import (
     MOST_IMAGES,
+    MOST_THREADS,
+    add_device,
     add_fit,
     add_json_file,
     add_provider,
+    add_ray,
     between,
     list_between,
     parse_size,
@@ -40,9 +43,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="threads that decode (default: 2)",
     )
+    parser.add_argument(
+        "--processes",
+        type=between(1, MOST_THREADS),
+        metavar="N",
+        help="processes that each open the model and count images; the scores are the same (default: 1)",
+    )
+    add_ray(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes foreign graphs")
     add_fit(parser)
     add_provider(parser)
+    add_device(parser)
     parser.add_argument(
         "--windows",
         action="store_true",
@@ -126,6 +137,9 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.worst,
         CORRUPTIONS if corruptions == ("all",) else corruptions,
         arguments.severities or SEVERITIES,
+        arguments.card,
+        arguments.processes,
+        arguments.ray,
     )
     done = evaluate_models(request, counted)
     if arguments.json == "-":

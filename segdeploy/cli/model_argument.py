@@ -73,6 +73,26 @@ def put_graphs(arguments: argparse.Namespace) -> None:
     setattr(arguments, dest, found if isinstance(given, list) else found[0])
 
 
+def take_gpu(arguments: argparse.Namespace) -> None:
+    """Let this process, and those that it starts, see the GPU that was asked for alone; nothing has called CUDA yet."""
+    from segdeploy.errors import RequestError
+    from segdeploy.run.gpu_choice import choose_gpu
+    from segdeploy.run.runtimes import RUNTIMES
+
+    provider = getattr(arguments, "provider", None)
+    on_gpu = provider in {row.provider for row in RUNTIMES if row.on_gpu and row.provider}
+    named = next(
+        getattr(arguments, name) for name in ("models", "model", "engine") if hasattr(arguments, name)
+    )
+    for model in named if isinstance(named, list) else [named]:
+        if not on_gpu and Path(model).suffix != ".engine":
+            raise RequestError(
+                f"--device {arguments.gpu} is of a GPU, and {Path(model).name} would run on the CPU; give --provider"
+                " cuda or tensorrt, or an .engine"
+            )
+    choose_gpu(arguments.gpu)
+
+
 def demand_no_flags(arguments: argparse.Namespace, models: list[Path]) -> None:
     from segdeploy.errors import RequestError
 

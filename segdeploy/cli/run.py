@@ -13,6 +13,7 @@ from segdeploy.cli.arguments import (
     MOST_BATCH,
     MOST_THREADS,
     SHORTEST_S,
+    add_device,
     add_fit,
     add_provider,
     between,
@@ -58,6 +59,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_provider(parser)
+    add_device(parser)
     parser.add_argument(
         "--threads", type=between(1, MOST_THREADS), metavar="N", help="CPU threads (default: all)"
     )

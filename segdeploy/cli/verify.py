@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segdeploy.cli.arguments import add_device
 from segdeploy.cli.printing import print_json, print_lines
 from segdeploy.shell import command_line
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", metavar="ENGINE", type=Path, help="an .engine with its record beside it")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -104,6 +104,11 @@ def as_card(value: ModelCard | str | PathLike[str] | None) -> ModelCard | None:
     return read_card(str(value))
 
 
+def name_for_others(name: str | None) -> str | None:
+    """Spell the name of a card so that a process in another folder reads the same one."""
+    return str(Path(name).expanduser().absolute()) if name and name.endswith(SUFFIXES) else name
+
+
 def card_called(name: str) -> ModelCard | None:
     """Read the shipped card of this name; None for a graph or an engine whose card is of its own making."""
     return read_card(name) if name in known_cards() else None

@@ -47,16 +47,21 @@ def read_image_file(
         raise ImageError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no memory'}"
         ) from error
+    return decode_image(str(path), data, flags, most_pixels), data
+
+
+def decode_image(name: str, data: bytes, flags: int, most_pixels: int = MOST_PIXELS) -> NDArray[Any] | None:
+    """Decode the bytes of an image, which messages call `name`; None for what is no image."""
     sides = sides_in_header(data)
     if sides is None:
-        return None, data
-    demand_few_pixels(str(path), sides, most_pixels)
+        return None
+    demand_few_pixels(name, sides, most_pixels)
     if data.startswith(PNG):
-        demand_whole_png(path, data)
+        demand_whole_png(name, data)
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags), data
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
-        raise ImageError(f"{path} cannot be decoded: {getattr(error, 'err', None) or 'no memory'}") from error
+        raise ImageError(f"{name} cannot be decoded: {getattr(error, 'err', None) or 'no memory'}") from error
 
 
 def demand_few_pixels(name: str, sides: Sides, most_pixels: int) -> None:
@@ -68,7 +73,7 @@ def demand_few_pixels(name: str, sides: Sides, most_pixels: int) -> None:
         )
 
 
-def demand_whole_png(path: Path, data: bytes) -> None:
+def demand_whole_png(name: str, data: bytes) -> None:
     """Refuse a PNG that ends early, or with a wrong header, or with a wrong checksum in a part of the picture.
 
     For some of these OpenCV gives half a picture, depending on its version, and libpng prints messages.
@@ -76,22 +81,22 @@ def demand_whole_png(path: Path, data: bytes) -> None:
     at = len(PNG)
     names: set[bytes] = set()
     while len(data) >= at + 12:
-        length, name = struct.unpack_from(">I4s", data, at)
+        length, part = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
-        critical = not name[0] & 0x20  # it begins with a capital letter
+        critical = not part[0] & 0x20  # it begins with a capital letter
         if critical and data[end - 4 : end] != struct.pack(">I", zlib.crc32(data[at + 4 : end - 4])):
             break
-        names.add(name)
+        names.add(part)
         depth, kind = data[24:26].ljust(2)
         if 0 in png_sides(data) or depth not in PNG_DEPTHS.get(kind, ()):
             break
-        if name == b"IDAT" and kind == PALETTE and b"PLTE" not in names:
+        if part == b"IDAT" and kind == PALETTE and b"PLTE" not in names:
             break
-        if name == b"IEND":
+        if part == b"IEND":
             return
         at = end
     raise ImageError(
-        f"{path} is a damaged PNG, from byte {at} of {len(data)} on; copy it again, or write it again"
+        f"{name} is a damaged PNG, from byte {at} of {len(data)} on; copy it again, or write it again"
     )
 
 

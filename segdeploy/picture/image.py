@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.given import as_path
 from segdeploy.model.labels import ids_type
-from segdeploy.picture.decoding import MOST_PIXELS, read_image_file
+from segdeploy.picture.decoding import MOST_PIXELS, decode_image, read_image_file
 from segdeploy.size import Size
 from segdeploy.special_files import is_folder
 
@@ -63,9 +64,18 @@ def read_frame(path: str | PathLike[str], most_pixels: int = MOST_PIXELS) -> Fra
     """Read an image as upright 8-bit RGB: decoding resolves grey, alpha, 16 bits, CMYK and EXIF rotation."""
     path = as_path(path, "path")
     decoded, _ = read_image_file(path, cv2.IMREAD_COLOR, most_pixels)
+    return as_rgb(str(path), decoded)
+
+
+def decode_frame(name: str, data: bytes, most_pixels: int = MOST_PIXELS) -> Frame:
+    """Do as `read_frame`, for the bytes of an image that lies in an archive or a bucket, where it is called `name`."""
+    return as_rgb(name, decode_image(name, data, cv2.IMREAD_COLOR, most_pixels))
+
+
+def as_rgb(name: str, decoded: NDArray[Any] | None) -> Frame:
     if decoded is None:
         raise ImageError(
-            f"{path} is not an image that can be decoded; expected one of {', '.join(IMAGE_SUFFIXES)}"
+            f"{name} is not an image that can be decoded; expected one of {', '.join(IMAGE_SUFFIXES)}"
         )
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 

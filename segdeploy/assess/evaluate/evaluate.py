@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ from segdeploy.run.session import Session, segment
 from segdeploy.untrusted import parse_json
 
 Predict = Callable[[Frame], LabelMap]  # takes an H×W×3 frame, gives the model's class of each pixel
+Matrix = NDArray[np.int64]  # truth × predicted, the last column none of the classes
+Count = Callable[[Sequence[int]], Iterator[tuple[int, Matrix]]]  # takes images' numbers, in any order
 
 SCHEMA = 1
 
@@ -77,14 +80,16 @@ def evaluate(
     workers: int = 2,
     progress: Callable[[], None] = lambda: None,
     unfinished: Unfinished | None = None,
+    count: Count | None = None,
 ) -> Evaluation:
     """Score `predict`, whose labels are of `classes`; `progress` is called once for each image.
 
-    The caller removes `unfinished`, once its report of the scores is written.
+    `count` counts the images somewhere else, in other processes: counts are sums, so the scores are the same ones. The
+    caller removes `unfinished`, once its report of the scores is written.
     """
     if workers < 1:
         raise RequestError(f"{workers} workers cannot decode anything; expected 1 or more")
-    lookup, size = dataset.lookup_from(classes), len(dataset.labels.names)
+    size = len(dataset.labels.names)
     sums, counts = ImageSums.empty(len(dataset), size), np.zeros((size, size + 1), np.int64)
     done = unfinished.read(len(dataset), counts.shape) if unfinished else {}
     for index, matrix in done.items():
@@ -92,21 +97,36 @@ def evaluate(
         sums.put(index, matrix)
         progress()
     todo = [index for index in range(len(dataset)) if index not in done]
-    with closing(decoded(dataset, todo, workers)) as images:
-        for index, frame, truth in images:
-            predicted = lookup[predicted_for(predict, frame)]
-            matrix = count_pairs(truth, predicted, size, dataset.labels.ignore)
-            if unfinished:
-                unfinished.append(index, matrix)
-            counts += matrix
-            sums.put(index, matrix)
-            progress()
+    for index, matrix in count(todo) if count else counted_here(predict, dataset, classes, todo, workers):
+        if unfinished:
+            unfinished.append(index, matrix)
+        counts += matrix
+        sums.put(index, matrix)
+        progress()
     if not counts.any():
         raise EvaluationError(
             f"no pixel of the {len(dataset)} label files of {dataset} is of a class that is scored; "
             "label files of a test split are often blank"
         )
     return Evaluation(dataset, Scores(counts, dataset.labels), sums, interval_of(bootstrap_mious(sums)))
+
+
+def counted_here(
+    predict: Predict, dataset: Dataset, classes: Labels, todo: Sequence[int], workers: int
+) -> Iterator[tuple[int, Matrix]]:
+    """Count images in turn, while threads decode the next ones."""
+    lookup = dataset.lookup_from(classes)
+    with closing(decoded(dataset, todo, workers)) as images:
+        for index, frame, truth in images:
+            yield index, matrix_of(predict, dataset, lookup, frame, truth)
+
+
+def matrix_of(
+    predict: Predict, dataset: Dataset, lookup: NDArray[Any], frame: Frame, truth: LabelMap
+) -> Matrix:
+    """Count one image; `lookup` gives the data set's class for each of the model's."""
+    predicted = lookup[predicted_for(predict, frame)]
+    return count_pairs(truth, predicted, len(dataset.labels.names), dataset.labels.ignore)
 
 
 def look(predict: Predict, dataset: Dataset, classes: Labels, index: int) -> Sight:

@@ -18,13 +18,15 @@ from segdeploy.assess.evaluate.evaluate import Evaluation, Predict, Unfinished, 
 from segdeploy.assess.evaluate.modes import Mode, spoilt
 from segdeploy.assess.evaluate.report import results_as_json, write_pictures
 from segdeploy.assess.evaluate.robustness import Spoilt
+from segdeploy.assess.evaluate.spread import counted_by, order_to_count
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of, make_folder, write_text
-from segdeploy.graph.load import read_graph
 from segdeploy.model.card import ModelCard
-from segdeploy.model.labels import Labels
 from segdeploy.model.signature import Signature
+from segdeploy.run.crews import crew_for, threads_of_each
+from segdeploy.run.hands import Hands
+from segdeploy.run.peek import signature_in
 from segdeploy.run.session import open_session
 
 # Takes a number of images and a title; gives a context with a function to call once per image.
@@ -46,6 +48,9 @@ class EvaluationRequest:
     worst: int = 8  # frames to draw for each model
     corruptions: tuple[str, ...] = ()  # also scored on
     severities: tuple[float, ...] = SEVERITIES
+    card_name: str | None = None  # of `card`, for other processes
+    processes: int | None = None  # that count; None: this one alone, or as many as fit on a cluster
+    ray: str | None = None  # a cluster's address, or `local`
 
     def demand_sense(self) -> None:
         """Refuse wrong options and models that do not fit, the last one too, before any slow step."""
@@ -56,7 +61,7 @@ class EvaluationRequest:
                 demand_corruption(name, severity)
         tell_apart(self.models)
         for model in self.models:
-            self.dataset.lookup_from(labels_in(model, self.card))
+            self.dataset.lookup_from(signature_in(model, self.card).labels)
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,13 @@ def evaluate_models(
     named = dict(zip(tell_apart(request.models), request.models, strict=True))
     scores, facts = {}, {}
     for name, model in named.items():
-        with open_candidate(request, name, model) as candidate:
-            scores[name] = score_frames(request, candidate, counted)
+        with open_candidate(request, name, model) as candidate, spread_out(request, model) as hands:
+            scores[name] = score_frames(request, candidate, counted, hands)
         facts[name] = facts_in_report(candidate)
     robustness = {}
     for name, model in named.items() if request.corruptions else ():
-        with open_candidate(request, name, model) as candidate:
-            robustness[name] = score_spoilt_frames(request, candidate, counted)
+        with open_candidate(request, name, model) as candidate, spread_out(request, model) as hands:
+            robustness[name] = score_spoilt_frames(request, candidate, counted, hands)
     done = EvaluatedModels(scores, facts, robustness, request.mode)
     if request.report:
         write_text(request.report, done.as_text())
@@ -130,12 +135,37 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterat
         yield Candidate(name, session.signature, request.mode.predictor(session), digest, mode, key)
 
 
-def score_frames(request: EvaluationRequest, model: Candidate, counted: Counted) -> Evaluation:
+@contextmanager
+def spread_out(request: EvaluationRequest, model: Path) -> Iterator[Hands | None]:
+    """Give the hands of the processes that count, or None where this one does."""
+    if request.ray is None and (request.processes or 1) == 1:
+        yield None
+        return
+    threads = threads_of_each(model, request.provider, request.processes, request.ray, None)
+    order = order_to_count(model, request.dataset, request.mode, request.card_name, request.provider, threads)
+    crew = crew_for(
+        order, model, provider=request.provider, count=request.processes, ray=request.ray, threads=threads
+    )
+    try:
+        yield Hands(crew)
+    finally:
+        crew.close()
+
+
+def score_frames(
+    request: EvaluationRequest, model: Candidate, counted: Counted, hands: Hands | None = None
+) -> Evaluation:
     output, dataset, labels = request.output, request.dataset, model.signature.labels
     unfinished = Unfinished(unfinished_path(output, model.name), model.key) if output else None
     with counted(len(dataset), model.name) as advance:
         result = evaluate(
-            model.predict, dataset, labels, workers=request.workers, progress=advance, unfinished=unfinished
+            model.predict,
+            dataset,
+            labels,
+            workers=request.workers,
+            progress=advance,
+            unfinished=unfinished,
+            count=counted_by(hands, dataset) if hands else None,
         )
     if output:
         worst = result.sums.worst(request.worst)
@@ -144,7 +174,9 @@ def score_frames(request: EvaluationRequest, model: Candidate, counted: Counted)
     return result
 
 
-def score_spoilt_frames(request: EvaluationRequest, model: Candidate, counted: Counted) -> dict[str, Any]:
+def score_spoilt_frames(
+    request: EvaluationRequest, model: Candidate, counted: Counted, hands: Hands | None = None
+) -> dict[str, Any]:
     """Score every corruption at every severity by mIoU, with means."""
     dataset, names = request.dataset, request.corruptions
     severities = [int(severity) for severity in request.severities]
@@ -160,6 +192,7 @@ def score_spoilt_frames(request: EvaluationRequest, model: Candidate, counted: C
                     workers=request.workers,
                     progress=advance,
                     unfinished=unfinished,
+                    count=counted_by(hands, dataset, corruption, severity) if hands else None,
                 )
                 return result.scores.miou
 
@@ -181,14 +214,6 @@ def facts_in_report(model: Candidate) -> dict[str, Any]:
         "size": str(model.signature.size),
         "mode": model.mode,
     }
-
-
-def labels_in(model: Path, card: ModelCard | None) -> Labels:
-    """Read a model's classes; an engine must be loaded for them."""
-    if model.suffix != ".engine":
-        return read_graph(model, card, weights=False).signature.labels
-    with open_session(model, card=card) as session:
-        return session.signature.labels
 
 
 def tell_apart(models: Sequence[Path]) -> list[str]:
