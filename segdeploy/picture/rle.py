@@ -30,11 +30,11 @@ def segments_of(labels: LabelMap) -> dict[int, dict[str, Any]]:
         if edges[-1] != flat.size:
             edges = np.append(edges, flat.size)
         counts = np.diff(edges, prepend=0)
-        found[int(value)] = {"size": [height, width], "counts": text_of(counts)}
+        found[int(value)] = {"size": [height, width], "counts": text_of_counts(counts)}
     return found
 
 
-def text_of(counts: NDArray[np.int64]) -> str:
+def text_of_counts(counts: NDArray[np.int64]) -> str:
     """Write run lengths as COCO does, all numbers at once."""
     left = counts.astype(np.int64)
     left[3:] -= counts[1:-2]
