@@ -109,6 +109,6 @@ def said(arguments: list[str], command: str) -> str:
 
 
 def demand_words_of_ours(command: str) -> None:
-    """A command that cannot be run here is at least one that the command line takes."""
+    """A command that cannot be run here is at least one that the command line takes, up to a pipe."""
     if command.startswith("segdeploy ") and "…" not in command:
-        parser().parse_args(shlex.split(command)[1:])
+        parser().parse_args(shlex.split(command.partition(" | ")[0])[1:])
