@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmseg_checkpoint
 import numpy as np
@@ -639,6 +640,34 @@ def test_scenes_are_made_where_there_are_none(tmp_path, monkeypatch):
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(OutputError, match="mine holds other files than made scenes"):
         learnt_and_reported("scenes", tmp_path / "mine", None, None, None)
+
+
+def test_a_training_is_shown_to_tensorboard_where_it_is_installed(tiny, request_of, tmp_path, monkeypatch):
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            seen.append(folder)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *raised):
+            seen.append("closed")
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    output = tmp_path / "out"
+    finetune(tiny, request_of(replace(RECIPE, steps=2)), output=output)
+    (event,) = map(json.loads, (output / "segdeploy.training.jsonl").read_text().splitlines())
+    assert seen == [
+        str(output / "tensorboard"), *((name, event[name], 2) for name in ("loss", "miou", "rate")), "closed",
+    ]  # fmt: skip
 
 
 def test_one_image_is_too_few(request_of):

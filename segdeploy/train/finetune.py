@@ -35,6 +35,7 @@ from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint
 from segdeploy.networks.interface import card_of
 from segdeploy.size import Size
+from segdeploy.train.board import board_in
 from segdeploy.train.crops import Crops
 from segdeploy.train.hub_folder import write_hub_folder
 from segdeploy.train.loop import Trainer, TrainingEvent, Watch
@@ -203,20 +204,22 @@ def trained(
     )  # fmt: skip
     every = request.watch_every or max(recipe.steps // 10, 1)
     log = output / LOG
+    with board_in(output) as show:
 
-    def told(event: TrainingEvent) -> None:
-        with log.open("a") as lines:
-            lines.write(json.dumps(event) + "\n")
-        tell(event)
+        def told(event: TrainingEvent) -> None:
+            with log.open("a") as lines:
+                lines.write(json.dumps(event) + "\n")
+            show(event)
+            tell(event)
 
-    watch = Watch(
-        every,
-        lambda network: scored(network, start.watched).scores.miou,
-        lambda kept: write_state(output, kept),
-        told,
-    )
-    progress("training")
-    state = trainer.train(state, watch, request.threads)
+        watch = Watch(
+            every,
+            lambda network: scored(network, start.watched).scores.miou,
+            lambda kept: write_state(output, kept),
+            told,
+        )
+        progress("training")
+        state = trainer.train(state, watch, request.threads)
     plain.load_state_dict(state.best)
     progress(f"scoring on {request.reported}")
     evaluation = scored(plain.eval(), request.reported)
