@@ -23,15 +23,9 @@ if TYPE_CHECKING:
     from segdeploy.model.record import ArtifactRecord
     from segdeploy.picture.image import read_frame
     from segdeploy.picture.segmentation import Segmentation
+    from segdeploy.prove.opening import open_session
     from segdeploy.run.device_array import DeviceArray
-    from segdeploy.run.session import (
-        DeviceSession,
-        Session,
-        open_session,
-        probabilities,
-        segment,
-        segment_many,
-    )
+    from segdeploy.run.session import DeviceSession, Session, probabilities, segment, segment_many
     from segdeploy.serve.deepstream.render import Rendered
     from segdeploy.size import Size
     from segdeploy.train.finetune import Finetuned
@@ -63,7 +57,7 @@ _HOME = {
     "export_module": "convert.own_module",
     "export_onnx": "convert.export",
     "measure": "api",
-    "open_session": "run.session",
+    "open_session": "prove.opening",
     "probabilities": "run.session",
     "quantize": "api",
     "read_card": "model.card",

@@ -201,6 +201,7 @@ def evaluate(
     workers: int = 2,
     card: str | None = None,
     provider: str | None = None,
+    precision: str | None = None,
     fit: str = "stretch",
     resize: str | None = None,
     windows: bool = False,
@@ -215,7 +216,7 @@ def evaluate(
     from segdeploy.assess.evaluate.modes import Mode
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.model.card import read_card
-    from segdeploy.run.session import open_session
+    from segdeploy.prove.opening import open_session
 
     mode = Mode(
         fit,
@@ -228,7 +229,8 @@ def evaluate(
     )
     labelled = open_dataset(dataset, as_path(root, "root"), split, as_optional_path(mapping, "mapping"))
     described = read_card(card) if card else None
-    with open_session(as_path(model, "model"), provider=provider, card=described) as session:
+    opened = open_session(as_path(model, "model"), provider=provider, card=described, precision=precision)
+    with opened as session:
         return score(
             mode.predictor(session),
             labelled.limited(limit),
@@ -246,6 +248,7 @@ def measure(
     warm_up_ms: float = 200.0,
     threads: int | None = None,
     provider: str | None = None,
+    precision: str | None = None,
     transfers: bool | None = None,
     streams: int = 1,
 ) -> Measurement:
@@ -258,7 +261,9 @@ def measure(
     plan = plan_measurement(
         transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s
     )
-    opened = open_model(str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph))
+    opened = open_model(
+        str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph, precision)
+    )
     with opened.session as session:
         return time_session(session, batch or usual_batches(session)[0], plan)
 

@@ -229,6 +229,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
+def user_cache(kind: str) -> Path:
+    """Name the folder where this user's `kind` of made things are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdeploy" / kind
+
+
 def digest_of(path: Path) -> str:
     sha = hashlib.sha256()
     with path.open("rb") as file:

@@ -191,6 +191,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "leftImg8bit"
 
 
+@pytest.fixture(scope="session")
+def int8(graphs: Graphs, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network in INT8, whatever that costs a network of random weights."""
+    from segdeploy.convert.int8.quantize import Request, quantize
+
+    request = Request(images=images, count=8, probes=2, max_drop=100, equalise="off", method="minmax")
+    return quantize(graphs("frames"), request, output=tmp_path_factory.mktemp("int8")).path
+
+
 @pytest.fixture
 def tensorrt_here(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     """`tensorrt_here("10.3.0")`: a machine with a GPU and that TensorRT, neither of which is real."""

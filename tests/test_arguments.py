@@ -68,6 +68,7 @@ BOUNDS = {
         "--threads": THREADS,
     },
     "verify": {"--device": (0, 1023)},
+    "tune": {"--count": IMAGES, "--max-drop": (0, 100), "--duration": SECONDS},
     "finetune": OF_TRAINING,
     "distil": OF_TRAINING,
     "cache compare": {"--within": (0, 100)},

@@ -222,6 +222,8 @@ ROWS = {
     ),
     "quantize a name": lambda p: ("quantize", p.graph(f"{NAME}.onnx"), "--images", p.folder),
     "quantize on a name": lambda p: ("quantize", p.graph(), "--images", p.folder / NAME),
+    "tune a name": lambda p: ("tune", p.graph(f"{NAME}.onnx"), "--duration", "0.001"),
+    "tune on a name": lambda p: ("tune", p.graph(), "--images", p.folder / NAME),
     "bench a name": lambda p: ("bench", p.graph(f"{NAME}.onnx"), *SHORT),
     "bench two": lambda p: ("bench", p.graph(f"{NAME}.onnx"), "--compare", p.graph(), *SHORT),
     "bench as JSON": lambda p: ("bench", p.graph(f"{NAME}.onnx"), *SHORT, "--json", "-"),

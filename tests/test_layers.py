@@ -15,7 +15,7 @@ LEVELS = [
     {"gpus", "printable", "shell", "shipped", "version"},
     {"errors"},
     {"special_files"},
-    {"files", "size", "devices", "flavour", "releases", "untrusted"},
+    {"files", "size", "devices", "flavour", "releases", "untrusted", "machine"},
     {"given"},
     {"model", "scenes", "growing"},
     {"picture", "graph", "networks"},
@@ -23,7 +23,7 @@ LEVELS = [
     {"run"},
     {"prove"},
     {"convert", "train", "assess", "serve"},
-    {"api", "demo", "doctor"},
+    {"api", "demo", "doctor", "ways"},
     {"cli"},
     {"__main__"},
 ]

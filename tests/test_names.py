@@ -16,6 +16,7 @@ CONTRACTS = {
     "execute": "a verb's work: one function in the module of each verb",
     "check": "a rule of the lint: one function in each of its modules",
     "evaluate": "the front door's function, and the one that does it",
+    "open_session": "the front door's function, which proves and takes what was tuned, and the one that opens",
     "measure": "the front door's function, and the one that does it",
     "quantize": "the front door's function, and the one that does it",
     "finetune": "the front door's function, and the one that does it",

@@ -31,6 +31,7 @@ from segdeploy.cli import (
     quantize,
     report,
     run,
+    tune,
     verify,
 )
 from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hangs, told_of_system
@@ -55,6 +56,10 @@ VERBS = {
     "inspect": (inspect, "say what an .onnx or .engine is, where it comes from and how well it agrees"),
     "evaluate": (evaluate, "score models on a labelled data set"),
     "quantize": (quantize, "turn an FP32 graph into an INT8 one that costs no more accuracy than allowed"),
+    "tune": (
+        tune,
+        "measure every way this machine has to run a graph, compare each with it, and keep the best",
+    ),
     "build-engine": (build_engine, "turn a graph into an engine, and compare both"),
     "verify": (verify, "compare an engine with its graph on the machine where it runs"),
     "doctor": (doctor, "say what is installed, what fits together, and what to type next"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segdeploy.errors import RequestError
-from segdeploy.run.runtimes import providers, providers_in_words
+from segdeploy.run.runtimes import PRECISIONS, precisions_in_words, providers, providers_in_words
 from segdeploy.size import Size, is_number
 
 FIT_CHOICES = ("stretch", "letterbox")
@@ -35,6 +35,20 @@ MOST_NUMBERS = 64  # in a list
 def add_provider(parser: argparse.ArgumentParser, what: str = "an .onnx") -> None:
     parser.add_argument(
         "--provider", choices=providers(), help=f"where {what} is computed: {providers_in_words()}"
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        help=f"what a CPU computes an .onnx in: {precisions_in_words()} (default: the graph's own); bf16 and int8 are"
+        " compared with the graph before they are used",
+    )
+    parser.add_argument(
+        "--as-exported",
+        action="store_true",
+        help="run the graph itself, also where `tune` found a faster way",
     )
 
 

@@ -14,6 +14,7 @@ from segdeploy.cli.arguments import (
     SHORTEST_S,
     add_device,
     add_json_file,
+    add_precision,
     add_provider,
     between,
     list_between,
@@ -81,6 +82,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     add_provider(parser, "an .onnx (or a checkpoint: cpu or cuda)")
     add_device(parser)
+    add_precision(parser)
     parser.add_argument(
         "--network",
         choices=NETWORK_CHOICES,
@@ -217,6 +219,9 @@ def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list
         arguments.threads,
         arguments.provider,
         plan.modes.cuda_graph,
+        arguments.precision,
+        arguments.as_exported,
+        print_message,
         arguments.network,
         arguments.interface,
         arguments.size,

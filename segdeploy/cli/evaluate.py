@@ -9,6 +9,7 @@ from segdeploy.cli.arguments import (
     add_device,
     add_fit,
     add_json_file,
+    add_precision,
     add_provider,
     add_ray,
     between,
@@ -16,7 +17,7 @@ from segdeploy.cli.arguments import (
     parse_size,
 )
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json
+from segdeploy.cli.printing import print_json, print_message
 from segdeploy.datasets.known import default_splits, names_of_datasets
 
 
@@ -54,6 +55,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     add_provider(parser)
     add_device(parser)
+    add_precision(parser)
     parser.add_argument(
         "--windows",
         action="store_true",
@@ -140,6 +142,9 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.card,
         arguments.processes,
         arguments.ray,
+        arguments.precision,
+        arguments.as_exported,
+        print_message,
     )
     done = evaluate_models(request, counted)
     if arguments.json == "-":

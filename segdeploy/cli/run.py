@@ -15,6 +15,7 @@ from segdeploy.cli.arguments import (
     SHORTEST_S,
     add_device,
     add_fit,
+    add_precision,
     add_provider,
     between,
 )
@@ -60,6 +61,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_provider(parser)
     add_device(parser)
+    add_precision(parser)
     parser.add_argument(
         "--threads", type=between(1, MOST_THREADS), metavar="N", help="CPU threads (default: all)"
     )
@@ -189,7 +191,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     from segdeploy.cli.console import counted
     from segdeploy.model.card import read_card
     from segdeploy.picture.image import WRITTEN, find_images
-    from segdeploy.run.session import open_session
+    from segdeploy.prove.opening import open_session
     from segdeploy.serve.stream.images import segment_files
     from segdeploy.serve.stream.messages import line_of_image
 
@@ -199,7 +201,15 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     with ExitStack() as stack:
         lines = stack.enter_context(closing(lines_for(arguments))) if arguments.json else None
         session = stack.enter_context(
-            open_session(arguments.model, threads=arguments.threads, provider=arguments.provider, card=card)
+            open_session(
+                arguments.model,
+                threads=arguments.threads,
+                provider=arguments.provider,
+                card=card,
+                precision=arguments.precision,
+                as_exported=arguments.as_exported,
+                tell=print_message,
+            )
         )
         advance = stack.enter_context(counted(total, "segmenting"))
         for done in segment_files(
@@ -257,7 +267,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     from segdeploy.cli.console import streaming
     from segdeploy.cli.endings import ended_in_time
     from segdeploy.model.card import read_card
-    from segdeploy.run.session import open_session
+    from segdeploy.prove.opening import open_session
     from segdeploy.serve.stream.flicker import Flicker
     from segdeploy.serve.stream.metrics import Figures, MetricsFile, demand_metrics_file
     from segdeploy.serve.stream.outputs import demand_other, output_places
@@ -281,7 +291,14 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         one is not None for one in (arguments.json, arguments.view, arguments.metrics)
     )
     output = arguments.output or (None if elsewhere else "out")
-    opening = {"threads": arguments.threads, "provider": arguments.provider, "card": card}
+    opening = {
+        "threads": arguments.threads,
+        "provider": arguments.provider,
+        "card": card,
+        "precision": arguments.precision,
+        "as_exported": arguments.as_exported,
+        "tell": print_message,
+    }
     with ExitStack() as stack:
         sessions = [
             stack.enter_context(open_session(model, **opening, shares_cores=True)) for model in models

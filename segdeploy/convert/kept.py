@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -74,7 +73,7 @@ class KeptGraph:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdeploy" / "graphs"
+    return files.user_cache("graphs")
 
 
 def kept_graph(wanted: WantedGraph, progress: Progress = lambda step: None) -> KeptGraph:

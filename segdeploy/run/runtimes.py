@@ -6,7 +6,7 @@ Nothing heavy is imported: a row names the module that opens its models, which i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,14 @@ if TYPE_CHECKING:  # a card loads YAML, for which a help text need not wait
     from segdeploy.model.card import ModelCard
 
 
+# What a session on a CPU computes its products in, where it can be chosen; int8 and bf16 are compared with the graph.
+PRECISIONS = {
+    "f32": "as the FP32 graph is proven",
+    "bf16": "products in bfloat16, where the CPU has it",
+    "int8": "as a quantised graph says",
+}
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """Holds options for opening a model; None means the runtime's default, `provider` names the chosen row."""
@@ -26,6 +34,7 @@ class SessionOptions:
     provider: str | None = None
     card: ModelCard | None = None  # describes a graph that was not exported by segdeploy
     shares_cores: bool = False  # with a decoder and an encoder, as a stream does
+    precision: str | None = None  # of `PRECISIONS`; None: the graph's own types
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Runtime:
     where: str  # where it computes, in words
     on_gpu: bool = False
     heeds: tuple[str, ...] = ("threads",)  # the options that not all runtimes have
+    precisions: tuple[str, ...] = ()  # to choose from; elsewhere the graph or the engine says
 
     @property
     def words(self) -> str:
@@ -62,11 +72,11 @@ class Runtime:
 RUNTIMES: tuple[Runtime, ...] = (
     Runtime(
         "cpu", ".onnx", "segdeploy.run.ort:open_on_cpu", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu",
-        "ONNX Runtime", "on the CPU",
+        "ONNX Runtime", "on the CPU", precisions=("f32", "int8"),
     ),
     Runtime(
         "openvino", ".onnx", "segdeploy.run.openvino:open_in_openvino", "openvino", ("openvino",), "openvino",
-        "OpenVINO", "on the CPU",
+        "OpenVINO", "on the CPU", precisions=("f32", "bf16", "int8"),
     ),
     Runtime(
         "cuda", ".onnx", "segdeploy.run.ort_gpu:open_on_gpu", "onnxruntime", ("onnxruntime-gpu",), "gpu",
@@ -83,8 +93,11 @@ RUNTIMES: tuple[Runtime, ...] = (
 )  # fmt: skip
 
 
-def runtime_for(model: str | Path, provider: str | None) -> Runtime:
-    """Return the row that computes `model`; refuses a model that no row takes, and a provider that is not for it."""
+def runtime_for(model: str | Path, provider: str | None, precision: str | None = None) -> Runtime:
+    """Return the row that computes `model`; refuses a model that no row takes, and a provider that is not for it.
+
+    Without a provider it is the first row that has the precision.
+    """
     kind = kind_of_model(model)
     rows = [row for row in RUNTIMES if row.takes == kind]
     if not rows:
@@ -94,15 +107,28 @@ def runtime_for(model: str | Path, provider: str | None) -> Runtime:
         raise GraphError(
             f"{Path(model).name} has the suffix {kind!r}; a model that runs here ends in {kinds}"
         )
+    if precision is not None and precision not in PRECISIONS:
+        raise RequestError(f"no precision is called {precision!r}; known: {', '.join(PRECISIONS)}")
     if provider is None:
-        return rows[0]
+        return runtime_having(Path(model).name, rows, precision)
     if provider not in providers():
         raise RequestError(f"no provider is called {provider!r}; known: {', '.join(providers())}")
     for row in rows:
         if row.provider == provider:
-            return row
+            return runtime_having(Path(model).name, [row], precision)
     raise RequestError(
         f"provider {provider!r} is not for {Path(model).name}, which runs in {rows[0].words}; leave it out"
+    )
+
+
+def runtime_having(name: str, rows: Sequence[Runtime], precision: str | None) -> Runtime:
+    """Return the first of `rows` that has the precision."""
+    having = [row for row in rows if precision is None or precision in row.precisions]
+    if having:
+        return having[0]
+    computes = f"in {' or '.join(rows[0].precisions)}" if rows[0].precisions else "it in its own precision"
+    raise RequestError(
+        f"precision {precision} is not for {name}: {rows[0].words} computes {computes}; leave it out"
     )
 
 
@@ -120,6 +146,11 @@ def providers_in_words() -> str:
     """Describe each provider for a help text; the first is the default."""
     words = [f"{row.provider} ({row.words})" for row in RUNTIMES if row.provider]
     return ", ".join([f"{words[0][:-1]}, default)", *words[1:]])
+
+
+def precisions_in_words() -> str:
+    """Describe each precision for a help text."""
+    return ", ".join(f"{name} ({words})" for name, words in PRECISIONS.items())
 
 
 def packages_of_runtimes() -> list[str]:

@@ -23,6 +23,7 @@ from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.io import from_output, to_input
 from segdeploy.run.runtimes import SessionOptions, runtime_for
+from segdeploy.shell import command_line
 
 __all__ = ["Session", "open_session", "segment", "segment_many"]
 
@@ -76,15 +77,16 @@ def open_session(
     provider: str | None = None,
     card: ModelCard | str | PathLike[str] | None = None,
     shares_cores: bool = False,
+    precision: str | None = None,
 ) -> Session:
-    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
+    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT, in a precision that it can be computed in.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
     the graph runs, which gives the same answers. `shares_cores` is for streams, whose decoder and encoder need the
     processor too. Options that a runtime does not use are refused.
     """
-    runtime = runtime_for(path, provider)
+    runtime = runtime_for(path, provider, precision)
     path = Path(path)
     # An engine that is missing is refused by its session: its record may be here, and say how it was built.
     if runtime.takes != ".engine" and not path.is_file():
@@ -97,10 +99,32 @@ def open_session(
         raise RequestError(
             f"threads {threads} is not for {path.name}, which runs in {runtime.words}; leave it out"
         )
-    session: Session = runtime.load()(
-        path, SessionOptions(threads, runtime.provider, as_card(card), shares_cores)
-    )
+    described = as_card(card)
+    if precision is not None:
+        demand_graph_has(precision, path, described)
+    options = SessionOptions(threads, runtime.provider, described, shares_cores, precision)
+    session: Session = runtime.load()(path, options)
     return session
+
+
+def demand_graph_has(asked: str, path: Path, card: ModelCard | None) -> None:
+    """Refuse a precision that the graph was not made for: INT8 needs scales, and a quantised graph has no FP32."""
+    from segdeploy.graph.load import read_graph  # here: engines run without it
+
+    own = read_graph(path, card, weights=False).precision
+    if asked == "int8" and not own.int8:
+        raise RequestError(
+            f"{path.name} is {own}, and int8 needs scales that are calibrated on your images; run what this makes:"
+            f" {command_line('segdeploy', 'quantize', path, '--images', 'DIR')}"
+        )
+    if asked == "f32" and own.is_typed:
+        raise RequestError(
+            f"{path.name} is {own}, not f32; run the graph that it was made from, or leave --precision out"
+        )
+    if asked == "bf16" and own.fp16:
+        raise RequestError(
+            f"{path.name} is {own}; bf16 is for a graph that is not FP16, so export without --fp16"
+        )
 
 
 def segment(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
 from segdeploy.graph.load import read_graph
+from segdeploy.machine import version_of
 from segdeploy.model.record import ArtifactRecord, record_path
+from segdeploy.prove.opening import choose_opening, open_chosen
 from segdeploy.run.runtimes import Runtime, runtime_for
-from segdeploy.run.session import Session, open_session
+from segdeploy.run.session import Session
 from segdeploy.run.tensorrt.compatibility import read_engine_record
 from segdeploy.size import Size
 
@@ -27,6 +28,9 @@ class ModelOptions:
     threads: int | None = None
     provider: str | None = None
     cuda_graph: bool = True  # of engines
+    precision: str | None = None  # of graphs
+    as_exported: bool = False  # also where a graph was tuned
+    tell: Callable[[str], None] = lambda words: None  # gets what has to be known of how a model runs
     # of checkpoints only
     network: str | None = None
     interface: str | None = None
@@ -80,6 +84,8 @@ def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
     for flag, (value, heeding) in {
         "threads": (opening.threads, {".onnx", "checkpoint"}),
         "provider": (opening.provider, {".onnx", "checkpoint"}),
+        "precision": (opening.precision, {".onnx"}),
+        "as-exported": (opening.as_exported, {".onnx"}),
         "network": (opening.network, {"checkpoint"}),
         "interface": (opening.interface, {"checkpoint"}),
         "size": (opening.size, {"checkpoint"}),
@@ -96,7 +102,21 @@ HEEDING = {".onnx": "graphs", "checkpoint": "checkpoints in PyTorch"}
 
 
 def open_file(path: Path, opening: ModelOptions) -> Opened:
-    """Open a graph or an engine with its record; one that was changed since its record was written is refused."""
+    """Open a graph or an engine with its record; one that was changed since its record was written is refused.
+
+    A graph that was tuned is measured as it then runs, which may be another file.
+    """
+    name = path.name
+    if path.suffix == ".onnx":
+        way = choose_opening(
+            path,
+            threads=opening.threads,
+            provider=opening.provider,
+            precision=opening.precision,
+            as_exported=opening.as_exported,
+            tell=opening.tell,
+        )
+        path = way.path
     if path.suffix == ".engine":
         from segdeploy.run.tensorrt.session import TensorrtSession
 
@@ -104,18 +124,24 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
             path, graphs=opening.cuda_graph
         )  # which holds the two side by side
         record: ArtifactRecord | None = read_engine_record(path)
-        digest = digest_of(path)
-    else:
-        graph = read_graph(path, weights=False) if record_path(path).exists() else None
-        record = graph.record if graph else None
-        session = open_session(path, threads=opening.threads, provider=opening.provider)
-        digest = graph.digest if graph else digest_of(path)
-    return Opened(path.name, session, runtime_in_words(runtime_of(path, opening), record), digest, record)
+        return Opened(
+            name, session, runtime_in_words(runtime_for(path, None), record), digest_of(path), record
+        )
+    graph = read_graph(path, weights=False) if record_path(path).exists() else None
+    record = graph.record if graph else None
+    session = open_chosen(way, tell=opening.tell)
+    digest = graph.digest if graph else digest_of(path)
+    words = runtime_in_words(runtime_for(path, way.provider, way.precision), record)
+    words += f", {way.precision}" if way.precision else ""
+    words += f", as tuned ({way.words})" if way.tuned else ""
+    return Opened(name, session, words, digest, record)
 
 
 def runtime_of(model: str | Path, opening: ModelOptions) -> Runtime:
-    """Return a file's runtime; --provider chooses it for graphs only, and may be meant for another model."""
-    return runtime_for(model, opening.provider if Path(model).suffix == ".onnx" else None)
+    """Return a file's runtime; --provider and --precision choose it for graphs only."""
+    if Path(model).suffix != ".onnx":
+        return runtime_for(model, None)
+    return runtime_for(model, opening.provider, opening.precision)
 
 
 def runtime_in_words(runtime: Runtime, record: ArtifactRecord | None) -> str:
@@ -123,13 +149,6 @@ def runtime_in_words(runtime: Runtime, record: ArtifactRecord | None) -> str:
         return f"{record.engine.flavour} {record.engine.version}"
     versions = (version_of(package) for package in runtime.packages)
     return f"{runtime.title} {next(filter(None, versions), '')} {runtime.where}"
-
-
-def version_of(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def open_checkpoint(source: str, opening: ModelOptions) -> Opened:

@@ -13,12 +13,13 @@ from typing import Any
 
 from segdeploy.assess.bench.compare import Comparison
 from segdeploy.assess.bench.measure import Measurement
-from segdeploy.assess.bench.meter import Sensors, text_of
-from segdeploy.assess.bench.models import Opened, version_of
+from segdeploy.assess.bench.meter import Sensors
+from segdeploy.assess.bench.models import Opened
 from segdeploy.assess.bench.modes import BenchPlan
 from segdeploy.assess.bench.waterfall import Waterfall
 from segdeploy.errors import RequestError
 from segdeploy.files import write_text
+from segdeploy.machine import cpu_model, usable_cores, version_of
 from segdeploy.run.runtimes import packages_of_runtimes
 from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
@@ -93,16 +94,3 @@ def read_results(path: Path) -> dict[str, Any]:
             " read it with the version that wrote it, or a newer one: pip install --upgrade segdeploy"
         )
     return results
-
-
-def cpu_model() -> str:
-    lines = text_of(Path("/proc/cpuinfo")).splitlines()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown")
-
-
-def usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

@@ -91,7 +91,7 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
 def how_it_ran(plan: BenchPlan, ran: Mapping[str, Any], stopped_after_ms: float | None = None) -> str:
     """Describe the modes, without which the numbers mean nothing."""
     modes = f"transfers {ran['transfers']}; CUDA graph {ran['cuda_graph']}; wait: {ran['wait']}"
-    own = "".join(f"; {part}: {ran[part]}" for part in ("labels", "attention") if part in ran)
+    own = "".join(f"; {part}: {ran[part]}" for part in ("labels", "attention", "precision") if part in ran)
     took = "duration" if stopped_after_ms is None else f"stopped after {stopped_after_ms / 1e3:.1f} s of"
     return (
         f"modes: trtexec {plan.trtexec} defaults; {modes}; streams {ran['streams']};"

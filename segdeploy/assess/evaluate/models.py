@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from segdeploy.errors import RequestError
 from segdeploy.files import digest_of, make_folder, write_text
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
+from segdeploy.prove.opening import choose_opening, open_chosen
 from segdeploy.run.crews import crew_for, threads_of_each
 from segdeploy.run.hands import Hands
 from segdeploy.run.peek import signature_in
-from segdeploy.run.session import open_session
 
 # Takes a number of images and a title; gives a context with a function to call once per image.
 Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
@@ -51,9 +51,21 @@ class EvaluationRequest:
     card_name: str | None = None  # of `card`, for other processes
     processes: int | None = None  # that count; None: this one alone, or as many as fit on a cluster
     ray: str | None = None  # a cluster's address, or `local`
+    precision: str | None = None  # None: the graphs' own
+    as_exported: bool = False  # also where they were tuned
+    tell: Callable[[str], None] = lambda words: None  # gets what has to be known of how a model runs
+
+    @property
+    def is_spread_out(self) -> bool:
+        """Tell whether other processes count: they run graphs as they are."""
+        return self.ray is not None or (self.processes or 1) > 1
 
     def demand_sense(self) -> None:
         """Refuse wrong options and models that do not fit, the last one too, before any slow step."""
+        if self.precision is not None and self.is_spread_out:
+            raise RequestError(
+                f"--precision {self.precision} is for one process, and several were asked for; leave one of them out"
+            )
         if self.worst < 0:
             raise RequestError(f"{self.worst} worst frames cannot be drawn; expected 0 or more")
         for name in self.corruptions:
@@ -95,6 +107,7 @@ class Candidate:
     digest: str
     mode: str  # in words
     key: dict[str, str]  # identifies a stopped run's unfinished work
+    way: str  # how it runs, in words
 
 
 def evaluate_models(
@@ -113,7 +126,8 @@ def evaluate_models(
         facts[name] = facts_in_report(candidate)
     robustness = {}
     for name, model in named.items() if request.corruptions else ():
-        with open_candidate(request, name, model) as candidate, spread_out(request, model) as hands:
+        quiet = replace(request, tell=lambda words: None)
+        with open_candidate(quiet, name, model) as candidate, spread_out(request, model) as hands:
             robustness[name] = score_spoilt_frames(request, candidate, counted, hands)
     done = EvaluatedModels(scores, facts, robustness, request.mode)
     if request.report:
@@ -129,16 +143,24 @@ def evaluate_models(
 @contextmanager
 def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterator[Candidate]:
     digest = digest_of(model)
-    with open_session(model, provider=request.provider, card=request.card) as session:
+    way = choose_opening(
+        model,
+        provider=request.provider,
+        precision=request.precision,
+        as_exported=request.as_exported or request.is_spread_out,
+        tell=request.tell,
+    )
+    with open_chosen(way, card=request.card, tell=request.tell) as session:
         mode = request.mode.spelled(session)
-        key = evaluation_key(digest, request.dataset, mode, request.provider)
-        yield Candidate(name, session.signature, request.mode.predictor(session), digest, mode, key)
+        key = evaluation_key(digest, request.dataset, mode, way.words)
+        predict = request.mode.predictor(session)
+        yield Candidate(name, session.signature, predict, digest, mode, key, way.words)
 
 
 @contextmanager
 def spread_out(request: EvaluationRequest, model: Path) -> Iterator[Hands | None]:
     """Give the hands of the processes that count, or None where this one does."""
-    if request.ray is None and (request.processes or 1) == 1:
+    if not request.is_spread_out:
         yield None
         return
     threads = threads_of_each(model, request.provider, request.processes, request.ray, None)
@@ -213,6 +235,7 @@ def facts_in_report(model: Candidate) -> dict[str, Any]:
         "interface": model.signature.interface,
         "size": str(model.signature.size),
         "mode": model.mode,
+        "way": model.way,
     }
 
 

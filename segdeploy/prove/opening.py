@@ -1,0 +1,145 @@
+"""Opens models for every verb: as they were tuned on this machine, or as was asked for.
+
+A precision below the graph's own is compared with the graph before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segdeploy import files
+from segdeploy.errors import GraphError
+from segdeploy.machine import this_machine, versions_of
+from segdeploy.model.card import ModelCard, as_card
+from segdeploy.model.tuned import TunedChoice, read_tuned
+from segdeploy.run import session as opened
+from segdeploy.run.runtimes import runtime_for
+from segdeploy.shell import command_line
+from segdeploy.special_files import is_file
+
+if TYPE_CHECKING:
+    from segdeploy.run.session import Session
+
+Tell = Callable[[str], None]
+
+
+def silently(words: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class ChosenWay:
+    """Says how a model is opened; None means the runtime's default."""
+
+    path: Path
+    threads: int | None = None
+    provider: str | None = None
+    precision: str | None = None
+    tuned: bool = False
+
+    @property
+    def words(self) -> str:
+        threads = f"{self.threads} threads" if self.threads else None
+        said = (self.path.name if self.tuned else None, self.provider or "cpu", self.precision, threads)
+        return " ".join(filter(None, said if self.tuned else said[:3]))
+
+
+def choose_opening(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    precision: str | None = None,
+    as_exported: bool = False,
+    tell: Tell = silently,
+) -> ChosenWay:
+    """Take the tuned choice that lies beside a graph, unless the way is asked for or another machine made it."""
+    asked = ChosenWay(Path(path), threads, provider, precision)
+    if as_exported or (threads, provider, precision) != (None, None, None) or not is_file(asked.path):
+        return asked
+    choice = read_tuned(asked.path) if asked.path.suffix == ".onnx" else None
+    if choice is None:
+        return asked
+    name = asked.path.name
+    if why := why_not_taken(choice, asked.path):
+        again = command_line("segdeploy", "tune", asked.path)
+        tell(f"{name} was tuned {why}, so it runs as exported; tune it for what is here: {again}")
+        return asked
+    way = choice.way
+    tell(f"{name} runs as it was tuned: {way.words}; --as-exported runs the graph itself")
+    return ChosenWay(asked.path.with_name(way.model), way.threads, way.provider, way.precision, tuned=True)
+
+
+def why_not_taken(choice: TunedChoice, path: Path) -> str | None:
+    """Say why a choice is not taken; refuses one whose file is not the one that was measured."""
+    model = path.with_name(choice.way.model)
+    packages = runtime_for(model, choice.way.provider, choice.way.precision).packages
+    why = choice.why_not_here(files.digest_of(path), this_machine(), versions_of(packages))
+    if why is None and (not is_file(model) or files.digest_of(model) != choice.way.digest):
+        again = command_line("segdeploy", "tune", path)
+        raise GraphError(
+            f"{path.name} was tuned to run {model.name}, which is gone or was changed since; tune again: {again},"
+            " or say --as-exported"
+        )
+    return why
+
+
+def open_session(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    card: ModelCard | str | PathLike[str] | None = None,
+    shares_cores: bool = False,
+    precision: str | None = None,
+    as_exported: bool = False,
+    tell: Tell = silently,
+) -> Session:
+    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
+
+    A graph that was tuned on this machine is opened so, unless `as_exported` is set, or one of the next three is given:
+    `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
+    Runtime's cuda or tensorrt; `threads` are the CPU's; `precision` is f32, bf16 (in OpenVINO, on a CPU that has it) or
+    int8 (of a quantised graph), and those of fewer bits are compared with the graph first.
+
+    `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of the graph runs, which gives
+    the same answers. `shares_cores` is for streams, whose decoder and encoder need the processor too. Options that a
+    runtime does not use are refused.
+    """
+    chosen = choose_opening(
+        path, threads=threads, provider=provider, precision=precision, as_exported=as_exported, tell=tell
+    )
+    return open_chosen(chosen, card=as_card(card), shares_cores=shares_cores, tell=tell)
+
+
+def open_chosen(
+    chosen: ChosenWay, *, card: ModelCard | None = None, shares_cores: bool = False, tell: Tell = silently
+) -> Session:
+    from segdeploy.prove.precision import PROVEN, demand_proven
+
+    path, precision = chosen.path, chosen.precision
+    session = opened.open_session(
+        path,
+        threads=chosen.threads,
+        provider=chosen.provider,
+        card=card,
+        shares_cores=shares_cores,
+        precision=precision,
+    )
+    if precision not in PROVEN:
+        return session
+    try:
+        runtime = runtime_for(path, chosen.provider, precision)
+        proof = demand_proven(session, path, runtime, precision, card)
+    except BaseException:
+        session.close()
+        raise
+    tell(
+        f"{path.name} runs in {precision} ({runtime.words}):"
+        f" {proof.agreement.pixel_agreement:.2%} of {proof.pixels:,} labels on made scenes equal to the graph's"
+    )
+    return session

@@ -1,0 +1,114 @@
+"""Compares a session in bfloat16 or INT8 with its graph before it is used, and keeps the proof in the user's cache.
+
+A kernel of fewer bits is another program than the graph: it depends on the CPU, on the runtime and on their versions.
+So it is compared where it runs, on made scenes, with the file itself in ONNX Runtime, INT8 as the graph's own nodes
+say. What it costs on the user's frames is another question, which `tune` answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segdeploy import files
+from segdeploy.errors import ExportDisagrees, OutputError
+from segdeploy.graph.load import Graph, read_graph
+from segdeploy.machine import cpu_model, kind_of_cpu, versions_of
+from segdeploy.model.card import ModelCard
+from segdeploy.model.typed_json import from_json
+from segdeploy.prove.agreement import Agreement, compare_labels, total
+from segdeploy.prove.bounds import Bounds, demand_agreement
+from segdeploy.prove.golden import as_rounded, labels_from_output
+from segdeploy.prove.probes import probe_frames
+from segdeploy.run.io import to_input
+from segdeploy.run.runtimes import Runtime
+from segdeploy.run.session import Session
+from segdeploy.untrusted import read_json
+
+PROVEN = ("bf16", "int8")  # f32 is what the graph itself is proven in
+FRAMES = 3
+# Of the labels on made scenes, which a network trained on streets does not know: with its tensors rounded to bfloat16
+# a SegFormer-B0 keeps 99.1 % or more of them, and 99.9 % on street images. A kernel that is wrong loses far more.
+BOUNDS = {"bf16": Bounds(0.98), "int8": Bounds(0.98)}
+
+
+@dataclass(frozen=True)
+class PrecisionProof:
+    """Says how well a session of fewer bits agreed with its graph, on which machine and with which versions."""
+
+    graph: str  # its digest
+    provider: str
+    precision: str
+    cpu: str
+    versions: dict[str, str]
+    samples: int
+    pixels: int
+    equal_pixels: int
+
+    @property
+    def agreement(self) -> Agreement:
+        return Agreement(self.samples, self.pixels, self.equal_pixels, None)
+
+
+def demand_proven(
+    session: Session, path: Path, runtime: Runtime, precision: str, card: ModelCard | None = None
+) -> PrecisionProof:
+    """Give the proof of a session, out of the cache or made now; refuses a session that is beyond the bounds."""
+    graph = read_graph(path, card)
+    versions = versions_of((*runtime.packages, "onnxruntime"))
+    key = [graph.digest, runtime.provider, precision, kind_of_cpu(), versions]
+    place = (
+        files.user_cache("precisions") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.json"
+    )
+    if (kept := kept_proof(place, graph.digest, precision)) is not None:
+        return kept
+    seen = compare_with_graph(session, graph)
+    demand_agreement(
+        seen,
+        BOUNDS[precision],
+        f"{graph.name} in {precision} ({runtime.words}) disagrees with the graph itself",
+        "It is not used: leave --precision out",
+        ExportDisagrees,
+    )
+    counted = seen.samples, seen.pixels, seen.equal_pixels
+    proof = PrecisionProof(graph.digest, str(runtime.provider), precision, cpu_model(), versions, *counted)
+    with suppress(OutputError):  # where it cannot be kept it is made each time
+        files.make_folder(place.parent)
+        files.write_text(place, json.dumps(asdict(proof), indent=1) + "\n")
+    return proof
+
+
+def kept_proof(place: Path, digest: str, precision: str) -> PrecisionProof | None:
+    """Read a proof; None where there is none that holds for this graph."""
+    try:
+        kept = from_json(PrecisionProof, read_json(place))
+    except ValueError:  # also where there is none
+        return None
+    holds = (kept.graph, kept.precision) == (digest, precision) and 0 < kept.equal_pixels <= kept.pixels
+    return kept if holds and BOUNDS[precision].allow(kept.agreement) else None
+
+
+def compare_with_graph(session: Session, graph: Graph) -> Agreement:
+    """Compare a session's labels with those of the file in ONNX Runtime, on made scenes."""
+    from segdeploy.run.ort import run_exactly  # here: another session needs no ONNX Runtime
+
+    signature, slots = graph.signature, graph.signature.batch or 1
+    frames = np.stack(probe_frames(FRAMES + 1, signature.size)[:-1])  # the last one is noise
+    model = as_rounded(graph.model).SerializeToString()
+    seen = []
+    for places in batches_of(len(frames), slots):
+        inputs = to_input(signature, frames[places])
+        known = labels_from_output(signature, run_exactly(model, inputs, signature.output.name))
+        seen.append(compare_labels(known, labels_from_output(signature, session.run(inputs))))
+    return total(seen)
+
+
+def batches_of(count: int, slots: int) -> Sequence[list[int]]:
+    """List the places of `count` frames in batches of `slots`; the last one is filled up from the beginning."""
+    return [[(first + slot) % count for slot in range(slots)] for first in range(0, count, slots)]

@@ -1,0 +1,105 @@
+"""Lists the ways that this machine has to compute a graph, and says why it lacks the others."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdeploy.errors import SegdeployError
+from segdeploy.machine import MachineFacts
+from segdeploy.prove.opening import ChosenWay
+from segdeploy.run.runtimes import RUNTIMES, Runtime
+
+# A graph's own precision, and what a CPU computes such a graph in.
+OF_GRAPH = {"fp32": ("f32", "bf16"), "int8": ("int8",)}
+
+
+@dataclass(frozen=True)
+class Way:
+    model: Path
+    runtime: Runtime
+    precision: str  # f32 | bf16 | int8 | fp16 …
+    threads: int | None = None  # None: on a GPU
+
+    @property
+    def words(self) -> str:
+        where = f"{self.precision} in {self.runtime.title}"
+        if self.runtime.on_gpu:
+            return f"{where} {self.runtime.where}"
+        return f"{where} with {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+    @property
+    def answers_as(self) -> tuple[Path, str | None, str]:
+        """Name what its answers depend on: the number of threads changes none."""
+        return self.model, self.runtime.provider, self.precision
+
+    @property
+    def opening(self) -> ChosenWay:
+        asked = self.precision if self.precision in self.runtime.precisions else None
+        return ChosenWay(self.model, self.threads, self.runtime.provider, asked, tuned=True)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Names a way that was not measured, and why."""
+
+    words: str
+    why: str
+
+
+def ways_here(graphs: Mapping[str, Path], machine: MachineFacts) -> Iterator[Way | LeftOut]:
+    """Yield each way to compute `graphs`, which are one network's by their own precision; as exported comes first."""
+    for runtime in RUNTIMES:
+        files = {own: path for own, path in graphs.items() if path.suffix == runtime.takes}
+        if not files:
+            continue
+        if why := why_absent(runtime, machine):
+            yield LeftOut(runtime.words, why)
+            continue
+        for own, path in files.items():
+            if runtime.on_gpu:
+                yield Way(path, runtime, own)
+                continue
+            for precision in OF_GRAPH.get(own, ()):
+                if precision not in runtime.precisions:
+                    continue
+                if why := why_not_computed(runtime, precision):
+                    yield LeftOut(f"{precision} in {runtime.title}", why)
+                    continue
+                for threads in threads_of(machine.cores):
+                    yield Way(path, runtime, precision, threads)
+
+
+def why_absent(runtime: Runtime, machine: MachineFacts) -> str | None:
+    """Say why a runtime computes nothing here; None where it does, or where only opening a session can tell."""
+    if runtime.on_gpu and not machine.gpus:
+        return "there is no GPU that the driver shows"
+    if importlib.util.find_spec(runtime.module) is None:
+        return f"{runtime.packages[0]} is not installed: pip install 'segdeploy[{runtime.extra}]'"
+    if runtime.on_gpu and runtime.module == "onnxruntime" and runtime.provider:
+        from segdeploy.run.ort import demand_provider  # which loads CUDA's libraries
+
+        try:
+            demand_provider(runtime.provider)
+        except SegdeployError as error:
+            return str(error)
+    return None
+
+
+def why_not_computed(runtime: Runtime, precision: str) -> str | None:
+    if runtime.provider != "openvino":
+        return None
+    from segdeploy.run.openvino import demand_computed
+
+    try:
+        demand_computed(precision)
+    except SegdeployError as error:
+        return str(error)
+    return None
+
+
+def threads_of(cores: int) -> list[int]:
+    """List the numbers of threads worth measuring: all cores, and half of them, which a second core pair may slow."""
+    return sorted({cores, max(cores // 2, 1)}, reverse=True)

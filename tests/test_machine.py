@@ -1,0 +1,39 @@
+"""The machine is named by what its speed and its rounding depend on."""
+
+import pytest
+
+from segdeploy import machine
+from segdeploy.machine import MachineFacts, cpu_model, kind_of_cpu, this_machine, version_of
+
+CPU = "processor\t: {}\nmodel name\t: Abacus 3\nmodel\t: 1\ncpu MHz\t: {}\nflags\t\t: {}\n\n"
+
+
+@pytest.fixture
+def cpuinfo(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    return tmp_path / "cpuinfo"
+
+
+def test_one_cpu_is_told_from_another_by_what_it_computes(cpuinfo):
+    seen = []
+    for clock, flags in ((2400, "avx2"), (3100, "avx2"), (2400, "avx2 avx512_bf16")):
+        cpuinfo.write_text(CPU.format(0, clock, flags) + CPU.format(1, clock, "other"))
+        assert cpu_model() == "Abacus 3"
+        seen.append(kind_of_cpu())
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_system_without_proc_has_a_kind_too(cpuinfo):
+    assert len(kind_of_cpu()) == 16
+    assert cpu_model()
+
+
+def test_it_is_put_into_words():
+    assert str(MachineFacts("Abacus 3", "k", 1)) == "Abacus 3, 1 core"
+    assert str(MachineFacts("Abacus 3", "k", 2, ("T4", "T4"))) == "Abacus 3, 2 cores and T4 and T4"
+    assert this_machine().cores >= 1
+
+
+def test_versions():
+    assert version_of("numpy")
+    assert version_of("no-such-package") == ""

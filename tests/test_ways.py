@@ -1,0 +1,327 @@
+"""Every way is measured in turn, compared with the graph, and the best one is kept for this machine alone."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segdeploy import machine
+from segdeploy.cli import main
+from segdeploy.errors import GraphError, RequestError
+from segdeploy.machine import MachineFacts
+from segdeploy.model.tuned import read_tuned, tuned_path
+from segdeploy.prove import opening, precision
+from segdeploy.prove.bounds import Bounds
+from segdeploy.prove.opening import choose_opening, open_session
+from segdeploy.run.runtimes import RUNTIMES
+from segdeploy.ways import speed as speed_module
+from segdeploy.ways import tune as module
+from segdeploy.ways.accuracy import WayCost, Referee, frames_in
+from segdeploy.ways.choice import Measured, best_line, best_of, verdict_of
+from segdeploy.ways.speed import Speed, measure_in_turn
+from segdeploy.ways.steady import Yardstick
+from segdeploy.ways.tune import TuneRequest, tune
+from segdeploy.ways.way import LeftOut, Way, threads_of, ways_here
+
+CPU, OPENVINO, CUDA = RUNTIMES[:3]
+HERE = MachineFacts("Abacus", "kind", 2)
+
+
+@pytest.fixture(autouse=True)
+def this_machine_is_small(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(precision.BOUNDS, "int8", Bounds(0.8))
+    for one in (module, opening):
+        monkeypatch.setattr(one, "this_machine", lambda: HERE)
+    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: as_fast(graphs))
+    monkeypatch.setattr(speed_module, "TURN_S", 0.001)
+
+
+def as_fast(graphs):
+    """ONNX Runtime alone, which every machine of ours has, and one more way that is left out."""
+    yield Way(graphs["fp32"], CPU, "f32", 1)
+    yield LeftOut("bf16 in OpenVINO", "this CPU has none")
+    if "int8" in graphs:
+        yield Way(graphs["int8"], CPU, "int8", 1)
+
+
+@pytest.fixture
+def graph(graphs, tmp_path):
+    for path in (graphs("frames"), graphs("frames").with_name(graphs("frames").name + ".json")):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / graphs("frames").name
+
+
+def steady(*readings):
+    values = iter([1.0, *readings])
+    return Yardstick(lambda: next(values, 1.0))
+
+
+def quick(graph, **more):
+    return TuneRequest(graph, seconds=0.001, **more)
+
+
+def tuned(request):
+    return tune(request, yardstick=steady())
+
+
+# ---- the choice ------------------------------------------------------------------------------------------------
+
+
+def measured(words, ms, drop, first=100.0):
+    way = Way(Path("x.onnx"), OPENVINO, words, 2)
+    return Measured(way, Speed(ms, ms, first / ms, 1, 2, None), WayCost(drop, None, 1.0, 0.5))
+
+
+F32, BF16, INT8 = measured("f32", 100, 0), measured("bf16", 55, 0.0), measured("int8", 54, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("ways", "allowed", "best"),
+    [
+        ([F32], 0, F32),
+        ([F32, BF16, INT8], 0.5, BF16),  # int8 is hardly faster
+        ([F32, BF16, measured("int8", 40, 0.4)], 0.5, None),
+        ([F32, BF16, measured("int8", 40, 0.4)], 0.3, BF16),
+        ([F32, measured("bf16", 99, 0.3)], 0.5, F32),
+        ([F32, measured("bf16", 90, -0.3)], 0, None),  # a gain is no loss
+        ([measured("f32", 100, 0.1), measured("int8", 10, 0.6)], 0, None),  # the graph itself is always allowed
+    ],
+)  # fmt: skip
+def test_the_fastest_within_the_loss_unless_a_like_one_loses_less(ways, allowed, best):
+    expected = best or (ways[-1] if ways[0].cost.drop == 0 else ways[0])
+    assert best_of(ways, allowed) is expected
+
+
+def test_the_line_holds_what_nothing_beats():
+    slow = measured("int8", 120, 0.1)
+    assert best_line([F32, BF16, INT8, slow]) == [INT8, BF16]
+
+
+def test_the_verdict_is_one_sentence():
+    unit = "points of mIoU lost"
+    assert verdict_of([F32, BF16, INT8], BF16, 0.5, unit) == (
+        "bf16 in OpenVINO with 2 threads: 1.82 times as fast as f32 in OpenVINO with 2 threads, 0.00 points of mIoU"
+        " lost; int8 in OpenVINO with 2 threads is 2 % faster, 0.40 points of mIoU lost: take bf16"
+    )
+    assert verdict_of([F32, INT8], F32, 0.1, unit) == (
+        "f32 in OpenVINO with 2 threads, as the graph is exported, is the best within the allowed loss; int8 in"
+        " OpenVINO with 2 threads is 85 % faster, 0.40 points of mIoU lost: more than the 0.1 allowed"
+    )
+
+
+# ---- the ways --------------------------------------------------------------------------------------------------
+
+
+def test_what_this_machine_has(monkeypatch):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    monkeypatch.setattr("segdeploy.run.openvino.precisions_here", lambda: ["f32", "int8"])
+    found = list(ways_here({"fp32": Path("a.onnx"), "int8": Path("b.onnx")}, HERE))
+    said = [one.words for one in found]
+    assert said[0] == "f32 in ONNX Runtime with 2 threads"
+    assert "int8 in OpenVINO with 1 thread" in said
+    left = {one.words: one.why for one in found if isinstance(one, LeftOut)}
+    assert "bf16 is not computed by this CPU" in left["bf16 in OpenVINO"]
+    assert left["ONNX Runtime on the GPU"] == "there is no GPU that the driver shows"
+    assert [threads_of(cores) for cores in (1, 2, 3, 64)] == [[1], [2, 1], [3, 1], [64, 32]]
+
+
+def test_a_gpu_whose_provider_is_not_installed(monkeypatch):
+    found = list(ways_here({"fp32": Path("a.onnx")}, replace(HERE, gpus=("T4",))))
+    left = {one.words: one.why for one in found if isinstance(one, LeftOut)}
+    assert "onnxruntime-gpu" in left["ONNX Runtime on the GPU"]
+    monkeypatch.setattr("segdeploy.run.ort.demand_provider", lambda provider: "")
+    found = list(ways_here({"fp32": Path("a.onnx")}, replace(HERE, gpus=("T4",))))
+    (cuda,) = (one for one in found if isinstance(one, Way) and one.runtime is CUDA)
+    assert (cuda.words, cuda.threads, cuda.opening.precision) == (
+        "fp32 in ONNX Runtime on the GPU",
+        None,
+        None,
+    )
+
+
+def test_a_runtime_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("segdeploy.ways.way.RUNTIMES", (replace(OPENVINO, module="segdeploy_no_such"),))
+    assert list(ways_here({"fp32": Path("a.onnx")}, HERE)) == [
+        LeftOut("OpenVINO on the CPU", "openvino is not installed: pip install 'segdeploy[openvino]'")
+    ]
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_round_is_repeated_and_said(graph):
+    way = Way(graph, CPU, "f32", 1)
+    frame = np.zeros((96, 160, 3), np.uint8)
+    with open_session(graph, threads=1) as session:
+        sessions = [(way, session)]
+        speeds, warnings = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=steady())
+        assert (speeds[0].ratio, warnings) == (1.0, [])
+        assert speeds[0].whole_ms > 0 < speeds[0].network_ms
+        _, warnings = measure_in_turn(
+            sessions, frame, goal="throughput", seconds=0.001, yardstick=steady(1, 1, 1.5, 1)
+        )
+        assert warnings == [
+            "the processor was slowed down while it was measured, by up to 50 %: 1 rounds were repeated"
+        ]
+        hot = Yardstick(iter([1.0, *[2.0] * 99]).__next__)
+        _, warnings = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=hot)
+        assert "10 rounds were repeated, and later ones counted all the same; tune again when" in warnings[0]
+
+
+def test_the_arithmetic_takes_processor_time():
+    assert 0 < Yardstick()._fastest < 1
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------
+
+
+def test_without_frames_only_the_graphs_own_precision_is_measured(graph, capsys):
+    assert main(["tune", str(graph), "--duration", "0.001"]) == 0
+    said = capsys.readouterr().out
+    assert "not measured: bf16 and int8: no frames were given to compare them on: --images DIR" in said
+    assert f"kept beside the graph for this machine ({HERE}): run, evaluate and bench take it" in said
+    choice = read_tuned(graph)
+    assert (choice.way.model, choice.way.precision, choice.way.threads) == (graph.name, "f32", 1)
+    assert choice.machine == HERE
+
+
+@pytest.mark.slow
+def test_int8_is_made_compared_chosen_and_run(graph, int8, images, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def quantised(source, request, *, output, progress):
+        asked.append(request.images)
+        for path in (int8, int8.with_name(int8.name + ".json")):
+            shutil.copy(path, output / path.name)
+        return replace_path(output / int8.name)
+
+    monkeypatch.setattr(module, "quantize", quantised)
+    monkeypatch.setattr(module, "best_of", lambda measured, limit: measured[-1])
+    frames = frames_in(images, 2)
+    done = tuned(quick(graph, frames=frames, output=tmp_path / "all"))
+    assert asked == [images]
+    assert (done.compared_on, done.unit) == (2, "% of the labels changed")
+    assert done.measured[0].cost.drop < 0.1 < done.measured[1].cost.drop  # a network of random weights
+    chosen = graph.with_name(int8.name)
+    assert read_tuned(graph).way.model == chosen.name
+    assert chosen.read_bytes() == int8.read_bytes()
+    report = json.loads((tmp_path / "all" / "tuned.json").read_text())
+    assert [one["precision"] for one in report["ways"]] == ["f32", "int8"]
+    assert (tmp_path / "all" / int8.name).is_file()
+    assert (
+        "int8 may have been calibrated on frames that it is compared on, which flatters it" in done.warnings
+    )
+
+    again = module.graphs_of(module.read_graph(graph), quick(graph, frames=frames), tmp_path, print)
+    assert again[0]["int8"] == chosen  # not made a second time
+
+    for arguments, tells in (([], True), (["--as-exported"], False), (["--threads", "1"], False)):
+        capsys.readouterr()
+        assert main(["bench", str(graph), "--duration", "0.1", "--warmup", "1", *arguments]) == 0
+        said = capsys.readouterr()
+        assert (
+            f"{graph.name} runs as it was tuned: int8 in ONNX Runtime with 1 thread;" in said.err
+        ) is tells
+        assert (f", as tuned ({chosen.name} cpu int8 1 threads)" in said.out) is tells
+    with open_session(graph) as session:
+        assert session.name == chosen.name
+    chosen.write_bytes(b"other")
+    with pytest.raises(
+        Exception, match=r"which is gone or was changed since; tune again: segdeploy tune .*, or say"
+    ):
+        open_session(graph)
+    open_session(graph, as_exported=True).close()
+
+
+def replace_path(path):
+    return type("Made", (), {"path": path})()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"machine": MachineFacts("Beads", "k", 1)}, "on another machine (Beads, 1 core; this is Abacus, 2 cores)"),
+        ({"versions": {"onnxruntime": "0.1"}}, "with other versions (onnxruntime, segdeploy)"),
+        ({"digest": "0" * 64}, "of another graph, which lay here under this name"),
+    ],
+)  # fmt: skip
+def test_a_choice_of_another_machine_is_said_and_not_taken(graph, change, said):
+    replace(tuned(quick(graph)).choice, **change).write(graph.parent)
+    told = []
+    assert not choose_opening(graph, tell=told.append).tuned
+    assert told == [
+        f"{graph.name} was tuned {said}, so it runs as exported; tune it for what is here: segdeploy tune {graph}"
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"graph": "../x"}', '{"schema": 9}'])
+def test_a_choice_that_cannot_be_read_is_refused(graph, text, capsys):
+    tuned_path(graph).write_text(text)
+    assert main(["bench", str(graph), "--duration", "0.01"]) == 1
+    said = capsys.readouterr().err
+    assert f"{tuned_path(graph)} is not a choice of `segdeploy tune` that can be read" in said
+    assert "tune again, or remove it" in said
+
+
+def test_a_stopped_tune_keeps_nothing(graph, monkeypatch, tmp_path):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure_in_turn", stopped)
+    before = sorted(tmp_path.iterdir())
+    assert main(["tune", str(graph), "-o", str(tmp_path / "out")]) == 130
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
+    found = [Way(graph, CPU, "f32", 1), Way(graph.with_name("gone.onnx"), CPU, "f32", 1)]
+    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: found)
+    (left,) = (one for one in tuned(quick(graph)).left_out if "no file" in one.why)
+    assert left.words == "f32 in ONNX Runtime with 1 thread"
+    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: found[1:])
+    with pytest.raises(RequestError, match="nothing here computes"):
+        tuned(quick(graph))
+
+
+@pytest.mark.slow
+def test_loss_is_in_miou_where_there_is_truth(bundled, tmp_path):
+    from segdeploy.datasets.layouts import open_dataset
+    from segdeploy.scenes import write_cityscapes
+    from segdeploy.ways.accuracy import Frames
+
+    write_cityscapes(tmp_path, 3, seed=5, height=96, width=160)
+    frames = Frames(dataset=open_dataset("cityscapes", tmp_path, "val", None))
+    with open_session(bundled("frames", "96x160")) as session:
+        cost = Referee(session, frames, print).cost(session, "itself")
+    assert (cost.drop, cost.interval, cost.agreement) == (0.0, (0.0, 0.0), 1.0)
+    assert 0.2 < cost.miou < 1
+
+
+def test_bad_requests(graph, int8, refused, misused, tmp_path, images):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "tune the FP32 graph that it was made from" in refused("tune", int8)
+    assert f"{empty} holds no image" in refused("tune", graph, "--images", empty)
+    assert "leave one out" in refused("tune", graph, "--images", images, "--dataset", "cityscapes")
+    assert "--root is of a labelled data set" in refused("tune", graph, "--root", images)
+    assert "needs --root DIR" in refused("tune", graph, "--dataset", "cityscapes")
+    assert "there is no file" in refused("tune", tmp_path / "gone.onnx")
+    assert "invalid choice: 'fun'" in misused("tune", graph, "--for", "fun")
+    assert "argument --max-drop: -1 is outside" in misused("tune", graph, "--max-drop", "-1")
+
+
+def test_a_graph_with_open_sides(graph):
+    whole = module.read_graph(graph)
+    shape = whole.signature.input._replace(shape=(1, None, 160, 3))
+    with pytest.raises(
+        GraphError, match=r"has open sides, and each size has a best way of its own; .* --size HxW"
+    ):
+        module.demand_tunable(replace(whole, signature=replace(whole.signature, input=shape)))
+
+
+def test_the_machine_that_is_asked_is_this_one():
+    assert machine.this_machine().cpu == machine.cpu_model()
