@@ -19,7 +19,7 @@ from segdeploy.prove.opening import choose_opening, open_session
 from segdeploy.run.runtimes import RUNTIMES
 from segdeploy.ways import speed as speed_module
 from segdeploy.ways import tune as module
-from segdeploy.ways.accuracy import WayCost, Referee, frames_in
+from segdeploy.ways.accuracy import Referee, WayCost, frames_in
 from segdeploy.ways.choice import Measured, best_line, best_of, verdict_of
 from segdeploy.ways.speed import Speed, measure_in_turn
 from segdeploy.ways.steady import Yardstick
@@ -291,10 +291,10 @@ def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
 def test_loss_is_in_miou_where_there_is_truth(bundled, tmp_path):
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.scenes import write_cityscapes
-    from segdeploy.ways.accuracy import Frames
+    from segdeploy.ways.accuracy import JudgedFrames
 
     write_cityscapes(tmp_path, 3, seed=5, height=96, width=160)
-    frames = Frames(dataset=open_dataset("cityscapes", tmp_path, "val", None))
+    frames = JudgedFrames(dataset=open_dataset("cityscapes", tmp_path, "val", None))
     with open_session(bundled("frames", "96x160")) as session:
         cost = Referee(session, frames, print).cost(session, "itself")
     assert (cost.drop, cost.interval, cost.agreement) == (0.0, (0.0, 0.0), 1.0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from segdeploy.assess.bench.meter import Sensors
     from segdeploy.datasets.dataset import Dataset
-    from segdeploy.ways.accuracy import Frames
+    from segdeploy.ways.accuracy import JudgedFrames
     from segdeploy.ways.tune import Tuned
 
 
@@ -125,10 +125,10 @@ def calibration_asked(arguments: argparse.Namespace) -> Dataset | None:
     return open_dataset(name, arguments.root, split, arguments.mapping)
 
 
-def frames_asked(arguments: argparse.Namespace) -> Frames | None:
+def frames_asked(arguments: argparse.Namespace) -> JudgedFrames | None:
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.errors import RequestError
-    from segdeploy.ways.accuracy import Frames, frames_in
+    from segdeploy.ways.accuracy import JudgedFrames, frames_in
 
     if arguments.images is not None and arguments.dataset is not None:
         raise RequestError("--images and --dataset both say which frames to take; leave one out")
@@ -142,7 +142,7 @@ def frames_asked(arguments: argparse.Namespace) -> Frames | None:
     if arguments.root is None:
         raise RequestError(f"the data set {arguments.dataset} needs --root DIR, its folder")
     dataset = open_dataset(arguments.dataset, arguments.root, arguments.split, arguments.mapping)
-    return Frames(dataset=dataset.limited(arguments.count))
+    return JudgedFrames(dataset=dataset.limited(arguments.count))
 
 
 def table_of(done: Tuned) -> Table:

@@ -24,7 +24,7 @@ FRAMES = 48  # at the most
 
 
 @dataclass(frozen=True)
-class Frames:
+class JudgedFrames:
     """Holds where the frames are, to be read one at a time; `dataset` has their truth, if there is any."""
 
     images: tuple[Path, ...] = ()
@@ -40,10 +40,10 @@ class Frames:
         return read_pair(self.dataset, place)
 
 
-def frames_in(folder: Path, count: int = FRAMES) -> Frames:
+def frames_in(folder: Path, count: int = FRAMES) -> JudgedFrames:
     """Take up to `count` images of a folder, evenly spread."""
     found = list(find_images(folder, but=WRITTEN))
-    return Frames(tuple(found[place] for place in spread(len(found), count)), folder=folder)
+    return JudgedFrames(tuple(found[place] for place in spread(len(found), count)), folder=folder)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class WayCost:
 class Referee:
     """Holds the graph's own labels of each frame; `cost` runs another session on the same frames."""
 
-    def __init__(self, session: Session, frames: Frames, progress: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, frames: JudgedFrames, progress: Callable[[str], None]) -> None:
         self.frames, self.progress = frames, progress
         labels: Labels = session.signature.labels
         dataset = frames.dataset

@@ -30,7 +30,7 @@ from segdeploy.prove.opening import open_chosen
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import Session
 from segdeploy.scenes import make_scene
-from segdeploy.ways.accuracy import Frames, Referee, WayCost
+from segdeploy.ways.accuracy import JudgedFrames, Referee, WayCost
 from segdeploy.ways.choice import Measured, best_line, best_of, verdict_of
 from segdeploy.ways.speed import measure_in_turn
 from segdeploy.ways.steady import Yardstick
@@ -43,7 +43,7 @@ NO_COST = WayCost(0.0, None, 1.0, None)
 @dataclass(frozen=True)
 class TuneRequest:
     model: Path
-    frames: Frames | None = None  # None: only what answers as the graph does is measured
+    frames: JudgedFrames | None = None  # None: only what answers as the graph does is measured
     max_drop: float | None = None  # points of mIoU with truth, per cent of the labels without
     goal: str = GOALS[0]
     output: Path | None = None  # for tuned.json, and for all that was made
@@ -242,7 +242,7 @@ def costs_of(
     return [known[way.answers_as] for way, _ in sessions]
 
 
-def frame_for(graph: Graph, frames: Frames | None) -> Any:
+def frame_for(graph: Graph, frames: JudgedFrames | None) -> Any:
     if frames is not None:
         return frames.read(0)[0]
     size = graph.signature.size
