@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:
-    from segdeploy.api import build_engine, distil, evaluate, finetune, measure, quantize, render_deepstream
+    from segdeploy.api import (
+        build_engine,
+        distil,
+        evaluate,
+        finetune,
+        measure,
+        quantize,
+        render_deepstream,
+        render_deepstream_app,
+    )
     from segdeploy.assess.bench.measure import Measurement
     from segdeploy.assess.evaluate.evaluate import Evaluation
     from segdeploy.convert.adopt.adopt import Adopted, adopt
@@ -63,6 +72,7 @@ _HOME = {
     "read_card": "model.card",
     "read_frame": "picture.image",
     "render_deepstream": "api",
+    "render_deepstream_app": "api",
     "segment": "run.session",
     "segment_many": "run.session",
 }
@@ -100,6 +110,7 @@ __all__ = [
     "read_card",
     "read_frame",
     "render_deepstream",
+    "render_deepstream_app",
     "segment",
     "segment_many",
 ]

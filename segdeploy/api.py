@@ -6,7 +6,7 @@ Each refuses what the command line refuses, with the same message, as a `Segdepl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING, TypedDict
@@ -290,6 +290,39 @@ def render_deepstream(
         as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache, dla
     )
     return render(request, as_path(output, "output"))
+
+
+def render_deepstream_app(
+    model: AnyPath,
+    *,
+    source: str | Sequence[str],
+    output: AnyPath,
+    deepstream: str | None = None,
+    sink: str = "fake",
+    publish: str | None = None,
+    broker: str | None = None,
+    topic: str | None = None,
+    muxer: str | Size | None = None,
+    precision: str | None = None,
+    int8_cache: AnyPath | None = None,
+) -> Rendered:
+    """Write an application for several streams and all that it needs; `source` is one address, or one for each."""
+    from segdeploy.serve.deepstream.app.folder import render_app
+    from segdeploy.serve.deepstream.app.request import MUXER, TOPIC, USUAL_FOR_APPS, AppRequest
+
+    request = AppRequest(
+        as_path(model, "model"),
+        (source,) if isinstance(source, str) else tuple(source),
+        deepstream or USUAL_FOR_APPS,
+        sink,
+        publish,
+        broker,
+        TOPIC if topic is None else topic,
+        as_optional_size(muxer, "muxer") or MUXER,
+        precision,
+        as_optional_path(int8_cache, "int8_cache"),
+    )
+    return render_app(request, as_path(output, "output"))
 
 
 def finetune(

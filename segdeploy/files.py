@@ -19,6 +19,7 @@ from pathlib import Path
 from segdeploy.errors import OutputError
 from segdeploy.special_files import Through, is_special, kind_at
 
+ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")  # a path has one / where http:// has two
 LEFT_BEHIND = re.compile(r"\.(.+)\.segdeploy-[0-9a-f]{16}\.(part|old)", re.DOTALL)
 
 
@@ -190,6 +191,8 @@ def lock_of(path: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
+    if ADDRESS.match(str(folder)) and not folder.exists():
+        raise OutputError(f"{folder} is an address, and a file or a folder is to be written")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

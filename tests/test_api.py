@@ -135,6 +135,11 @@ def test_the_programs_pass_mypy_strict(tmp_path):
         (lambda: segdeploy.quantize("x.onnx", image="y"), "image is not an argument here; known: images, "),
         (lambda: segdeploy.evaluate("x.onnx", dataset="city", root="."), "city"),
         (lambda: segdeploy.render_deepstream("x.onnx", output=None), "output is None"),
+        (lambda: segdeploy.render_deepstream_app("x.onnx", source=(), output="box"), "source"),
+        (
+            lambda: segdeploy.render_deepstream_app("x.onnx", source="file:///a", muxer=7, output="box"),
+            "muxer is 7",
+        ),
         (lambda: segdeploy.read_frame(""), "path is ''"),
     ],
 )

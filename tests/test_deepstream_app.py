@@ -62,6 +62,23 @@ def test_the_folder_is_that_of_config_and_what_runs_on_it(rendered, graphs):
     assert (config.get("batch-size"), config.get("network-type")) == (3, 2)
 
 
+def test_python_renders_the_same_folder(graphs, tmp_path):
+    import segdeploy
+
+    model, words = (
+        graphs("nvinfer", None),
+        ["--sink", "file", "--muxer", "480x640", "-o", str(tmp_path / "typed")],
+    )
+    assert (
+        main(["deepstream", "app", str(model), "--source", CAMERAS[0], "--source", CAMERAS[1], *words]) == 0
+    )
+    called = segdeploy.render_deepstream_app(
+        model, source=CAMERAS[:2], sink="file", muxer="480x640", output=tmp_path / "called"
+    )
+    texts = {path.name: path.read_bytes() for path in called.paths if path.parent == tmp_path / "called"}
+    assert {name: (tmp_path / "typed" / name).read_bytes() for name in texts} == texts
+
+
 def test_the_application_reads_its_settings(rendered, graphs):
     output, _ = rendered
     settings = read_settings(output / "segdeploy_app.json")

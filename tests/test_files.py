@@ -294,3 +294,13 @@ def test_files_are_on_the_disk_before_they_are_moved(tmp_path, monkeypatch):
         for part in parts:
             part.write_text("x")
     assert done == ["disk", "disk", "a", "b"]
+
+
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    """Its password would be the name of one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="is an address, and a file or a folder is to be written"):
+        make_folder(Path("http://joe:pw@host/x"))
+    assert list(tmp_path.iterdir()) == []
+    Path("odd:/x").mkdir(parents=True)
+    make_folder(Path("odd:/x"))

@@ -5,7 +5,7 @@ import pytest
 from segdeploy.errors import RequestError
 from segdeploy.picture.image import WRITTEN, find_images
 from segdeploy.run.session import open_session, segment
-from segdeploy.serve.stream.images import segment_files
+from segdeploy.serve.stream.images import segment_files, stems_for
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def test_a_second_run_does_not_segment_the_results_of_the_first(folder, graphs):
     with open_session(graphs("frames")) as session:
         list(segment_files(session, [folder], folder))
     assert find_images(folder, but=WRITTEN) == before
+
+
+def test_no_result_leaves_the_output_folder(folder, tmp_path):
+    """A path that goes up and down again names the same image."""
+    sources = [folder / ".." / "in" / "a.png", folder / "sub" / ".." / "sub" / "deep", folder / "b.JPG"]
+    stems = [
+        stem.relative_to(tmp_path / "out").as_posix() for _, stem in stems_for(sources, tmp_path / "out")
+    ]
+    assert stems == ["a", "sub/deep/a", "b"]
 
 
 def test_nothing_to_segment(folder, tmp_path):

@@ -20,6 +20,7 @@ from segdeploy.picture.video_location import as_typed, is_secret, without_creden
         ("rtsp://u:p?a#b@cam/1?x=mail@host.de", "rtsp://host.de"),  # nobody can tell where it ends
         ("rtsp://u:p@[fe80::1]:554/x", "rtsp://[fe80::1]:554/x"),
         ("rtsp://user:secret", "rtsp://"),
+        ("there is no file rtsp:/joe:secret@cam:554/x", "there is no file rtsp:/cam:554/x"),  # as a path has it
         ("http://cam/video?user=joe&password=secret&channel=2", "http://cam/video?user=…&password=…&channel=2"),
         ("http://cam/?password=a b&channel=2", "http://cam/?password=…&channel=2"),
         ("http://cam/?password%3Dabc", "http://cam/?password%3D…"),

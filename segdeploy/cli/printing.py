@@ -32,7 +32,7 @@ def print_message(text: object) -> None:
 
 def safe(text: str) -> str:
     """Shorten a message, spell what a terminal would obey, and leave passwords out of the addresses in it."""
-    return in_brief(printable(without_credentials(text) if "://" in text else text))
+    return in_brief(printable(without_credentials(text) if ":/" in text else text))
 
 
 def print_json(facts: object) -> None:

@@ -10,6 +10,9 @@ import re
 from urllib.parse import unquote
 
 REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://")
+_REMOTE_OR_PATH = re.compile(
+    r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}:/{1,2}"
+)  # an address that was taken for a path has one /
 HIDDEN = "…"
 _ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
 _NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]*:/*)?[^\s/:@]+:.*@")
@@ -53,7 +56,7 @@ def as_typed(text: str) -> str:
 
 def _without_users(text: str, alone: bool) -> str:
     shown, place = [], 0
-    while found := REMOTE.search(text, place):
+    while found := _REMOTE_OR_PATH.search(text, place):
         rest = text[found.end() :]
         shown.append(text[place : found.end()])
         place = found.end() + _user_in(rest if alone else _address_in(text, found), rest)

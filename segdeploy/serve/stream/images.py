@@ -62,14 +62,19 @@ def segment_files(
 
 def stems_for(sources: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     """Pair each image with the path that the names of its results begin with."""
-    root = Path(os.path.commonpath([(path if path.is_dir() else path.parent).absolute() for path in sources]))
+    root = Path(os.path.commonpath([plain(path if path.is_dir() else path.parent) for path in sources]))
     paths = [path for source in sources for path in find_images(source, but=WRITTEN)]
     alike = Counter(path.with_suffix("") for path in paths)
     names = [path.name if alike[path.with_suffix("")] > 1 else path.stem for path in paths]
     return [
-        (path, output / path.absolute().relative_to(root).with_name(name))
+        (path, output / plain(path).relative_to(root).with_name(name))
         for path, name in zip(paths, names, strict=True)
     ]
+
+
+def plain(path: Path) -> Path:
+    """Make a path absolute, without the `..` in it that would lead out of the output's folder."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 # Path.resolve would follow links too
 
 
 def demand_short(path: Path, stem: Path) -> None:

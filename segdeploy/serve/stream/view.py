@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import RequestError
 from segdeploy.picture.image import LabelMap
 from segdeploy.picture.segmentation import Segmentation
+from segdeploy.picture.video_location import as_typed
 from segdeploy.serve.stream.metrics import CONTENT_TYPE, Figures
 from segdeploy.serve.stream.result import Shown
 
@@ -254,6 +255,7 @@ def listen(page: Page, port: int, address: str) -> Server:
 
 
 def why_not_served(error: OSError | UnicodeError, port: int, address: str) -> str:
+    address = as_typed(address)
     if isinstance(error, UnicodeError):
         return f"{address[:60]!r} is no address; expected one of this machine's with --view-address"
     if error.errno == errno.EADDRINUSE:
