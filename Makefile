@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-fast fuzz gpu-test lint wheel-test clean
+.PHONY: demo bench test test-fast fuzz gpu-test docs lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -42,10 +42,14 @@ fuzz: $(VENV)/.installed
 gpu-test: $(VENV)/.installed
 	SEGDEPLOY_GPU=1 $(BIN)/python -m pytest tests/gpu
 
+# The documentation as a site, in site/index.html; a warning is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo-out .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) demo-out site .mypy_cache .pytest_cache .ruff_cache dist

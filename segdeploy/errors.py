@@ -36,19 +36,32 @@ class SegdeployError(Exception):
 
 
 class RequestError(SegdeployError):
-    pass
+    """Is raised before any work, for a value on the command line or in a call that cannot be meant.
+
+    Cure: Give a value of the kind that the message names; `segdeploy VERB --help` lists what each flag takes.
+    """
 
 
 class CardError(SegdeployError):
-    pass
+    """Is raised for a card, or its labels, that is not there, lacks a key, or has one that no card has.
+
+    Cure: `segdeploy models` lists the shipped cards; models/README.md has every key, and models/schemas/card.json
+    is for editors.
+    """
 
 
 class CheckpointError(SegdeployError):
-    pass
+    """Is raised for weights that are not those of a network that segdeploy reads, or that are damaged or encrypted.
+
+    Cure: Check the download and its configuration; take another network as .onnx through `segdeploy adopt`.
+    """
 
 
 class MissingExtra(SegdeployError):
-    """Is raised when a step needs `package`, which comes with `pip install segdeploy[extra]`."""
+    """Is raised when a step needs `package`, which comes with `pip install segdeploy[extra]`.
+
+    Cure: type what the message ends with. `cpu` and `gpu` overwrite each other's files: take one of them.
+    """
 
     def __init__(self, package: str, extra: str, step: str, remedy: str = "") -> None:
         remedy = remedy or f"pip install 'segdeploy[{extra}]'"
@@ -58,48 +71,94 @@ class MissingExtra(SegdeployError):
 
 
 class GraphError(SegdeployError):
-    pass
+    """Is raised for an .onnx that is damaged, was changed after its record was written, or says too little.
+
+    Cure: Export it again; `--card`, or `segdeploy adopt`, says what a graph from elsewhere does not.
+    """
 
 
 class ExportDisagrees(SegdeployError):
-    pass
+    """Is raised when a written graph answers differently from the network in PyTorch, or from the original graph;
+    it is removed.
+
+    Cure: This should not happen: report it with the command. A card may allow more (`min_pixel_agreement`), if you
+    know why.
+    """
 
 
 class QuantisationCosts(SegdeployError):
-    pass
+    """Is raised when INT8 costs more than `--max-drop` with as many layers kept out as may be; nothing is written.
+
+    Cure: Calibrate on more images, or on such as the model will see; or allow more; `--fp16` alone costs almost
+    nothing.
+    """
 
 
 class CalibrationError(SegdeployError):
-    pass
+    """Is raised for scales, a cache or a recipe that is damaged, or of another graph, size or card.
+
+    Cure: Leave out `--recipe` or `--scales` to search anew, or give the one that was made for this graph.
+    """
 
 
 class EngineError(SegdeployError):
-    pass
+    """Is raised when TensorRT refuses a graph, or when an engine is of another version or GPU than there is here.
+
+    Cure: Build it where it is to run: the message has the command. `segdeploy doctor` says what is installed and
+    what fits.
+    """
 
 
 class EngineDisagrees(SegdeployError):
-    pass
+    """Is raised when an engine answers differently from its graph; it is removed, or marked as refuted in its
+    record.
+
+    Cure: The message names NVIDIA's known bug where one fits; otherwise try `--batch 1`, FP32, or another TensorRT.
+    """
 
 
 class ImageError(SegdeployError):
-    pass
+    """Is raised for an image that is damaged, of another format, or larger than `--max-pixels`.
+
+    Cure: Give another file, or a larger `--max-pixels`.
+    """
 
 
 class VideoError(SegdeployError):
-    pass
+    """Is raised for a source or an output of `run` that is not there, hangs longer than `--timeout`, or has no
+    codec here.
+
+    Cure: Try the address with another player; see `--timeout` and `--reconnect`.
+    """
 
 
 class EvaluationError(SegdeployError):
-    pass
+    """Is raised when label files are not found or mean something else, or when a model's classes are not the data
+    set's.
+
+    Cure: The message names the paths that were looked for; a mapping says which id is which class
+    (models/labels/README.md).
+    """
 
 
 class TrainingError(SegdeployError):
-    pass
+    """Is raised when images are missing or shared between training and report, or when a stopped training had
+    another recipe.
+
+    Cure: Give splits that share no image; take another `-o` for another recipe.
+    """
 
 
 class DeepStreamError(SegdeployError):
-    pass
+    """Is raised when a graph is nothing that nvinfer can run, or when a configuration or a folder is not as it must
+    be.
+
+    Cure: `segdeploy deepstream lint` has a line and a remedy for each fault of a configuration.
+    """
 
 
 class OutputError(SegdeployError):
-    pass
+    """Is raised when a file cannot be written: no folder, no right, no space, or something of yours in its place.
+
+    Cure: Give another `-o`, or make room; nothing half-written is left.
+    """

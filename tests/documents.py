@@ -13,6 +13,7 @@ from segdeploy.cli import main, parser
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r'^( *)```(\w+)(?: title="([^"]*)")?\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
+PRINTED = "printed"  # the title of a block that shows what the page's commands printed
 NEEDS = "needs "  # how the title of a block begins that this machine cannot run
 
 
@@ -105,10 +106,26 @@ def said(arguments: list[str], command: str) -> str:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(arguments)
     assert status == 0, f"{command}\n{err.getvalue()}"
-    return out.getvalue()
+    return out.getvalue() + err.getvalue()
 
 
 def demand_words_of_ours(command: str) -> None:
     """A command that cannot be run here is at least one that the command line takes, up to a pipe."""
     if command.startswith("segdeploy ") and "…" not in command:
         parser().parse_args(shlex.split(command.partition(" | ")[0])[1:])
+
+
+def lines_missing(shown: str, printed: list[str]) -> list[str]:
+    """List what a page shows and its commands did not print; numbers and spaces may differ, … is anything."""
+    said_here = [in_general(line) for text in printed for line in text.splitlines()]
+    return [
+        line for line in shown.splitlines() if line and not any(map(pattern_of(line).fullmatch, said_here))
+    ]
+
+
+def in_general(line: str) -> str:
+    return " ".join(re.sub(r"[0-9]+(?:[.,][0-9]+)*(?:e-?[0-9]+)?", "#", line).split())
+
+
+def pattern_of(line: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, in_general(line).split("…"))))

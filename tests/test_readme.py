@@ -1,14 +1,25 @@
 """The documentation's commands run, and its links exist."""
 
+import json
 import re
 from pathlib import Path
 
 import clips
 import cv2
+import mmseg_checkpoint
 import onnx
 import pytest
 import torch
-from documents import Desk, all_pages, anchors_of, blocks_of, demand_words_of_ours
+from documents import (
+    PRINTED,
+    Desk,
+    all_pages,
+    anchors_of,
+    blocks_of,
+    demand_words_of_ours,
+    lines_missing,
+)
+from generated import generated
 from test_adopt import logits
 
 from segdeploy import scenes
@@ -18,6 +29,16 @@ PAGES = sorted(
     path for path in ROOT.glob("**/*.md") if not {".venv", "demo-out"} & set(path.relative_to(ROOT).parts)
 )
 README = (ROOT / "README.md").read_text()
+
+FIVE = """images: leftImg8bit/{split}
+labels: gtFine/{split}
+image_ending: _leftImg8bit.png
+label_ending: _gtFine_labelIds.png
+ids: {7: ground, 8: ground, 11: building, 12: building, 13: building, 17: building, 19: building, 20: building,
+  21: plants, 22: plants, 23: sky, 24: traffic, 25: traffic, 26: traffic, 27: traffic, 28: traffic, 31: traffic,
+  32: traffic, 33: traffic,
+  0: ignore, 255: ignore}
+"""
 
 
 def name_of(page):
@@ -39,6 +60,11 @@ def desk(tmp_path_factory):
     (folder / "network.py").write_text("import torch\ndef make(): return torch.nn.Conv2d(3, 5, 4, 4)\n")
     torch.save(torch.nn.Conv2d(3, 5, 4, 4).state_dict(), folder / "best.pth")
     (folder / "classes.txt").write_text("road\nkerb\nsky\ncar\nbus\n")
+    mmseg_checkpoint.write(folder / "mine.pth", "pspnet_r18-d8")
+    scenes.write_cityscapes(folder / "cityscapes", 16, 950_000_000, "train", 256, 512)
+    for split, seed, count in (("train", 300, 12), ("val", 800, 4)):
+        scenes.write_cityscapes(folder / "harbour", count, seed, split, 128, 256)
+    (folder / "harbour/five.yaml").write_text(FIVE)
     return Desk(folder)
 
 
@@ -60,6 +86,25 @@ def test_the_blocks_run(page, desk, monkeypatch):
             compile(block.text, page.name, "exec")
             if block.is_run:
                 desk.run_python(block.text)
+        elif block.title == PRINTED:
+            missing = lines_missing(block.text, [desk.printed[command] for command in earlier])
+            assert not missing, f"{page.name} shows what is not printed: {missing}"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(desk, monkeypatch, capsys):
+    """Its cells, one after the other, as a kernel would have them; the file holds no output of somebody's machine."""
+    monkeypatch.chdir(desk.folder)
+    notebook = json.loads((ROOT / "docs/tutorials/first-look.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 4
+    names = {"__name__": "__main__"}
+    for cell in cells:
+        assert cell["outputs"] == []
+        exec("".join(cell["source"]), names)
+    assert "of the pixels have the same class in INT8" in capsys.readouterr().out
+    assert names["agreement"] > 0.95
+    assert (desk.folder / "out/first-look.png").is_file()
 
 
 def needs_a_download(command):
@@ -93,7 +138,7 @@ def test_links_lead_somewhere(page):
         named = page.parent / path if path else page
         assert named.exists(), f"{page.name} links to {target}"
         if anchor:
-            assert anchor in anchors_of(named.read_text()), (
+            assert anchor in anchors_of(generated(named.read_text())), (
                 f"{page.name} links to {target}, which has no such heading"
             )
 

@@ -77,6 +77,7 @@ class Recipe:
 
 
 LISTS = ("keep", "widened")
+LEAST_PERCENTILE = 0.001
 MOST_SCENES = 10_000  # which takes a quarter of an hour, and a few gigabytes of the temporary folder
 KINDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "percentile": (int, float), "equalise": bool, "keep": list, "widened": list,
@@ -120,6 +121,10 @@ def read_recipe(name: str) -> Recipe:
     for key, least in (("count", 1), ("seed", 0), ("aside", 0)):
         if facts.get(key, least) < least:
             raise CalibrationError(f"{path.name}: {key} is {facts[key]}, less than {least}")
+    if not LEAST_PERCENTILE <= facts.get("percentile", 100) <= 100:
+        raise CalibrationError(
+            f"{path.name}: percentile is {facts['percentile']}; expected {LEAST_PERCENTILE} to 100"
+        )
     if facts.get("dataset") == SCENES and not {"count", "seed"} <= facts.keys():
         raise CalibrationError(f"{path.name}: made scenes need both a count and a seed")
     if facts.get("dataset") == SCENES and facts["count"] > MOST_SCENES:
