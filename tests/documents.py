@@ -124,7 +124,7 @@ def lines_missing(shown: str, printed: list[str]) -> list[str]:
 
 
 def in_general(line: str) -> str:
-    return " ".join(re.sub(r"[0-9]+(?:[.,][0-9]+)*(?:e-?[0-9]+)?", "#", line).split())
+    return " ".join(re.sub(r"[-+]?[0-9]+(?:[.,][0-9]+)*(?:e-?[0-9]+)?", "#", line).split())
 
 
 def pattern_of(line: str) -> re.Pattern[str]:
