@@ -29,7 +29,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = re.sub(r"\s*\\\n\s*", " ", self.text).splitlines()
         return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
