@@ -639,6 +639,21 @@ def kills(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def fuzz(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    most = sorted(facts["readers"].items(), key=lambda one: -one[1])
+    yield (
+        f"{facts['inputs']:,} inputs, mutations of good files and words, went into {len(most)} readers (tests/fuzz):"
+        f" {facts['targets_with_a_fault']} of them raised what is no `SegdeployError`. "
+        + ", ".join(f"{reader} {count:,}" for reader, count in most)
+        + "."
+    )
+    for run in facts["parser"]:
+        yield (
+            f"libFuzzer on DeepStream's output parser ({run['build']}; address and undefined-behaviour sanitizers):"
+            f" {run['inputs']:,} inputs in {run['seconds'] / 60:.0f} minutes, {run['reports']} reports."
+        )
+
+
 def archive(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     """Show what an archive costs and how it grows, or what kills have lost."""
     if "growth" not in facts:
@@ -702,6 +717,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Fine-tuning", "finetune", finetune),
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
+    ("Fuzzed readers", "fuzz", fuzz),
     ("Kills", "kills", kills),
     ("Archives", "archive", archive),
 )

@@ -2,6 +2,7 @@
 
 import random
 import string
+import time
 
 import pytest
 
@@ -156,3 +157,13 @@ def test_nothing_else_of_ten_thousand_is_left_out():
         if " " not in uri:
             for words in (f"a ! b location={uri} x=y@z ! c", f"{uri}: it ended", f"('{uri}', 'b@c')"):
                 assert without_credentials(words) == words
+
+
+@pytest.mark.parametrize("part", ["h%3A%2F%2Fa%3Ab", "ab", "?a=", 'pw="', "a:", "%3A%2F%2F"])
+@pytest.mark.parametrize("begin", ["", "@"])
+def test_a_long_address_takes_no_longer_than_its_length(part, begin):
+    """An argument may have 128 KiB; what grew with the square of it took a minute."""
+    text = begin + part * (30_000 // len(part))
+    begin_s = time.process_time()
+    as_typed(text)
+    assert time.process_time() - begin_s < 3

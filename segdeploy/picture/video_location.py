@@ -15,7 +15,7 @@ _REMOTE_OR_PATH = re.compile(
 )  # an address that was taken for a path has one /
 HIDDEN = "…"
 _ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
-_NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]*:/*)?[^\s/:@]+:.*@")
+_NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]{0,30}:/*)?[^\s/:@]{1,255}:.*@")
 _ENCODED_USER = re.compile(r"(?i)(%(?:25)*3a(?:%(?:25)*2f){2})(?:(?!%(?:25)*[23]f)[^&/?#])*%(?:25)*40")
 _HOST = re.compile(r"(?:\[[\w:.%]*\]|[^\[\]:]*)(?::\d+)?")
 _THEN_WORDS = re.compile(rf"{_HOST.pattern}:? |[^:]*$")
@@ -51,7 +51,10 @@ def without_credentials(text: str) -> str:
 
 def as_typed(text: str) -> str:
     """Do the same for a mistyped address, such as `user:password@host` without a scheme."""
-    return without_credentials(text if is_remote(text) else _NO_SCHEME.sub(f"{HIDDEN}@", text, count=1))
+    if is_remote(text):
+        return without_credentials(text)
+    last = text.rfind("@") + 1  # beyond it the pattern would search in vain, from every place to the end
+    return without_credentials(_NO_SCHEME.sub(f"{HIDDEN}@", text[:last], count=1) + text[last:])
 
 
 def _without_users(text: str, alone: bool) -> str:
