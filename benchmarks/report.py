@@ -659,12 +659,13 @@ def archive(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     if "growth" not in facts:
         kills = ", ".join(f"{count} × {what}" for what, count in facts["kills"].items())
         yield (
-            f"An archive of {facts['files']:,} images on Ray ({facts['runs']} runs, two actors, an object store of"
-            f" {facts['store_mib']} MiB) was killed with -9 at random moments: {kills}. Held against one that nothing"
-            f" was done to: {facts['lost']} files lost, {facts['cut_or_different']} cut or different,"
-            f" {facts['strange']} too many; of the table's rows {facts['rows_lost']} lost and {facts['rows_doubled']}"
-            f" doubled; {facts['hidden_files_left']} hidden files left. {facts['done_again']} files were done by two"
-            " workers, as one was killed before it could say so."
+            f"An archive of {facts['files']:,} images of {facts['frame']} on Ray ({facts['runs']} runs, two actors, an"
+            f" object store of {facts['store_mib']} MiB) was killed with -9 at random moments: {kills}. Held against"
+            f" what one process makes of the same images: {facts['lost']} files lost, {facts['cut_or_different']} cut"
+            f" or different, {facts['strange']} too many; of the table's rows {facts['rows_lost']} lost,"
+            f" {facts['rows_doubled']} doubled, {facts['rows_different']} different; {facts['hidden_files_left']}"
+            f" hidden files left. {facts['done_again']} files were done by two workers, as one was killed before it"
+            " could say so."
         )
         return
     rows = [
