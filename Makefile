@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-fast fuzz gpu-test docs lint wheel-test clean
+.PHONY: demo bench test test-fast triton fuzz gpu-test docs lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -31,6 +31,11 @@ test: $(VENV)/.installed
 test-fast: $(VENV)/.installed
 	$(PYTEST) -m 'not slow'
 
+# NVIDIA's Triton, of its wheel and under the system's own Python, for the tests that ask a real server.
+triton: .venv-triton/.installed
+.venv-triton/.installed:
+	/usr/bin/python3 tests/triton_server.py .venv-triton
+
 # Each reader for SECONDS, on every core; without Atheris, which has wheels for some Pythons only, by plain mutation.
 SECONDS ?= 10
 FUZZ ?= -max_total_time=$(SECONDS)
@@ -52,4 +57,4 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo-out site .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .venv-triton demo-out site .mypy_cache .pytest_cache .ruff_cache dist

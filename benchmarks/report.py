@@ -699,6 +699,23 @@ def archive(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def serving(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    answered, wrong = sum(facts["answered"].values()), sum(facts["wrong"].values())
+    first, last, most = facts["server_mib"]
+    own_first, own_last, _ = facts["clients_mib"]
+    yield (
+        f"{facts['clients']} clients sent {facts['requests']:,} requests of one frame to a real Triton"
+        f" ({facts['server']}), in which segdeploy's session ran the shipped B0 at {facts['size']}. {answered:,} were"
+        f" answered, {wrong} of them wrongly."
+    )
+    yield (
+        f"It took {facts['seconds']:.0f} s beside other work: a median of {facts['median_ms']:.0f} ms, and"
+        f" {facts['images_per_execution']:.2f} images an execution. From the first tenth on, the server's memory went"
+        f" from {first:.0f} to {last:.0f} MiB (at the most {most:.0f}), the clients' from {own_first:.0f} to"
+        f" {own_last:.0f} MiB."
+    )
+
+
 def median_and_longest(row: Facts, name: str) -> str:
     return f"{row[name]:.1f} s ({row[f'longest_{name}']:.1f} s)" if name in row else "–"
 
@@ -721,6 +738,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Fuzzed readers", "fuzz", fuzz),
     ("Kills", "kills", kills),
     ("Archives", "archive", archive),
+    ("Serving with Triton", "serving", serving),
 )
 
 

@@ -91,6 +91,11 @@ class CalibrationWords(TypedDict, total=False):
     max_drop: float
 
 
+def as_any_model(model: AnyPath) -> str:
+    """Take a path, or the address of a model on a server."""
+    return model if isinstance(model, str) and "://" in model else str(as_path(model, "model"))
+
+
 PATHS = ("images", "root", "mapping", "scales")
 
 
@@ -229,7 +234,7 @@ def evaluate(
     )
     labelled = open_dataset(dataset, as_path(root, "root"), split, as_optional_path(mapping, "mapping"))
     described = read_card(card) if card else None
-    opened = open_session(as_path(model, "model"), provider=provider, card=described, precision=precision)
+    opened = open_session(as_any_model(model), provider=provider, card=described, precision=precision)
     with opened as session:
         return score(
             mode.predictor(session),
@@ -262,7 +267,7 @@ def measure(
         transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s
     )
     opened = open_model(
-        str(as_path(model, "model")), ModelOptions(threads, provider, plan.modes.cuda_graph, precision)
+        as_any_model(model), ModelOptions(threads, provider, plan.modes.cuda_graph, precision)
     )
     with opened.session as session:
         return time_session(session, batch or usual_batches(session)[0], plan)

@@ -16,6 +16,7 @@
     ├── EvaluationError    a data set, its labels or a mapping that a model cannot be scored on
     ├── TrainingError      a training whose data, recipe or kept state is not as it must be
     ├── DeepStreamError    an nvinfer configuration that cannot be written, read, replayed or started
+    ├── ServerError        a model server that cannot be reached, or does not do what it should
     └── OutputError        a result that cannot be written
 
 A message says what was found, what was expected and what to do, in one or two plain sentences. It may quote names that
@@ -155,6 +156,10 @@ class DeepStreamError(SegdeployError):
 
     Cure: `segdeploy deepstream lint` has a line and a remedy for each fault of a configuration.
     """
+
+
+class ServerError(SegdeployError):
+    pass
 
 
 class OutputError(SegdeployError):

@@ -67,16 +67,24 @@ BOUNDS = {
         "--streams": (1, 256),
         "--threads": THREADS,
     },
-    "verify": {"--device": (0, 1023)},
+    "verify": {"--deadline": SECONDS, "--device": (0, 1023)},
     "tune": {"--count": IMAGES, "--max-drop": (0, 100), "--duration": SECONDS},
     "finetune": OF_TRAINING,
     "distil": OF_TRAINING,
     "cache compare": {"--within": (0, 100)},
     "deepstream config": {"--streams": BATCH},
+    "triton": {
+        "--batch": BATCH,
+        "--delay": (0, 10_000),
+        "--queue": (1, 1_000_000),
+        "--instances": (1, 256),
+        "--gpus": (0, 255),
+        "--threads": THREADS,
+    },
 }
 ROWS = [(verb, flag, *bounds) for verb, flags in BOUNDS.items() for flag, bounds in flags.items()]
 # What holds no number, or has a parser of its own that knows the bounds (sizes, profiles).
-WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require", "--shard"}
+WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require", "--shard", "--compare"}
 
 
 def flags_of(one, name=""):

@@ -13,9 +13,9 @@ from segdeploy.files import digest_of
 from segdeploy.graph.load import read_graph
 from segdeploy.run.session import open_session
 from segdeploy.serve.deepstream.lint import lint
-from segdeploy.serve.deepstream.manifest import NAME, Manifest, read_manifest
 from segdeploy.serve.deepstream.render import render
 from segdeploy.serve.deepstream.request import RenderRequest
+from segdeploy.serve.manifest import NAME, Manifest, read_manifest
 
 
 def everything_in(folder):

@@ -31,6 +31,8 @@ EXTRAS = {
     "transformers",
     "tensorrt_rtx",
     "openvino",
+    "grpc",
+    "tritonclient",
 }
 
 # Layers and weights: loaded by modules that have asked for PyTorch. The rest of `networks` is what `--help` is made of.
@@ -75,8 +77,6 @@ for name in {MODULES}:
         "segdeploy.convert.adopt.adopt",
         "segdeploy.convert.adopt.fixed",
         "segdeploy.convert.build_engine",
-        "segdeploy.convert.engine.build",
-        "segdeploy.convert.engine.job",
         "segdeploy.convert.export",
         "segdeploy.convert.fp16",
         "segdeploy.convert.int8.by_group",
@@ -94,20 +94,21 @@ for name in {MODULES}:
         "segdeploy.networks.checkpoints",
         "segdeploy.prove.against_graph",
         "segdeploy.prove.against_pytorch",
-        "segdeploy.prove.golden",
         "segdeploy.prove.judge",
-        "segdeploy.prove.probes",
         "segdeploy.prove.material",
         "segdeploy.prove.ranges",
-        "segdeploy.prove.verify",
         "segdeploy.run.inner_tensors",
         "segdeploy.run.openvino",
+        "segdeploy.run.triton.grpc_wire",
         "segdeploy.run.ort",
         "segdeploy.run.ort_gpu",
         "segdeploy.serve.deepstream.reference",
         "segdeploy.train.distil",
         "segdeploy.train.finetune",
         "segdeploy.train.folds",
+        "segdeploy.ways.accuracy",
+        "segdeploy.ways.choice",
+        "segdeploy.ways.tune",
     }
     assert lacking["segdeploy.run.ort"] == (
         "running an .onnx needs onnxruntime, which is not installed: pip install 'segdeploy[cpu]'"

@@ -327,6 +327,11 @@ ROWS = {
         for words in (
             (BITE,),
             ("inspect", "x.onnx", f"--{BITE}"),
+            ("run", f"triton://{BITE}/b0", "x.png"),
+            ("verify", f"triton://box/{BITE}"),
+            ("verify", f"triton+http://box/b0?token={BITE}&{BITE}=1"),
+            ("triton", "x.onnx", "-o", "x", "--versions-of", BITE),
+            ("triton", "x.onnx", "-o", "x", "--policy", BITE),
             ("inspect", "x.onnx", "--card", BITE),
             ("inspect", "x.onnx", "--device", BITE),
             ("export", BITE),
@@ -352,6 +357,12 @@ ROWS = {
     "classes of a configuration": lambda p: (
         "deepstream",
         "config",
+        p.with_metadata(classes=json.dumps([BITE] * 5)),
+        "-o",
+        "x",
+    ),
+    "classes of a repository": lambda p: (
+        "triton",
         p.with_metadata(classes=json.dumps([BITE] * 5)),
         "-o",
         "x",

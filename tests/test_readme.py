@@ -25,9 +25,8 @@ from test_adopt import logits
 from segdeploy import scenes
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(
-    path for path in ROOT.glob("**/*.md") if not {".venv", "demo-out"} & set(path.relative_to(ROOT).parts)
-)
+MADE = {".venv", ".venv-triton", "demo-out"}
+PAGES = sorted(path for path in ROOT.glob("**/*.md") if not MADE & set(path.relative_to(ROOT).parts))
 README = (ROOT / "README.md").read_text()
 
 FIVE = """images: leftImg8bit/{split}

@@ -17,6 +17,7 @@ import pytest
 HERE = Path(__file__).parent
 VERBS = (
     "deepstream config",
+    "triton",
     "cache convert",
     "run on images",
     "report",
@@ -29,7 +30,12 @@ VERBS = (
     "export",
     "build-engine",
 )
-WHOLE = ("deepstream config", "cache convert", "report")  # all files are old where one cannot be written
+WHOLE = (
+    "deepstream config",
+    "triton",
+    "cache convert",
+    "report",
+)  # all files are old where one cannot be written
 TOGETHER = ("adopt", "quantize", "export", "build-engine")  # a file, its record and what lies beside it
 GROWING = ("run to a clip", "deepstream replay")  # what came before the fault stays
 KEPT = (".unfinished", ".calibration.npz")  # evaluate's and quantize's, to go on with

@@ -74,6 +74,7 @@ def materials(place: Path) -> dict[str, Path]:
 def verbs(given: dict[str, Path], out: Path) -> dict[str, list[list[object]]]:
     """Two command lines each, which write the same names: what the first one wrote has to outlive the second one."""
     render = ["deepstream", "config", given["nvinfer"], "-o", out, "--deepstream"]
+    repository = ["triton", given["frames"], "--backend", "python", "-o", out, "--areas", "--delay"]
     cache = ["cache", "convert", given["cache"], "-o", out / "x.calib", "--for"]
     run = ["run", given["frames"], given["pictures"], "-o", out]
     bench = ["bench", given["plain"], "--duration", "0.01", "--warmup", "0", "--json", out / "b.json"]
@@ -87,6 +88,7 @@ def verbs(given: dict[str, Path], out: Path) -> dict[str, list[list[object]]]:
     replay = ["deepstream", "replay", "-c", given["config"], "-i", given["clip"], "-o", out / "o.mp4"]
     return {
         "deepstream config": [[*render, "9.1"], [*render, "9.2"]],
+        "triton": [[*repository, "1"], [*repository, "2"]],
         "cache convert": [[*cache, "8.6.1"], [*cache, "10.3.0"]],
         "run on images": [run, [*run, "--alpha", "0.9"]],
         "report": [["report", given["frames"].parent, "-o", out / "page.html"]] * 2,

@@ -31,6 +31,7 @@ from segdeploy.cli import (
     quantize,
     report,
     run,
+    triton,
     tune,
     verify,
 )
@@ -73,6 +74,7 @@ VERBS = {
         "show, compare and convert TensorRT's calibration caches; list the graphs kept of checkpoints",
     ),
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
+    "triton": (triton, "write a model repository for NVIDIA's Triton Inference Server"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
 }
 

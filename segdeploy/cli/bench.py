@@ -35,7 +35,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="an .onnx, an .engine, or a checkpoint, which runs in PyTorch (or its graph: --network graph)",
+        help="an .onnx, an .engine, triton://HOST:PORT/MODEL, or a checkpoint, which runs in PyTorch (or its graph:"
+        " --network graph)",
     )
     parser.add_argument(
         "--batch",
@@ -252,6 +253,7 @@ class Bench:
         from segdeploy.assess.bench.measure import demand_batches, measure, usual_batches
         from segdeploy.assess.bench.meter import Before
         from segdeploy.assess.bench.table import how_it_ran, measurements_shown
+        from segdeploy.run.address import is_served
 
         before = Before.look(self.sensors)
         opened = self.open(model)
@@ -278,7 +280,7 @@ class Bench:
         for measurement in measurements:
             for warning in measurement.warnings:
                 self.say(f"warning, batch {measurement.batch}: {warning}")
-        if opened.record is None:
+        if opened.record is None and not is_served(model):
             self.say(f"{opened.name} has no record: how well it agrees with its checkpoint is not known")
         return {"measurements": measurements}
 
@@ -343,8 +345,9 @@ class Bench:
 
     def open(self, model: str) -> Opened:
         from segdeploy.assess.bench.models import open_model
+        from segdeploy.picture.video_location import as_typed
 
-        self.announce(f"opening {model}")
+        self.announce(f"opening {as_typed(model)}")
         self.models.append(open_model(model, self.opening))
         return self.models[-1]
 

@@ -27,6 +27,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "an .onnx or an .engine; further ones are compared with the first",
         dest="models",
         several=True,
+        served=True,
     )
     parser.add_argument(
         "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
 from segdeploy.cli.printing import print_message
+from segdeploy.errors import RequestError
+from segdeploy.picture.video_location import as_typed
+from segdeploy.run.address import ModelAddress, as_model, is_served
 from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
@@ -28,22 +31,28 @@ def add_model(
     dest: str = "model",
     several: bool = False,
     own_fp16: bool = False,
+    interface: str = INTERFACE_CHOICES[0],
+    served: bool = False,
 ) -> None:
-    """Add MODEL, and what `export` would be asked for where that is a checkpoint; `own_fp16`: the verb has a --fp16."""
+    """Add MODEL, and what `export` would be asked for where that is a checkpoint; `own_fp16`: the verb has a --fp16.
+
+    `served`: a model on a server will do too.
+    """
     parser.add_argument(
         dest,
         metavar="MODEL",
-        type=Path,
+        type=parse_model if served else parse_file,
         nargs="+" if several else None,
-        help=f"{what}; or a checkpoint as `export` takes it, whose graph is then kept",
+        help=f"{what}{', or triton://HOST:PORT/MODEL' * served}; or a checkpoint as `export` takes it, whose graph is"
+        " then kept",
     )
-    parser.set_defaults(checkpoints_in=dest)
+    parser.set_defaults(checkpoints_in=dest, kept_interface=interface)
     group = parser.add_argument_group("of the graph, where MODEL is a checkpoint")
     group.add_argument(
         "--size", dest="graph_size", type=parse_size, metavar="HxW", help="default: the card's"
     )
     group.add_argument(
-        "--interface", dest="graph_interface", choices=INTERFACE_CHOICES, help="default: nvinfer"
+        "--interface", dest="graph_interface", choices=INTERFACE_CHOICES, help=f"default: {interface}"
     )
     if not own_fp16:
         group.add_argument("--fp16", dest="graph_fp16", action="store_true", help="FP16 inside")
@@ -52,21 +61,40 @@ def add_model(
     )
 
 
+def parse_model(text: str) -> Path | ModelAddress:
+    """Take a file, a checkpoint, or the address of a model on a server."""
+    try:
+        return as_model(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse_file(text: str) -> Path:
+    """Refuse a model on a server, in which a verb cannot look."""
+    if is_served(text):
+        raise argparse.ArgumentTypeError(
+            f"{as_typed(text)} is a model on a server, which run, evaluate, bench and verify take; name its file"
+        )
+    return Path(text)
+
+
 def put_graphs(arguments: argparse.Namespace) -> None:
     """Put the kept graph of each checkpoint in its place, and say once how it is made by hand."""
-    from segdeploy.errors import RequestError
     from segdeploy.networks.sources import is_checkpoint, is_own_code
 
     dest = arguments.checkpoints_in
     given = getattr(arguments, dest)
-    models: list[Path] = given if isinstance(given, list) else [given]
+    models: list[Path | ModelAddress] = given if isinstance(given, list) else [given]
     for model in models:
         if is_own_code(str(model)):
             raise RequestError(
                 f"{model} is code, which only `export` runs; first:"
                 f" {command_line('segdeploy', 'export', model, '--size', 'HxW')}"
             )
-    found = [model if not is_checkpoint(str(model)) else kept_graph_for(model, arguments) for model in models]
+    found = [
+        kept_graph_for(model, arguments) if isinstance(model, Path) and is_checkpoint(str(model)) else model
+        for model in models
+    ]
     if found == models:
         demand_no_flags(arguments, models)
         return
@@ -75,7 +103,6 @@ def put_graphs(arguments: argparse.Namespace) -> None:
 
 def take_gpu(arguments: argparse.Namespace) -> None:
     """Let this process, and those that it starts, see the GPU that was asked for alone; nothing has called CUDA yet."""
-    from segdeploy.errors import RequestError
     from segdeploy.run.gpu_choice import choose_gpu
     from segdeploy.run.runtimes import RUNTIMES
 
@@ -85,6 +112,11 @@ def take_gpu(arguments: argparse.Namespace) -> None:
         getattr(arguments, name) for name in ("models", "model", "engine") if hasattr(arguments, name)
     )
     for model in named if isinstance(named, list) else [named]:
+        if is_served(model):
+            raise RequestError(
+                f"--device {arguments.gpu} is of this machine, and {as_typed(str(model))} is on a server; leave it"
+                " out"
+            )
         if not on_gpu and Path(model).suffix != ".engine":
             raise RequestError(
                 f"--device {arguments.gpu} is of a GPU, and {Path(model).name} would run on the CPU; give --provider"
@@ -93,9 +125,7 @@ def take_gpu(arguments: argparse.Namespace) -> None:
     choose_gpu(arguments.gpu)
 
 
-def demand_no_flags(arguments: argparse.Namespace, models: list[Path]) -> None:
-    from segdeploy.errors import RequestError
-
+def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress]) -> None:
     for name, flag in FLAGS.items():
         if getattr(arguments, name, None):
             raise RequestError(
@@ -111,7 +141,7 @@ def kept_graph_for(source: Path, arguments: argparse.Namespace) -> Path:
         str(source),
         getattr(arguments, "card", None),
         arguments.graph_size,
-        arguments.graph_interface or INTERFACE_CHOICES[0],
+        arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0]),
         bool(getattr(arguments, "graph_fp16", False)),
         arguments.graph_revision,
     )

@@ -19,7 +19,7 @@ from segdeploy.cli.arguments import (
     add_provider,
     between,
 )
-from segdeploy.cli.model_argument import add_model
+from segdeploy.cli.model_argument import add_model, parse_model
 from segdeploy.cli.printing import print_lines, print_message
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "an .onnx or an .engine")
+    add_model(parser, "an .onnx or an .engine", served=True)
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -99,7 +99,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument("--show", action="store_true", help="show the frames in a window")
     video.add_argument(
-        "--compare", metavar="OTHER", type=Path, help="a second model, whose results are drawn too"
+        "--compare", metavar="OTHER", type=parse_model, help="a second model, whose results are drawn too"
     )
     video.add_argument(
         "--layout",

@@ -4,8 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import add_device
+from segdeploy.cli.arguments import LONGEST_S, SHORTEST_S, add_device, between
+from segdeploy.cli.model_argument import parse_model
 from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.errors import RequestError
+from segdeploy.run.address import ModelAddress
 from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
@@ -13,23 +16,55 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("engine", metavar="ENGINE", type=Path, help="an .engine with its record beside it")
+    parser.add_argument(
+        "engine",
+        metavar="ENGINE",
+        type=parse_model,
+        help="an .engine with its record beside it, or a model on a server, triton://HOST:PORT/MODEL",
+    )
+    parser.add_argument(
+        "--deadline",
+        metavar="S",
+        type=between(SHORTEST_S, LONGEST_S, whole=False),
+        help="seconds in which a server has to have answered, all in all (default: 4.5)",
+    )
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.errors import RequestError
     from segdeploy.networks.sources import is_checkpoint
+
+    engine: Path | ModelAddress = arguments.engine
+    if isinstance(engine, ModelAddress):
+        return execute_served(engine, arguments)
+    if arguments.deadline is not None:
+        raise RequestError(
+            f"--deadline is for a model on a server, and {engine.name} is a file; leave it out"
+        )
     from segdeploy.prove.verify import verify
 
-    engine = arguments.engine
     if is_checkpoint(str(engine)) and engine.exists():
         raise RequestError(
             f"{engine} is a checkpoint, and an engine is compared with its graph; build one first:"
             f" {command_line('segdeploy', 'build-engine', engine)}"
         )
-    verify(arguments.engine, lambda proof: show(arguments, proof))
+    verify(engine, lambda proof: show(arguments, proof))
+    return 0
+
+
+def execute_served(address: ModelAddress, arguments: argparse.Namespace) -> int:
+    from segdeploy.prove.verify_served import DEADLINE_S, verify_served
+
+    proof = verify_served(address, arguments.deadline or DEADLINE_S)
+    if arguments.json:
+        print_json({"address": str(address)} | vars(proof))
+        return 0
+    batches = ", ".join(map(str, proof.batches))
+    print_lines(
+        f"{address}: {proof.pixel_agreement:.4%} of the pixels as the record of {proof.artifact} has them (version"
+        f" {proof.version}, batches of {batches}, {proof.server}, {proof.seconds:.2f} s)"
+    )
     return 0
 
 

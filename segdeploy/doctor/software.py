@@ -200,7 +200,8 @@ def about_further_runtimes(seen: Survey) -> Iterator[Remark]:
     for runtime in RUNTIMES:
         version = next((seen.packages[name] for name in runtime.packages if seen.has(name)), None)
         if version and runtime.module not in JUDGED_RUNTIMES:
-            yield Remark(OK, runtime.title, f"{version}, --provider {runtime.provider}")
+            how = f"--provider {runtime.provider}" if runtime.provider else f"models at {runtime.takes}"
+            yield Remark(OK, runtime.title, f"{version}, {how}")
 
 
 def about_cuda_packages(seen: Survey) -> Iterator[Remark]:

@@ -21,6 +21,8 @@ def is_own_code(name: str) -> bool:
 
 def is_checkpoint(name: str) -> bool:
     """Tell whether `name` is a checkpoint's file, a folder in the Hub's layout, or could be a Hub id."""
+    if "://" in name:
+        return False
     path = Path(name).expanduser()
     if path.is_dir():
         return (path / "config.json").is_file()

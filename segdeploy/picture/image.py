@@ -85,23 +85,23 @@ def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") 
         raise ImageError(f"a frame is a uint8 array H×W×3 RGB, got a {type(frame).__name__}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
-    height, width = frame.shape[:2]
-    if how == "stretch":
-        geometry = Geometry(Size(height, width), size, 0, 0)
+    geometry = geometry_of(Size(*frame.shape[:2]), size, how)
+    if geometry.content == size:
         return resize(frame, size, kernel), geometry
+    canvas = np.zeros((size.height, size.width, 3), np.uint8)
+    canvas[_inside(geometry)] = resize(frame, geometry.content, kernel)
+    return canvas, geometry
+
+
+def geometry_of(frame: Size, size: Size, how: str = "stretch") -> Geometry:
+    """Say where a frame of its own size lies in an input of `size`."""
+    if how == "stretch":
+        return Geometry(frame, size, 0, 0)
     if how != "letterbox":
         raise RequestError(f"{how!r} is not a way to fit a frame; known: {', '.join(FITS)}")
-    shrink = min(size.height / height, size.width / width)
-    content = Size(max(1, round(height * shrink)), max(1, round(width * shrink)))
-    geometry = Geometry(
-        Size(height, width),
-        content,
-        (size.height - content.height) // 2,
-        (size.width - content.width) // 2,
-    )
-    canvas = np.zeros((size.height, size.width, 3), np.uint8)
-    canvas[_inside(geometry)] = resize(frame, content, kernel)
-    return canvas, geometry
+    shrink = min(size.height / frame.height, size.width / frame.width)
+    content = Size(max(1, round(frame.height * shrink)), max(1, round(frame.width * shrink)))
+    return Geometry(frame, content, (size.height - content.height) // 2, (size.width - content.width) // 2)
 
 
 def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:

@@ -1,4 +1,4 @@
-"""Chooses the images to calibrate on: a seeded draw that, where there are labels, shows the rare classes."""
+"""Chooses images: evenly, or by a seeded draw that, where there are labels, shows the rare classes."""
 
 from __future__ import annotations
 
@@ -41,3 +41,9 @@ def draw_covering(pixels: NDArray[np.int64], count: int, seed: int) -> list[int]
             taken[np.flatnonzero(shows[:, kind] & ~taken)[:wanted]] = True
     taken[np.flatnonzero(~taken)[: count - int(taken.sum())]] = True
     return sorted(order[taken].tolist())
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Choose `count` places, evenly over `total`."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]

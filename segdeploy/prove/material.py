@@ -18,7 +18,7 @@ from segdeploy.errors import EvaluationError, RequestError
 from segdeploy.files import replacing
 from segdeploy.model.labels import Labels
 from segdeploy.picture.image import WRITTEN, Frame, LabelMap, find_images, read_frame
-from segdeploy.prove.choose import draw, draw_covering
+from segdeploy.prove.choose import draw, draw_covering, spread
 from segdeploy.prove.judge import Probe
 from segdeploy.untrusted import Unreadable, read_arrays
 
@@ -206,9 +206,3 @@ def judged_on(total: int, drawn: list[int], aside: list[int], probes: int) -> tu
     held_out = len(left) >= min(probes, FEWEST_PROBES)
     pool = left if held_out else drawn
     return [pool[place] for place in spread(len(pool), probes)], held_out
-
-
-def spread(total: int, count: int) -> list[int]:
-    """Choose `count` places, evenly over `total`."""
-    count = min(count, total)
-    return [place * total // count for place in range(count)]

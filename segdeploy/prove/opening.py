@@ -17,6 +17,7 @@ from segdeploy.machine import this_machine, versions_of
 from segdeploy.model.card import ModelCard, as_card
 from segdeploy.model.tuned import TunedChoice, read_tuned
 from segdeploy.run import session as opened
+from segdeploy.run.address import ModelAddress, as_model
 from segdeploy.run.runtimes import runtime_for
 from segdeploy.shell import command_line
 from segdeploy.special_files import is_file
@@ -35,7 +36,7 @@ def silently(words: str) -> None:
 class ChosenWay:
     """Says how a model is opened; None means the runtime's default."""
 
-    path: Path
+    path: Path | ModelAddress
     threads: int | None = None
     provider: str | None = None
     precision: str | None = None
@@ -43,13 +44,15 @@ class ChosenWay:
 
     @property
     def words(self) -> str:
+        if isinstance(self.path, ModelAddress):
+            return self.path.server
         threads = f"{self.threads} threads" if self.threads else None
         said = (self.path.name if self.tuned else None, self.provider or "cpu", self.precision, threads)
         return " ".join(filter(None, said if self.tuned else said[:3]))
 
 
 def choose_opening(
-    path: str | Path,
+    path: str | Path | ModelAddress,
     *,
     threads: int | None = None,
     provider: str | None = None,
@@ -58,20 +61,23 @@ def choose_opening(
     tell: Tell = silently,
 ) -> ChosenWay:
     """Take the tuned choice that lies beside a graph, unless the way is asked for or another machine made it."""
-    asked = ChosenWay(Path(path), threads, provider, precision)
-    if as_exported or (threads, provider, precision) != (None, None, None) or not is_file(asked.path):
+    model = as_model(path)
+    asked = ChosenWay(model, threads, provider, precision)
+    if isinstance(model, ModelAddress):
         return asked
-    choice = read_tuned(asked.path) if asked.path.suffix == ".onnx" else None
+    if as_exported or (threads, provider, precision) != (None, None, None) or not is_file(model):
+        return asked
+    choice = read_tuned(model) if model.suffix == ".onnx" else None
     if choice is None:
         return asked
-    name = asked.path.name
-    if why := why_not_taken(choice, asked.path):
-        again = command_line("segdeploy", "tune", asked.path)
+    name = model.name
+    if why := why_not_taken(choice, model):
+        again = command_line("segdeploy", "tune", model)
         tell(f"{name} was tuned {why}, so it runs as exported; tune it for what is here: {again}")
         return asked
     way = choice.way
     tell(f"{name} runs as it was tuned: {way.words}; --as-exported runs the graph itself")
-    return ChosenWay(asked.path.with_name(way.model), way.threads, way.provider, way.precision, tuned=True)
+    return ChosenWay(model.with_name(way.model), way.threads, way.provider, way.precision, tuned=True)
 
 
 def why_not_taken(choice: TunedChoice, path: Path) -> str | None:
@@ -89,7 +95,7 @@ def why_not_taken(choice: TunedChoice, path: Path) -> str | None:
 
 
 def open_session(
-    path: str | Path,
+    path: str | Path | ModelAddress,
     *,
     threads: int | None = None,
     provider: str | None = None,
@@ -99,7 +105,7 @@ def open_session(
     as_exported: bool = False,
     tell: Tell = silently,
 ) -> Session:
-    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT.
+    """Open an .onnx in ONNX Runtime or OpenVINO, an .engine in TensorRT, or a triton:// address on its server.
 
     A graph that was tuned on this machine is opened so, unless `as_exported` is set, or one of the next three is given:
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
@@ -119,8 +125,6 @@ def open_session(
 def open_chosen(
     chosen: ChosenWay, *, card: ModelCard | None = None, shares_cores: bool = False, tell: Tell = silently
 ) -> Session:
-    from segdeploy.prove.precision import PROVEN, demand_proven
-
     path, precision = chosen.path, chosen.precision
     session = opened.open_session(
         path,
@@ -130,6 +134,10 @@ def open_chosen(
         shares_cores=shares_cores,
         precision=precision,
     )
+    if precision is None or isinstance(path, ModelAddress):
+        return session
+    from segdeploy.prove.precision import PROVEN, demand_proven
+
     if precision not in PROVEN:
         return session
     try:

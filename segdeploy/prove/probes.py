@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segdeploy import scenes
 from segdeploy.picture.image import Frame, fit, read_frame
-from segdeploy.prove.material import spread
+from segdeploy.prove.choose import spread
 from segdeploy.size import Size
 
 SEED_OF_SMALL = 990_000_000

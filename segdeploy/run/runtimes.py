@@ -16,6 +16,7 @@ from segdeploy.model.foreign import why_encrypted
 
 if TYPE_CHECKING:  # a card loads YAML, for which a help text need not wait
     from segdeploy.model.card import ModelCard
+    from segdeploy.run.address import ModelAddress
 
 
 # What a session on a CPU computes its products in, where it can be chosen; int8 and bf16 are compared with the graph.
@@ -43,7 +44,7 @@ class Runtime:
 
     provider: str | None  # as in --provider; None where the kind of model leaves no choice
     takes: str  # the suffix of its models, as in .onnx, or the beginning of an address, as in http://
-    opener: str  # `module:function`, which is called with the model's path and SessionOptions
+    opener: str  # `module:function`, which is called with the model's path or address and SessionOptions
     module: str  # the Python module that computes
     packages: tuple[str, ...]  # pip's; any one of them brings the module
     extra: str  # of segdeploy; it installs the module
@@ -57,7 +58,7 @@ class Runtime:
     def words(self) -> str:
         return f"{self.title} {self.where}"
 
-    def load(self) -> Callable[[Path, SessionOptions], Any]:
+    def load(self) -> Callable[[Any, SessionOptions], Any]:
         """Import and return the function that opens its models."""
         name, _, function = self.opener.partition(":")
         try:
@@ -65,7 +66,8 @@ class Runtime:
         except ModuleNotFoundError as error:
             if error.name != self.module:
                 raise
-            raise MissingExtra(self.packages[0], self.extra, f"the provider {self.provider}") from error
+            step = f"the provider {self.provider}" if self.provider else self.words
+            raise MissingExtra(self.packages[0], self.extra, step) from error
 
 
 # The first one of a kind is the default.
@@ -90,10 +92,16 @@ RUNTIMES: tuple[Runtime, ...] = (
         None, ".engine", "segdeploy.run.tensorrt.session:open_engine", "tensorrt", ("tensorrt", "tensorrt-rtx"),
         "tensorrt", "TensorRT", "on the GPU", on_gpu=True, heeds=(),
     ),
+    Runtime(
+        None, "triton://", "segdeploy.run.triton.session:open_served", "tritonclient", ("tritonclient",), "triton",
+        "Triton", "on a server", heeds=(),
+    ),
 )  # fmt: skip
 
 
-def runtime_for(model: str | Path, provider: str | None, precision: str | None = None) -> Runtime:
+def runtime_for(
+    model: str | Path | ModelAddress, provider: str | None, precision: str | None = None
+) -> Runtime:
     """Return the row that computes `model`; refuses a model that no row takes, and a provider that is not for it.
 
     Without a provider it is the first row that has the precision.
@@ -101,23 +109,22 @@ def runtime_for(model: str | Path, provider: str | None, precision: str | None =
     kind = kind_of_model(model)
     rows = [row for row in RUNTIMES if row.takes == kind]
     if not rows:
-        if why := why_encrypted(Path(model).name):
+        name = Path(str(model)).name
+        if why := why_encrypted(name):
             raise GraphError(why)
-        kinds = " or ".join(dict.fromkeys(row.takes for row in RUNTIMES))
-        raise GraphError(
-            f"{Path(model).name} has the suffix {kind!r}; a model that runs here ends in {kinds}"
-        )
+        kinds = words_for_kinds()
+        raise GraphError(f"{name} has the suffix {kind!r}; a model that runs here {kinds}")
     if precision is not None and precision not in PRECISIONS:
         raise RequestError(f"no precision is called {precision!r}; known: {', '.join(PRECISIONS)}")
     if provider is None:
-        return runtime_having(Path(model).name, rows, precision)
+        return runtime_having(Path(str(model)).name, rows, precision)
     if provider not in providers():
         raise RequestError(f"no provider is called {provider!r}; known: {', '.join(providers())}")
     for row in rows:
         if row.provider == provider:
-            return runtime_having(Path(model).name, [row], precision)
+            return runtime_having(Path(str(model)).name, [row], precision)
     raise RequestError(
-        f"provider {provider!r} is not for {Path(model).name}, which runs in {rows[0].words}; leave it out"
+        f"provider {provider!r} is not for {Path(str(model)).name}, which runs in {rows[0].words}; leave it out"
     )
 
 
@@ -132,10 +139,20 @@ def runtime_having(name: str, rows: Sequence[Runtime], precision: str | None) ->
     )
 
 
-def kind_of_model(model: str | Path) -> str:
-    """Return the suffix of a file, as in .onnx, or the beginning of an address, as in http://."""
+def words_for_kinds() -> str:
+    """Say which models there are, as in `ends in .onnx or .engine, or begins with triton://`."""
+    kinds = dict.fromkeys(row.takes for row in RUNTIMES)
+    files, addresses = (
+        [kind for kind in kinds if kind.endswith("://") is remote] for remote in (False, True)
+    )
+    said = f"ends in {' or '.join(files)}"
+    return f"{said}, or begins with {' or '.join(addresses)}" if addresses else said
+
+
+def kind_of_model(model: str | Path | ModelAddress) -> str:
+    """Return the suffix of a file, as in .onnx, or the beginning of an address without its protocol, as in triton://."""
     scheme, slashes, _ = str(model).partition("://")
-    return scheme + slashes if slashes else Path(model).suffix
+    return scheme.partition("+")[0] + slashes if slashes else Path(str(model)).suffix
 
 
 def providers() -> list[str]:

@@ -20,6 +20,7 @@ from segdeploy.model.signature import Signature
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry
 from segdeploy.picture.segmentation import Segmentation
+from segdeploy.run.address import ModelAddress, as_model
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.io import from_output, to_input
 from segdeploy.run.runtimes import SessionOptions, runtime_for
@@ -71,7 +72,7 @@ class DeviceSession(Session, Protocol):
 
 
 def open_session(
-    path: str | Path,
+    path: str | Path | ModelAddress,
     *,
     threads: int | None = None,
     provider: str | None = None,
@@ -79,7 +80,7 @@ def open_session(
     shares_cores: bool = False,
     precision: str | None = None,
 ) -> Session:
-    """Open an .onnx in ONNX Runtime or OpenVINO, or an .engine in TensorRT, in a precision that it can be computed in.
+    """Open an .onnx in ONNX Runtime or OpenVINO, an .engine in TensorRT, or a triton:// address on its server.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
@@ -87,9 +88,9 @@ def open_session(
     processor too. Options that a runtime does not use are refused.
     """
     runtime = runtime_for(path, provider, precision)
-    path = Path(path)
+    path = as_model(path)
     # An engine that is missing is refused by its session: its record may be here, and say how it was built.
-    if runtime.takes != ".engine" and not path.is_file():
+    if runtime.takes == ".onnx" and isinstance(path, Path) and not path.is_file():
         raise RequestError(
             f"there is no file {path}; a model is an .onnx made by: segdeploy export CHECKPOINT"
         )
@@ -100,7 +101,7 @@ def open_session(
             f"threads {threads} is not for {path.name}, which runs in {runtime.words}; leave it out"
         )
     described = as_card(card)
-    if precision is not None:
+    if precision is not None and isinstance(path, Path):
         demand_graph_has(precision, path, described)
     options = SessionOptions(threads, runtime.provider, described, shares_cores, precision)
     session: Session = runtime.load()(path, options)

@@ -14,10 +14,10 @@ from segdeploy.datasets.reading import read_pair
 from segdeploy.model.labels import Labels
 from segdeploy.picture.image import WRITTEN, Frame, LabelMap, find_images, read_frame
 from segdeploy.prove.agreement import Agreement, total
+from segdeploy.prove.choose import spread
 from segdeploy.prove.confusion import Confusion
 from segdeploy.prove.judge import ProbeCounts, Verdict
 from segdeploy.prove.ledger import drop_interval, drop_of
-from segdeploy.prove.material import spread
 from segdeploy.run.session import Session, segment
 
 FRAMES = 48  # at the most

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from segdeploy import scenes
 from segdeploy.assess.bench.meter import Before, MemoryUse, Meter, Power, Sensors, forget_peak
 from segdeploy.assess.bench.modes import BenchPlan
+from segdeploy.assess.bench.served import ServerClock, ServerShares
 from segdeploy.assess.bench.timing_host import lanes_of
 from segdeploy.assess.bench.timings import Timings, after_warm_up, run_queries, summarise, warnings_of
 from segdeploy.errors import RequestError
@@ -32,6 +33,7 @@ class Measurement:
     warnings: tuple[str, ...]
     stopped: bool  # by the user, before the time was over
     queries: tuple[Query, ...]
+    server: ServerShares | None = None  # where it ran on one
 
     def __str__(self) -> str:
         latency = self.timings.latency
@@ -64,6 +66,7 @@ class Measurement:
             "power": None if self.power is None else asdict(self.power),
             "warnings": list(self.warnings),
             "stopped": self.stopped,
+            **({} if self.server is None else {"server": asdict(self.server)}),
         }
 
 
@@ -85,6 +88,13 @@ def measure(
     queries: list[Query] = []
     stopped = False
     meter = Meter(sensors) if sensors is not None else None
+    clock = ServerClock(session)
+
+    def begin() -> None:
+        clock.begin()
+        if meter:
+            meter.begin()
+
     with lanes_of(session, inputs, plan.modes) as (lanes, ran):
         forget_peak()
         try:
@@ -94,7 +104,7 @@ def measure(
                 warm_up_ms=plan.warm_up_ms,
                 duration_ms=plan.duration_s * 1e3,
                 iterations=plan.iterations,
-                warmed=meter.begin if meter else lambda: None,
+                warmed=begin,
             )
         except KeyboardInterrupt:
             if not after_warm_up(queries, plan.warm_up_ms):
@@ -121,6 +131,7 @@ def measure(
         ),
         stopped=stopped,
         queries=tuple(queries),
+        server=clock.shares(timings.latency.mean),
     )
 
 

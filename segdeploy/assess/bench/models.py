@@ -12,13 +12,17 @@ from segdeploy.files import digest_of
 from segdeploy.graph.load import read_graph
 from segdeploy.machine import version_of
 from segdeploy.model.record import ArtifactRecord, record_path
+from segdeploy.picture.video_location import as_typed
 from segdeploy.prove.opening import choose_opening, open_chosen
-from segdeploy.run.runtimes import Runtime, runtime_for
+from segdeploy.run.address import ModelAddress
+from segdeploy.run.runtimes import Runtime, kind_of_model, runtime_for
 from segdeploy.run.session import Session
 from segdeploy.run.tensorrt.compatibility import read_engine_record
+from segdeploy.run.triton.session import TritonSession
 from segdeploy.size import Size
 
 FILES = (".onnx", ".engine")
+SERVED = "triton://"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Opened:
 
 
 def is_for_pytorch(model: str) -> bool:
-    return Path(model).suffix not in FILES
+    return kind_of_model(model) not in (*FILES, SERVED)
 
 
 def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
@@ -75,12 +79,20 @@ def on_gpu(models: Sequence[str], opening: ModelOptions) -> bool:
 
 
 def open_model(model: str, opening: ModelOptions) -> Opened:
+    if kind_of_model(model) == SERVED:
+        return open_on_server(model)
     return open_checkpoint(model, opening) if is_for_pytorch(model) else open_file(Path(model), opening)
+
+
+def open_on_server(model: str) -> Opened:
+    """Open a model on a server; what it is a copy of, its repository says."""
+    session = TritonSession(ModelAddress.parse(model))
+    return Opened(session.name, session, session.runtime, session.digest)
 
 
 def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
     """Refuse options that none of the models would use."""
-    kinds = {"checkpoint" if is_for_pytorch(model) else Path(model).suffix for model in models}
+    kinds = {"checkpoint" if is_for_pytorch(model) else kind_of_model(model) for model in models}
     for flag, (value, heeding) in {
         "threads": (opening.threads, {".onnx", "checkpoint"}),
         "provider": (opening.provider, {".onnx", "checkpoint"}),
@@ -94,7 +106,7 @@ def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
         if value and not kinds & heeding:
             raise RequestError(
                 f"--{flag} is for {' and '.join(HEEDING[kind] for kind in sorted(heeding))}, and"
-                f" {', '.join(models)} is none; leave it out, or give it when the model is made"
+                f" {', '.join(map(as_typed, models))} is none; leave it out, or give it when the model is made"
             )
 
 
@@ -116,7 +128,7 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
             as_exported=opening.as_exported,
             tell=opening.tell,
         )
-        path = way.path
+        path = Path(str(way.path))
     if path.suffix == ".engine":
         from segdeploy.run.tensorrt.session import TensorrtSession
 

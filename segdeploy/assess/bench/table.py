@@ -66,6 +66,13 @@ def clocks(measurement: Measurement) -> str:
     return f"{seen.lowest_clock_mhz}–{seen.highest_clock_mhz}{most}"
 
 
+def on_server(field: str, text: Callable[[float], str] = "{:.3f}".format) -> Callable[[Measurement], str]:
+    def found(measurement: Measurement) -> str:
+        return "" if measurement.server is None else text(getattr(measurement.server, field))
+
+    return found
+
+
 ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
     ("images/s", lambda measurement: f"{measurement.images_per_s:.1f}"),
     ("queries/s", lambda measurement: f"{measurement.timings.qps:.1f}"),
@@ -77,6 +84,10 @@ ROWS: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
     ("compute median, ms", milliseconds("compute", "median")),
     ("from device median, ms", milliseconds("d2h", "median")),
     ("enqueue median, ms", milliseconds("enqueue", "median")),
+    ("server's queue mean, ms", on_server("queue_ms")),
+    ("server's compute mean, ms", on_server("compute_ms")),
+    ("client and network mean, ms", on_server("elsewhere_ms")),
+    ("images an execution", on_server("images_per_execution", "{:.2f}".format)),
     ("compute varies by, %", lambda measurement: f"{measurement.timings.compute.cv_percent:.1f}"),
     ("queries counted", lambda measurement: str(measurement.timings.queries)),
     ("host memory added, MiB", mebibytes("host_bytes")),

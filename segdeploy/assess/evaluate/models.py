@@ -25,9 +25,11 @@ from segdeploy.files import digest_of, make_folder, write_text
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
 from segdeploy.prove.opening import choose_opening, open_chosen
+from segdeploy.run.address import ModelAddress
 from segdeploy.run.crews import crew_for, threads_of_each
 from segdeploy.run.hands import Hands
 from segdeploy.run.peek import signature_in
+from segdeploy.run.triton.session import TritonSession
 
 # Takes a number of images and a title; gives a context with a function to call once per image.
 Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
@@ -37,7 +39,7 @@ WHOLE_IMAGE = Mode()
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    models: tuple[Path, ...]
+    models: tuple[Path | ModelAddress, ...]
     dataset: Dataset
     mode: Mode = WHOLE_IMAGE
     card: ModelCard | None = None  # describes foreign graphs
@@ -72,6 +74,8 @@ class EvaluationRequest:
             for severity in self.severities:
                 demand_corruption(name, severity)
         tell_apart(self.models)
+        if self.ray is not None or (self.processes or 1) > 1:
+            demand_files_alone(self.models)
         for model in self.models:
             self.dataset.lookup_from(signature_in(model, self.card).labels)
 
@@ -141,8 +145,7 @@ def evaluate_models(
 
 
 @contextmanager
-def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterator[Candidate]:
-    digest = digest_of(model)
+def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAddress) -> Iterator[Candidate]:
     way = choose_opening(
         model,
         provider=request.provider,
@@ -151,6 +154,7 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterat
         tell=request.tell,
     )
     with open_chosen(way, card=request.card, tell=request.tell) as session:
+        digest = session.digest if isinstance(session, TritonSession) else digest_of(Path(str(model)))
         mode = request.mode.spelled(session)
         key = evaluation_key(digest, request.dataset, mode, way.words)
         predict = request.mode.predictor(session)
@@ -158,11 +162,12 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path) -> Iterat
 
 
 @contextmanager
-def spread_out(request: EvaluationRequest, model: Path) -> Iterator[Hands | None]:
+def spread_out(request: EvaluationRequest, model: Path | ModelAddress) -> Iterator[Hands | None]:
     """Give the hands of the processes that count, or None where this one does."""
     if not request.is_spread_out:
         yield None
         return
+    model = Path(str(model))  # no address is let in here
     threads = threads_of_each(model, request.provider, request.processes, request.ray, None)
     order = order_to_count(model, request.dataset, request.mode, request.card_name, request.provider, threads)
     crew = crew_for(
@@ -239,7 +244,16 @@ def facts_in_report(model: Candidate) -> dict[str, Any]:
     }
 
 
-def tell_apart(models: Sequence[Path]) -> list[str]:
+def demand_files_alone(models: Sequence[Path | ModelAddress]) -> None:
+    """Refuse to share a model on a server among processes, which have one server to ask all the same."""
+    for model in models:
+        if isinstance(model, ModelAddress):
+            raise RequestError(
+                f"--ray and --processes are for files, and {model} is on a server; leave them out"
+            )
+
+
+def tell_apart(models: Sequence[Path | ModelAddress]) -> list[str]:
     """Name the models by their file names if these differ, else by their paths as given."""
     for names in ([model.name for model in models], [str(model) for model in models]):
         if len(set(names)) == len(names):

@@ -6,24 +6,22 @@ what the graph was proven with. The folder can be copied: the graph and all it n
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy import files
 from segdeploy.errors import DeepStreamError
 from segdeploy.model.record import record_path
-from segdeploy.serve.deepstream import manifest
+from segdeploy.serve import manifest
 from segdeploy.serve.deepstream.app_files import app_files, colours, triton_files
 from segdeploy.serve.deepstream.config import Line, write_txt
 from segdeploy.serve.deepstream.document import as_yml, read_txt
-from segdeploy.serve.deepstream.manifest import Manifest, demand_ours, remove_stale
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
 from segdeploy.serve.deepstream.plan import OUR_LIBRARY, TAO_LIBRARY, Plan, make_plan
 from segdeploy.serve.deepstream.readme import readme
 from segdeploy.serve.deepstream.reported import reported
 from segdeploy.serve.deepstream.request import RenderRequest
+from segdeploy.serve.manifest import write_folder
 from segdeploy.shipped import folder
 from segdeploy.version import __version__
 
@@ -44,20 +42,6 @@ def render(request: RenderRequest, output: Path) -> Rendered:
     with files.folders_made(output), files.locked(output / manifest.NAME):
         write_folder(output, contents)
     return Rendered([output / name for name in (*contents, manifest.NAME)], reported(plan))
-
-
-def write_folder(output: Path, contents: Mapping[str, bytes | Path]) -> None:
-    in_place = {name for name, content in contents.items() if is_same(content, output / name)}
-    written = {name: content for name, content in contents.items() if name not in in_place}
-    known = demand_ours(output, written)
-    ours = {name: digest for name, digest in known.files.items() if name in in_place}
-    names = [*written, manifest.NAME]
-    with files.replacing_together(*(output / name for name in names)) as (*parts, last):
-        for name, part in zip(written, parts, strict=True):
-            write_part(written[name], part, output / name)
-            ours[name] = files.digest_of(part)
-        write_part(Manifest(ours).as_text().encode(), last, output / manifest.NAME)
-    remove_stale(output, known, contents.keys())
 
 
 def contents_of(plan: Plan) -> dict[str, bytes | Path]:
@@ -90,19 +74,6 @@ def contents_of(plan: Plan) -> dict[str, bytes | Path]:
             )
         contents[name] = source
     return contents
-
-
-def is_same(content: bytes | Path, place: Path) -> bool:
-    """Tell whether a file that is to be copied lies in its place already."""
-    return isinstance(content, Path) and place.exists() and place.samefile(content)
-
-
-def write_part(content: bytes | Path, part: Path, place: Path) -> None:
-    with files.cannot_be_written(place):
-        if isinstance(content, Path):
-            shutil.copyfile(content, part)
-        else:
-            part.write_bytes(content)
 
 
 def nvinfer_config(plan: Plan) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from segdeploy import files
 from segdeploy.errors import DeepStreamError
 from segdeploy.model.signature import describe
-from segdeploy.serve.deepstream import manifest
+from segdeploy.serve import manifest
 from segdeploy.serve.deepstream.app.configuration import CONFIGURATION, configuration_of
 from segdeploy.serve.deepstream.app.readme import readme_of
 from segdeploy.serve.deepstream.app.request import AppRequest, demand_sound_request, holds_secrets
 from segdeploy.serve.deepstream.app.settings import settings_of, settings_text
 from segdeploy.serve.deepstream.plan import Plan, make_plan
-from segdeploy.serve.deepstream.render import Rendered, contents_of, write_folder
+from segdeploy.serve.deepstream.render import Rendered, contents_of
 from segdeploy.serve.deepstream.reported import wrong_engines
+from segdeploy.serve.manifest import write_folder
 from segdeploy.shipped import folder as shipped_folder
 
 APP = "segdeploy_app.py"

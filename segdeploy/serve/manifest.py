@@ -1,14 +1,16 @@
-"""A rendered folder says which of its files segdeploy wrote, so that nothing else in it is ever replaced or removed."""
+"""Writes a folder as one thing, which says what segdeploy wrote, so that nothing else is ever replaced or removed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from segdeploy import files
 from segdeploy.errors import OutputError
 from segdeploy.files import digest_of
 from segdeploy.model.typed_json import WrongField, from_json
@@ -33,6 +35,21 @@ def read_manifest(folder: Path) -> Manifest:
     with suppress(Unreadable, WrongField):
         return from_json(Manifest, read_json(path))
     return Manifest()
+
+
+def write_folder(output: Path, contents: Mapping[str, bytes | Path]) -> None:
+    """Write `contents` (the place in the folder to bytes, or to the file to copy) all together or not at all."""
+    in_place = {name for name, content in contents.items() if is_same(content, output / name)}
+    written = {name: content for name, content in contents.items() if name not in in_place}
+    known = demand_ours(output, written)
+    ours = {name: digest for name, digest in known.files.items() if name in in_place}
+    names = [*written, NAME]
+    with files.replacing_together(*(output / name for name in names)) as (*parts, last):
+        for name, part in zip(written, parts, strict=True):
+            write_part(written[name], part, output / name)
+            ours[name] = files.digest_of(part)
+        write_part(Manifest(ours).as_text().encode(), last, output / NAME)
+    remove_stale(output, known, contents.keys())
 
 
 def demand_ours(folder: Path, written: Mapping[str, bytes | Path]) -> Manifest:
@@ -71,3 +88,24 @@ def remove_stale(folder: Path, known: Manifest, written: Collection[str]) -> Non
             )  # no name leads out of it, no link
             if inside and digest_of(path) == known.files[name]:
                 path.unlink()
+                remove_empty(path.parent, folder)
+
+
+def remove_empty(inner: Path, folder: Path) -> None:
+    """Remove `inner`, and what is above it in `folder`, as far as nothing is in them any more."""
+    while inner != folder:
+        inner.rmdir()  # which fails where it holds something
+        inner = inner.parent
+
+
+def is_same(content: bytes | Path, place: Path) -> bool:
+    """Tell whether a file that is to be copied lies in its place already."""
+    return isinstance(content, Path) and place.exists() and place.samefile(content)
+
+
+def write_part(content: bytes | Path, part: Path, place: Path) -> None:
+    with files.cannot_be_written(place):
+        if isinstance(content, Path):
+            shutil.copyfile(content, part)
+        else:
+            part.write_bytes(content)

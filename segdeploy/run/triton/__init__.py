@@ -1,0 +1,1 @@
+"""Runs models on a Triton server: one session, over gRPC or HTTP, through shared memory on one host."""
