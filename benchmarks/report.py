@@ -695,7 +695,7 @@ def archive(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         f"One more image ({facts['frames']} pixels, one convolution) takes {more['archive_ms']:.2f} ms of processor"
         " time in `segdeploy archive` with two workers and the table of areas,"
         f" {more['one_process_ms']:.2f} ms in one process that reads, segments and writes it in a loop"
-        f" ({more['ratio']:.2f} times as much), and {more['again_ms']:.3f} ms when it is done already."
+        f" ({more['ratio']:.2f} times as much)."
     )
 
 
