@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo bench test test-fast triton fuzz gpu-test docs lint wheel-test clean
+.PHONY: demo bench test test-fast fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -50,6 +51,17 @@ gpu-test: $(VENV)/.installed
 # The documentation as a site, in site/index.html; a warning is an error.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# Before the hour: graphs and wheels, without a GPU. In the hour: eight minutes on one GPU. Any time: the same on the CPU.
+gpu-day-prepare: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu_day.py prepare
+
+gpu-day: $(VENV)/.installed
+	SEGDEPLOY_GPU=1 timeout 120 $(BIN)/python -m pytest -q tests/gpu || true
+	$(BIN)/python benchmarks/gpu_day.py run --budget 330
+
+gpu-day-stand-in: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu_day.py prepare --stand-in
+	$(BIN)/python benchmarks/gpu_day.py run --stand-in
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
