@@ -56,7 +56,7 @@ gpu-day-prepare: $(VENV)/.installed
 	$(BIN)/python benchmarks/gpu_day.py prepare
 
 gpu-day: $(VENV)/.installed
-	SEGDEPLOY_GPU=1 timeout 120 $(BIN)/python -m pytest -q tests/gpu || true
+	-SEGDEPLOY_GPU=1 timeout 120 $(BIN)/python -m pytest -q tests/gpu
 	$(BIN)/python benchmarks/gpu_day.py run --budget 330
 
 gpu-day-stand-in: $(VENV)/.installed

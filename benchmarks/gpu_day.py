@@ -248,9 +248,8 @@ def in_torch(cell: Cell, side: Side, stand_in: bool) -> dict[str, Any]:
     if cell.network == "swin-t":
         raise RuntimeError("transformers' Mask2Former cannot be captured: it copies shapes to the host")
     device, dtype = ("cpu", torch.float32) if stand_in else ("cuda", torch.float16)
-    model = (
-        AutoModelForSemanticSegmentation.from_pretrained(cell.folder / "checkpoint").eval().to(device, dtype)
-    )
+    published: Any = AutoModelForSemanticSegmentation
+    model = published.from_pretrained(cell.folder / "checkpoint").eval().to(device, dtype)
     size = Size.parse(cell.size)
     pixels = torch.from_numpy(usual_batch(batch_of(cell))).to(device, dtype)
 
@@ -276,12 +275,12 @@ def in_torch(cell: Cell, side: Side, stand_in: bool) -> dict[str, Any]:
 def captured(work: Callable[[], Any]) -> Callable[[], Any]:
     import torch
 
-    side = torch.cuda.Stream()
+    side: Any = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
             work()
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
+    graph: Any = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         answer = work()
 
