@@ -7,8 +7,7 @@ TORCH ?= torch==2.13.0
 # One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-fast triton fuzz gpu-test docs lint wheel-test clean
-.PHONY: demo bench test test-fast fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in lint wheel-test clean
+.PHONY: demo bench test test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 $(VENV)/.installed: pyproject.toml
@@ -51,6 +50,7 @@ gpu-test: $(VENV)/.installed
 # The documentation as a site, in site/index.html; a warning is an error.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Before the hour: graphs and wheels, without a GPU. In the hour: eight minutes on one GPU. Any time: the same on the CPU.
 gpu-day-prepare: $(VENV)/.installed
 	$(BIN)/python benchmarks/gpu_day.py prepare
