@@ -438,6 +438,11 @@ EDGES = {
     ],
     "tensors-undrawn": [(TENSORS, None), (TENSORS, [], "nvinfer", "7.1")],
     "interval-long": [({"interval": 9}, []), ({"interval": 10}, None)],
+    "reported-bad": [
+        (batch(1), [], "batch-open"),
+        (batch(2), None, "batch-open"),
+        ({**batch(2), **OURS}, [], "batch-open", "7.1"),
+    ],
     "graph-not-understood": [({}, None, "rubbish")],
     "class-count": [
         ({"num-detected-classes": 4, "labelfile-path": None}, None),

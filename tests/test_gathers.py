@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from segdeploy.errors import GraphError
 from segdeploy.graph.gathers import sampling_as_gathers
-from segdeploy.graph.known_bugs import samples_of
+from segdeploy.graph.patterns import samples_of
 
 
 def graph(maps, grid, opset=17, kind=TensorProto.FLOAT, **attributes):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from segdeploy.doctor.finding import NOTE, OK, PROBLEM, Remark
 from segdeploy.doctor.hardware import distro_python, home_of_python, pip_tensorrt, sees_system_packages
 from segdeploy.doctor.survey import Survey, dotted, numbers
+from segdeploy.flavour import Version
+from segdeploy.model.known_bad import EFFECTS, known_bad
 from segdeploy.releases import release_of
 from segdeploy.run.runtimes import RUNTIMES
 
@@ -131,6 +133,7 @@ def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Remark]
         return
     origin = f"pip, {majors[0]}" if majors else "pip" if seen.pip_tensorrt else "apt"
     yield Remark(OK, subject, f"{version} ({origin}), bindings and libraries match")
+    yield from about_reports(seen, version)
     others = {name: found for name, found in seen.apt.items() if name.startswith("libnvinfer")}
     if seen.pip_tensorrt and others:
         listed = ", ".join(f"{name} {found}" for name, found in others.items())
@@ -140,6 +143,14 @@ def about_this_tensorrt(seen: Survey, probe: dict[str, str]) -> Iterator[Remark]
             f"apt's {listed} beside it",
             f"an engine runs on the version that built it: Python's is {version}, trtexec's and DeepStream's is apt's",
         )
+
+
+def about_reports(seen: Survey, version: str) -> Iterator[Remark]:
+    """Name the kinds of graphs that this TensorRT is reported to do wrongly, on the GPUs that are here."""
+    capabilities = tuple(dotted(gpu.compute_capability) for gpu in seen.gpus if gpu.compute_capability)
+    for row in known_bad():
+        if row.applies(Version.parse(version), capabilities):
+            yield Remark(NOTE, "TensorRT", f"by a report it {EFFECTS[row.effect]}: {row}", row.cure)
 
 
 def about_rtx(seen: Survey) -> Iterator[Remark]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
-from segdeploy.graph.known_bugs import is_sampling, samples_of
+from segdeploy.graph.patterns import is_sampling, samples_of
 from segdeploy.graph.view import View, attributes_of, copy_of, replace_nodes
 
 MOST_PIXELS = 1 << 24  # up to here FP32 holds every place exactly

@@ -15,8 +15,8 @@ from onnx.external_data_helper import ExternalDataInfo
 from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import counting_nodes
-from segdeploy.graph.known_bugs import samples_of
 from segdeploy.graph.modest import demand_few_nodes, demand_modest
+from segdeploy.graph.patterns import samples_of
 from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import Precision, read_precision
 from segdeploy.graph.view import View, inner_graphs, opset_of, tensor_facts

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segdeploy import files
 from segdeploy.errors import EngineDisagrees, OutputError
 from segdeploy.flavour import TENSORRT, Flavour, Version
-from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
+from segdeploy.graph.known_bad import WRONG_BATCHES, bug_of_sampling
 from segdeploy.model.card import card_called
 from segdeploy.model.engine import GRIDSAMPLE, EngineProof, Verified
 from segdeploy.model.record import ArtifactRecord, LedgerStep

@@ -18,7 +18,7 @@ from typing import Any
 from segdeploy import files
 from segdeploy.convert.engine.calibrator import CalibrationFeed, calibrator_of
 from segdeploy.convert.engine.job import EngineJob, job_of
-from segdeploy.convert.engine.known_bugs import graph_to_build, note_on
+from segdeploy.convert.engine.known_bugs import graph_to_build, note_on, notes_on_reports
 from segdeploy.convert.engine.layers import Inside, Report, demand_precision, inspect_plan
 from segdeploy.convert.engine.messages import advice
 from segdeploy.convert.engine.network import (
@@ -108,7 +108,12 @@ def build_locked(job: EngineJob, path: Path) -> Built:
             record = proven(record, part, flavour, job.progress)
             record_part.write_text(record.as_text(), encoding="utf-8")
         compiled_path(path).unlink(missing_ok=True)  # it was compiled from the old engine
-        notes = [note for note in (note_on(job.sampling), *advice(heard.warnings)) if note]
+        device = record.engine_facts.device
+        asked = job.graph.precision.also(int8=request.int8, fp16=request.fp16)
+        reports = notes_on_reports(
+            flavour, job.graph, asked, job.profile.max, device.compute_capability if device else None
+        )
+        notes = [note for note in (note_on(job.sampling), *reports, *advice(heard.warnings)) if note]
         if made.timing is not None and request.timing_cache is not None:
             try:
                 files.write_bytes(request.timing_cache, made.timing)

@@ -16,10 +16,19 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.flavour import Flavour
 from segdeploy.graph.gathers import sampling_as_gathers
-from segdeploy.graph.known_bugs import OTHER_FORM, WRONG_DEFORMABLE, bug_of_sampling
+from segdeploy.graph.known_bad import (
+    OTHER_FORM,
+    WRONG_DEFORMABLE,
+    bug_of_sampling,
+    reports_on,
+)
 from segdeploy.graph.load import Graph
+from segdeploy.graph.patterns import Seen
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of
+from segdeploy.graph.precision import Precision
 from segdeploy.model.engine import GATHER, GRIDSAMPLE, Sampling
+from segdeploy.model.known_bad import EFFECTS
+from segdeploy.releases import Numbers
 
 
 def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampling:
@@ -68,6 +77,20 @@ def doubt_of(flavour: Flavour) -> str:
         f"{WRONG_DEFORMABLE} is reported to compute them wrongly in deformable attention (NVIDIA/TensorRT#4813), and"
         f" nothing is known of {flavour}; --msda gather avoids them"
     )
+
+
+def notes_on_reports(
+    flavour: Flavour, graph: Graph, precision: Precision, batch: int, gpu: Numbers | None
+) -> list[str]:
+    """Say what is reported of such a graph in this TensorRT, beside its sampling, which has a note of its own."""
+    if flavour.is_rtx:
+        return []
+    capabilities = None if gpu is None else (".".join(map(str, gpu)),)
+    return [
+        f"{flavour} by a report {EFFECTS[row.effect]} with such a graph: {row}; {row.cure}"
+        for row in reports_on(Seen(graph.view, precision, batch), flavour.version, capabilities)
+        if not row.pattern.startswith("gridsample")
+    ]
 
 
 @contextmanager

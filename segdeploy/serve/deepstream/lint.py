@@ -8,7 +8,14 @@ from pathlib import Path
 from segdeploy.errors import DeepStreamError, GraphError
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.releases import rendered_release, rendered_versions
-from segdeploy.serve.deepstream import lint_app, lint_meaning, lint_model, lint_output, lint_text
+from segdeploy.serve.deepstream import (
+    lint_app,
+    lint_meaning,
+    lint_model,
+    lint_output,
+    lint_reports,
+    lint_text,
+)
 from segdeploy.serve.deepstream.app import lint as lint_deepstream_app
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
@@ -65,6 +72,7 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
     found += lint_output.check(case)
     if graph:
         found += lint_model.check(case, graph)
+        found += lint_reports.check(case, graph)
     return in_order(found)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segdeploy.flavour import Version
-from segdeploy.graph.known_bugs import WRONG_BATCHES, bug_of_sampling
+from segdeploy.model.known_bad import EFFECTS
 from segdeploy.releases import first_that_parses
 from segdeploy.serve.deepstream.config import NETWORK_MODES
+from segdeploy.serve.deepstream.lint_reports import reports_by_row
 from segdeploy.serve.deepstream.plan import Plan
 
 MOST_COLOURS = 19  # of nvsegvisual's palette, whose ids end at 18
@@ -20,18 +20,14 @@ def reported(plan: Plan) -> list[str]:
 def wrong_engines(plan: Plan) -> Iterator[str]:
     """Warn of what DeepStream's TensorRT is reported to compute wrongly in such a graph: nvinfer compares nothing."""
     request, graph = plan.request, plan.graph
-    for version in plan.release.tensorrts:
-        bug = bug_of_sampling(Version.parse(version), graph.samples, graph.opset)
-        way_round = " and builds sampling as gathers" if bug else ""
-        if bug is None and request.streams > 1 and Version.parse(version) in WRONG_BATCHES:
-            bug = (
-                f"NVIDIA/TensorRT#4853 (SegFormer with a batch above 1, {WRONG_BATCHES})",
-                "render it for one stream",
-            )
-        if bug is not None:
+    mode = NETWORK_MODES[plan.network_mode]
+    for row, versions in reports_by_row(graph, request.deepstream, mode, request.streams).items():
+        way_round = " and builds sampling as gathers" if row.pattern.startswith("gridsample") else ""
+        instead = "render it for one stream" if row.pattern == "attention-in-batches" else row.cure
+        for version in versions:
             yield (
-                f"DeepStream {request.deepstream} has a TensorRT {version} (on a workstation or on a Jetson) which is"
-                f" reported to compute such a graph wrongly without a word: {bug[0]}. Instead {bug[1]}; or build"
+                f"DeepStream {request.deepstream} has a TensorRT {version} (on a workstation or on a Jetson) which by a"
+                f" report {EFFECTS[row.effect]} with such a graph: {row}. Instead {instead}; or build"
                 f" {plan.engine} on that machine with segdeploy build-engine, which compares it first{way_round}."
             )
     if graph.counts and NETWORK_MODES[plan.network_mode] != "fp32":
