@@ -33,3 +33,11 @@ def test_steps_are_told_with_a_bar_as_far_as_they_are(capsys, monkeypatch):
 def last_line(progress):
     (bar,) = [cell.cell_contents for cell in progress.__closure__ if hasattr(cell.cell_contents, "tasks")]
     return bar.tasks[0]
+
+
+def test_a_step_is_a_line_where_that_is_asked_for(capsys):
+    with steps(also_unseen=True) as progress:
+        progress("reading the graph")
+        progress("building: [tactics]", 0.25)
+        progress("building: [tactics]", 0.5)
+    assert capsys.readouterr().err == "segdeploy: reading the graph\nsegdeploy: building: [tactics]\n"

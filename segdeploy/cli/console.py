@@ -1,4 +1,4 @@
-"""Show a person at a terminal how work goes on; be silent anywhere else."""
+"""Show a person at a terminal how work goes on; be silent anywhere else, unless a line per step is asked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from segdeploy.cli.printing import print_message
 from segdeploy.printable import printable
 
 if TYPE_CHECKING:
@@ -35,9 +36,15 @@ class Steps(Protocol):
 
 
 @contextmanager
-def steps() -> Iterator[Steps]:
-    """The words of the step under way, and a bar where it is told how far that is; gone when the work is done."""
+def steps(also_unseen: bool = False) -> Iterator[Steps]:
+    """The words of the step under way, and a bar where it is told how far that is; gone when the work is done.
+
+    `also_unseen`: where there is no terminal, as in the log of a build, each step is a line on standard error.
+    """
     console = Console(stderr=True)
+    if also_unseen and not console.is_terminal:
+        yield StepLines()
+        return
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -56,6 +63,18 @@ def steps() -> Iterator[Steps]:
                 bar.update(task, total=1.0, completed=share, description=step)
 
         yield show
+
+
+class StepLines:
+    """Prints a line when a step begins, and none for how far it is."""
+
+    def __init__(self) -> None:
+        self._step = ""
+
+    def __call__(self, step: str, share: float | None = None) -> None:
+        if step != self._step:
+            print_message(step)
+        self._step = step
 
 
 @contextmanager
