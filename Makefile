@@ -1,22 +1,33 @@
 # `make demo` and `make test` do all the set-up themselves; they need python3 (3.10 or newer) with its venv module.
+# The demo installs what a user needs, some 200 MB to load, and no PyTorch; the tests install what a developer needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+
+# `make test CONSTRAINTS=constraints.txt` installs the very versions that it names, which were tested together.
+CONSTRAINTS ?=
 
 # One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo bench test test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
 
-# The stamp is newer than pyproject.toml once everything in it is installed.
-$(VENV)/.installed: pyproject.toml
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "segdeploy needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "the venv module is missing: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "the venv module is missing: apt-get install python3-venv"; exit 1; }
+
+# A stamp is newer than pyproject.toml once what it stands for is installed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]" $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+	@touch $@ $(VENV)/.usable
+
+$(VENV)/.usable: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[cpu]"
 	@touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.usable
 	$(BIN)/segdeploy demo -o demo-out
 
 # What this machine can run of benchmarks/suites; the results and the report made of them are for committing.

@@ -102,6 +102,8 @@ for name in {MODULES}:
         "segdeploy.run.triton.grpc_wire",
         "segdeploy.run.ort",
         "segdeploy.run.ort_gpu",
+        "segdeploy.selftest",
+        "segdeploy.selftest.told",
         "segdeploy.serve.deepstream.reference",
         "segdeploy.train.distil",
         "segdeploy.train.finetune",
@@ -121,7 +123,7 @@ for name in {MODULES}:
     ("arguments", "extra"),
     [
         (["export", "x.pth"], "export"),
-        (["demo"], "export"),
+        (["demo"], "cpu"),
         (["run", "x.onnx", "x.png"], "cpu"),
         (["bench", "x.onnx"], "cpu"),
         (["bench", "x.pth"], "export"),

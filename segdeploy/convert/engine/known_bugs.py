@@ -71,7 +71,8 @@ def note_on(sampling: Sampling) -> str:
 
 
 def doubt_of(flavour: Flavour) -> str:
-    if not flavour.is_rtx and flavour.version[:2] <= WRONG_DEFORMABLE.last:
+    last = WRONG_DEFORMABLE.last
+    if not flavour.is_rtx and (last is None or flavour.version[:2] <= last):
         return ""
     return (
         f"{WRONG_DEFORMABLE} is reported to compute them wrongly in deformable attention (NVIDIA/TensorRT#4813), and"
