@@ -1,3 +1,3 @@
 """Holds the version of segdeploy, which every artefact carries."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -13,12 +13,13 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "docker/Dockerfile", ROOT / "docker/Dockerfile.jetson"]
 SHIPPED = [
-    "models/demo-b0/model.safetensors",
+    "models/demo-b0/graphs.tar.xz",
     "models/labels/cityscapes.yaml",
     "calibration/cityscapes.yaml",
     "deepstream/parser/segdeploy_parser.cpp",
     "benchmarks/devices.yaml",
     "benchmarks/reference/ngc-segformer-cityscapes.yaml",
+    "selftest/graphs.tar.xz",
 ]
 HADOLINT = shutil.which("hadolint")
 
@@ -110,8 +111,10 @@ def test_what_is_copied_is_there_and_gets_into_the_context(path):
         assert (ROOT / source).exists(), source
         assert let_through(source), source
     project = (ROOT / "pyproject.toml").read_text()
-    forced = re.findall(r'^"(.+)" = "segdeploy/shipped_data', project, re.MULTILINE)
-    assert {*forced, "segdeploy", "pyproject.toml", "README.md", "LICENSE"} == set(copied)
+    (shipped_in_wheel,) = re.findall(r"^only-include = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    assert {*re.findall(r'"(.+?)"', shipped_in_wheel), "pyproject.toml", "README.md", "LICENSE"} == set(
+        copied
+    )
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ LEVELS = [
     {"prove"},
     {"convert", "train", "assess", "serve"},
     {"api", "demo", "doctor", "ways"},
+    {"selftest"},
     {"cli"},
     {"__main__"},
 ]

@@ -31,6 +31,7 @@ from segdeploy.cli import (
     quantize,
     report,
     run,
+    selftest,
     triton,
     tune,
     verify,
@@ -76,6 +77,10 @@ VERBS = {
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "triton": (triton, "write a model repository for NVIDIA's Triton Inference Server"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
+    "selftest": (
+        selftest,
+        "try small graphs of every kind on each runtime that is here, and write what can be sent",
+    ),
 }
 
 

@@ -43,13 +43,8 @@ def add_model(
         metavar="MODEL",
         type=parse_model if served else parse_file,
         nargs="+" if several else None,
-<<<<<<< HEAD
         help=f"{what}{', or triton://HOST:PORT/MODEL' * served}; or a checkpoint as `export` takes it, whose graph is"
-        " then kept",
-=======
-        help=f"{what}; or a checkpoint as `export` takes it, whose graph is then kept;"
-        " or demo-b0, the bundled model",
->>>>>>> 8621301 (the bundled model ships as proven graphs: run demo-b0 without PyTorch)
+        " then kept; or demo-b0, the bundled model",
     )
     parser.set_defaults(checkpoints_in=dest, kept_interface=interface)
     group = parser.add_argument_group("of the graph, where MODEL is a checkpoint")
@@ -85,12 +80,7 @@ def parse_file(text: str) -> Path:
 
 def put_graphs(arguments: argparse.Namespace) -> None:
     """Put the kept graph of each checkpoint in its place, and say once how it is made by hand."""
-<<<<<<< HEAD
-    from segdeploy.networks.sources import is_checkpoint, is_own_code
-=======
-    from segdeploy.errors import RequestError
     from segdeploy.networks.sources import is_own_code
->>>>>>> 8621301 (the bundled model ships as proven graphs: run demo-b0 without PyTorch)
 
     dest = arguments.checkpoints_in
     given = getattr(arguments, dest)
@@ -101,14 +91,7 @@ def put_graphs(arguments: argparse.Namespace) -> None:
                 f"{model} is code, which only `export` runs; first:"
                 f" {command_line('segdeploy', 'export', model, '--size', 'HxW')}"
             )
-<<<<<<< HEAD
-    found = [
-        kept_graph_for(model, arguments) if isinstance(model, Path) and is_checkpoint(str(model)) else model
-        for model in models
-    ]
-=======
-    found = [graph_for(model, arguments) for model in models]
->>>>>>> 8621301 (the bundled model ships as proven graphs: run demo-b0 without PyTorch)
+    found = [graph_to_open(model, arguments) if isinstance(model, Path) else model for model in models]
     if found == models:
         demand_no_flags(arguments, models)
         return
@@ -139,23 +122,19 @@ def take_gpu(arguments: argparse.Namespace) -> None:
     choose_gpu(arguments.gpu)
 
 
-<<<<<<< HEAD
-def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress]) -> None:
-=======
-def graph_for(model: Path, arguments: argparse.Namespace) -> Path:
+def graph_to_open(model: Path, arguments: argparse.Namespace) -> Path:
     from segdeploy.convert.bundled import bundled_graph, is_bundled
     from segdeploy.networks.sources import is_checkpoint
 
     if is_bundled(model):
         demand_no_flags(arguments, [model], but="graph_interface")
-        return bundled_graph(arguments.graph_interface or INTERFACE_CHOICES[0])
+        return bundled_graph(
+            arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0])
+        )
     return kept_graph_for(model, arguments) if is_checkpoint(str(model)) else model
 
 
-def demand_no_flags(arguments: argparse.Namespace, models: list[Path], but: str = "") -> None:
-    from segdeploy.errors import RequestError
-
->>>>>>> 8621301 (the bundled model ships as proven graphs: run demo-b0 without PyTorch)
+def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress], but: str = "") -> None:
     for name, flag in FLAGS.items():
         if name != but and getattr(arguments, name, None):
             raise RequestError(
