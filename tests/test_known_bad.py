@@ -9,7 +9,7 @@ from segdeploy.cli import main
 from segdeploy.convert.bundled import bundled_graph
 from segdeploy.flavour import Version
 from segdeploy.graph.known_bad import bug_of_sampling, reports_on
-from segdeploy.graph.patterns import MATCHERS, Seen
+from segdeploy.graph.patterns import MATCHERS, Subject
 from segdeploy.graph.precision import Precision
 from segdeploy.graph.view import View
 from segdeploy.model import known_bad as table
@@ -65,7 +65,7 @@ MASKED = graph(*attention(node("Relu", "x", "m"), node("Add", "s m", "t"), score
 
 
 def seen(model, precision=FP32, batch=1):
-    return Seen(View(model), precision, batch)
+    return Subject(View(model), precision, batch)
 
 
 # Pattern: a graph of that kind, and one that is nearly.
@@ -139,7 +139,7 @@ def test_sampling_has_the_report_of_its_version():
 
 
 def test_a_segformer_is_of_the_kinds_that_it_is(tmp_path):
-    segformer = Seen(View(onnx.load(bundled_graph(into=tmp_path))), FP32, None)
+    segformer = Subject(View(onnx.load(bundled_graph(into=tmp_path))), FP32, None)
     assert {pattern for pattern, matches in MATCHERS.items() if matches(segformer)} == {
         "attention", "attention-in-batches",
     }  # fmt: skip

@@ -132,5 +132,5 @@ def test_names_of_a_person_and_a_machine_are_left_out(monkeypatch):
     monkeypatch.setattr(getpass, "getuser", lambda: "ada")
     monkeypatch.setattr(platform, "node", lambda: "adas-jetson")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
-    said = told.without_names({"a": ["/home/ada/venv", "/mnt/ada/x", 3], "b": "on adas-jetson"})
+    said = told.anonymous({"a": ["/home/ada/venv", "/mnt/ada/x", 3], "b": "on adas-jetson"})
     assert said == {"a": ["~/venv", "/mnt/user/x", 3], "b": "on machine"}

@@ -86,7 +86,7 @@ def run_demo(
         segment(session, frame).write_overlay(first, frame)
         progress(f"the first picture is {first}")
         progress(f"scoring {images} made scenes that it never saw")
-        miou, pixel_accuracy = scored(session, images, size)
+        miou, pixel_accuracy = score_scenes(session, images, size)
         write_image(sheet, sheet_of(session, range(HELD_OUT, HELD_OUT + ROWS)))
         progress(f"segmenting a clip of {clip_frames} frames, {shown}")
         made = scenes.make_clip(FIRST, clip_frames, shown.height, shown.width)
@@ -106,7 +106,7 @@ def run_demo(
     )  # fmt: skip
 
 
-def scored(session: Session, images: int, size: Size) -> tuple[float, float]:
+def score_scenes(session: Session, images: int, size: Size) -> tuple[float, float]:
     made = [scenes.make_scene(HELD_OUT + index, size.height, size.width) for index in range(images)]
     confusion = Confusion(session.signature.classes)
     for scene, answer in zip(made, segment_many(session, [one.image for one in made]), strict=True):

@@ -34,7 +34,7 @@ def sheet_of(session: Session, seeds: Sequence[int]) -> Frame:
         right = float(np.mean(answer.labels[judged] == scene.labels[judged]))
         tiles = [scene.image, *(one.overlay(scene.image, legend=False) for one in (truth, answer))]
         rows.append((tiles, f"{right:.1%} of the pixels as in the truth"))
-    key = key_of(classes, len(HEADINGS) * (TILE.width + GAP) - GAP)
+    key = colour_key(classes, len(HEADINGS) * (TILE.width + GAP) - GAP)
     width = 2 * EDGE + key.shape[1]
     height = HEADING + len(rows) * (TILE.height + GAP) + key.shape[0] + EDGE
     canvas = np.full((height, width, 3), PAPER, np.uint8)
@@ -50,7 +50,7 @@ def sheet_of(session: Session, seeds: Sequence[int]) -> Frame:
     return canvas
 
 
-def key_of(classes: Labels, width: int) -> Frame:
+def colour_key(classes: Labels, width: int) -> Frame:
     """Name each class beside its colour, and what is of none, in columns of one width."""
     columns = 7
     named = [*zip(classes.names, classes.colours, strict=True), ("no class", NO_CLASS)]

@@ -19,7 +19,7 @@ FP8 = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class Subject:
     """Holds a graph as a builder gets it; `batch` is the largest that is asked for, None: any."""
 
     view: View
@@ -27,7 +27,7 @@ class Seen:
     batch: int | None = 1
 
 
-Matcher = Callable[[Seen], bool]
+Matcher = Callable[[Subject], bool]
 
 
 def samples_of(graph: GraphProto) -> int:
@@ -40,44 +40,44 @@ def is_sampling(node: NodeProto) -> bool:
     return node.op_type == "GridSample" and node.domain in STANDARD
 
 
-def samples(seen: Seen) -> bool:
+def samples(seen: Subject) -> bool:
     return samples_of(seen.view.model.graph) > 0
 
 
-def samples_by_new_names(seen: Seen) -> bool:
+def samples_by_new_names(seen: Subject) -> bool:
     return samples(seen) and seen.view.opset >= OPSET_OF_LINEAR
 
 
-def attends(seen: Seen) -> bool:
+def attends(seen: Subject) -> bool:
     return bool(attentions(seen.view))
 
 
-def attends_in_batches(seen: Seen) -> bool:
+def attends_in_batches(seen: Subject) -> bool:
     return seen.batch != 1 and attends(seen)
 
 
-def attends_in_windows(seen: Seen) -> bool:
+def attends_in_windows(seen: Subject) -> bool:
     """Tell whether a constant, as a Swin's bias of places is, is added to the products before a soft-max."""
     view = seen.view
     added = (view.only_maker(softmax.input[0], "Add") for softmax in attentions(view))
     return any(set(node.input) & view.constants.keys() for node in added if node is not None)
 
 
-def attends_in_int8_alone(seen: Seen) -> bool:
+def attends_in_int8_alone(seen: Subject) -> bool:
     return seen.precision.int8 and not seen.precision.fp16 and attends(seen)
 
 
-def is_vision_transformer(seen: Seen) -> bool:
+def is_vision_transformer(seen: Subject) -> bool:
     """Tell whether the first convolution, as wide as its stride, cuts the image into patches, which are attended to."""
     first = next((node for node in seen.view.nodes if node.op_type == "Conv"), None)
     return first is not None and cuts_patches(first) and attends(seen)
 
 
-def is_vision_transformer_in_fp16(seen: Seen) -> bool:
+def is_vision_transformer_in_fp16(seen: Subject) -> bool:
     return seen.precision.fp16 and is_vision_transformer(seen)
 
 
-def norms_in_pieces_in_fp16(seen: Seen) -> bool:
+def norms_in_pieces_in_fp16(seen: Subject) -> bool:
     """Tell whether a root is taken of a mean, as a LayerNorm below opset 17 does, in a graph that is to be FP16."""
     view = seen.view
     roots = (node for node in view.nodes if node.op_type == "Sqrt")
@@ -92,14 +92,14 @@ def norms_in_pieces_in_fp16(seen: Seen) -> bool:
     return seen.precision.fp16 and bool(means)
 
 
-def has_fp8(seen: Seen) -> bool:
+def has_fp8(seen: Subject) -> bool:
     graph = seen.view.model.graph
     types = {tensor.data_type for tensor in graph.initializer}
     types |= {value.type.tensor_type.elem_type for value in graph.value_info}
     return bool(types & FP8)
 
 
-def has_int8(seen: Seen) -> bool:
+def has_int8(seen: Subject) -> bool:
     return seen.precision.int8
 
 

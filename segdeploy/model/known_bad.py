@@ -78,5 +78,5 @@ def known_bad() -> tuple[KnownBad, ...]:
     return tuple(from_json(KnownBad, row) for row in read_yaml(TABLE))
 
 
-def row_of(pattern: str) -> KnownBad:
+def report_on(pattern: str) -> KnownBad:
     return next(row for row in known_bad() if row.pattern == pattern)

@@ -15,7 +15,7 @@ from segdeploy.version import __version__
 
 def as_told(result: Result) -> dict[str, Any]:
     diagnosis = diagnose(ThisMachine())
-    told: dict[str, Any] = without_names(
+    told: dict[str, Any] = anonymous(
         {
             "schema": SCHEMA,
             "segdeploy": __version__,
@@ -28,12 +28,12 @@ def as_told(result: Result) -> dict[str, Any]:
     return told
 
 
-def without_names(value: Any) -> Any:
+def anonymous(value: Any) -> Any:
     """Leave the user's and the machine's name out of every text."""
     if isinstance(value, dict):
-        return {key: without_names(inner) for key, inner in value.items()}
+        return {key: anonymous(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [without_names(inner) for inner in value]
+        return [anonymous(inner) for inner in value]
     if not isinstance(value, str):
         return value
     for name, instead in names_of_this_place():

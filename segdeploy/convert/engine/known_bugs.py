@@ -23,7 +23,7 @@ from segdeploy.graph.known_bad import (
     reports_on,
 )
 from segdeploy.graph.load import Graph
-from segdeploy.graph.patterns import Seen
+from segdeploy.graph.patterns import Subject
 from segdeploy.graph.plugins import DEFORMABLE, plugins_of
 from segdeploy.graph.precision import Precision
 from segdeploy.model.engine import GATHER, GRIDSAMPLE, Sampling
@@ -89,7 +89,7 @@ def notes_on_reports(
     capabilities = None if gpu is None else (".".join(map(str, gpu)),)
     return [
         f"{flavour} by a report {EFFECTS[row.effect]} with such a graph: {row}; {row.cure}"
-        for row in reports_on(Seen(graph.view, precision, batch), flavour.version, capabilities)
+        for row in reports_on(Subject(graph.view, precision, batch), flavour.version, capabilities)
         if not row.pattern.startswith("gridsample")
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from segdeploy.flavour import Version
 from segdeploy.graph.known_bad import reports_on
 from segdeploy.graph.load import Graph
-from segdeploy.graph.patterns import Seen
+from segdeploy.graph.patterns import Subject
 from segdeploy.model.known_bad import EFFECTS, KnownBad
 from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NETWORK_MODES
@@ -27,7 +27,7 @@ def check(case: Case, graph: Graph) -> Iterator[Finding]:
 def reports_by_row(graph: Graph, deepstream: str, mode: str, batch: int) -> dict[KnownBad, list[str]]:
     """Map each report on such a graph to the TensorRTs of that DeepStream that it is of."""
     precision = graph.precision.also(int8="int8" in mode or mode == "best", fp16=mode in ("fp16", "best"))
-    seen = Seen(graph.view, precision, batch)
+    seen = Subject(graph.view, precision, batch)
     found: dict[KnownBad, list[str]] = {}
     for version in rendered_release(deepstream).tensorrts:
         for row in reports_on(seen, Version.parse(version)):
