@@ -31,7 +31,7 @@ from segdeploy.run.session import Session, open_session, segment, segment_many
 from segdeploy.serve.deepstream.render import render
 from segdeploy.serve.deepstream.replay import Replay, replay
 from segdeploy.serve.deepstream.request import RenderRequest
-from segdeploy.serve.stream.drawing import WIPE_PERIOD_S, Drawing, Style
+from segdeploy.serve.stream.drawing import WIPE_PERIOD_S, Drawing, Style, write_line
 from segdeploy.serve.stream.result import Shown
 from segdeploy.size import Size
 
@@ -149,10 +149,13 @@ def to_deepstream(graph: Path, street: Path, output: Path, progress: Progress) -
 
 def wiped(frames: list[Frame], fp32: list[Segmentation], int8: Iterator[Segmentation]) -> Iterator[Frame]:
     """Draw FP32 left of a line and INT8 right of it; the line crosses the picture and comes back in one clip."""
-    drawing = Drawing(Style(("FP32", "INT8"), layout="wipe"))
+    drawing = Drawing(Style(("FP32", "INT8"), legend=False, layout="wipe"))
     for index, (frame, *both) in enumerate(zip(frames, fp32, int8, strict=True)):
         time_s = WIPE_PERIOD_S * index / len(frames)
-        yield drawing.draw(Shown("street", index, time_s, frame, tuple(both), CLIP_FPS, 0.0, 0))
+        picture = drawing.draw(Shown("street", index, time_s, frame, tuple(both), CLIP_FPS, 0.0, 0))
+        for at_right, name in enumerate(drawing.style.names):
+            write_line(picture, name, line=0, at_right=bool(at_right))
+        yield picture
 
 
 def write_clip(path: Path, frames: list[Frame] | Iterator[Frame]) -> None:
