@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segdeploy import scenes
 from segdeploy.convert.bundled import STEM
-from segdeploy.demo import FIRST
+from segdeploy.demo import HELD_OUT
 from segdeploy.files import digest_of
 from segdeploy.model.record import ArtifactRecord, matching_record
 from segdeploy.picture.image import Frame
@@ -38,7 +38,7 @@ def main() -> None:
     count = STREET + REVEAL + HELD + WIPE + LAST
     graph = Path(sys.argv[1]) / f"{STEM}.nvinfer.onnx"
     int8 = graph.with_suffix(".int8.onnx")
-    frames = [scene.image for scene in scenes.make_clip(FIRST, count, DRAWN.height, DRAWN.width)]
+    frames = [scene.image for scene in scenes.make_clip(HELD_OUT, count, DRAWN.height, DRAWN.width)]
     answers = [list(answered(path, frames)) for path in (graph, int8)]
     record = matching_record(int8, digest_of(int8))
     assert record is not None
@@ -119,16 +119,17 @@ def footed(picture: Frame, heading: str, words: str, shown: Segmentation | None)
     draw.text((16, height + 19), heading, WHITE, LARGE, anchor="lm")
     draw.text((16, height + 42), words, FAINT, SMALL, anchor="lm")
     if shown is not None:
-        left = width - 16
-        for name in list(shown.areas())[:CLASSES_NAMED][::-1]:
-            colour = shown.classes.colours[shown.classes.names.index(name)]
-            left -= round(draw.textlength(name, SMALL))
+        left, end = width - 16, 16 + draw.textlength(heading, LARGE) + 24
+        for name in list(shown.areas())[:CLASSES_NAMED]:
+            wide = round(draw.textlength(name, SMALL))
+            if left - wide - 20 < end:
+                break
+            left -= wide
             draw.text((left, height + 19), name, WHITE, SMALL, anchor="lm")
             left -= 20
+            colour = shown.classes.colours[shown.classes.names.index(name)]
             draw.rounded_rectangle((left, height + 12, left + 14, height + 26), 3, fill=colour)
             left -= 14
-            if left < width // 2:
-                break
     return np.asarray(image)
 
 
