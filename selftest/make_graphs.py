@@ -44,7 +44,7 @@ from segdeploy.size import Size  # noqa: E402
 
 SIZE = Size(64, 96)
 SEED = 900_000_003
-SIGNIFICANT = 1  # bit of a weight: a power of two
+SIGNIFICANT = 2  # bits of a weight
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def graphs_of_family(family: str) -> list[Made]:
 
 
 def coarse(path: Path) -> Path:
-    """Round the weights to powers of two: they are random, so that fewer bits are as good and pack smaller."""
+    """Round the weights to SIGNIFICANT bits: they are random, so that fewer bits are as good and pack smaller."""
     model = onnx.load(path)
     for tensor in model.graph.initializer:
         weights = onnx.numpy_helper.to_array(tensor)

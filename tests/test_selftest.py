@@ -16,7 +16,7 @@ from segdeploy.cli import main
 from segdeploy.errors import EngineError
 from segdeploy.files import digest_of
 from segdeploy.networks import FAMILIES
-from segdeploy.selftest import Way, outcome_of, run_selftest, told
+from segdeploy.selftest import Attempt, outcome_of, run_selftest, told
 from segdeploy.selftest.pack import unpacked
 from segdeploy.shipped import folder
 
@@ -70,7 +70,7 @@ def test_a_runtime_that_answers_wrongly_is_told(pack, tmp_path):
         onnx.save(model, tmp_path / graph.name)
         return tmp_path / graph.name
 
-    seen = outcome_of(pack.trials[0], "cpu", pack, Way("cpu", spoilt))
+    seen = outcome_of(pack.trials[0], "cpu", pack, Attempt("cpu", spoilt))
     assert (seen.result, seen.why) == ("differs", "")
     assert seen.agreement < 0.99
 
@@ -83,8 +83,8 @@ def test_what_a_runtime_refuses_is_a_result(pack):
         raise RuntimeError("a\nfault " + 500 * "x")
 
     first = pack.trials[0]
-    assert outcome_of(first, "engine", pack, Way(None, refused)).why == "no kernel for this"
-    seen = outcome_of(first, "engine", pack, Way(None, broken))
+    assert outcome_of(first, "engine", pack, Attempt(None, refused)).why == "no kernel for this"
+    seen = outcome_of(first, "engine", pack, Attempt(None, broken))
     assert (seen.result, seen.agreement) == ("refused", None)
     assert seen.why.startswith("RuntimeError: a")
     assert len(seen.why) == selftest.LONGEST_WORDS
@@ -99,9 +99,9 @@ def test_what_the_time_does_not_reach_is_named(pack):
 
 def test_engines_are_built_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(selftest, "is_installed", lambda name: True)
-    assert not [name for name in selftest.ways() if "engine" in name]
+    assert not [name for name in selftest.attempts() if "engine" in name]
     monkeypatch.setattr(selftest, "why_no_gpu", lambda: None)
-    assert [name for name in selftest.ways() if "engine" in name] == [
+    assert [name for name in selftest.attempts() if "engine" in name] == [
         "tensorrt engine",
         "tensorrt-rtx engine",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,8 @@ def page() -> str:
 
 
 def reports() -> list[dict[str, Any]]:
-    if TABLE.is_file():
-        listed: list[dict[str, Any]] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-        return listed
-    bugs: Any = import_module("segdeploy.graph.known_bugs")
-    return [
-        report(bugs.WRONG_BATCHES, "SegFormer with a batch above 1", "4853", "build it with --batch 1"),
-        report(bugs.WRONG_DEFORMABLE, "GridSample in deformable attention", "4813", bugs.OTHER_FORM),
-        report(bugs.WRONG_GRID_SAMPLE_20, "GridSample of opset 20", "4646", "export it at opset 17 to 19"),
-    ]
-
-
-def report(versions: Any, what: str, number: str, cure: str) -> dict[str, Any]:
-    since, until = (".".join(map(str, end)) for end in (versions.first, versions.last))
-    issue = f"NVIDIA/TensorRT#{number}"
-    return {"what": what, "since": since, "until": until, "effect": "wrong", "issue": issue, "cure": cure}
+    listed: list[dict[str, Any]] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return listed
 
 
 def versions_in_words(one: dict[str, Any]) -> str:
