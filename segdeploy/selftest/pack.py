@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,6 @@ def member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def arrays(archive: tarfile.TarFile, name: str) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+def arrays(archive: tarfile.TarFile, name: str) -> dict[str, Any]:
     with np.load(io.BytesIO(member(archive, name)), allow_pickle=False) as held:
         return {key: held[key] for key in held.files}
