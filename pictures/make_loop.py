@@ -39,14 +39,21 @@ def main() -> None:
     graph = Path(sys.argv[1]) / f"{STEM}.nvinfer.onnx"
     int8 = graph.with_suffix(".int8.onnx")
     frames = [scene.image for scene in scenes.make_clip(HELD_OUT, count, DRAWN.height, DRAWN.width)]
-    answers = [list(answered(path, frames)) for path in (graph, int8)]
+    fp32_answers, int8_answers = (list(answered(path, frames)) for path in (graph, int8))
     record = matching_record(int8, digest_of(int8))
     assert record is not None
-    small = [cv2.resize(frame, (SHOWN.width, SHOWN.height), interpolation=cv2.INTER_AREA) for frame in frames]
-    first, *others = (Image.fromarray(one) for one in loop(small, *answers, int8_in_words(record)))
+    small = [shrunk(frame) for frame in frames]
+    first, *others = (
+        Image.fromarray(one) for one in loop(small, fp32_answers, int8_answers, int8_in_words(record))
+    )
     path = HERE / "loop.webp"
     first.save(path, save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=62, method=4)
     print(f"{path}: {path.stat().st_size:,} bytes, {count} frames")
+
+
+def shrunk(frame: Frame) -> Frame:
+    small = cv2.resize(frame, (SHOWN.width, SHOWN.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
 
 
 def answered(graph: Path, frames: list[Frame]) -> Iterator[Segmentation]:
