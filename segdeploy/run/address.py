@@ -94,7 +94,8 @@ class ModelAddress:
 
 def is_served(model: object) -> bool:
     """Tell whether a text, or what was made of it, is the address of a model on a server."""
-    return str(model).partition("://")[0] in SCHEMES and "://" in str(model)
+    scheme, slashes, _ = str(model).partition("://")
+    return bool(slashes) and scheme.partition("+")[0] == "triton"
 
 
 def as_model(model: str | Path | ModelAddress) -> Path | ModelAddress:
