@@ -159,7 +159,11 @@ class DeepStreamError(SegdeployError):
 
 
 class ServerError(SegdeployError):
-    pass
+    """Is raised when a model server is not there, refuses, or answers with something else than the model's labels.
+
+    Cure: Start it, or correct the address; `timeout=SECONDS` at its end gives a slow one more time. `segdeploy verify
+    triton://…` says whether it answers rightly.
+    """
 
 
 class OutputError(SegdeployError):
