@@ -32,6 +32,10 @@ SOURCES = {
         "Whether it computes what was proven",
         "the graph at hand: its metadata, types and shapes, as `export` compared them",
     ),
+    "lint_reports.py": (
+        "What its TensorRT is reported to do wrongly",
+        "public reports, listed in [known to be wrong](known-bad.md)",
+    ),
     "lint_app.py": (
         "ds-tao-segmentation's file",
         "NVIDIA's tao_apps: ds-tao-segmentation and nvds_yml_parser",
