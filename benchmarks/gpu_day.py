@@ -14,6 +14,7 @@ on the CPU, which `prepare` has run.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -259,7 +260,8 @@ def in_torch(cell: Cell, side: Side, stand_in: bool) -> dict[str, Any]:
         return torch.nn.functional.interpolate(logits, shape, mode="bilinear").argmax(1).to(torch.uint8)
 
     with torch.inference_mode():
-        replay = (lambda: forward(pixels, size)) if stand_in else captured(lambda: forward(pixels, size))
+        once: Callable[[], Any] = functools.partial(forward, pixels, size)
+        replay = once if stand_in else captured(once)
         labels = replay()
         frame = scenes.make_scene(7, FRAME.height, FRAME.width).image
         eaten = usual_batch(np.repeat(image.resize(frame, size)[None], cell.batch, axis=0))

@@ -90,7 +90,7 @@ def proven(interface: str, folder: Path) -> Path:
 
 def rounded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     part, exponent = np.frexp(weights)
-    return np.ldexp(np.round(part * 2**SIGNIFICANT) / 2**SIGNIFICANT, exponent).astype(np.float32)
+    return np.asarray(np.ldexp(np.round(part * 2**SIGNIFICANT) / 2**SIGNIFICANT, exponent), np.float32)
 
 
 if __name__ == "__main__":

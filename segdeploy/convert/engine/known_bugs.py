@@ -28,7 +28,6 @@ from segdeploy.graph.plugins import DEFORMABLE, plugins_of
 from segdeploy.graph.precision import Precision
 from segdeploy.model.engine import GATHER, GRIDSAMPLE, Sampling
 from segdeploy.model.known_bad import EFFECTS
-from segdeploy.releases import Numbers
 
 
 def sampling_of(flavour: Flavour, request: EngineRequest, graph: Graph) -> Sampling:
@@ -81,12 +80,12 @@ def doubt_of(flavour: Flavour) -> str:
 
 
 def notes_on_reports(
-    flavour: Flavour, graph: Graph, precision: Precision, batch: int, gpu: Numbers | None
+    flavour: Flavour, graph: Graph, precision: Precision, batch: int, capability: str | None
 ) -> list[str]:
     """Say what is reported of such a graph in this TensorRT, beside its sampling, which has a note of its own."""
     if flavour.is_rtx:
         return []
-    capabilities = None if gpu is None else (".".join(map(str, gpu)),)
+    capabilities = None if capability is None else (capability,)
     return [
         f"{flavour} by a report {EFFECTS[row.effect]} with such a graph: {row}; {row.cure}"
         for row in reports_on(Subject(graph.view, precision, batch), flavour.version, capabilities)

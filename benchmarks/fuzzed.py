@@ -2,7 +2,7 @@
 
     python tests/fuzz/fuzz.py all --plain --keep-going -runs=50000 | tee readers.log
     ./fuzz_parser -max_total_time=3600 -print_final_stats=1 -close_fd_mask=2 2>&1 | tee parser.log
-    python benchmarks/fuzz.py readers.log --parser parser.log
+    python benchmarks/fuzzed.py readers.log --parser parser.log
 
 Counts what tests/fuzz/fuzz.py and libFuzzer said in their logs; tests/native/fuzz_parser.cpp says how it is built.
 """
