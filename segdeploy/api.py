@@ -110,11 +110,12 @@ def quantize(
     card: str | None = None,
     cache_for: str | None = None,
     sensitivity: bool = False,
+    size: str | Size | None = None,
     output: AnyPath = ".",
     progress: Callable[[str], None] = silent,
     **calibration: Unpack[CalibrationWords],
 ) -> Quantised:
-    """Write a graph in INT8, calibrated and judged on `images` or on a labelled data set."""
+    """Write a graph in INT8, calibrated and judged on `images` or on a labelled data set; `size` is one of several."""
     from dataclasses import replace
 
     from segdeploy.convert.int8.quantize import quantize as quantise_graph
@@ -123,7 +124,7 @@ def quantize(
 
     path = as_path(model, "model")
     options = options_of_words(calibration)
-    with request_for(options, path) as request:
+    with request_for(options, path, as_optional_size(size, "size")) as request:
         request = replace(
             request,
             card=read_card(card) if card else None,
@@ -214,9 +215,10 @@ def evaluate(
     frame: str | Size | None = None,
     scales: Iterable[float] = (),
     flip: bool = False,
+    size: str | Size | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score a graph or an engine over a labelled data set, as papers report it."""
+    """Score a graph or an engine over a labelled data set, as papers report it; `size` is one of its several."""
     from segdeploy.assess.evaluate.evaluate import evaluate as score
     from segdeploy.assess.evaluate.modes import Mode
     from segdeploy.datasets.layouts import open_dataset
@@ -233,8 +235,10 @@ def evaluate(
         flip,
     )
     labelled = open_dataset(dataset, as_path(root, "root"), split, as_optional_path(mapping, "mapping"))
-    described = read_card(card) if card else None
-    opened = open_session(as_any_model(model), provider=provider, card=described, precision=precision)
+    described, chosen = read_card(card) if card else None, as_optional_size(size, "size")
+    opened = open_session(
+        as_any_model(model), provider=provider, card=described, precision=precision, size=chosen
+    )
     with opened as session:
         return score(
             mode.predictor(session),
@@ -256,8 +260,9 @@ def measure(
     precision: str | None = None,
     transfers: bool | None = None,
     streams: int = 1,
+    size: str | Size | None = None,
 ) -> Measurement:
-    """Time a graph, an engine or a checkpoint as trtexec would; `batch` None takes the model's own."""
+    """Time a graph, an engine or a checkpoint as trtexec would; `batch` and `size` None take the model's own."""
     from segdeploy.assess.bench.measure import measure as time_session
     from segdeploy.assess.bench.measure import usual_batches
     from segdeploy.assess.bench.models import ModelOptions, open_model
@@ -266,9 +271,9 @@ def measure(
     plan = plan_measurement(
         transfers=transfers, streams=streams, warm_up_ms=warm_up_ms, duration_s=duration_s
     )
-    opened = open_model(
-        as_any_model(model), ModelOptions(threads, provider, plan.modes.cuda_graph, precision)
-    )
+    asked = as_optional_size(size, "size")
+    options = ModelOptions(threads, provider, plan.modes.cuda_graph, precision, size=asked)
+    opened = open_model(as_any_model(model), options)
     with opened.session as session:
         return time_session(session, batch or usual_batches(session)[0], plan)
 

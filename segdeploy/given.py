@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
 from segdeploy.errors import RequestError
-from segdeploy.size import Size
+from segdeploy.size import Size, listed, parse_sizes
 
 
 def as_path(value: str | PathLike[str], name: str) -> Path:
@@ -35,6 +36,15 @@ def as_size(value: str | Size, name: str) -> Size:
             f'{name} is {value!r}, a {type(value).__name__}; expected "HEIGHTxWIDTH", as in "512x1024", or a Size'
         )
     return Size.parse(value)
+
+
+def as_sizes(value: str | Size | Sequence[Size] | None, name: str) -> tuple[Size, ...]:
+    """Take one size or several, as `"512x1024,720x1280"` or as Sizes; none where nothing is given."""
+    if value is None or isinstance(value, Size):
+        return () if value is None else (value,)
+    if isinstance(value, str):
+        return parse_sizes(value)
+    return parse_sizes(listed([as_size(one, name) for one in value]))
 
 
 def as_optional_size(value: str | Size | None, name: str) -> Size | None:

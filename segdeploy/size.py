@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segdeploy.errors import RequestError
 
 SMALLEST, LARGEST = 64, 16384
+MOST_SIZES = 8  # of one graph: each is traced, proven and given a profile
 
 
 def is_number(text: str) -> bool:
@@ -35,3 +37,23 @@ class Size:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """Parse `512x1024,720x1280`: one size, or several of one graph, the one that it is mostly for first."""
+    parts = text.split(",", MOST_SIZES)
+    if len(parts) > MOST_SIZES:
+        raise RequestError(
+            f"more than {MOST_SIZES} sizes were asked for; one graph has at most {MOST_SIZES}: export the others by"
+            " themselves"
+        )
+    sizes = tuple(Size.parse(part.strip()) for part in parts)
+    for place, size in enumerate(sizes):
+        if size in sizes[:place]:
+            raise RequestError(f"the size {size} was asked for twice; name each size once")
+    return sizes
+
+
+def listed(sizes: Sequence[Size]) -> str:
+    """Write sizes as `parse_sizes` reads them."""
+    return ",".join(map(str, sizes))

@@ -263,9 +263,15 @@ class Logger:
     )
 
 
-def plan(network: str, bindings: Sequence[Sequence[Any]], profile: tuple[int, int, int] = (1, 1, 1)) -> bytes:
-    """The bytes of an engine. `bindings`: [name, mode, dtype, shape with None]."""
-    return json.dumps({"network": network, "bindings": bindings, "profile": list(profile)}).encode()
+def plan(
+    network: str,
+    bindings: Sequence[Sequence[Any]],
+    profile: tuple[int, int, int] = (1, 1, 1),
+    sides: Sequence[tuple[int, ...]] = ((),),
+) -> bytes:
+    """The bytes of an engine. `bindings`: [name, mode, dtype, shape with None]; `sides`: of the input, per profile."""
+    facts = {"network": network, "bindings": bindings, "profile": list(profile), "sides": list(sides)}
+    return json.dumps(facts).encode()
 
 
 class Runtime:
@@ -298,6 +304,7 @@ class ICudaEngine:
             name: (mode, dtype, shape) for name, mode, dtype, shape in facts["bindings"]
         }
         self.num_io_tensors = len(self._bindings)
+        self.num_optimization_profiles = len(facts["sides"])
         self._contexts = 0
 
     def get_tensor_name(self, index: int) -> str:
@@ -313,8 +320,8 @@ class ICudaEngine:
         return [-1 if side is None else side for side in self._bindings[name][2]]
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int | None]]:
-        assert profile_index == 0
-        return [[batch, *self._bindings[name][2][1:]] for batch in self._facts["profile"]]
+        sides = self._facts["sides"][profile_index] or self._bindings[name][2][1:]
+        return [[batch, *sides] for batch in self._facts["profile"]]
 
     def create_runtime_config(self) -> Any:
         return self.module.IRuntimeConfig()
@@ -347,7 +354,8 @@ class IExecutionContext:
         return True
 
     def get_tensor_shape(self, name: str) -> list[int]:
-        return [self._shape[0] if side is None else side for side in self._engine._bindings[name][2]]
+        sides = self._engine._bindings[name][2]
+        return [self._shape[place] if side is None else side for place, side in enumerate(sides)]
 
     def set_tensor_address(self, name: str, memory: Any) -> bool:
         self._addresses[name] = int(memory)
@@ -355,7 +363,8 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         module, engine = self.module, self._engine
-        assert self.active_optimization_profile == 0
+        sides = engine._facts["sides"][self.active_optimization_profile]
+        assert not sides or tuple(sides) == self._shape[1:], "the profile is another size's"
         assert set(self._addresses) == set(engine._bindings)
         if module.failures:
             engine._logger.log(Logger.ERROR, module.failures.pop(0))

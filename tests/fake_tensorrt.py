@@ -326,8 +326,9 @@ def classes(module: Fake, version: str) -> tuple[type, ...]:
             module.did("set_memory_pool_limit", pool.name, size)
 
         def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-            self._profile = profile._shapes
-            return 0
+            held = self.__dict__.setdefault("_profiles", [])
+            held.append(profile._shapes)
+            return len(held) - 1
 
         def set_calibration_profile(self, profile: IOptimizationProfile) -> bool:
             module.did("set_calibration_profile")
@@ -380,7 +381,7 @@ def classes(module: Fake, version: str) -> tuple[type, ...]:
                 return None
             ends = [("INPUT", one) for one in network._inputs] + [("OUTPUT", one) for one in network._outputs]
             tensors = {one.name: (mode, one.shape) for mode, one in ends}
-            facts = layers_of(network, config), tensors, config.__dict__.get("_profile")
+            facts = layers_of(network, config), tensors, config.__dict__.get("_profiles")
             return Plan(json.dumps(facts).encode())
 
     def calibrate(config: IBuilderConfig) -> bool:
@@ -500,7 +501,7 @@ def classes(module: Fake, version: str) -> tuple[type, ...]:
         def __init__(self, facts: Any) -> None:
             self._layers: list[dict[str, str]] = facts[0]
             self._tensors: dict[str, tuple[str, Sequence[int]]] = facts[1]
-            self._profile = facts[2]
+            self._profiles = facts[2]
 
         num_io_tensors = property(lambda self: len(self._tensors))
 
@@ -514,8 +515,7 @@ def classes(module: Fake, version: str) -> tuple[type, ...]:
             return self._tensors[name][1]
 
         def get_tensor_profile_shape(self, name: str, index: int) -> Any:
-            assert index == 0
-            return self._profile
+            return self._profiles[index]
 
         def create_execution_context(self) -> IExecutionContext:
             return IExecutionContext(self)

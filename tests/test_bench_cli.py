@@ -34,7 +34,9 @@ def instead(monkeypatch, tmp_path):
     """`instead(session)`: the path of a graph that opens as this session."""
 
     def given(session, name="fake.onnx"):
-        monkeypatch.setattr(models, "open_session", lambda path, threads=None, provider=None: session)
+        monkeypatch.setattr(
+            models, "open_session", lambda path, threads=None, provider=None, size=None: session
+        )
         path = tmp_path / name
         path.write_bytes(b"fake")
         return str(path)
@@ -245,7 +247,7 @@ def test_a_model_without_a_record_works_and_says_so(graphs, tmp_path, capsys):
         (["--trtexec-compat", "8.5"], "the defaults of trtexec 8.6 to 11 are known, not of 8.5;"),
         (["--export-times", "t.json", "--batch", "1,2"], "--export-times holds the queries of one model at one batch"),
         (["--end-to-end", "x", "--batch", "1"], "--end-to-end takes frames as the model does, so leave --batch out"),
-        (["--size", "64x96"], "--size is for checkpoints in PyTorch, and "),
+        (["--size", "64x96"], "this graph has the one size 96x160, and 64x96 was asked for; "),
         (["--fp16"], "--fp16 is for checkpoints in PyTorch, and "),
         (["--reference", "gameboy"], "no device is called 'gameboy'; known: "),
         (["--compare", "nowhere.onnx"], "there is no file nowhere.onnx"),

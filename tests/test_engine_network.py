@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segdeploy.convert.engine.network import ParsedNetwork, add_profile, report_of
+from segdeploy.convert.engine.network import ParsedNetwork, add_profiles, report_of
 from segdeploy.model.engine import Profile
 from segdeploy.size import Size
 
@@ -76,6 +76,10 @@ def test_an_open_channel_axis_is_that_of_red_green_and_blue():
         builder=SimpleNamespace(create_optimization_profile=lambda: ours),
     )
     config = SimpleNamespace(add_optimization_profile=lambda profile: 0)
-    signature = SimpleNamespace(channels_last=False, size=Size(64, 96))
-    add_profile(network, config, signature, Profile(1, 2, 4), calibrated=False)
+    each = [SimpleNamespace(size=Size(64, 96))]
+    signature = SimpleNamespace(channels_last=False, each=each)
+    add_profiles(network, config, signature, Profile(1, 2, 4), calibrated=False)
     assert seen == [("x", ((1, 3, 64, 96), (2, 3, 64, 96), (4, 3, 64, 96)))]
+    each.append(SimpleNamespace(size=Size(128, 128)))
+    add_profiles(network, config, signature, Profile(1, 1, 1), calibrated=False)
+    assert [shapes[2] for _, shapes in seen[1:]] == [(1, 3, 64, 96), (1, 3, 128, 128)]

@@ -37,7 +37,7 @@ def verdict(*rows, equal=1.0):
 
 def spent(own, other, max_drop=None):
     judge, material = SimpleNamespace(own=own), SimpleNamespace(labels=own.confusion)
-    job = Job(None, None, Request(max_drop=max_drop), material, judge, None, None, "", print)
+    job = Job(None, None, None, Request(max_drop=max_drop), material, judge, None, None, "", print)
     return job.spent(other)
 
 
@@ -125,7 +125,7 @@ def test_equalising_has_to_be_worth_it(left, taken, monkeypatch):
         "verdict",
         lambda self, judge, keep: Verdict(Agreement(1, 10_000, 10_000 - changes[self.method], 0.0)),
     )
-    job = Job(None, "as it is", Request(), None, None, None, None, "", lambda step: None)
+    job = Job(None, None, "as it is", Request(), None, None, None, None, "", lambda step: None)
     assert calibrate(job) == ((even, True) if taken else (plain, False))
 
 
@@ -136,7 +136,9 @@ def test_a_cache_that_names_what_a_layer_reads_behind_a_transpose(tmp_path, monk
     cache = SimpleNamespace(scales={"read": 0.25}, tensorrt=scales_module.NO_VERSION)
     monkeypatch.setattr(scales_module, "read_scale_file", lambda path: cache)
     monkeypatch.setattr(scales_module, "demand_same", lambda path, key: None)
-    job = Job(None, None, Request(), None, None, CalibrationKey("g", "p", "i"), None, "", lambda step: None)
+    job = Job(
+        None, None, None, Request(), None, None, CalibrationKey("g", "p", "i"), None, "", lambda step: None
+    )
     assert scales_module.read_scales(job, tmp_path / "x.cache").scales == {"made": 0.25}
     cache.scales["made"] = 0.5
     assert scales_module.read_scales(job, tmp_path / "x.cache").scales == {"made": 0.5}

@@ -215,7 +215,7 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
     card = card_of(read_checkpoint(written), None)
     path = exported("frames", "plugin").path
     with pytest.raises(RequestError, match="the graph has 2 TensorRT plugins, whose FP16 cannot be proven"):
-        export.prove_fp16(onnx.load(path), path, None, card, path.name)
+        export.prove_fp16(onnx.load(path), path, [], None, card, path.name)
 
 
 @pytest.mark.parametrize("form", ["gridsample", "gather"])

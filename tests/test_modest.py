@@ -118,6 +118,15 @@ def test_inspect_says_that_no_runtime_loads_a_graph(tmp_path, capsys):
     assert "NoSuchThing" in json.loads(capsys.readouterr().out)["onnxruntime"]
 
 
+def test_deepstream_is_given_no_graph_that_no_runtime_loads(graphs, tmp_path, refused):
+    model = onnx.load(graphs("nvinfer"))
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "NoSuchThing"
+    onnx.save(model, tmp_path / "x.onnx")
+    said = refused("deepstream", "config", tmp_path / "x.onnx")
+    assert "x.onnx is loaded by no runtime, and nvinfer would fail on it too: " in said
+    assert "NoSuchThing" in said
+
+
 @pytest.mark.slow
 def test_a_graph_of_two_outputs_is_not_taken_by_its_first(tmp_path, refused, capsys):
     path = graph_with(tmp_path / "x.onnx", [node("Neg", ["b"], [BIG])], {})

@@ -43,6 +43,14 @@ def test_what_cannot_be_folded_stays(make, interface, tmp_path):
     assert done.agreement.logits_error < 1e-6
 
 
+@pytest.mark.parametrize(("interface", "turns"), [("nvinfer", 0), ("frames", 1)])
+def test_channels_are_not_turned_to_and_fro(interface, turns, tmp_path):
+    """A graph with its channels last turns them to the front itself, which undoes what is put before it."""
+    net = Net(last=True).body().raised().model()
+    done = adopt(written(net, tmp_path), interface=interface, mean=MEAN, std=STD, output=tmp_path / "out")
+    assert [node.op_type for node in read_graph(done.path).view.nodes].count("Transpose") == turns
+
+
 def test_a_scale_goes_into_the_first_convolution(tmp_path):
     done = adopt(written(logits().model(), tmp_path), mean=MEAN, std=STD, output=tmp_path / "out")
     first = read_graph(done.path).view.nodes[0]

@@ -101,6 +101,15 @@ def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
     engine_of(half, 1)
 
 
+def test_an_engine_of_several_sizes_builds(tiny, tmp_path):
+    sizes = ("64x96", "72x136")
+    graph = export_onnx(tiny, size=",".join(sizes), interface="frames", output=tmp_path).path
+    built = build_from(graph, EngineRequest(), tmp_path, flavour=open_flavour("tensorrt-rtx"))
+    assert built.record.size == ",".join(sizes)
+    assert {one.size for one in built.record.engine.golden} == set(sizes)
+    assert built.record.engine.bindings[0].shape == (1, None, None, 3)
+
+
 @pytest.mark.slow
 def test_a_fan_builds(tmp_path):
     graph = export_onnx(

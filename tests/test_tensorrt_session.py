@@ -22,7 +22,7 @@ from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run import cuda
 from segdeploy.run.device_array import DeviceArray
-from segdeploy.run.session import DeviceSession, open_session, segment_many
+from segdeploy.run.session import DeviceSession, open_session, segment, segment_many
 from segdeploy.run.tensorrt import compatibility
 from segdeploy.run.tensorrt.engine import why_invalid
 from segdeploy.run.tensorrt.log import logger_of
@@ -198,6 +198,31 @@ def test_a_profile_of_one_batch_fixes_the_batch(machine):
         assert session.signature.batch == 2
         with pytest.raises(RequestError, match="takes 'frames' uint8 2×64×96×3, got"):
             session.run(frames_of(1))
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0"])
+def test_each_size_has_its_profile(version, machine):
+    machine.engine(version)
+    sizes = ((HEIGHT, WIDTH), (HEIGHT + 32, 2 * WIDTH))
+    bindings = [
+        ["frames", "INPUT", "uint8", (1, None, None, 3)],
+        ["labels", "OUTPUT", "uint8", (1, None, None)],
+    ]
+    path = machine.folder / "x.engine"
+    path.write_bytes(plan("brightest", bindings, sides=[(*size, 3) for size in sizes]))
+    metadata = {**machine.record.engine.metadata, "segdeploy.sizes": "64x96,96x192"}
+    engine = replace(machine.record.engine, memory=EngineMemory(path.stat().st_size, None), metadata=metadata)
+    replace(machine.record, digest=digest_of(path), engine=engine).write(path.parent)
+    small, large = (np.random.default_rng(0).integers(0, 255, (1, *size, 3), np.uint8) for size in sizes)
+    with open_session(path) as session:
+        for frames in (small, large, small, large, large):
+            assert np.array_equal(session.run(frames), brightest(frames))
+        first, second = session.submit(large), session.submit(small)
+        assert np.array_equal(session.result(first), brightest(large))
+        assert np.array_equal(session.result(second), brightest(small))
+        assert segment(session, large[0]).labels.shape == sizes[1]
+        with pytest.raises(RequestError, match="has the sizes 64x96,96x192, and 64x128 was asked for"):
+            session.run(np.zeros((1, 64, 128, 3), np.uint8))
 
 
 # ---- two in flight, and threads --------------------------------------------------------------------------------

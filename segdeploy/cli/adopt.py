@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, sizes_of
 from segdeploy.cli.printing import print_lines
 from segdeploy.shell import command_line, shell_word
 
@@ -18,7 +18,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     add_described(parser)
     parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="input size, if the graph leaves it open"
+        "--size",
+        type=sizes_of,
+        metavar="HxW,…",
+        help="input size, if the graph leaves it open; several make one graph of them",
     )
     parser.add_argument("--answer", metavar="NAME", help="the output with the classes, if there are several")
     parser.add_argument(

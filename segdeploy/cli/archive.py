@@ -25,7 +25,7 @@ MOST_SHARDS = 9999
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "an .onnx or an .engine")
+    add_model(parser, "an .onnx or an .engine", chooses=False)
     parser.add_argument(
         "source",
         metavar="SOURCE",

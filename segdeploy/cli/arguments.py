@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segdeploy.errors import RequestError
 from segdeploy.run.runtimes import PRECISIONS, precisions_in_words, providers, providers_in_words
-from segdeploy.size import Size, is_number
+from segdeploy.size import Size, is_number, parse_sizes
 
 FIT_CHOICES = ("stretch", "letterbox")
 INTERFACE_CHOICES = ("nvinfer", "frames", "logits")
@@ -151,6 +151,14 @@ def parse_batch(text: str) -> int | None:
 def parse_size(text: str) -> Size:
     try:
         return Size.parse(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def sizes_of(text: str) -> tuple[Size, ...]:
+    """Take one size, or several with commas between."""
+    try:
+        return parse_sizes(text)
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -92,7 +92,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--interface", choices=INTERFACE_CHOICES, help="for a checkpoint (default: nvinfer)")
     parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="for a checkpoint (default: its card's)"
+        "--size",
+        type=parse_size,
+        metavar="HxW",
+        help="of a checkpoint (default: its card's); of a graph of several, the one to measure",
     )
     parser.add_argument("--fp16", action="store_true", help="for a checkpoint: compute in FP16, on the GPU")
     other = parser.add_mutually_exclusive_group()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "an .onnx", own_fp16=True)
+    add_model(parser, "an .onnx", own_fp16=True, chooses=False)
     parser.add_argument(
         "--fp16", action="store_true", help="build in FP16, which is written into the graph if needed"
     )

@@ -21,7 +21,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
 
     config = verbs.add_parser("config", help="render a configuration folder for DeepStream")
-    add_model(config, "an .onnx")
+    add_model(config, "an .onnx", chooses=False)
     config.add_argument(
         "--deepstream",
         choices=rendered_versions(),

@@ -20,7 +20,7 @@ from segdeploy.shell import command_line
 
 def add_app(app: argparse.ArgumentParser) -> None:
     """Describe `deepstream app`."""
-    add_model(app, "an .onnx with a dynamic batch")
+    add_model(app, "an .onnx with a dynamic batch", chooses=False)
     app.add_argument(
         "--source",
         metavar="URI",

@@ -146,6 +146,7 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.precision,
         arguments.as_exported,
         print_message,
+        arguments.graph_size,
     )
     done = evaluate_models(request, counted)
     if arguments.json == "-":

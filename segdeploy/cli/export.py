@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, sizes_of
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
@@ -27,7 +27,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="a card of `segdeploy models`, or your own .yaml (default: the checkpoint's)",
     )
     parser.add_argument(
-        "--size", type=parse_size, metavar="HxW", help="height x width of the input (default: the card's)"
+        "--size",
+        type=sizes_of,
+        metavar="HxW,…",
+        help="height x width of the input (default: the card's); several, as in 512x1024,720x1280, make one graph",
     )
     parser.add_argument(
         "--interface",

@@ -64,15 +64,18 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.graph.load import read_graph
     from segdeploy.model.card import read_card
     from segdeploy.model.signature import describe as tensor
+    from segdeploy.run.peek import why_not_loaded
 
     card = read_card(arguments.card) if arguments.card else None
     graph = read_graph(arguments.file, card, weights=False)
-    signature = graph.signature
     if arguments.cost or arguments.device or arguments.measured is not None:
-        return show_cost(arguments, graph.model)
+        return show_cost(arguments, graph.at(arguments.graph_size).model)
+    if arguments.graph_size:
+        graph = graph.at(arguments.graph_size)
+    signature = graph.signature
     record = graph.record
     refused = (
-        why_not_loaded(graph) if record is None else None
+        why_not_loaded(graph.model) if record is None else None
     )  # what has a record was computed when it was proven
     if refused and not arguments.json:
         tell_of(refused, graph)
@@ -82,7 +85,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "interface": signature.interface,
         "input": tensor(signature.input),
         "output": tensor(signature.output),
-        "size": str(signature.size),
+        "size": signature.size_in_words,
         "batch": "dynamic" if signature.batch is None else signature.batch,
         "mean": signature.mean,
         "scale": signature.scale,
@@ -114,17 +117,6 @@ def execute(arguments: argparse.Namespace) -> int:
     if record.verdict:
         print_lines(f"{'verdict':>10}  {record.verdict}")
     return 0
-
-
-def why_not_loaded(graph: Graph) -> str | None:
-    """Say why ONNX Runtime refuses a graph; None where it takes it, or is not installed here."""
-    from segdeploy.errors import MissingExtra
-
-    try:
-        from segdeploy.run.ort import why_ort_refuses
-    except MissingExtra:
-        return None
-    return why_ort_refuses(graph.model)
 
 
 def tell_of(refused: str, graph: Graph) -> None:

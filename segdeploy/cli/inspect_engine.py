@@ -34,6 +34,7 @@ def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:
         ("built from", f"{engine.graph.name} ({engine.graph.digest[:12]}…)"),
         ("precision", record.precision),
         *((one.mode, binding_in_words(one)) for one in engine.bindings),
+        *([("sizes", record.size)] if "," in record.size else []),
         ("batch", str(engine.profile.min if engine.profile.is_fixed else engine.profile)),
         ("layers", layers_in_words(engine.layers)),
         *(("", f"{group:32} {counts_in_words(counts)}") for group, counts in engine.layers.groups.items()),

@@ -33,10 +33,12 @@ def add_model(
     own_fp16: bool = False,
     interface: str = INTERFACE_CHOICES[0],
     served: bool = False,
+    chooses: bool = True,
 ) -> None:
     """Add MODEL, and what `export` would be asked for where that is a checkpoint; `own_fp16`: the verb has a --fp16.
 
-    `served`: a model on a server will do too.
+    `served`: a model on a server will do too. With `chooses` the verb takes --size of a graph
+    too, and runs it at that one of its sizes.
     """
     parser.add_argument(
         dest,
@@ -46,10 +48,16 @@ def add_model(
         help=f"{what}{', or triton://HOST:PORT/MODEL' * served}; or a checkpoint as `export` takes it, whose graph is"
         " then kept; or demo-b0, the bundled model",
     )
-    parser.set_defaults(checkpoints_in=dest, kept_interface=interface)
+    parser.set_defaults(
+        checkpoints_in=dest, kept_interface=interface, graphs_heed=("graph_size",) if chooses else ()
+    )
     group = parser.add_argument_group("of the graph, where MODEL is a checkpoint")
     group.add_argument(
-        "--size", dest="graph_size", type=parse_size, metavar="HxW", help="default: the card's"
+        "--size",
+        dest="graph_size",
+        type=parse_size,
+        metavar="HxW",
+        help="default: the card's" + ("; of a graph, one of its sizes" if chooses else ""),
     )
     group.add_argument(
         "--interface", dest="graph_interface", choices=INTERFACE_CHOICES, help=f"default: {interface}"
@@ -96,6 +104,7 @@ def put_graphs(arguments: argparse.Namespace) -> None:
         demand_no_flags(arguments, models)
         return
     setattr(arguments, dest, found if isinstance(given, list) else found[0])
+    arguments.graph_size = None  # the checkpoint's graph has it
 
 
 def take_gpu(arguments: argparse.Namespace) -> None:
@@ -136,7 +145,7 @@ def graph_to_open(model: Path, arguments: argparse.Namespace) -> Path:
 
 def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress], but: str = "") -> None:
     for name, flag in FLAGS.items():
-        if name != but and getattr(arguments, name, None):
+        if name not in (but, *arguments.graphs_heed) and getattr(arguments, name, None):
             raise RequestError(
                 f"{flag} is for a checkpoint, and {models[0].name} is a graph or an engine; leave it out"
             )

@@ -114,7 +114,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
     command = command_line("segdeploy", *sys.argv[1:])
     card = read_card(arguments.card) if arguments.card else None
-    with steps() as progress, request_for(calibration_options(arguments), arguments.model) as request:
+    with (
+        steps() as progress,
+        request_for(calibration_options(arguments), arguments.model, arguments.graph_size) as request,
+    ):
         request = replace(
             request,
             card=card,

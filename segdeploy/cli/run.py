@@ -209,6 +209,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
                 precision=arguments.precision,
                 as_exported=arguments.as_exported,
                 tell=print_message,
+                size=arguments.graph_size,
             )
         )
         advance = stack.enter_context(counted(total, "segmenting"))
@@ -298,6 +299,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         "precision": arguments.precision,
         "as_exported": arguments.as_exported,
         "tell": print_message,
+        "size": arguments.graph_size,
     }
     with ExitStack() as stack:
         sessions = [

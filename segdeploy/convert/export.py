@@ -23,10 +23,11 @@ except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "exporting") from error
 
 from segdeploy import files, networks
-from segdeploy.convert.fp16 import REMEDY, in_fp16
+from segdeploy.convert.fp16 import REMEDY, as_computed, in_fp16
 from segdeploy.errors import ExportDisagrees, GraphError, OutputError, RequestError
-from segdeploy.given import as_optional_size, as_path
+from segdeploy.given import as_path, as_sizes
 from segdeploy.graph.fp16 import fp32_nodes
+from segdeploy.graph.open_sizes import fixed_at, joined, reopened
 from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import PRECISION, shares_of, write_facts
 from segdeploy.graph.tidy import LOWEST_OPSET, OPSETS, tidy
@@ -39,8 +40,8 @@ from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint, DeployedNetwork
 from segdeploy.networks.interface import WithInterface, card_of, signature_for
 from segdeploy.prove.against_pytorch import References, compare_with_pytorch, make_references
-from segdeploy.prove.agreement import Agreement
-from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
+from segdeploy.prove.agreement import Agreement, total
+from segdeploy.prove.bounds import Bounds, bounds_of_graph, demand_agreement
 from segdeploy.prove.ledger import compared_step, node_counts
 from segdeploy.size import Size
 from segdeploy.version import __version__
@@ -70,7 +71,7 @@ def export_onnx(
     source: str | Path,
     *,
     card: str | None = None,
-    size: str | Size | None = None,
+    size: str | Size | Sequence[Size] | None = None,
     interface: str = "nvinfer",
     batch: int | None = 1,
     fp16: bool = False,
@@ -83,10 +84,11 @@ def export_onnx(
 ) -> Exported:
     """Export `source` into the folder or .onnx file `output`; `batch` None leaves the batch open.
 
+    With several sizes, as in "512x1024,720x1280", it is one graph with open sides, compared at each of them.
     `options` are those of the checkpoint's family (`msda`, `any_task` of a Mask2Former); another family's are refused,
     unless they are None or False.
     """
-    wanted, output = as_optional_size(size, "size"), as_path(output, "output")
+    wanted, output = as_sizes(size, "size"), as_path(output, "output")
     if interface not in INTERFACES:
         raise RequestError(f"{interface!r} is not an interface; known: {', '.join(INTERFACES)}")
     if batch is not None and not 1 <= batch <= 1024:
@@ -98,38 +100,54 @@ def export_onnx(
     steps = training_steps(Path(checkpoint.source))
     model_card = card_of(checkpoint, card)
     pair = networks.build(checkpoint)
-    size = wanted or model_card.size
-    signature = signature_for(model_card, interface, size, batch, pair.deployed.output)
+    sizes = wanted or (model_card.size,)
+    signatures = [signature_for(model_card, interface, one, batch, pair.deployed.output) for one in sizes]
     stated = is_shipped(model_card) or card is not None
-    said = {"size": stated or wanted is not None, "normalisation": stated}
+    said = {"size": stated or bool(wanted), "normalisation": stated}
     checkpoint = replace(
         checkpoint, assumed={fact: words for fact, words in checkpoint.assumed.items() if not said.get(fact)}
     )
     form = ("" if opset == LOWEST_OPSET else f".opset{opset}") + (".fp16" if fp16 else "")
-    name = f"{model_card.name}.{size}.{interface}{form}.onnx"
+    name = f"{model_card.name}.{'-'.join(map(str, sizes))}.{interface}{form}.onnx"
     path = output if output.suffix == ".onnx" else output / name
     files.make_folder(path.parent)
     files.landing(path)  # refuses a place that cannot hold a file, before the work
     progress("tracing the network")
-    pair.deployed.fit(size, checkpoint.options)
-    model = trace(pair.deployed, model_card, signature, opset)
+    traced = []
+    for place, one in enumerate(signatures):  # whose constants are of one size
+        deployed = checkpoint.family.deploy(pair.plain) if place else pair.deployed
+        deployed.fit(one.size, checkpoint.options)
+        traced.append(trace(deployed, model_card, one, opset))
+    model, signature = joined(traced, signatures)
     write_metadata(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)
         progress("comparing ONNX Runtime with PyTorch")
-        references = make_references(pair.plain, model_card, signature)
-        seen = compare_with_pytorch(model, part, references)
-        bounds = bounds_of_graph("fp32", model_card)
-        demand_agreement(seen, bounds, f"{path.name} disagrees with PyTorch", TO_BE_REPORTED)
-        ledger = [compared_step("fp32", seen, compared_with(model), shares_of(model))]
+        references = [make_references(pair.plain, model_card, one) for one in signatures]
+        bounds, what = bounds_of_graph("fp32", model_card), f"{path.name} disagrees with PyTorch"
+        by_size = compare_each(model, part, references, bounds, what, TO_BE_REPORTED)
+        seen = total(by_size.values())
+        ledger = [compared_step("fp32", seen, compared_with(model), shares_of(traced[0]), by_size)]
         if fp16:
             progress("writing FP16, and comparing it with PyTorch")
-            model, seen = prove_fp16(model, part, references, model_card, path.name)
-            ledger.append(compared_step("fp16", seen, compared_with(model), shares_of(model)))
+            model, shares, by_size = prove_fp16(model, part, references, signature, model_card, path.name)
+            seen = total(by_size.values())
+            ledger.append(compared_step("fp16", seen, compared_with(model), shares, by_size))
         record = record_of_export(path.name, model, signature, model_card, checkpoint, ledger, steps)
         record = replace(record, digest=files.digest_of(part), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
-    return Exported(path, record, seen, model_card.window_stride if size == model_card.size else None)
+    return Exported(path, record, seen, model_card.window_stride if sizes == (model_card.size,) else None)
+
+
+def compare_each(
+    model: ModelProto, path: Path, references: Sequence[References], bounds: Bounds, what: str, remedy: str
+) -> dict[Size, Agreement]:
+    """Compare a graph with PyTorch at each of its sizes; refuses one beyond the bounds at any of them."""
+    seen = {one.signature.size: compare_with_pytorch(model, path, one) for one in references}
+    for size, agreement in seen.items():
+        where = f" at {size}" if len(seen) > 1 else ""
+        demand_agreement(agreement, bounds, f"{what}{where}", remedy)
+    return seen
 
 
 def demand_known_opset(opset: int, fp16: bool) -> None:
@@ -154,7 +172,7 @@ def record_of_export(
         digest="",  # the file is written after it is described
         card=card.name,
         interface=signature.interface,
-        size=str(signature.size),
+        size=signature.size_in_words,
         batch=signature.batch,
         precision=precision,
         opset=opset_of(model),
@@ -183,28 +201,44 @@ def compared_with(model: ModelProto) -> str:
 
 
 def prove_fp16(
-    model: ModelProto, path: Path, references: References, card: ModelCard, name: str
-) -> tuple[ModelProto, Agreement]:
-    """Write `model` in FP16 to `path`; it must agree as the CPU computes it and as a GPU does; returns the latter."""
+    model: ModelProto,
+    path: Path,
+    references: Sequence[References],
+    signature: Signature,
+    card: ModelCard,
+    name: str,
+) -> tuple[ModelProto, dict[str, float], dict[Size, Agreement]]:
+    """Write `model` in FP16 to `path`; it must agree as the CPU computes it and as a GPU does.
+
+    Returns it, the shares of multiplications in each precision, and how well it agrees at each size as on a GPU.
+    """
     plugins = plugins_of(model)
     if plugins:
         raise RequestError(
             f"the graph has {len(plugins)} TensorRT plugins, whose FP16 cannot be proven without TensorRT; leave out"
             " --fp16, or write deformable attention another way: --msda gather. No file was written"
         )
-    signature, bounds = references.signature, bounds_of_graph("fp16", card)
-    half, rounded = in_fp16(model, card, [references.inputs(turn) for turn in (0, 1)], name)
+    bounds = bounds_of_graph("fp16", card)
+    fixed = fixed_at(model, references[0].signature.input.shape) if signature.sizes else model
+    half, rounded = in_fp16(fixed, card, [references[0].inputs(turn) for turn in (0, 1)], name)
+    shares = shares_of(half)
+    if signature.sizes:
+        half = reopened(half, model)
     write_facts(half, signature, "fp16")
     save(half, path)
-    demand_agreement(
-        compare_with_pytorch(half, path, references), bounds, f"{name} disagrees with PyTorch", REMEDY
-    )
+    compare_each(half, path, references, bounds, f"{name} disagrees with PyTorch", REMEDY)
+    by_size: dict[Size, Agreement] = {}
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder) / "rounded.onnx"
-        save(rounded, stand_in)
-        seen = compare_with_pytorch(rounded, stand_in, references)
-    demand_agreement(seen, bounds, f"{name} with FP16's rounding disagrees with PyTorch", REMEDY)
-    return half, seen
+        for place, one in enumerate(references):
+            if place:
+                there = fixed_at(half, one.signature.input.shape)
+                rounded = as_computed(there, [one.inputs(turn) for turn in (0, 1)], name)
+            save(rounded, stand_in)
+            where = f" at {one.signature.size}" if signature.sizes else ""
+            what = f"{name} with FP16's rounding disagrees with PyTorch{where}"
+            by_size |= compare_each(rounded, stand_in, [one], bounds, what, REMEDY)
+    return half, shares, by_size
 
 
 def trace(

@@ -6,7 +6,7 @@ The CPU computes most FP16 nodes in FP32, so the judged graph has every rounding
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,25 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy import files
+from segdeploy.convert.other_sizes import judge_elsewhere
 from segdeploy.errors import ExportDisagrees, GraphError
 from segdeploy.graph.fp16 import rest_in_fp16, rounding, to_fp16
 from segdeploy.graph.layers import tell_nodes_apart
 from segdeploy.graph.load import Graph, as_graph, graph_in
+from segdeploy.graph.open_sizes import reopened
 from segdeploy.graph.precision import read_precision, shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.card import ModelCard, card_called
 from segdeploy.model.record import ArtifactRecord, record_of_graph, record_path
+from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
 from segdeploy.prove.judge import Judge, Probe, Verdict
-from segdeploy.prove.ledger import record_from_graph, step_of
+from segdeploy.prove.ledger import record_from_graph, shares_by_size, step_of
 from segdeploy.prove.material import images_in
 from segdeploy.prove.probes import probe_frames
 from segdeploy.prove.ranges import first_not_finite, measure_ranges
+from segdeploy.size import Size
 
 PROBES = 8
 REMEDY = "Name what suffers under keep_fp32 in a card, or leave out --fp16. No file was written"
@@ -81,7 +85,8 @@ def write_fp16(
     """Write `source` in FP16 into the folder `output`; judge it on `images`, or on made street scenes and noise."""
     progress("reading the graph")
     graph = as_graph(source, card)
-    signature, name = graph.signature, graph.name
+    name, whole, graph = graph.name, graph, graph.at(None)
+    signature = graph.signature
     if graph.precision.fp16:
         raise GraphError(f"{name} is FP16 already; leave out --fp16, or give the FP32 graph it came from")
     model = copy_of(graph.model)
@@ -103,27 +108,39 @@ def write_fp16(
     if open_batch:
         del written.graph.value_info[:]
         set_batch(written, None)
-    write_facts(written, signature, precision)
+    shares, by_size = shares_of(written), {signature.size: verdict.agreement}
+    if whole.signature.sizes:
+        written = reopened(written, whole.model)
+        found = judge_elsewhere(whole, written, judge)
+        by_size |= {size: there.agreement for size, (_, there) in found.items()}
+        for size, seen in by_size.items():
+            demand_agreement(seen, bounds, f"{name} in FP16 disagrees with itself in FP32 at {size}", REMEDY)
+    write_facts(written, whole.signature, precision)
     target = output / f"{name.removesuffix('.onnx')}.fp16.onnx"
-    parent = record_of_graph(graph.path, graph.digest)
+    parent = record_of_graph(whole.path, whole.digest)
     with files.replacing_together(record_path(target), target) as (beside, part):
         data = written.SerializeToString()
         part.write_bytes(data)
         made = graph_in(data, target)
-        record = replace(fp16_record(parent, made, judge, verdict), command=command)
+        record = replace(fp16_record(parent, made, judge, verdict, shares, by_size), command=command)
         beside.write_text(record.as_text(), encoding="utf-8")
     return Fp16Graph(made, record)
 
 
 def fp16_record(
-    parent: ArtifactRecord | None, graph: Graph, judge: Judge, verdict: Verdict
+    parent: ArtifactRecord | None,
+    graph: Graph,
+    judge: Judge,
+    verdict: Verdict,
+    shares: Mapping[str, float],
+    by_size: Mapping[Size, Agreement],
 ) -> ArtifactRecord:
     facts = record_from_graph(parent, graph, str(graph.precision))
-    this = step_of(facts.precision, judge.own, verdict, None, shares_of(graph.model))
+    this = step_of(facts.precision, judge.own, verdict, None, shares)
     compared_with = f"the {(parent.precision if parent else 'fp32').upper()} graph"
     changed = f"FP16 changes {100 * (1 - verdict.agreement.pixel_agreement):.3f} % of the labels"
     return replace(
         facts,
-        ledger=(*facts.ledger, replace(this, compared_with=compared_with)),
+        ledger=(*facts.ledger, replace(this, compared_with=compared_with, by_size=shares_by_size(by_size))),
         verdict="; ".join(filter(None, [facts.verdict, changed])),
     )

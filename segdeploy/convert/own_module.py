@@ -12,7 +12,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -34,7 +34,7 @@ except ImportError as error:
 
 from segdeploy.convert.adopt.adopt import Adopted, AdoptedFrom, Progress, demand_request, put_interface_on
 from segdeploy.convert.adopt.described import AdoptRequest
-from segdeploy.given import as_optional_path, as_optional_size, as_path
+from segdeploy.given import as_optional_path, as_path, as_sizes
 from segdeploy.model.card import read_card
 from segdeploy.model.names import name_for
 from segdeploy.networks.checkpoints import digest_of_weights
@@ -136,7 +136,7 @@ def export_module(
     classes: str | PathLike[str] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    size: str | Size | None = None,
+    size: str | Size | Sequence[Size] | None = None,
     answer: str | None = None,
     threshold: float | None = None,
     interface: str = "nvinfer",
@@ -151,12 +151,16 @@ def export_module(
     answer is meant, says `answer`: a key, or an index. All else is as in `adopt`.
     """
     said = AdoptRequest(
-        card, as_optional_path(classes, "classes"), mean, std, as_optional_size(size, "size"), None, threshold,
+        card, as_optional_path(classes, "classes"), mean, std, as_sizes(size, "size"), None, threshold,
         interface, batch,
     )  # fmt: skip
     demand_request(said)
     own = None if isinstance(source, nn.Module) else OwnCode.parse(source)
-    wanted = said.size or (read_card(card).size if card else None)
+    if len(said.sizes) > 1:
+        raise RequestError(
+            f"a network of your own is exported at one size, and {len(said.sizes)} were asked for; export each alone"
+        )
+    wanted = next(iter(said.sizes), None) or (read_card(card).size if card else None)
     if wanted is None:
         raise RequestError("a network of your own does not say the size of its images; say it: --size HxW")
     if own is not None:

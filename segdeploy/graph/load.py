@@ -16,6 +16,7 @@ from segdeploy import files
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.fp16 import counting_nodes
 from segdeploy.graph.modest import demand_few_nodes, demand_modest
+from segdeploy.graph.open_sizes import fixed_at
 from segdeploy.graph.patterns import samples_of
 from segdeploy.graph.plugins import without_plugins
 from segdeploy.graph.precision import Precision, read_precision
@@ -25,6 +26,7 @@ from segdeploy.model.foreign import why_encrypted
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord, matching_record, record_path
 from segdeploy.model.signature import Signature, TensorFacts, demand_bounded
+from segdeploy.size import Size
 
 MADE_BY = "a graph is an .onnx made by: segdeploy export CHECKPOINT"
 # ONNX Runtime promises to read graphs from this opset on, TensorRT from 9 on.
@@ -57,6 +59,16 @@ class Graph:
         return self.digest_read or joined_digest(
             files.digest_of(self.path), demand_weights(self.model, self.path)
         )
+
+    def at(self, size: Size | None) -> Graph:
+        """Give the graph at one of its sizes: where it has several, as if it had been made for that one alone."""
+        size = size or self.signature.size
+        signature = self.signature.at(size)
+        if signature is self.signature:
+            return self
+        model = fixed_at(self.model, signature.input.shape)
+        outputs = tuple(View(model).answers)
+        return replace(self, model=model, signature=replace(signature, output=outputs[0]), outputs=outputs)
 
     @property
     def record(self) -> ArtifactRecord | None:

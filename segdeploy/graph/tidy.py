@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +62,10 @@ def reshape_constants(model: ModelProto) -> None:
         graph.node.remove(node)
 
 
-def resize_by_scales(model: ModelProto) -> None:
+def resize_by_scales(model: ModelProto, chosen: Callable[[NodeProto], bool] = lambda node: True) -> None:
     """Resize by `scales` instead of `sizes`, which would name the batch."""
     known = View(model).shapes
-    for node in nodes_of(model, "Resize"):
+    for node in filter(chosen, nodes_of(model, "Resize")):
         before, after = known[node.input[0]], known[node.output[0]]
         scales = np.ones(len(before), np.float32)
         for axis, (source, target) in enumerate(zip(before, after, strict=True)):

@@ -173,7 +173,7 @@ def without_large(model: ModelProto) -> ModelProto:
     for field in ("node", "input", "output", "value_info"):
         getattr(made.graph, field).extend(getattr(graph, field))
     for item in graph.initializer:
-        if prod(item.dims) <= MOST_READ:
+        if prod(item.dims) <= MOST_READ and item.data_location != TensorProto.EXTERNAL:
             made.graph.initializer.append(item)
         else:
             value = onnx.helper.make_tensor_value_info(item.name, item.data_type, list(item.dims))

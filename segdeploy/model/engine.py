@@ -187,6 +187,7 @@ class GoldenFrame:
     frame: str
     labels: str
     image: str = ""  # the file it was made of, or words
+    size: str = ""  # HxW, where the engine has several
 
 
 @dataclass(frozen=True)

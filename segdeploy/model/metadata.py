@@ -23,10 +23,17 @@ from segdeploy.model.signature import (
     interface_of,
 )
 from segdeploy.model.typed_json import WrongField, from_json
-from segdeploy.size import Size
+from segdeploy.size import Size, listed, parse_sizes
 from segdeploy.untrusted import Unreadable, parse_json
 
-AS_TEXT = ("interface", "card", "resize", "labels", "size")  # in the metadata; the other facts are JSON
+AS_TEXT = (
+    "interface",
+    "card",
+    "resize",
+    "labels",
+    "size",
+    "sizes",
+)  # in the metadata; the other facts are JSON
 Byte = Annotated[int, range(256)]
 
 
@@ -80,6 +87,7 @@ class Carried:
     align_corners: bool = False
     tensors: tuple[str, str] | None = None  # of a foreign graph, as its size
     size: str = ""
+    sizes: str = ""  # of a graph with open sides
 
     def demand_sense(self) -> None:
         if not self.classes or len(self.classes) != len(self.colours):
@@ -99,11 +107,13 @@ def from_metadata(
         names = said.tensors or TENSOR_NAMES[said.interface]
         eaten, answered = tensor_called(names[0], inputs), tensor_called(names[1], outputs)
         demand_understood(said.interface, eaten, answered)
+        sizes = parse_sizes(said.sizes) if said.sizes else ()
+        demand_open(eaten, sizes)
         return Signature(
             said.interface,
             eaten,
             answered,
-            Size.parse(said.size) if said.tensors else input_size(eaten, source),
+            Size.parse(said.size) if said.tensors else sizes[0] if sizes else input_size(eaten, source),
             eaten.shape[0],
             said.mean,
             said.scale,
@@ -112,6 +122,7 @@ def from_metadata(
             said.card,
             said.tensors is not None,
             said.align_corners,
+            sizes,
         )
     except (WrongField, SegdeployError) as error:
         raise GraphError(
@@ -137,6 +148,14 @@ def tensor_called(name: str, tensors: Sequence[TensorFacts]) -> TensorFacts:
         if tensor.name == name:
             return tensor
     raise GraphError(f"it has no {name!r}, but {', '.join(repr(tensor.name) for tensor in tensors)}")
+
+
+def demand_open(eaten: TensorFacts, sizes: tuple[Size, ...]) -> None:
+    """Refuse several sizes of an input whose sides say that it has but one, or others."""
+    rows, columns = eaten.shape[1:3] if eaten.shape[3] == 3 else eaten.shape[2:4]
+    for size in sizes:
+        if rows not in (None, size.height) or columns not in (None, size.width):
+            raise GraphError(f"its sizes are {listed(sizes)}, and its input is {describe(eaten)}")
 
 
 def demand_understood(interface: str, eaten: TensorFacts, answered: TensorFacts) -> None:

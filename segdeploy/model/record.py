@@ -71,6 +71,9 @@ class LedgerStep:
     pixel_accuracy: float | None = None
     worst_class: WorstClass | None = None
     macs: dict[str, float] = field(default_factory=dict)  # the share of the multiplications in each precision
+    by_size: dict[str, float] = field(
+        default_factory=dict
+    )  # the share of equal pixels at each of several sizes
     drop_interval: tuple[float, float] | None = (
         None  # 95 %, of the points of mIoU lost or per cent of labels changed
     )
@@ -83,7 +86,9 @@ class LedgerStep:
         if self.pixel_agreement is None or self.compared_with is None:
             return "not compared with the step before"
         pixels = "the" if self.pixels is None else f"{self.pixels:,}"
-        return f"{self.pixel_agreement:.4%} of {pixels} pixels equal to {self.compared_with}"
+        sizes = ", ".join(f"{size}: {share:.4%}" for size, share in self.by_size.items())
+        words = f"{self.pixel_agreement:.4%} of {pixels} pixels equal to {self.compared_with}"
+        return f"{words} ({sizes})" if sizes else words
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class ArtifactRecord:
     digest: str  # sha256 of the file
     card: CardName
     interface: str
-    size: str  # HxW
+    size: str  # HxW; with commas between, where there are several
     batch: int | None  # None: any
     precision: str
     opset: int
@@ -210,7 +215,7 @@ def record_from(facts: object) -> ArtifactRecord:
 def first_record(name: str, digest: str, signature: Signature, precision: str, opset: int) -> ArtifactRecord:
     """Make the record of what was made from a graph that came without one."""
     return ArtifactRecord(
-        name, digest, signature.card, signature.interface, str(signature.size), signature.batch, precision, opset,
+        name, digest, signature.card, signature.interface, signature.size_in_words, signature.batch, precision, opset,
         Normalisation(signature.mean, signature.scale), signature.resize, signature.labels.names,
         ArtifactSource("unknown", "unknown"),
     )  # fmt: skip

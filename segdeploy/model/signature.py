@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import log, prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ import numpy as np
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.labels import Labels, ids_type
-from segdeploy.size import LARGEST, Size
+from segdeploy.size import LARGEST, Size, listed
 
 INTERFACES = ("nvinfer", "frames", "logits")
 TENSOR_NAMES = {"nvinfer": ("input", "output"), "frames": ("frames", "labels"), "logits": ("input", "logits")}
@@ -73,6 +73,56 @@ class Signature:
     card: str
     foreign: bool = False  # not exported by segdeploy
     align_corners: bool = False  # of the bilinear step from the network's logits to the input's size
+    sizes: tuple[Size, ...] = ()  # that its open sides may have, `size` first; none: it has one size
+
+    def at(self, size: Size) -> Signature:
+        """Describe the graph at one of its sizes; refuses another."""
+        if size not in (self.size, *self.sizes):
+            has = f"has the sizes {listed(self.sizes)}" if self.sizes else f"has the one size {self.size}"
+            raise RequestError(
+                f"this graph {has}, and {size} was asked for; choose one that it has, or export it again with --size"
+                f" {listed((*(self.sizes or (self.size,)), size))}"
+            )
+        if not self.sizes:
+            return self
+        eaten, answered = list(self.input.shape), list(self.output.shape)
+        row = 1 if self.channels_last else 2
+        eaten[row : row + 2] = size.height, size.width
+        if self.interface != "logits":
+            first = len(answered) - 2
+            answered[first:] = size.height, size.width
+        return replace(
+            self,
+            size=size,
+            sizes=(),
+            input=self.input._replace(shape=tuple(eaten)),
+            output=self.output._replace(shape=tuple(answered)),
+        )
+
+    def taking(self, inputs: ArrayLike) -> Signature:
+        """Describe the graph at the size of this input, which has as many sides as the graph's."""
+        row = 1 if self.channels_last else 2
+        return self.at(Size(*inputs.shape[row : row + 2])) if self.sizes else self
+
+    def fitting(self, height: int, width: int) -> Signature:
+        """Describe the graph at the size for a frame: of those with the nearest shape the one with the nearest area."""
+        if not self.sizes:
+            return self
+
+        def strays(size: Size) -> tuple[float, float]:
+            shape = log(size.width * height / (size.height * width))
+            return round(abs(shape), 3), abs(log(size.height * size.width / (height * width)))
+
+        return self.at(min(self.sizes, key=strays))
+
+    @property
+    def each(self) -> tuple[Signature, ...]:
+        """Describe the graph at each of its sizes."""
+        return tuple(self.at(size) for size in self.sizes) or (self,)
+
+    @property
+    def size_in_words(self) -> str:
+        return listed(self.sizes or (self.size,))
 
     @property
     def classes(self) -> int:
@@ -94,6 +144,8 @@ class Signature:
         fits = len(inputs.shape) == len(self.input.shape) and all(
             side in (None, given) for side, given in zip(self.input.shape, inputs.shape, strict=True)
         )
+        if fits:
+            self.taking(inputs)
         if not fits or inputs.dtype != self.input.dtype:
             given = describe(TensorFacts(self.input.name, str(inputs.dtype), inputs.shape))
             raise RequestError(f"this graph takes {describe(self.input)}, got {given}")
@@ -111,6 +163,8 @@ class Signature:
         }
         if self.align_corners:
             facts["align_corners"] = json.dumps(True)
+        if self.sizes:
+            facts["sizes"] = listed(self.sizes)
         if self.foreign:
             facts |= {"tensors": json.dumps((self.input.name, self.output.name)), "size": str(self.size)}
         return {PREFIX + key: value for key, value in facts.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,18 @@ COUNT = 3  # so that neighbouring slots differ, and a slot differs from its neig
 
 
 def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -> tuple[GoldenFrame, ...]:
-    """Label `count` small frames with `graph`: from the user's `images` as far as there are any, then made scenes."""
+    """Label `count` small frames with `graph`: from the user's `images` as far as there are any, then made scenes.
+
+    A graph of several sizes labels as many at each.
+    """
+    sizes = graph.signature.sizes
+    frames = (
+        replace(one, size=str(size)) for size in sizes for one in golden_of(graph.at(size), count, images)
+    )
+    return tuple(frames) if sizes else golden_of(graph, count, images)
+
+
+def golden_of(graph: Graph, count: int, images: Sequence[Path]) -> tuple[GoldenFrame, ...]:
     from segdeploy.run.ort import run_exactly  # here: engines are proven without ONNX Runtime too
 
     signature = graph.signature
@@ -52,7 +64,8 @@ def make_golden(graph: Graph, count: int = COUNT, images: Sequence[Path] = ()) -
 
 
 def read_golden(record: Sequence[GoldenFrame], size: Size) -> tuple[NDArray[np.uint8], LabelMap]:
-    """Read the frames N×H×W×3 and their labels N×H×W."""
+    """Read the frames N×H×W×3 of a size, and their labels N×H×W."""
+    record = [one for one in record if one.size in ("", str(size))]
     try:
         frames = [enlarged(from_text(one.frame), one.enlarged, size) for one in record]
         labels = [labels_in_text(one.labels) for one in record]

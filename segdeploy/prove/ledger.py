@@ -16,6 +16,7 @@ from segdeploy.model.labels import Labels
 from segdeploy.model.record import ArtifactRecord, LedgerStep, WorstClass, first_record
 from segdeploy.prove.bootstrap import drawn_weights, middle
 from segdeploy.prove.confusion import iou_of, mean
+from segdeploy.size import Size
 from segdeploy.version import __version__
 
 if TYPE_CHECKING:  # showing a ledger needs no runtime
@@ -105,7 +106,13 @@ def step_of(
     return scored(step, verdict)
 
 
-def compared_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[str, float]) -> LedgerStep:
+def compared_step(
+    name: str,
+    seen: Agreement,
+    compared_with: str,
+    macs: Mapping[str, float],
+    by_size: Mapping[Size, Agreement] = {},
+) -> LedgerStep:
     return LedgerStep(
         name,
         compared_with,
@@ -114,7 +121,13 @@ def compared_step(name: str, seen: Agreement, compared_with: str, macs: Mapping[
         seen.logits_error,
         seen.logits_rms,
         macs=dict(macs),
+        by_size=shares_by_size(by_size),
     )
+
+
+def shares_by_size(seen: Mapping[Size, Agreement]) -> dict[str, float]:
+    """Give the share of equal pixels at each size; nothing where there is but one."""
+    return {str(size): one.pixel_agreement for size, one in seen.items()} if len(seen) > 1 else {}
 
 
 def first_step(own: Verdict, exported: LedgerStep | None, macs: Mapping[str, float]) -> LedgerStep:

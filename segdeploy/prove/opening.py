@@ -20,6 +20,7 @@ from segdeploy.run import session as opened
 from segdeploy.run.address import ModelAddress, as_model
 from segdeploy.run.runtimes import runtime_for
 from segdeploy.shell import command_line
+from segdeploy.size import Size
 from segdeploy.special_files import is_file
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def open_session(
     shares_cores: bool = False,
     precision: str | None = None,
     as_exported: bool = False,
+    size: Size | None = None,
     tell: Tell = silently,
 ) -> Session:
     """Open an .onnx in ONNX Runtime or OpenVINO, an .engine in TensorRT, or a triton:// address on its server.
@@ -114,16 +116,22 @@ def open_session(
 
     `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of the graph runs, which gives
     the same answers. `shares_cores` is for streams, whose decoder and encoder need the processor too. Options that a
-    runtime does not use are refused.
+    runtime does not use are refused. A graph of several sizes takes each frame at the size that fits it, unless `size`
+    is one of them.
     """
     chosen = choose_opening(
         path, threads=threads, provider=provider, precision=precision, as_exported=as_exported, tell=tell
     )
-    return open_chosen(chosen, card=as_card(card), shares_cores=shares_cores, tell=tell)
+    return open_chosen(chosen, card=as_card(card), shares_cores=shares_cores, tell=tell, size=size)
 
 
 def open_chosen(
-    chosen: ChosenWay, *, card: ModelCard | None = None, shares_cores: bool = False, tell: Tell = silently
+    chosen: ChosenWay,
+    *,
+    card: ModelCard | None = None,
+    shares_cores: bool = False,
+    tell: Tell = silently,
+    size: Size | None = None,
 ) -> Session:
     path, precision = chosen.path, chosen.precision
     session = opened.open_session(
@@ -133,6 +141,7 @@ def open_chosen(
         card=card,
         shares_cores=shares_cores,
         precision=precision,
+        size=size,
     )
     if precision is None or isinstance(path, ModelAddress):
         return session

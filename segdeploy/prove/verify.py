@@ -22,6 +22,7 @@ from segdeploy.graph.known_bad import WRONG_BATCHES, bug_of_sampling
 from segdeploy.model.card import card_called
 from segdeploy.model.engine import GRIDSAMPLE, EngineProof, Verified
 from segdeploy.model.record import ArtifactRecord, LedgerStep
+from segdeploy.model.signature import Signature
 from segdeploy.picture.image import LabelMap
 from segdeploy.prove import agreement, golden
 from segdeploy.prove.agreement import Agreement, compare_labels
@@ -44,6 +45,7 @@ class Seen:
     batch: int
     slot: int
     agreement: Agreement
+    where: str = ""  # the size in words, where there are several
 
 
 def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str] = ()) -> str | None:
@@ -70,17 +72,22 @@ def why_not(flavour: Flavour, engine: Path | None = None, targets: Sequence[str]
 def prove(path: Path, record: ArtifactRecord) -> EngineProof:
     """Compare the engine's labels with those in its record; an engine below the bound raises."""
     with TensorrtSession(path, record=record) as session:
-        frames, labels = golden.read_golden(record.engine_facts.golden, session.signature.size)
         profile = record.engine_facts.profile
         batches = sorted({profile.min, profile.opt, profile.max})
-        seen = [one for batch in batches for one in compare_slots(session, batch, frames, labels)]
+        seen: list[Seen] = []
+        count = 0
+        for signature in session.signature.each:
+            frames, labels = golden.read_golden(record.engine_facts.golden, signature.size)
+            count += len(frames)
+            for batch in batches:
+                seen += compare_slots(session, signature, batch, frames, labels)
     demand_slots(seen, record)
     return EngineProof(
         compared_with="ONNX Runtime",
         pixel_agreement=agreement.total(one.agreement for one in seen).pixel_agreement,
         worst_slot=min(one.agreement.pixel_agreement for one in seen),
         batches=tuple(batches),
-        frames=len(frames),
+        frames=count,
         device=cuda.open_device().name,
     )
 
@@ -127,20 +134,20 @@ def with_proof(record: ArtifactRecord, proof: EngineProof) -> ArtifactRecord:
 
 
 def compare_slots(
-    session: Session, batch: int, frames: NDArray[np.uint8], labels: LabelMap
+    session: Session, signature: Signature, batch: int, frames: NDArray[np.uint8], labels: LabelMap
 ) -> Iterator[Seen]:
-    """Compare each slot of a batch on each of the frames, one after the other."""
+    """Compare each slot of a batch on each of the frames of one size, one after the other."""
     orders = orders_of(len(frames))
     turns: list[list[Agreement]] = [[] for _ in range(batch)]
     for turn in range(len(frames)):
         places = [orders[slot % len(orders)][turn] for slot in range(batch)]
-        answers = golden.labels_from_output(
-            session.signature, session.run(to_input(session.signature, frames[places]))
-        )
+        answers = golden.labels_from_output(signature, session.run(to_input(signature, frames[places])))
         for slot, place in enumerate(places):
             turns[slot].append(compare_labels(labels[place][None], answers[slot][None]))
     for slot, each in enumerate(turns):
-        yield Seen(batch, slot, agreement.total(each))
+        yield Seen(
+            batch, slot, agreement.total(each), f" at {signature.size}" if session.signature.sizes else ""
+        )
 
 
 def orders_of(count: int) -> list[list[int]]:
@@ -158,7 +165,7 @@ def demand_slots(seen: list[Seen], record: ArtifactRecord) -> None:
     worst = min(below, key=lambda one: one.agreement.pixel_agreement)
     what = (
         f"{record.artifact} disagrees with {record.engine_facts.graph.name} in slot {worst.slot} of batch"
-        f" {worst.batch} ({len(below)} of {len(seen)} slots are wrong)"
+        f" {worst.batch}{worst.where} ({len(below)} of {len(seen)} slots are wrong)"
     )
     demand_agreement(worst.agreement, bounds, what, remedy_for(below, seen, record), EngineDisagrees)
 

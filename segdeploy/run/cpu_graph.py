@@ -14,13 +14,16 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import uses_external_data
 
-from segdeploy.errors import GraphError
+from segdeploy.errors import SegdeployError
 from segdeploy.graph.load import demand_inference
 from segdeploy.graph.modest import demand_few_nodes, demand_modest
+from segdeploy.graph.open_sizes import fixed_at, has_several
 from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
 from segdeploy.model.labels import MOST_CLASSES
+from segdeploy.model.metadata import read_signature
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.lazy_labels import FACTORS, LazyLabels
+from segdeploy.size import Size
 
 CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # they differ only for a side of one pixel: never here
 OLDEST_OPSET = 13  # Resize and Softmax had other meanings before
@@ -47,14 +50,18 @@ class GraphCopy:
         return said
 
 
-def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
-    """Copy a graph of one file; None where the file cannot be read: the runtime then says what is wrong."""
+def copy_for_cpu(path: Path, fuse: bool, size: Size | None = None) -> GraphCopy | None:
+    """Copy a graph of one file, at `size` if it has several.
+
+    None where the file cannot be read: the runtime then says what is wrong.
+    """
     try:
         model = onnx.load(path, load_external_data=False)
         demand_few_nodes(model, path.name)
         demand_modest(View(model), path.name)
         if any(uses_external_data(item) for item in model.graph.initializer) or model.ByteSize() > MOST_BYTES:
             return None
+        model = at_size(model, size, path.name)
         view = View(model)
         inputs, outputs = [tensor_facts(value) for value in view.inputs], view.answers
         if not view.values:  # asked for here, of the graph before it is cut
@@ -63,12 +70,21 @@ def copy_for_cpu(path: Path, fuse: bool) -> GraphCopy | None:
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         fused = fuse_attention(view) if fuse and understood else 0
-    except GraphError:
+    except SegdeployError:
         raise
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
         return None
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
+
+
+def at_size(model: ModelProto, size: Size | None, name: str) -> ModelProto:
+    """Fix a graph of several sizes at the chosen one, so that what it does at that size is recognised."""
+    if size is None or not has_several(model):
+        return model
+    view, metadata = View(model), {item.key: item.value for item in model.metadata_props}
+    signature = read_signature(metadata, [tensor_facts(value) for value in view.inputs], view.answers, name)
+    return fixed_at(model, signature.at(size).input.shape)
 
 
 def cut_labels(view: View) -> LazyLabels | None:

@@ -23,6 +23,7 @@ from segdeploy.model.signature import Signature
 from segdeploy.run.cpu_graph import copy_for_cpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
+from segdeploy.size import Size
 
 try:
     import openvino
@@ -34,7 +35,7 @@ CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "int8": "INT8"}
 
 
 def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
-    return OpenvinoSession(path, options.threads, options.card, options.precision)
+    return OpenvinoSession(path, options.threads, options.card, options.precision, options.size)
 
 
 def precisions_here() -> list[str]:
@@ -61,11 +62,12 @@ class OpenvinoSession(OpenModel):
         threads: int | None = None,
         card: ModelCard | None = None,
         precision: str | None = None,
+        size: Size | None = None,
     ) -> None:
         self.name = path.name
         if precision is not None:
             demand_computed(precision)
-        copy = copy_for_cpu(path, fuse=False)
+        copy = copy_for_cpu(path, fuse=False, size=size)
         if copy is None:
             raise GraphError(
                 f"{path} cannot be loaded by OpenVINO here: it is not an ONNX graph in one file of less than 2 GB"

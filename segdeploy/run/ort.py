@@ -41,7 +41,7 @@ PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtE
 
 
 def open_on_cpu(path: Path, options: SessionOptions) -> OrtSession:
-    copy = copy_for_cpu(path, fuse=True)
+    copy = copy_for_cpu(path, fuse=True, size=options.size)
     session = OrtSession(path, options.threads, None, options.card, copy, options.shares_cores)
     if options.precision is not None:
         session.ran = {**session.ran, "precision": options.precision}

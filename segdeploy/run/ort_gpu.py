@@ -44,7 +44,10 @@ class OrtDeviceSession(OrtSession):
         binding = self._session.io_binding()
         signature = self.signature
         binding.bind_input(signature.input.name, "cuda", 0, given.dtype, given.shape, given.address)
-        dtype, expected = np.dtype(signature.output.dtype), (given.shape[0], *signature.output.shape[1:])
+        dtype, expected = (
+            np.dtype(signature.output.dtype),
+            (given.shape[0], *signature.taking(given).output.shape[1:]),
+        )
         place = None if out is None else lent(out, DEFAULT_STREAM)
         if place is None:
             binding.bind_output(signature.output.name, "cuda")

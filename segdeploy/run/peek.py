@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from segdeploy.errors import MissingExtra
 from segdeploy.graph.load import read_graph
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
 from segdeploy.run.address import ModelAddress
 from segdeploy.run.session import open_session
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def signature_in(model: Path | ModelAddress, card: ModelCard | None = None) -> Signature:
@@ -17,3 +22,12 @@ def signature_in(model: Path | ModelAddress, card: ModelCard | None = None) -> S
         return read_graph(model, card, weights=False).signature
     with open_session(model, card=card) as session:
         return session.signature
+
+
+def why_not_loaded(model: ModelProto) -> str | None:
+    """Say why ONNX Runtime refuses a graph; None where it takes it, or is not installed here."""
+    try:
+        from segdeploy.run.ort import why_ort_refuses
+    except MissingExtra:
+        return None
+    return why_ort_refuses(model)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
 from segdeploy.model.foreign import why_encrypted
+from segdeploy.size import Size
 
 if TYPE_CHECKING:  # a card loads YAML, for which a help text need not wait
     from segdeploy.model.card import ModelCard
@@ -36,6 +37,7 @@ class SessionOptions:
     card: ModelCard | None = None  # describes a graph that was not exported by segdeploy
     shares_cores: bool = False  # with a decoder and an encoder, as a stream does
     precision: str | None = None  # of `PRECISIONS`; None: the graph's own types
+    size: Size | None = None  # that a graph of several sizes is run at; None: at each
 
 
 @dataclass(frozen=True)

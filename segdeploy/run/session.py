@@ -25,6 +25,7 @@ from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.io import from_output, to_input
 from segdeploy.run.runtimes import SessionOptions, runtime_for
 from segdeploy.shell import command_line
+from segdeploy.size import Size
 
 __all__ = ["Session", "open_session", "segment", "segment_many"]
 
@@ -79,13 +80,15 @@ def open_session(
     card: ModelCard | str | PathLike[str] | None = None,
     shares_cores: bool = False,
     precision: str | None = None,
+    size: Size | None = None,
 ) -> Session:
     """Open an .onnx in ONNX Runtime or OpenVINO, an .engine in TensorRT, or a triton:// address on its server.
 
     `provider` is where an .onnx is computed: cpu (ONNX Runtime's, the default), openvino (on the CPU too), or ONNX
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
     the graph runs, which gives the same answers. `shares_cores` is for streams, whose decoder and encoder need the
-    processor too. Options that a runtime does not use are refused.
+    processor too. A graph of several sizes takes each frame at the size that fits it, unless `size` is one of them.
+    Options that a runtime does not use are refused.
     """
     runtime = runtime_for(path, provider, precision)
     path = as_model(path)
@@ -103,8 +106,11 @@ def open_session(
     described = as_card(card)
     if precision is not None and isinstance(path, Path):
         demand_graph_has(precision, path, described)
-    options = SessionOptions(threads, runtime.provider, described, shares_cores, precision)
-    session: Session = runtime.load()(path, options)
+    options = SessionOptions(threads, runtime.provider, described, shares_cores, precision, size)
+    opened = runtime.load()(path, options)
+    if size is not None:
+        opened.signature = opened.signature.at(size)
+    session: Session = opened
     return session
 
 
@@ -149,7 +155,7 @@ def probabilities(
             f"this graph has the interface {signature.interface} and gives labels only; probabilities need"
             " its logits: export it with --interface logits"
         )
-    inputs, (geometry,) = fit_batch(session, [as_frame(frame)], how, kernel)
+    inputs, (geometry,), signature = fit_batch(session, [as_frame(frame)], how, kernel)
     logits = from_output(signature, session.run(inputs))[0]
     return image.probabilities_of(logits, signature.size, geometry, signature.align_corners)
 
@@ -176,8 +182,7 @@ def segment_batch(
     session: Session, frames: list[Frame], how: str = "stretch", kernel: str | None = None
 ) -> list[Segmentation]:
     """Segment at most one batch; a session that takes only larger batches gets black frames for the rest."""
-    signature = session.signature
-    inputs, geometries = fit_batch(session, frames, how, kernel)
+    inputs, geometries, signature = fit_batch(session, frames, how, kernel)
     answers = from_output(signature, session.run(inputs))
     return [  # the padded slots have no geometry
         segmentation_of(signature, answer, geometry)
@@ -187,16 +192,16 @@ def segment_batch(
 
 def fit_batch(
     session: Session, frames: list[Frame], how: str, kernel: str | None
-) -> tuple[NDArray[Any], list[Geometry]]:
-    """Make the graph's own input from frames; returns it and each frame's geometry."""
-    signature = session.signature
+) -> tuple[NDArray[Any], list[Geometry], Signature]:
+    """Make the graph's own input from frames; returns it, each frame's geometry, and the graph at the first's size."""
+    signature = session.signature.fitting(*frames[0].shape[:2])
     slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)
     geometries = []
     for slot, frame in enumerate(frames):
         fitted[slot], geometry = image.fit(frame, signature.size, how, kernel or signature.resize)
         geometries.append(geometry)
-    return to_input(signature, fitted), geometries
+    return to_input(signature, fitted), geometries, signature
 
 
 def segmentation_of(signature: Signature, answer: NDArray[Any], geometry: Geometry) -> Segmentation:

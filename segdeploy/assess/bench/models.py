@@ -38,7 +38,7 @@ class ModelOptions:
     # of checkpoints only
     network: str | None = None
     interface: str | None = None
-    size: Size | None = None
+    size: Size | None = None  # also of a graph or an engine that has several
     fp16: bool = False
 
 
@@ -100,7 +100,7 @@ def demand_used(models: Sequence[str], opening: ModelOptions) -> None:
         "as-exported": (opening.as_exported, {".onnx"}),
         "network": (opening.network, {"checkpoint"}),
         "interface": (opening.interface, {"checkpoint"}),
-        "size": (opening.size, {"checkpoint"}),
+        "size": (opening.size, {"checkpoint", ".onnx", ".engine"}),
         "fp16": (opening.fp16, {"checkpoint"}),
     }.items():
         if value and not kinds & heeding:
@@ -132,16 +132,17 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
     if path.suffix == ".engine":
         from segdeploy.run.tensorrt.session import TensorrtSession
 
-        session: Session = TensorrtSession(
-            path, graphs=opening.cuda_graph
-        )  # which holds the two side by side
+        opened = TensorrtSession(path, graphs=opening.cuda_graph)  # which holds the two side by side
+        opened.signature = opened.signature.at(opening.size or opened.signature.size)
+        session: Session = opened
         record: ArtifactRecord | None = read_engine_record(path)
         return Opened(
             name, session, runtime_in_words(runtime_for(path, None), record), digest_of(path), record
         )
     graph = read_graph(path, weights=False) if record_path(path).exists() else None
     record = graph.record if graph else None
-    session = open_chosen(way, tell=opening.tell)
+    size = opening.size or (graph.signature.size if graph else None)
+    session = open_chosen(way, tell=opening.tell, size=size)
     digest = graph.digest if graph else digest_of(path)
     words = runtime_in_words(runtime_for(path, way.provider, way.precision), record)
     words += f", {way.precision}" if way.precision else ""

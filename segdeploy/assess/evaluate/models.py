@@ -30,6 +30,7 @@ from segdeploy.run.crews import crew_for, threads_of_each
 from segdeploy.run.hands import Hands
 from segdeploy.run.peek import signature_in
 from segdeploy.run.triton.session import TritonSession
+from segdeploy.size import Size
 
 # Takes a number of images and a title; gives a context with a function to call once per image.
 Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
@@ -56,6 +57,7 @@ class EvaluationRequest:
     precision: str | None = None  # None: the graphs' own
     as_exported: bool = False  # also where they were tuned
     tell: Callable[[str], None] = lambda words: None  # gets what has to be known of how a model runs
+    size: Size | None = None  # of several, the one to score at; None: for each frame the one that fits
 
     @property
     def is_spread_out(self) -> bool:
@@ -153,10 +155,12 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAdd
         as_exported=request.as_exported or request.is_spread_out,
         tell=request.tell,
     )
-    with open_chosen(way, card=request.card, tell=request.tell) as session:
+    with open_chosen(way, card=request.card, tell=request.tell, size=request.size) as session:
         digest = session.digest if isinstance(session, TritonSession) else digest_of(Path(str(model)))
         mode = request.mode.spelled(session)
-        key = evaluation_key(digest, request.dataset, mode, way.words)
+        key = evaluation_key(digest, request.dataset, mode, way.words) | (
+            {"size": str(request.size)} if request.size else {}
+        )
         predict = request.mode.predictor(session)
         yield Candidate(name, session.signature, predict, digest, mode, key, way.words)
 
@@ -169,7 +173,9 @@ def spread_out(request: EvaluationRequest, model: Path | ModelAddress) -> Iterat
         return
     model = Path(str(model))  # no address is let in here
     threads = threads_of_each(model, request.provider, request.processes, request.ray, None)
-    order = order_to_count(model, request.dataset, request.mode, request.card_name, request.provider, threads)
+    order = order_to_count(
+        model, request.dataset, request.mode, request.card_name, request.provider, threads, request.size
+    )
     crew = crew_for(
         order, model, provider=request.provider, count=request.processes, ray=request.ray, threads=threads
     )
@@ -238,7 +244,7 @@ def facts_in_report(model: Candidate) -> dict[str, Any]:
         "digest": model.digest,
         "card": model.signature.card,
         "interface": model.signature.interface,
-        "size": str(model.signature.size),
+        "size": model.signature.size_in_words,
         "mode": model.mode,
         "way": model.way,
     }

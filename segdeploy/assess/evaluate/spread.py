@@ -51,10 +51,17 @@ class CounterSetup:
     card: str | None
     provider: str | None
     threads: int | None
+    size: str | None = None
 
 
 def order_to_count(
-    model: Path, dataset: Dataset, mode: Mode, card: str | None, provider: str | None, threads: int | None
+    model: Path,
+    dataset: Dataset,
+    mode: Mode,
+    card: str | None,
+    provider: str | None,
+    threads: int | None,
+    size: Size | None = None,
 ) -> Order:
     """Say what workers are that count; `card` is the name of a card."""
     mapping = dataset.mapping and dataset.mapping.absolute()
@@ -62,7 +69,7 @@ def order_to_count(
         str(model.absolute()), digest_of(model), FOLDER if dataset.mapping else dataset.name,
         str(dataset.root.absolute()), dataset.split or None, text_if_any(mapping),
         mode.fit, mode.kernel, mode.windows, text_if_any(mode.stride), text_if_any(mode.frame), mode.scales, mode.flip,
-        name_for_others(card), provider, threads,
+        name_for_others(card), provider, threads, text_if_any(size),
     )  # fmt: skip
     return Order("segdeploy.assess.evaluate.spread:open_counter", asdict(setup))
 
@@ -90,8 +97,12 @@ class PairCounter:
         mapping = Path(setup.mapping) if setup.mapping else None
         self._dataset = open_dataset(setup.dataset, Path(setup.root), setup.split, mapping)
         card = read_card(setup.card) if setup.card else None
-        self._session = open_session(model, provider=setup.provider, threads=setup.threads, card=card)
-        stride, frame = (Size.parse(text) if text else None for text in (setup.stride, setup.frame))
+        stride, frame, size = (
+            Size.parse(text) if text else None for text in (setup.stride, setup.frame, setup.size)
+        )
+        self._session = open_session(
+            model, provider=setup.provider, threads=setup.threads, card=card, size=size
+        )
         mode = Mode(setup.fit, setup.kernel, setup.windows, stride, frame, setup.scales, setup.flip)
         self._predict = mode.predictor(self._session)
         self._lookup = self._dataset.lookup_from(self._session.signature.labels)

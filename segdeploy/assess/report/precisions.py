@@ -29,7 +29,7 @@ def map_of(graph: Path) -> list[str]:
     from segdeploy.graph.load import read_graph
     from segdeploy.graph.precision import precisions_of
 
-    placed = precisions_of(read_graph(graph, weights=False).model)
+    placed = precisions_of(read_graph(graph, weights=False).at(None).model)
     total = sum(one.macs for one in placed) or 1
     shares: Counter[str] = Counter()
     groups: dict[tuple[str, str], int] = {}

@@ -28,9 +28,10 @@ from segdeploy.convert.adopt.ending import Ending, find_ending, height_and_width
 from segdeploy.convert.adopt.fixed import fixed
 from segdeploy.convert.adopt.own_input import own_normalisation, put_input, scale_for
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.given import as_optional_path, as_optional_size, as_path
+from segdeploy.given import as_optional_path, as_path, as_sizes
 from segdeploy.graph.load import read_whole
-from segdeploy.graph.precision import PRECISION, read_precision, shares_of
+from segdeploy.graph.open_sizes import has_several, joined
+from segdeploy.graph.precision import read_precision, shares_of, write_facts
 from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
 from segdeploy.graph.view import View, copy_of, opset_of
 from segdeploy.model.card import ModelCard, Triple, read_card
@@ -38,7 +39,7 @@ from segdeploy.model.names import name_for
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.model.signature import INTERFACES, PREFIX, Signature, TensorFacts, signature_of
 from segdeploy.prove.against_graph import Original, compare_with_original
-from segdeploy.prove.agreement import Agreement
+from segdeploy.prove.agreement import Agreement, total
 from segdeploy.prove.bounds import bounds_of_graph, demand_agreement
 from segdeploy.prove.ledger import compared_step, node_counts
 from segdeploy.size import Size
@@ -71,7 +72,7 @@ def adopt(
     classes: str | PathLike[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    size: str | Size | None = None,
+    size: str | Size | Sequence[Size] | None = None,
     answer: str | None = None,
     threshold: float | None = None,
     interface: str = "nvinfer",
@@ -83,10 +84,11 @@ def adopt(
     """Adopt the .onnx file `source` and write it to the folder or .onnx file `output`.
 
     Facts that the file does not hold come from `card`, or from `classes`, `mean`, `std` and `size`. The rest is
-    assumed, and `assumed` of the result lists it. With `batch` None the batch stays open.
+    assumed, and `assumed` of the result lists it. With `batch` None the batch stays open, and with several sizes the
+    sides do.
     """
     request = AdoptRequest(
-        card, as_optional_path(classes, "classes"), mean, std, as_optional_size(size, "size"), answer, threshold,
+        card, as_optional_path(classes, "classes"), mean, std, as_sizes(size, "size"), answer, threshold,
         interface, batch,
     )  # fmt: skip
     return adopt_graph(as_path(source, "source"), request, as_path(output, "output"), command, progress)
@@ -130,8 +132,57 @@ def put_interface_on(
 ) -> Adopted:
     """Give a graph of one output an interface, and compare it with the original; both files or none are written."""
     card = read_card(request.card) if request.card else None
-    given, size = image_of(View(original), origin.name, request, card)
-    progress(f"fixing it at {size}")
+    each = []
+    for asked in request.sizes or (None,):
+        given, size = image_of(View(original), origin.name, asked, card)
+        progress(f"fixing it at {size}")
+        each.append(adopted_at(size, given, original, origin, request, card))
+    first, described = each[0], each[0].card
+    made, signature = joined([one.model for one in each], [one.signature for one in each])
+    write_facts(made, signature, "fp32")
+    sizes = "-".join(str(one.signature.size) for one in each)
+    target = (
+        output if output.suffix == ".onnx" else output / f"{described.name}.{sizes}.{request.interface}.onnx"
+    )
+    if origin.path and target.exists() and target.resolve() == origin.path.resolve():
+        raise RequestError(f"{target} is the graph itself; name another file or folder: -o")
+    files.make_folder(target.parent)
+    notes = (*origin.assumed, *first.assumed)
+    source = ArtifactSource(origin.name, described.licence, origin.kind, origin.digest, notes)
+    with files.replacing_together(record_path(target), target) as [beside, part]:
+        part.write_bytes(made.SerializeToString())
+        progress("comparing it with the original")
+        what = f"{target.name} disagrees with {origin.name}"
+        by_size = {one.signature.size: demand_agreeing(one, made, part, what) for one in each}
+        seen = total(by_size.values())
+        step = compared_step("fp32", seen, origin.words, shares_of(first.model), by_size)
+        record = record_adopted(target.name, made, signature, described, source, step)
+        versions = {**record.versions, **origin.versions}
+        record = replace(record, digest=files.digest_of(part), command=command, versions=versions)
+        beside.write_text(record.as_text(), encoding="utf-8")
+    return Adopted(target, record, seen, notes)
+
+
+@dataclass(frozen=True)
+class AdoptedAt:
+    """Holds a graph with its interface at one size, and the original that it is compared with there."""
+
+    model: ModelProto
+    signature: Signature
+    logits: str  # the name of their tensor, or ""
+    card: ModelCard
+    reference: Original
+    assumed: tuple[str, ...]
+
+
+def adopted_at(
+    size: Size,
+    given: TensorFacts,
+    original: ModelProto,
+    origin: AdoptedFrom,
+    request: AdoptRequest,
+    card: ModelCard | None,
+) -> AdoptedAt:
     model = fixed(original, origin.name, [side or 1 for side in given.shape])
     found = find_ending(model, size, request.threshold)
     view = View(model)
@@ -149,28 +200,18 @@ def put_interface_on(
     signature = promised_signature(described, request, model, found)
     made, logits = rewritten(model, found, signature, std)
     reference = original_of(original, found, fed_with(signature, given, std), origin)
-    target = (
-        output if output.suffix == ".onnx" else output / f"{described.name}.{size}.{request.interface}.onnx"
-    )
-    if origin.path and target.exists() and target.resolve() == origin.path.resolve():
-        raise RequestError(f"{target} is the graph itself; name another file or folder: -o")
-    files.make_folder(target.parent)
-    notes = tuple(filter(None, (*origin.assumed, assumed, numbered, *others_assumed(found, request))))
-    source = ArtifactSource(origin.name, described.licence, origin.kind, origin.digest, notes)
-    with files.replacing_together(record_path(target), target) as [beside, part]:
-        part.write_bytes(made.SerializeToString())
-        progress("comparing it with the original")
-        seen = compare_with_original(made, part, signature, logits, reference)
-        bounds = bounds_of_graph("fp32", described)
-        if seen.logits_error is None:
-            bounds = replace(bounds, logits_error=None)
-        demand_agreement(seen, bounds, f"{target.name} disagrees with {origin.name}", REMEDY)
-        step = compared_step("fp32", seen, origin.words, shares_of(made))
-        record = record_adopted(target.name, made, signature, described, source, step)
-        versions = {**record.versions, **origin.versions}
-        record = replace(record, digest=files.digest_of(part), command=command, versions=versions)
-        beside.write_text(record.as_text(), encoding="utf-8")
-    return Adopted(target, record, seen, notes)
+    notes = tuple(filter(None, (assumed, numbered, *others_assumed(found, request))))
+    return AdoptedAt(made, signature, logits, described, reference, notes)
+
+
+def demand_agreeing(one: AdoptedAt, model: ModelProto, path: Path, what: str) -> Agreement:
+    """Compare `model`, as written to `path`, with the original at one size; refuses it beyond the card's bounds."""
+    seen = compare_with_original(model, path, one.signature, one.logits, one.reference)
+    bounds = bounds_of_graph("fp32", one.card)
+    if seen.logits_error is None:
+        bounds = replace(bounds, logits_error=None)
+    demand_agreement(seen, bounds, f"{what} at {one.signature.size}" if has_several(model) else what, REMEDY)
+    return seen
 
 
 def fed_with(signature: Signature, given: TensorFacts, std: Triple) -> Signature:
@@ -238,8 +279,7 @@ def rewritten(
     if signature.batch != 1:
         open_batch_of(made)
     set_batch(made, signature.batch)
-    facts = signature.metadata() | {f"{PREFIX}version": __version__, PRECISION: "fp32"}
-    onnx.helper.set_model_props(made, facts)
+    onnx.helper.set_model_props(made, signature.metadata() | {f"{PREFIX}version": __version__})
     made.producer_name, made.producer_version, made.graph.name = "segdeploy", __version__, "segdeploy"
     onnx.checker.check_model(made, full_check=True)
     return made, logits
@@ -280,7 +320,7 @@ def record_adopted(
         digest="",  # the file is written after it is described
         card=card.name,
         interface=signature.interface,
-        size=str(signature.size),
+        size=signature.size_in_words,
         batch=signature.batch,
         precision="fp32",
         opset=opset_of(model),

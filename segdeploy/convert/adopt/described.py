@@ -28,7 +28,7 @@ class AdoptRequest:
     classes: Path | None = None  # a file with the class names
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    size: Size | None = None
+    sizes: tuple[Size, ...] = ()
     answer: str | None = None  # the output, where there are several
     threshold: float | None = None
     interface: str = "nvinfer"
@@ -46,9 +46,7 @@ def with_own_facts(request: AdoptRequest, metadata: Mapping[str, str]) -> AdoptR
     return replace(request, names=names)
 
 
-def image_of(
-    view: View, name: str, request: AdoptRequest, card: ModelCard | None
-) -> tuple[TensorFacts, Size]:
+def image_of(view: View, name: str, asked: Size | None, card: ModelCard | None) -> tuple[TensorFacts, Size]:
     """Describe the only input as an image of one size."""
     inputs = [tensor_facts(value) for value in view.inputs]
     if len(inputs) != 1:
@@ -62,7 +60,7 @@ def image_of(
         raise GraphError(f"{name}: the input {describe(given)} is no image; expected N×3×H×W or N×H×W×3")
     last = sides[3] == 3 and sides[1] != 3
     own = sides[1:3] if last else sides[2:]
-    wanted = request.size or (card.size if card else None)
+    wanted = asked or (card.size if card else None)
     height, width = (
         side or (getattr(wanted, key) if wanted else None)
         for side, key in zip(own, ("height", "width"), strict=True)
@@ -72,9 +70,9 @@ def image_of(
             f"{name}: the input {describe(given)} leaves its height and width open; say the size: --size HxW"
         )
     size = Size.parse(f"{height}x{width}")
-    if request.size and request.size != size:
+    if asked and asked != size:
         raise RequestError(
-            f"{name} is fixed at {size}, and {request.size} was asked for; export it again at that size"
+            f"{name} is fixed at {size}, and {asked} was asked for; export it again at that size"
         )
     batch = sides[0] or 1
     shape = (batch, height, width, 3) if last else (batch, 3, height, width)

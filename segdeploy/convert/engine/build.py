@@ -23,7 +23,7 @@ from segdeploy.convert.engine.layers import Inside, Report, demand_precision, in
 from segdeploy.convert.engine.messages import advice
 from segdeploy.convert.engine.network import (
     ParsedNetwork,
-    add_profile,
+    add_profiles,
     bindings_of,
     explained,
     open_network,
@@ -132,7 +132,7 @@ def made_of(job: EngineJob, network: ParsedNetwork, heard: Heard) -> Made:
     flavour, request = job.flavour, job.request
     config = configure(network, request)
     calibrated = request.calibration is not None
-    add_profile(network, config, job.graph.signature, job.profile, calibrated=calibrated)
+    add_profiles(network, config, job.graph.signature, job.profile, calibrated=calibrated)
     started = monotonic()
     stop = Event()
     with feed_of(job, stop) as feed:

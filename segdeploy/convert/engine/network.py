@@ -136,24 +136,27 @@ def profile_of(graph: Graph, wanted: Profile | None) -> Profile:
     return own
 
 
-def add_profile(
+def add_profiles(
     network: ParsedNetwork, config: Any, signature: Signature, profile: Profile, *, calibrated: bool
 ) -> None:
+    """Give the engine a profile for each size, where the graph leaves something open."""
     given = network.definition.get_input(0)
     if all(side >= 0 for side in given.shape):
         return
-    inner = [side if side >= 0 else None for side in given.shape[1:]]
     rows, channels = (0, 2) if signature.channels_last else (1, 0)
-    sides = ((rows, signature.size.height), (rows + 1, signature.size.width), (channels, 3))
-    for place, side in sides:  # Optimum's exports leave the channels open too
-        inner[place] = inner[place] or side
-    shapes = [(batch, *inner) for batch in (profile.min, profile.opt, profile.max)]
-    ours = network.builder.create_optimization_profile()
-    ours.set_shape(given.name, *shapes)
-    if config.add_optimization_profile(ours) < 0:
-        raise EngineError(f"{network.flavour} does not take the batches {profile} for {network.graph.name}")
-    if calibrated:
-        config.set_calibration_profile(ours)
+    for place, one in enumerate(signature.each):
+        inner = [side if side >= 0 else None for side in given.shape[1:]]
+        for axis, side in ((rows, one.size.height), (rows + 1, one.size.width), (channels, 3)):
+            inner[axis] = inner[axis] or side  # Optimum's exports leave the channels open too
+        shapes = [(batch, *inner) for batch in (profile.min, profile.opt, profile.max)]
+        ours = network.builder.create_optimization_profile()
+        ours.set_shape(given.name, *shapes)
+        if config.add_optimization_profile(ours) < 0:
+            raise EngineError(
+                f"{network.flavour} does not take the batches {profile} of {one.size} for {network.graph.name}"
+            )
+        if calibrated and not place:
+            config.set_calibration_profile(ours)
 
 
 # ---- what is in it ---------------------------------------------------------------------------------------------

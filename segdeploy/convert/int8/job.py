@@ -26,6 +26,7 @@ from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge, Verdict
 from segdeploy.prove.ledger import drop_of
 from segdeploy.prove.material import Material
+from segdeploy.size import Size
 
 Progress = Callable[[str], None]
 PROBES = 48
@@ -55,6 +56,7 @@ class Request:
     seed: int = 0
     fp16: bool = False  # what stays out of INT8 is FP16
     card: ModelCard | None = None  # describes a graph from elsewhere
+    size: Size | None = None  # of several, the one that is calibrated; None: the first
     cache_for: str | None = None  # a TensorRT version: its calibration cache is written too
     sensitivity: bool = False  # measure each group even where all of INT8 costs no more than it may
 
@@ -63,7 +65,8 @@ class Request:
 class Job:
     """One run: the graph, the request, and what both are judged on."""
 
-    source: Graph
+    whole: Graph  # as it was given
+    source: Graph  # the same at one size, where it has several
     model: ModelProto  # the source as it is calibrated: one image at a time where its batch is open
     request: Request
     material: Material

@@ -44,7 +44,8 @@ def quantize(
     command: str = "",
     progress: Progress = lambda step: None,
 ) -> Quantised:
-    graph = as_graph(source, request.card)
+    whole = as_graph(source, request.card)
+    graph = whole.at(request.size)
     model, signature = calibratable(graph), graph.signature
     demand_int8_request(request)
     if output.suffix == ".onnx":
@@ -57,7 +58,7 @@ def quantize(
     classes = len(material.labels.names) if material.labels else None
     judge = Judge(model, signature, material.probes, classes=classes, translate=material.translate)
     key = key_of(graph, material.images)
-    job = Job(graph, model, request, material, judge, key, output, command, progress)
+    job = Job(whole, graph, model, request, material, judge, key, output, command, progress)
     calibrated, even = calibrate(job)
     sensitivities: list[Sensitivity] = []
     calibrated = widened(job, calibrated)

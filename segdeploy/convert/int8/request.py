@@ -19,14 +19,15 @@ from segdeploy.datasets.layouts import open_dataset
 from segdeploy.datasets.made_scenes import made_scenes
 from segdeploy.errors import RequestError
 from segdeploy.graph.load import read_graph
+from segdeploy.size import Size
 
 T = TypeVar("T")
 DEFAULT = Request()
 
 
 @contextmanager
-def request_for(options: CalibrationOptions, model: Path) -> Iterator[Request]:
-    """Give the request that `options` and their recipe make together for the graph `model`.
+def request_for(options: CalibrationOptions, model: Path, size: Size | None = None) -> Iterator[Request]:
+    """Give the request that `options` and their recipe make together for the graph `model`, at one of its sizes.
 
     Where the recipe makes its own scenes, these exist until the context ends.
     """
@@ -44,7 +45,7 @@ def request_for(options: CalibrationOptions, model: Path) -> Iterator[Request]:
     # Fewer than the recipe has may be all that is there.
     count = images.count if options.count is None else options.count
     seed = agreed(options, "seed", options.seed, images.seed, DEFAULT.seed)
-    with dataset_for(options, images, model, count, seed) as dataset:
+    with dataset_for(options, images, model, count, seed, size) as dataset:
         yield Request(
             images=options.images,
             dataset=dataset,
@@ -58,6 +59,7 @@ def request_for(options: CalibrationOptions, model: Path) -> Iterator[Request]:
             method=method,
             percentile=percentile,
             seed=seed,
+            size=size,
         )
 
 
@@ -92,7 +94,7 @@ def demand_use(options: CalibrationOptions, method: str, recipe: Recipe) -> None
 
 @contextmanager
 def dataset_for(
-    options: CalibrationOptions, recipe: Recipe, model: Path, count: int | None, seed: int
+    options: CalibrationOptions, recipe: Recipe, model: Path, count: int | None, seed: int, size: Size | None
 ) -> Iterator[Dataset | None]:
     name = agreed(options, "dataset", options.dataset, recipe.dataset, None)
     split = agreed(options, "split", options.split, recipe.split, None)
@@ -103,7 +105,7 @@ def dataset_for(
     elif recipe.dataset == SCENES:
         why = f"has no meaning here: the recipe {options.recipe} makes its own scenes"
         refuse_given(options, ("root", "mapping"), why)
-        signature = read_graph(model, weights=False).signature
+        signature = read_graph(model, weights=False).at(size).signature
         recipe.demand_made_for(signature.card, str(signature.size))
         assert count is not None  # noqa: S101 - read_recipe has seen to it
         with made_scenes(count, seed, signature.size) as dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,16 +21,28 @@ from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.layer_choice import recipe_of, refusal
 from segdeploy.convert.int8.scales import RANGES_ON
 from segdeploy.convert.int8.search import Found
+from segdeploy.convert.other_sizes import judge_elsewhere
 from segdeploy.errors import GraphError, QuantisationCosts
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of_layers
 from segdeploy.graph.load import Graph, graph_in
+from segdeploy.graph.open_sizes import reopened
 from segdeploy.graph.precision import shares_of, write_facts
 from segdeploy.graph.tidy import set_batch
 from segdeploy.graph.view import copy_of
 from segdeploy.model.record import ArtifactRecord, Calibration, Sensitivity, record_of_graph, record_path
+from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.judge import Verdict
-from segdeploy.prove.ledger import first_step, int8_in_words, record_from_graph, step_of, where_judged
+from segdeploy.prove.ledger import (
+    drop_of,
+    first_step,
+    int8_in_words,
+    record_from_graph,
+    shares_by_size,
+    step_of,
+    where_judged,
+)
+from segdeploy.size import Size
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,12 @@ def write_graph(
 ) -> Quantised:
     """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""
     precision = "int8+fp16" if job.request.fp16 else "int8"
-    model = calibrated.graph(found.keep)
+    fixed = model = calibrated.graph(found.keep)
     if job.signature.batch is None:
         set_batch(model, None)
-    write_facts(model, job.signature, precision)
+    if job.whole.signature.sizes:
+        model = reopened(fixed, job.whole.model)
+    write_facts(model, job.whole.signature, precision)
     demand_consistent(model, job.stem)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
@@ -79,14 +93,15 @@ def write_graph(
         part.write_bytes(model.SerializeToString())
         job.progress("judging the file that was written")
         written = graph_in(part.read_bytes(), target)
-        verdict = verdict_on(job, written)
+        verdict = verdict_on(job, written.at(job.signature.size))
+        by_size = {job.signature.size: verdict.agreement} | agreement_elsewhere(job, written)
         if job.spent(verdict) > 1:
             raise QuantisationCosts(refusal(job, calibrated, even, replace(found, verdict=verdict)))
         calibration = recorded_calibration(job, calibrated, found, sensitivities)
         parent = record_of_graph(job.source.path, job.source.digest)
         facts = record_from_graph(parent, written, precision)
         record = replace(
-            with_ledger(facts, job, calibrated, verdict, model, calibration), command=job.command
+            with_ledger(facts, job, calibrated, verdict, fixed, by_size, calibration), command=job.command
         )
         parts["record"].write_text(record.as_text(), encoding="utf-8")
         parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
@@ -107,6 +122,20 @@ def verdict_on(job: Job, written: Graph) -> Verdict:
         return job.judge.verdict(model)
     inputs = [inputs for _, inputs in islice(job.judge.batches(), RANGES_ON)]
     return job.judge.verdict(as_computed(model, inputs, written.name))
+
+
+def agreement_elsewhere(job: Job, written: Graph) -> dict[Size, Agreement]:
+    """Judge the graph at its other sizes by the same limit."""
+    found = judge_elsewhere(job.whole, written.model, job.judge)
+    for size, (own, verdict) in found.items():
+        if (drop := drop_of(own, verdict)) > job.limit:
+            unit = "per cent of the labels" if own.miou is None else "points of mIoU"
+            raise QuantisationCosts(
+                f"at {size} INT8 costs {drop:.2f} {unit}, more than the {job.limit:g} allowed, with scales that were"
+                f" found at {job.signature.size}; calibrate at that size (--size {size}), allow more (--max-drop), or"
+                " export the sizes by themselves. No file was written"
+            )
+    return {size: verdict.agreement for size, (_, verdict) in found.items()}
 
 
 def recorded_calibration(
@@ -134,6 +163,7 @@ def with_ledger(
     calibrated: Calibrated,
     verdict: Verdict,
     model: ModelProto,
+    by_size: Mapping[Size, Agreement],
     said: Calibration,
 ) -> ArtifactRecord:
     """Say in the record what each step cost: FP32, FP16 where that is asked for too, and the graph that was written."""
@@ -144,7 +174,8 @@ def with_ledger(
         none = list(calibrated.macs)
         half = calibrated.verdict(job.judge, none)
         ledger.append(step_of("fp16", own, half, labels, shares_of(calibrated.graph(none))))
-    ledger.append(step_of(facts.precision, own, verdict, labels, shares))
+    last = step_of(facts.precision, own, verdict, labels, shares)
+    ledger.append(replace(last, by_size=shares_by_size(by_size)))
     judged = where_judged(said.probes, said.held_out)
     words = int8_in_words(said.int8_share, shares.get("int8", 0), own, verdict, labels, judged)
     return replace(facts, ledger=tuple(ledger), verdict=words, calibration=said)

@@ -74,8 +74,8 @@ class Engine:
                 f" Rebuild it: {rebuild(self._record)}"
             )
         inputs, self.outputs = read_bindings(self._engine, module)
-        self.profile = read_profile(self._engine, inputs[0])
-        self.inputs = with_batch_of(self.profile, inputs)
+        self.profiles = read_profiles(self._engine, inputs[0])
+        self.inputs = with_batch_of(self.profiles[0], inputs)
         if self.flavour.is_rtx:
             self._config = self._rtx_config(graphs)
 
@@ -163,12 +163,15 @@ def read_bindings(engine: Any, module: Any) -> tuple[list[TensorFacts], list[Ten
     return inputs, outputs
 
 
-def read_profile(engine: Any, given: TensorFacts) -> list[tuple[int, ...]]:
-    """Return the smallest, the optimal and the largest shape of the input `given`; our engines have one profile."""
+def read_profiles(engine: Any, given: TensorFacts) -> list[list[tuple[int, ...]]]:
+    """Return the smallest, the optimal and the largest shape of the input `given`, in a profile for each size."""
     fixed = tuple(side for side in given.shape if side is not None)
     if len(fixed) == len(given.shape):
-        return [fixed] * 3
-    return [tuple(int(side) for side in shape) for shape in engine.get_tensor_profile_shape(given.name, 0)]
+        return [[fixed] * 3]
+    return [
+        [tuple(int(side) for side in shape) for shape in engine.get_tensor_profile_shape(given.name, place)]
+        for place in range(engine.num_optimization_profiles)
+    ]
 
 
 def why_invalid(flavour: Flavour, runtime: Any, data: bytes) -> list[str]:

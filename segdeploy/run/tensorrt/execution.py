@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -47,7 +48,7 @@ class Slot:
         device: Device,
         context: Any,
         signature: Signature,
-        largest: Shape,
+        largest: list[Shape],
         outputs: list[TensorFacts],
         captures: bool,
         said: Callable[[], str],
@@ -62,6 +63,7 @@ class Slot:
         self._input_name, self._output_name = signature.input.name, signature.output.name
         self._input_dtype = np.dtype(signature.input.dtype)
         self._output_dtype = np.dtype(signature.output.dtype)
+        self._largest = largest  # the largest batch of each profile
         self._captures = captures
         self._said = said
         self._shape: Shape | None = None
@@ -71,11 +73,11 @@ class Slot:
         try:
             self.stream = device.stream()
             self._made.callback(self.stream.free)
-            self._choose_profile()
-            self._input = device.allocate(array_bytes(largest, self._input_dtype))
+            most = max(largest, key=prod)
+            self._input = device.allocate(array_bytes(most, self._input_dtype))
             self._made.callback(self._input.free)
+            self._set_shape(most)
             self._point(self._input_name, self._input)
-            self._set_shape(largest)
             for output in outputs:  # TensorRT needs an address for each, even for unused ones
                 size = array_bytes(self._shape_of(output.name), np.dtype(output.dtype))
                 self._outputs[output.name] = memory = device.allocate(size)
@@ -178,6 +180,7 @@ class Slot:
             return
         self._drop_graph()
         self._shape, self.has_run = None, False
+        self._choose_profile(shape)
         if not self._context.set_input_shape(self._input_name, shape):
             raise EngineError(
                 f"TensorRT refuses the shape {'×'.join(map(str, shape))} of {self._input_name!r}: {self._said()}"
@@ -193,12 +196,14 @@ class Slot:
             )
         return shape
 
-    def _choose_profile(self) -> None:
-        """Choose the only profile; TensorRT does so by itself for an engine's first context, not for the second."""
-        if self._context.active_optimization_profile == 0:
+    def _choose_profile(self, shape: Shape) -> None:
+        """Choose the profile of this size; TensorRT does so by itself for the first context and profile only."""
+        fitting = (place for place, largest in enumerate(self._largest) if largest[1:] == shape[1:])
+        place = next(fitting, 0)  # a shape that no profile has is refused by TensorRT itself
+        if self._context.active_optimization_profile == place:
             return
-        if not self._context.set_optimization_profile_async(0, self.stream.handle):
-            raise EngineError(f"TensorRT refuses the engine's profile: {self._said()}")
+        if not self._context.set_optimization_profile_async(place, self.stream.handle):
+            raise EngineError(f"TensorRT refuses the engine's profile {place}: {self._said()}")
         self.stream.synchronise()
 
     def _point(self, name: str, memory: DeviceMemory) -> None:

@@ -81,11 +81,13 @@ class TensorrtSession(OpenModel):
 
     def _open(self, card: ModelCard | None) -> None:
         engine, metadata = self._engine, self._record.engine_facts.metadata
-        self.profile = engine.profile
+        self.profile = engine.profiles[0]  # those of other sizes have the same batches
         self.signature = read_signature(metadata, engine.inputs, engine.outputs, engine.name, card)
         self.batches = self.profile[0][0], self.profile[1][0]
         # TensorRT 8.6 lets only one execution context use a profile.
-        self._alone = not engine.flavour.can_be_typed and self.signature.batch is None
+        self._alone = not engine.flavour.can_be_typed and (
+            self.signature.batch is None or bool(self.signature.sizes)
+        )
         self._most_slots = 1 if self._alone else SLOTS
         with self._gpu.active():
             self._slots.append(self._new_slot())
@@ -271,7 +273,7 @@ class TensorrtSession(OpenModel):
             self._gpu,
             engine.context(),
             self.signature,
-            self.profile[2],
+            [largest for _, _, largest in engine.profiles],
             engine.outputs,
             captures,
             engine.said,

@@ -12,10 +12,12 @@ from segdeploy.convert.int8.cache import read_cache
 from segdeploy.errors import DeepStreamError
 from segdeploy.flavour import Version
 from segdeploy.graph.load import Graph, demand_weights, read_graph
+from segdeploy.graph.view import STANDARD
 from segdeploy.model.card import read_card
 from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import NO_CARD, Signature, describe
 from segdeploy.releases import DEEPSTREAMS, DeepStream, first_that_parses, rendered_release
+from segdeploy.run.peek import why_not_loaded
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER, refusal_of
@@ -76,6 +78,7 @@ def make_plan(request: RenderRequest) -> Plan:
     card = read_card(request.card) if request.card else None
     graph = read_graph(request.model, card, weights=False)
     signature, name = graph.signature, request.model.name
+    demand_one_size(signature, name)
     demand_fed_by_nvinfer(signature, request)
     if request.streams < 1:
         raise DeepStreamError(f"{request.streams} streams cannot be run; expected 1 or more")
@@ -87,11 +90,32 @@ def make_plan(request: RenderRequest) -> Plan:
     if request.dla is not None:
         demand_dla(request, graph, mode)
     demand_plain_names(graph, cache)
+    demand_loaded(graph)
     parser = choose_parser(request, release, graph) if network_type == 2 else None
     weights = tuple(demand_weights(graph.model, graph.path))
     return Plan(
         request, release, graph, graph.record, network_type, parser, mode, strongly_typed, cache, weights
     )
+
+
+def demand_one_size(signature: Signature, name: str) -> None:
+    """Refuse a graph of several sizes: nvinfer scales every stream to one, and asks TensorRT for one profile."""
+    if signature.sizes:
+        raise DeepStreamError(
+            f"{name} has the sizes {signature.size_in_words}, and nvinfer scales every stream to one; export it at the"
+            f" one that your cameras fit: --size {signature.size}"
+        )
+
+
+def demand_loaded(graph: Graph) -> None:
+    """Refuse a graph that no runtime loads; one with a record was computed when it was proven."""
+    others = any(node.domain not in STANDARD for node in graph.view.nodes)
+    refused = None if graph.record or others else why_not_loaded(graph.model)
+    if refused:
+        raise DeepStreamError(
+            f"{graph.name} is loaded by no runtime, and nvinfer would fail on it too: {refused}; export it again, or"
+            " see what it is with: segdeploy inspect"
+        )
 
 
 def demand_batch(request: RenderRequest, signature: Signature) -> None:
@@ -232,9 +256,8 @@ def choose_parser(request: RenderRequest, release: DeepStream, graph: Graph) -> 
         )
     why = refusal_of(OUR_PARSER, *facts) if parser == "segdeploy" else None
     if why is not None:
-        raise DeepStreamError(
-            f"{why}; leave out --parser and name --network-type 100, or adopt the graph first"
-        )
+        asked = "leave out --parser and " if request.parser else ""
+        raise DeepStreamError(f"{why}; {asked}name --network-type 100, or adopt the graph first")
     if parser == "segdeploy" and signature.interface == "logits" and signature.align_corners:
         raise DeepStreamError(
             f"{request.model.name} raises its logits with align_corners, and the parser of segdeploy raises them"

@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError, SegdeployError
+from segdeploy.model.signature import Signature
 from segdeploy.picture.image import Geometry
 from segdeploy.run.io import from_output
 from segdeploy.run.session import Session, fit_batch, segmentation_of
@@ -65,7 +67,7 @@ class SourceTally:
 @dataclass(frozen=True)
 class Answered:
     waiting: Waiting
-    answers: tuple[tuple[NDArray[Any], Geometry], ...]  # one per session
+    answers: tuple[tuple[Signature, NDArray[Any], Geometry], ...]  # one per session
 
 
 class Pipeline:
@@ -255,9 +257,9 @@ class Pipeline:
                 self._room.release()
                 batch, fitted = given
                 by_session = []
-                for session, (inputs, geometries) in zip(self._sessions, fitted, strict=True):
-                    answers = from_output(session.signature, session.run(inputs))
-                    by_session.append(list(zip(answers, geometries, strict=False)))
+                for session, (inputs, geometries, signature) in zip(self._sessions, fitted, strict=True):
+                    answers = from_output(signature, session.run(inputs))
+                    by_session.append(list(zip(repeat(signature), answers, geometries, strict=False)))
                 for waiting, of_one in zip(batch, zip(*by_session, strict=True), strict=True):
                     self._answered[waiting.lane].put(Answered(waiting, of_one))
         finally:
@@ -292,8 +294,7 @@ class Pipeline:
     def _shown(self, done: Answered, tally: SourceTally, recent: deque[float]) -> Shown:
         waiting = done.waiting
         results = tuple(
-            segmentation_of(session.signature, answer, geometry)
-            for session, (answer, geometry) in zip(self._sessions, done.answers, strict=True)
+            segmentation_of(signature, answer, geometry) for signature, answer, geometry in done.answers
         )
         latency_s = time.perf_counter() - waiting.decoded_s
         shown = Shown(
