@@ -34,9 +34,7 @@ def instead(monkeypatch, tmp_path):
     """`instead(session)`: the path of a graph that opens as this session."""
 
     def given(session, name="fake.onnx"):
-        monkeypatch.setattr(
-            models, "open_session", lambda path, threads=None, provider=None, size=None: session
-        )
+        monkeypatch.setattr(models, "open_chosen", lambda way, tell, size: session)
         path = tmp_path / name
         path.write_bytes(b"fake")
         return str(path)

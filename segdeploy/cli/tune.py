@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "an FP32 .onnx", own_fp16=True)
+    add_model(parser, "an FP32 .onnx", own_fp16=True, chooses=False)
     parser.add_argument(
         "--images",
         metavar="DIR",
