@@ -102,7 +102,6 @@ for name in {MODULES}:
         "segdeploy.prove.against_pytorch",
         "segdeploy.prove.judge",
         "segdeploy.prove.material",
-        "segdeploy.prove.precision",
         "segdeploy.prove.ranges",
         "segdeploy.run.inner_tensors",
         "segdeploy.run.openvino",
@@ -116,9 +115,6 @@ for name in {MODULES}:
         "segdeploy.train.distil",
         "segdeploy.train.finetune",
         "segdeploy.train.folds",
-        "segdeploy.ways.accuracy",
-        "segdeploy.ways.choice",
-        "segdeploy.ways.tune",
     }
     assert lacking["segdeploy.run.ort"] == (
         "running an .onnx needs onnxruntime, which is not installed: pip install 'segdeploy[cpu]'"
