@@ -94,7 +94,7 @@ def write_clip(path: Path, frames: int) -> None:
 
 
 def network_alone(session: Session, frames: int, kernel: str) -> float:
-    inputs, _ = fit_batch(session, [np.zeros((FRAME.height, FRAME.width, 3), np.uint8)], "stretch", kernel)
+    inputs, *_ = fit_batch(session, [np.zeros((FRAME.height, FRAME.width, 3), np.uint8)], "stretch", kernel)
     start = time.perf_counter()
     for _ in range(frames):
         session.run(inputs)
