@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from segdeploy import scenes
+from segdeploy.run.crew_ray import RayCrew
 from segdeploy.serve.archive.archive import finished_files
 
 pytest.importorskip("ray")
@@ -97,7 +98,29 @@ def test_scores_are_those_of_one_process(tmp_path):
 
 def test_a_cluster_that_is_not_there_is_named(graphs, many, tmp_path):
     words = command("archive", graphs("frames"), many, "-o", tmp_path / "out", "--ray", "127.0.0.1:1")
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "no Ray cluster could be joined at 127.0.0.1:1" in done.stderr.splitlines()[-1]
     assert "ray start --head" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+class Ready:
+    """Stands in for Ray where several answers of one actor are ready: the last one is told first."""
+
+    class exceptions:  # noqa: N801
+        RayActorError = ConnectionError
+
+    def wait(self, asked, num_returns):
+        return asked[-num_returns:], asked[:-num_returns]
+
+    def get(self, ref):
+        return [{"key": ref}]
+
+
+def test_a_workers_answers_come_in_the_order_of_its_tasks():
+    crew = RayCrew.__new__(RayCrew)
+    crew._ray, crew._actors, crew._pending = Ready(), {}, {"a1": 0, "b1": 1, "a2": 0, "b2": 1, "a3": 0}
+    told = [crew.wait()[0] for _ in range(5)]
+    assert [answer["key"] for worker, answer in told if worker == 0] == ["a1", "a2", "a3"]
+    assert [answer["key"] for worker, answer in told if worker == 1] == ["b1", "b2"]

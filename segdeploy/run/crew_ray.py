@@ -9,6 +9,7 @@ say that one is gone. Paths and counts travel, pixels do not, so the object stor
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 import time
@@ -23,6 +24,7 @@ from segdeploy.run.hands import AHEAD
 
 LOCAL = "local"
 STORE_BYTES = 80 << 20  # the least that Ray takes
+REACHED_S = 10.0
 TRIES = 3  # to start Ray on a busy machine, for which it waits thirty seconds
 
 
@@ -85,10 +87,13 @@ class RayCrew:
             self._pending[self._actors[worker].work.remote(list(tasks))] = worker
 
     def wait(self) -> list[tuple[int, Answer]]:
+        """Give the next answers of a worker in the order of its tasks; what is ready may be told in another."""
         ready, _ = self._ray.wait(list(self._pending), num_returns=1)
-        worker = self._pending.pop(ready[0])
+        worker = self._pending[ready[0]]
+        oldest = next(asked for asked, of in self._pending.items() if of == worker)
+        del self._pending[oldest]
         try:
-            return [(worker, answer) for answer in self._ray.get(ready[0])]
+            return [(worker, answer) for answer in self._ray.get(oldest)]
         except self._ray.exceptions.RayActorError as error:
             self._dismiss(worker)
             return [(worker, {GONE: type(error).__name__})]
@@ -139,17 +144,32 @@ def load_ray() -> Any:
     return ray
 
 
+def demand_cluster(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try for two minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\]]+?)\]?:(\d{1,5})", address)
+    if found is None:  # this machine, or `auto`, which Ray looks for
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(not_joined(address, str(error))) from error
+
+
+def not_joined(address: str, words: str) -> str:
+    return (
+        f"no Ray cluster could be joined at {address}: {words}; start one with: ray start --head, and say"
+        f" --ray HOST:6379, or --ray {LOCAL} for this machine alone"
+    )
+
+
 def start(ray: Any, address: str, share: Share, count: int | None) -> None:
     options = {"log_to_driver": False, "configure_logging": False}
     if address != LOCAL:
+        demand_cluster(address)
         try:
             ray.init(address, **options)
         except Exception as error:  # Ray's have no common class
-            words = " ".join(str(error).split())
-            raise RequestError(
-                f"no Ray cluster could be joined at {address}: {words}; start one with: ray start --head, and say"
-                f" --ray HOST:6379, or --ray {LOCAL} for this machine alone"
-            ) from error
+            raise RequestError(not_joined(address, " ".join(str(error).split()))) from error
         return
     workers = count or max(1, (os.cpu_count() or 1) // share.cpus)
     unbind_memory()

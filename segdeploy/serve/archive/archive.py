@@ -19,6 +19,7 @@ from segdeploy.files import digest_of, locked, replacing
 from segdeploy.model.card import name_for_others, read_card
 from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.run.crew import Answer, Crew, Order
+from segdeploy.run.crew_ray import demand_cluster
 from segdeploy.run.crews import crew_for, threads_of_each
 from segdeploy.run.hands import Hands
 from segdeploy.run.peek import signature_in
@@ -76,6 +77,8 @@ class ArchiveRequest:
             )
         if self.areas == "parquet":
             load_arrow()
+        if self.ray:
+            demand_cluster(self.ray)
         demand_listable(self.sources)
 
 
