@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from segdeploy.errors import RequestError
-from segdeploy.size import Size, listed, parse_sizes
+from segdeploy.size import Size, parse_sizes, sizes_in_words
 
 
 def as_path(value: str | PathLike[str], name: str) -> Path:
@@ -44,7 +44,9 @@ def as_sizes(value: str | Size | Sequence[Size] | None, name: str) -> tuple[Size
         return () if value is None else (value,)
     if isinstance(value, str):
         return parse_sizes(value)
-    return parse_sizes(listed([as_size(one, name) for one in value]))
+    if not isinstance(value, Sequence):
+        return (as_size(value, name),)  # which says what it is
+    return parse_sizes(sizes_in_words([as_size(one, name) for one in value]))
 
 
 def as_optional_size(value: str | Size | None, name: str) -> Size | None:

@@ -54,6 +54,6 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     return sizes
 
 
-def listed(sizes: Sequence[Size]) -> str:
+def sizes_in_words(sizes: Sequence[Size]) -> str:
     """Write sizes as `parse_sizes` reads them."""
     return ",".join(map(str, sizes))

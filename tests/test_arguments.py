@@ -71,6 +71,7 @@ BOUNDS = {
     "tune": {"--count": IMAGES, "--max-drop": (0, 100), "--duration": SECONDS},
     "finetune": OF_TRAINING,
     "distil": OF_TRAINING,
+    "selftest": {"--seconds": (1, 36_000)},
     "cache compare": {"--within": (0, 100)},
     "deepstream config": {"--streams": BATCH},
     "triton": {

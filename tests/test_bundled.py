@@ -86,7 +86,7 @@ def test_what_it_is_not_bundled_with_is_refused(cache, refused, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     said = refused("run", "demo-b0", "x.png", "--interface", "logits")
     assert "demo-b0 is bundled with the interfaces nvinfer and frames, not logits; from a clone:" in said
-    assert "--size is for a checkpoint" in refused("run", "demo-b0", "x.png", "--size", "128x256")
+    assert "--fp16 is for a checkpoint" in refused("run", "demo-b0", "x.png", "--fp16")
     with pytest.raises(RequestError, match="not logits"):
         bundled_graph("logits")
 

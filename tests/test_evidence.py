@@ -141,7 +141,9 @@ def test_the_report_leaves_a_foreign_record_out_and_says_so_first(copied, said, 
     assert "of the other" in text
     ledger = text[text.index('id="ledger"') :]
     assert ledger.index("is not the file that m.onnx.json describes") < ledger.index("of the other")
-    assert "1 record, 0 evaluations, 0 benchmark files; 1 left out, which the ledger names" in text
+    assert (
+        "1 record, 0 evaluations, 0 benchmark files, 0 trainings; 1 left out, which the ledger names" in text
+    )
 
 
 @pytest.mark.parametrize("spoil", ["cut", "empty", "record", "deep", "changed"])

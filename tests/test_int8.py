@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import run_model
 from onnx import TensorProto, helper, numpy_helper
@@ -219,8 +220,16 @@ def test_a_weight_that_is_read_along_two_axes_is_stored_for_both():
     scales = {item.name: item.dims for item in int8.graph.initializer if item.name.endswith("scale")}
     assert {"w.scale", "w.axis0.scale"} <= set(scales)
     x = rng.standard_normal((4, 6)).astype(np.float32)
-    expected, answer = run_model(model, x), run_model(int8, x)
+    expected, answer = run_model(model, x), run_as_written(int8, x)
     assert np.abs(answer - expected).max() < 0.05 * np.ptp(expected)
+
+
+def run_as_written(model, values):
+    """Run each pair by itself: ONNX Runtime's own product of bytes saturates on processors without VNNI."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})[0]
 
 
 def test_the_shares_of_the_precisions_are_those_of_the_graph_s_types(model, int8):

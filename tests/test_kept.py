@@ -254,7 +254,11 @@ def test_a_card_is_for_the_checkpoint_and_for_the_graph_beside_it(tiny, graphs, 
 def test_flags_of_a_checkpoint_are_not_for_a_graph(graphs, street, tmp_path, refused):
     said = refused("run", graphs("frames"), street, "--size", "64x96")
     assert said.startswith(
-        "segdeploy: --size is for a checkpoint, and tiny.frames.1.onnx is a graph or an engine"
+        "segdeploy: this graph has the one size 96x160, and 64x96 was asked for; choose one that it has, or export it"
+    )
+    said = refused("run", graphs("frames"), street, "--fp16")
+    assert said.startswith(
+        "segdeploy: --fp16 is for a checkpoint, and tiny.frames.1.onnx is a graph or an engine"
     )
     with pytest.raises(RequestError, match=r"revision 'x' was given with .*, which is no Hub id"):
         kept_graph(WantedGraph(str(street), revision="x"))

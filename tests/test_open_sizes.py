@@ -17,7 +17,7 @@ from segdeploy.convert.export import export_onnx
 from segdeploy.convert.fp16 import write_fp16
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.graph.load import read_graph
-from segdeploy.graph.open_sizes import fixed_at, opened, reopened
+from segdeploy.graph.open_sizes import fixed_at, opened_sides, reopened
 from segdeploy.model.record import read_record
 from segdeploy.run.session import open_session, segment
 from segdeploy.scenes import make_scene
@@ -192,9 +192,9 @@ def test_other_steps_at_another_size():
 
     sizes = parse_sizes(BOTH)
     with pytest.raises(GraphError, match="it has more steps at one size"):
-        opened([model("Relu"), model("Relu", "Relu")], sizes)
+        opened_sides([model("Relu"), model("Relu", "Relu")], sizes)
     with pytest.raises(GraphError, match="Relu is another step at each size"):
-        opened([model("Relu"), model("Sigmoid")], sizes)
+        opened_sides([model("Relu"), model("Sigmoid")], sizes)
 
 
 def test_sides_that_no_tensor_has():
@@ -208,7 +208,7 @@ def test_sides_that_no_tensor_has():
         return onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [shape]))
 
     with pytest.raises(GraphError, match="no tensor before spread has the sides"):
-        opened([model(32), model(16)], parse_sizes(BOTH))
+        opened_sides([model(32), model(16)], parse_sizes(BOTH))
 
 
 def test_inspect_and_evaluate_and_bench(several, images, capsys):

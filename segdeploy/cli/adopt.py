@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, sizes_of
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size_list
 from segdeploy.cli.printing import print_lines
 from segdeploy.shell import command_line, shell_word
 
@@ -19,7 +19,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_described(parser)
     parser.add_argument(
         "--size",
-        type=sizes_of,
+        type=parse_size_list,
         metavar="HxW,…",
         help="input size, if the graph leaves it open; several make one graph of them",
     )

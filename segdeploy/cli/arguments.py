@@ -155,7 +155,7 @@ def parse_size(text: str) -> Size:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def sizes_of(text: str) -> tuple[Size, ...]:
+def parse_size_list(text: str) -> tuple[Size, ...]:
     """Take one size, or several with commas between."""
     try:
         return parse_sizes(text)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, sizes_of
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size_list
 from segdeploy.cli.printing import print_lines
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
@@ -28,7 +28,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size",
-        type=sizes_of,
+        type=parse_size_list,
         metavar="HxW,…",
         help="height x width of the input (default: the card's); several, as in 512x1024,720x1280, make one graph",
     )

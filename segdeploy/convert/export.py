@@ -27,7 +27,7 @@ from segdeploy.convert.fp16 import REMEDY, as_computed, in_fp16
 from segdeploy.errors import ExportDisagrees, GraphError, OutputError, RequestError
 from segdeploy.given import as_path, as_sizes
 from segdeploy.graph.fp16 import fp32_nodes
-from segdeploy.graph.open_sizes import fixed_at, joined, reopened
+from segdeploy.graph.open_sizes import fixed_at, joined_sizes, reopened
 from segdeploy.graph.plugins import plugins_of
 from segdeploy.graph.precision import PRECISION, shares_of, write_facts
 from segdeploy.graph.tidy import LOWEST_OPSET, OPSETS, tidy
@@ -118,7 +118,7 @@ def export_onnx(
         deployed = checkpoint.family.deploy(pair.plain) if place else pair.deployed
         deployed.fit(one.size, checkpoint.options)
         traced.append(trace(deployed, model_card, one, opset))
-    model, signature = joined(traced, signatures)
+    model, signature = joined_sizes(traced, signatures)
     write_metadata(model, signature, checkpoint)
     with files.replacing_together(record_path(path), path) as [beside, part]:
         save(model, part)

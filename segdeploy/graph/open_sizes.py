@@ -23,29 +23,31 @@ from segdeploy.errors import GraphError
 from segdeploy.graph.tidy import resize_by_scales
 from segdeploy.graph.view import View, copy_of, drop_unused, replace_nodes, tensor_facts
 from segdeploy.model.signature import PREFIX, Signature
-from segdeploy.size import Size, listed
+from segdeploy.size import Size, sizes_in_words
 
 MADE = "sizes/"  # begins the names of the nodes that read sides
 SIDES = ("height", "width")
 Shapes = tuple[tuple[int, ...], ...]  # of one tensor, at each size
 
 
-def joined(models: Sequence[ModelProto], signatures: Sequence[Signature]) -> tuple[ModelProto, Signature]:
+def joined_sizes(
+    models: Sequence[ModelProto], signatures: Sequence[Signature]
+) -> tuple[ModelProto, Signature]:
     """Make one graph, with its signature, of one for each size; a single one stays as it is."""
     sizes = tuple(one.size for one in signatures)
     if len(sizes) == 1:
         return models[0], signatures[0]
-    model = opened(models, sizes)
+    model = opened_sides(models, sizes)
     ends = [tensor_facts(value) for value in (model.graph.input[0], model.graph.output[0])]
     return model, replace(signatures[0], sizes=sizes, input=ends[0], output=ends[1])
 
 
-def opened(models: Sequence[ModelProto], sizes: Sequence[Size]) -> ModelProto:
+def opened_sides(models: Sequence[ModelProto], sizes: Sequence[Size]) -> ModelProto:
     """Make the graph that is `models[place]` at `sizes[place]`, with open sides."""
-    return Opening(models, sizes).made()
+    return SizeOpening(models, sizes).made()
 
 
-class Opening:
+class SizeOpening:
     def __init__(self, models: Sequence[ModelProto], sizes: Sequence[Size]) -> None:
         self.sizes = sizes
         self.views = [View(model) for model in models]
@@ -168,8 +170,8 @@ class Opening:
 
     def refusal(self, why: str) -> GraphError:
         return GraphError(
-            f"this network cannot be one graph of the sizes {listed(self.sizes)}: {why}; export each size by itself:"
-            f" --size {self.sizes[0]}"
+            f"this network cannot be one graph of the sizes {sizes_in_words(self.sizes)}: {why}; export each size by"
+            f" itself: --size {self.sizes[0]}"
         )
 
 
@@ -197,7 +199,7 @@ def fixed_at(model: ModelProto, shape: Sequence[int | None]) -> ModelProto:
     for node in view.nodes:
         if node.op_type == "Reshape" and is_reading(view, node.input[1]):
             name = f"{node.name}/target"
-            sides = list(reads(view, node.input[1]))
+            sides = list(sides_read(view, node.input[1]))
             graph.initializer.append(numpy_helper.from_array(np.array(sides, np.int64), name))
             node.input[1] = name
     resize_by_scales(made, lambda node: is_reading(view, node.input[-1]))
@@ -214,7 +216,7 @@ def is_reading(view: View, name: str) -> bool:
     return name in view.makers and is_open(view.makers[name])
 
 
-def reads(view: View, name: str) -> Iterator[int]:
+def sides_read(view: View, name: str) -> Iterator[int]:
     """Yield the sides that a node of ours reads, or joins, in a graph whose shapes are known."""
     node = view.makers.get(name)
     if node is None:
@@ -224,7 +226,7 @@ def reads(view: View, name: str) -> Iterator[int]:
         yield from view.shapes[node.input[0]][start:end]
     else:
         for part in node.input:
-            yield from reads(view, part)
+            yield from sides_read(view, part)
 
 
 def reopened(fixed: ModelProto, source: ModelProto) -> ModelProto:

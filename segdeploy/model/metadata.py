@@ -23,7 +23,7 @@ from segdeploy.model.signature import (
     interface_of,
 )
 from segdeploy.model.typed_json import WrongField, from_json
-from segdeploy.size import Size, listed, parse_sizes
+from segdeploy.size import Size, parse_sizes, sizes_in_words
 from segdeploy.untrusted import Unreadable, parse_json
 
 AS_TEXT = (
@@ -155,7 +155,7 @@ def demand_open(eaten: TensorFacts, sizes: tuple[Size, ...]) -> None:
     rows, columns = eaten.shape[1:3] if eaten.shape[3] == 3 else eaten.shape[2:4]
     for size in sizes:
         if rows not in (None, size.height) or columns not in (None, size.width):
-            raise GraphError(f"its sizes are {listed(sizes)}, and its input is {describe(eaten)}")
+            raise GraphError(f"its sizes are {sizes_in_words(sizes)}, and its input is {describe(eaten)}")
 
 
 def demand_understood(interface: str, eaten: TensorFacts, answered: TensorFacts) -> None:

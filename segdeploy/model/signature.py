@@ -30,7 +30,7 @@ import numpy as np
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.labels import Labels, ids_type
-from segdeploy.size import LARGEST, Size, listed
+from segdeploy.size import LARGEST, Size, sizes_in_words
 
 INTERFACES = ("nvinfer", "frames", "logits")
 TENSOR_NAMES = {"nvinfer": ("input", "output"), "frames": ("frames", "labels"), "logits": ("input", "logits")}
@@ -78,10 +78,14 @@ class Signature:
     def at(self, size: Size) -> Signature:
         """Describe the graph at one of its sizes; refuses another."""
         if size not in (self.size, *self.sizes):
-            has = f"has the sizes {listed(self.sizes)}" if self.sizes else f"has the one size {self.size}"
+            has = (
+                f"has the sizes {sizes_in_words(self.sizes)}"
+                if self.sizes
+                else f"has the one size {self.size}"
+            )
             raise RequestError(
                 f"this graph {has}, and {size} was asked for; choose one that it has, or export it again with --size"
-                f" {listed((*(self.sizes or (self.size,)), size))}"
+                f" {sizes_in_words((*(self.sizes or (self.size,)), size))}"
             )
         if not self.sizes:
             return self
@@ -122,7 +126,7 @@ class Signature:
 
     @property
     def size_in_words(self) -> str:
-        return listed(self.sizes or (self.size,))
+        return sizes_in_words(self.sizes or (self.size,))
 
     @property
     def classes(self) -> int:
@@ -164,7 +168,7 @@ class Signature:
         if self.align_corners:
             facts["align_corners"] = json.dumps(True)
         if self.sizes:
-            facts["sizes"] = listed(self.sizes)
+            facts["sizes"] = sizes_in_words(self.sizes)
         if self.foreign:
             facts |= {"tensors": json.dumps((self.input.name, self.output.name)), "size": str(self.size)}
         return {PREFIX + key: value for key, value in facts.items()}

@@ -80,11 +80,15 @@ def as_rgb(name: str, decoded: NDArray[Any] | None) -> Frame:
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") -> tuple[Frame, Geometry]:
+def demand_frame(frame: object) -> None:
     if not isinstance(frame, np.ndarray):
         raise ImageError(f"a frame is a uint8 array H×W×3 RGB, got a {type(frame).__name__}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
         raise ImageError(f"a frame is uint8 H×W×3 RGB, got {frame.dtype} {frame.shape}")
+
+
+def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") -> tuple[Frame, Geometry]:
+    demand_frame(frame)
     geometry = geometry_of(Size(*frame.shape[:2]), size, how)
     if geometry.content == size:
         return resize(frame, size, kernel), geometry

@@ -10,7 +10,6 @@ from segdeploy.graph.load import read_graph
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
 from segdeploy.run.address import ModelAddress
-from segdeploy.run.session import open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -20,6 +19,10 @@ def signature_in(model: Path | ModelAddress, card: ModelCard | None = None) -> S
     """Read the input, the output and the classes of a model; an engine is loaded for them, a server asked."""
     if isinstance(model, Path) and model.suffix != ".engine":
         return read_graph(model, card, weights=False).signature
+    from segdeploy.run.session import (
+        open_session,  # reads pictures, for which a graph's own words need nothing
+    )
+
     with open_session(model, card=card) as session:
         return session.signature
 

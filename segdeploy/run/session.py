@@ -194,6 +194,7 @@ def fit_batch(
     session: Session, frames: list[Frame], how: str, kernel: str | None
 ) -> tuple[NDArray[Any], list[Geometry], Signature]:
     """Make the graph's own input from frames; returns it, each frame's geometry, and the graph at the first's size."""
+    image.demand_frame(frames[0])
     signature = session.signature.fitting(*frames[0].shape[:2])
     slots = signature.batch or max(len(frames), session.batches[0])
     fitted = np.zeros((slots, signature.size.height, signature.size.width, 3), np.uint8)

@@ -30,7 +30,7 @@ from segdeploy.convert.adopt.own_input import own_normalisation, put_input, scal
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.given import as_optional_path, as_path, as_sizes
 from segdeploy.graph.load import read_whole
-from segdeploy.graph.open_sizes import has_several, joined
+from segdeploy.graph.open_sizes import has_several, joined_sizes
 from segdeploy.graph.precision import read_precision, shares_of, write_facts
 from segdeploy.graph.tidy import open_batch, resize_by_scales, set_batch
 from segdeploy.graph.view import View, copy_of, opset_of
@@ -138,7 +138,7 @@ def put_interface_on(
         progress(f"fixing it at {size}")
         each.append(adopted_at(size, given, original, origin, request, card))
     first, described = each[0], each[0].card
-    made, signature = joined([one.model for one in each], [one.signature for one in each])
+    made, signature = joined_sizes([one.model for one in each], [one.signature for one in each])
     write_facts(made, signature, "fp32")
     sizes = "-".join(str(one.signature.size) for one in each)
     target = (

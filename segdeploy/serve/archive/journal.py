@@ -101,4 +101,4 @@ def records_in(path: Path) -> Iterator[Any]:
 
 
 def damaged_journal(path: Path) -> OutputError:
-    return OutputError(f"{path} is damaged_journal; delete it, and the files that it tells of are done again")
+    return OutputError(f"{path} is damaged; delete it, and the files that it tells of are done again")

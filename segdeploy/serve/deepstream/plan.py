@@ -78,7 +78,7 @@ def make_plan(request: RenderRequest) -> Plan:
     card = read_card(request.card) if request.card else None
     graph = read_graph(request.model, card, weights=False)
     signature, name = graph.signature, request.model.name
-    demand_one_size(signature, name)
+    demand_single_size(signature, name)
     demand_fed_by_nvinfer(signature, request)
     if request.streams < 1:
         raise DeepStreamError(f"{request.streams} streams cannot be run; expected 1 or more")
@@ -98,7 +98,7 @@ def make_plan(request: RenderRequest) -> Plan:
     )
 
 
-def demand_one_size(signature: Signature, name: str) -> None:
+def demand_single_size(signature: Signature, name: str) -> None:
     """Refuse a graph of several sizes: nvinfer scales every stream to one, and asks TensorRT for one profile."""
     if signature.sizes:
         raise DeepStreamError(
