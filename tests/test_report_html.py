@@ -96,7 +96,7 @@ def test_every_section_is_there_with_its_content(outline):
         assert title in charts
     assert "Medians, one stage after the other" in charts
     assert charts.count("Layers from input to output") == 2
-    assert "missing" not in {one.get("class") for one in outline.of("p")}
+    assert [one.get("class") for one in outline.of("p")].count("missing") == 1  # nothing was trained here
 
 
 class Rows(HTMLParser):

@@ -37,6 +37,11 @@ OTHERS = {
     "segdeploy/graph/load.py": "ONNX has its one reader there",
     "segdeploy/convert/adopt/fixed.py": "our own folding has written it",
     "segdeploy/convert/own_module.py": "PyTorch's exporter has written it",
+    "segdeploy/run/crew.py": "a Python of ours answers",
+    "segdeploy/run/crew_process.py": "a Python of ours asks",
+    "segdeploy/run/triton/http_wire.py": "what was read as JSON becomes objects",
+    "segdeploy/selftest/pack.py": "the pack is shipped",
+    "segdeploy/serve/triton/python_models.py": "Triton asks, in the server",
     "segdeploy/run/cpu_graph.py": "what cannot be read is left to the runtime to refuse",
 }
 

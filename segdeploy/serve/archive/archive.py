@@ -30,6 +30,7 @@ from segdeploy.serve.archive.journal import finished_in, journal_for, shard_name
 from segdeploy.serve.archive.listing import common_root, demand_listable, items_of
 from segdeploy.serve.archive.plan import ArchivePlan, keep_plan, read_plan
 from segdeploy.serve.archive.worker import Setup
+from segdeploy.untrusted import parse_json
 
 RETRIES = 2
 PAUSE_S = 1.0  # before failed files are tried again: a server may have been away
@@ -253,7 +254,7 @@ class Work:
 def failed_items(path: Path) -> Iterator[Item]:
     with path.open() as lines:
         for line in lines:
-            record = json.loads(line)
+            record = parse_json(line)
             yield Item(record["file"], record["place"])
 
 
@@ -277,7 +278,7 @@ def keep_failures(request: ArchiveRequest, work: Work) -> Path | None:
 
 
 def without_place(line: str) -> str:
-    record = json.loads(line)
+    record = parse_json(line)
     return json.dumps({"file": record["file"], "reason": record["reason"]}) + "\n"
 
 
