@@ -103,7 +103,7 @@ def test_the_notebook_runs(desk, monkeypatch, capsys):
         exec("".join(cell["source"]), names)
     assert "of the pixels have the same class in INT8" in capsys.readouterr().out
     assert names["agreement"] > 0.95
-    assert (desk.folder / "out/first-look.png").is_file()
+    assert (desk.folder / "first-look/first-look.png").is_file()
 
 
 def needs_a_download(command):
