@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; they need python3 (3.10 or newer) with its venv module.
-# The demo installs what a user needs, some 200 MB to load, and no PyTorch; the tests install what a developer needs.
+# The demo installs what a user needs, some 470 MB on disk, and no PyTorch; the tests install what a developer needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
