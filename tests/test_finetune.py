@@ -25,11 +25,14 @@ from segdeploy.datasets import made_scenes
 from segdeploy.datasets.dataset import Pair
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CheckpointError, OutputError, RequestError, TrainingError
+from segdeploy.model.card import UNKNOWN_LICENCE
 from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.interface import card_of
 from segdeploy.size import Size
 from segdeploy.train import finetune as finetuning
 from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
+from segdeploy.train.hub_folder import licence_on_the_hub
 from segdeploy.train.loss import balanced, log_probabilities, pixel_loss
 from segdeploy.train.material import learnt_and_reported
 from segdeploy.train.network import Learning, SharedBatchNorm, parameter_groups
@@ -118,8 +121,9 @@ def test_the_card_and_the_record_say_what_was_done(trained, tiny):
     assert record["best_miou"] == max(event["miou"] for event in record["history"][1:])
     assert record["recipe"]["crop"] == "64x96"
     card = (trained / "README.md").read_text()
-    assert card.startswith("---\nlicense: as its checkpoint's\nbase_model: ")
+    assert card.startswith("---\nlicense: other\nlicense_name: as its checkpoint's\nbase_model: tiny\n")
     assert f"value: {round(100 * record['reported']['miou'], 2)}\n" in card
+    assert "forbidden here too" in card
     assert [
         json.loads(line)["step"] for line in (trained / "segdeploy.training.jsonl").read_text().splitlines()
     ] == [
@@ -127,6 +131,17 @@ def test_the_card_and_the_record_say_what_was_done(trained, tiny):
         2,
         3,
     ]
+
+
+def test_a_licence_is_carried_from_training_to_training(trained):
+    """Words that the Hub has no name for stay words, and the next training finds them in the folder."""
+    facts = json.loads((trained / "preprocessor_config.json").read_text())
+    (trained / "preprocessor_config.json").write_text(json.dumps({**facts, "licence": "research only"}))
+    assert card_of(read_checkpoint(trained), None).licence == "research only"
+    (trained / "preprocessor_config.json").write_text(json.dumps(facts))
+    assert facts["licence"] == UNKNOWN_LICENCE
+    assert licence_on_the_hub("Apache-2.0") == {"license": "apache-2.0"}
+    assert licence_on_the_hub("research only") == {"license": "other", "license_name": "research only"}
 
 
 @pytest.mark.slow
@@ -554,11 +569,8 @@ def test_a_shared_norm_alone_is_pytorchs(monkeypatch):
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_leaves_what_was_kept(tiny, request_of, tmp_path):
-    kept = []
-
+def test_a_loss_that_is_no_number_leaves_the_last_good_weights(tiny, request_of, tmp_path):
     def poisoned(event):
-        kept.append((tmp_path / STATE).read_bytes())
         with torch.no_grad():
             for one in state.learning.values():
                 if one.is_floating_point():
@@ -574,11 +586,20 @@ def test_a_loss_that_is_no_number_leaves_what_was_kept(tiny, request_of, tmp_pat
 
     finetuning.write_state = write
     try:
-        with pytest.raises(TrainingError, match=r"the loss is nan in step 3; what was kept last stays"):
+        with pytest.raises(TrainingError, match=r"the loss is nan in step 3\. .*, of step 2, are in .*last-good$"):
             finetune(tiny, request_of(), output=tmp_path, tell=poisoned)
     finally:
         finetuning.write_state = original
-    assert (tmp_path / STATE).read_bytes() == kept[0]
+    assert {path.name for path in tmp_path.iterdir()} == {"last-good", "segdeploy.training.jsonl"}
+    assert all(one.isfinite().all() for one in read_checkpoint(tmp_path / "last-good").weights.values())
+    assert json.loads((tmp_path / "last-good/segdeploy.training.json").read_text())["best_step"] == 2
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(tiny, request_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *given: torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match=r"the gradient is nan in step 1\. A lower rate helps \(--rate 0\.0003\)"):
+        finetune(tiny, request_of(), output=tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_leaves_what_was_kept(tiny, request_of, tmp_path, monkeypatch):

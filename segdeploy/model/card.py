@@ -20,6 +20,7 @@ from segdeploy.size import Size
 Triple = tuple[float, float, float]
 
 KERNELS = ("linear", "pillow")  # those of segdeploy.image
+UNKNOWN_LICENCE = "as its checkpoint's"
 
 
 @dataclass(frozen=True)
@@ -247,13 +248,21 @@ def card_from_config(
             std,
             labels,
             "linear" if facts.get("resize") == "linear" else "pillow",
-            "as its checkpoint's",
+            licence_in(facts),
             window_stride=size_of({"size": facts["window_stride"]}) if "window_stride" in facts else None,
         )
     except (CardError, RequestError) as error:
         raise CardError(
             f"the preprocessor_config.json of {source} cannot be used: {error}. Correct it, or give a card: --card NAME"
         ) from error
+
+
+def licence_in(facts: Mapping[str, Any]) -> str:
+    """Give the licence that a training carried over from the weights it began with."""
+    licence = facts.get("licence", UNKNOWN_LICENCE)
+    if not isinstance(licence, str):
+        raise CardError(f"licence is {licence!r}; expected text")
+    return licence
 
 
 def normalisation_of(facts: Mapping[str, Any]) -> tuple[Triple, Triple]:

@@ -28,7 +28,7 @@ from segdeploy import files, networks
 from segdeploy.assess.evaluate.evaluate import Evaluation
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.reading import read_pair
-from segdeploy.model.card import ModelCard
+from segdeploy.model.card import ModelCard, is_shipped
 from segdeploy.model.record import LedgerStep
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -38,7 +38,7 @@ from segdeploy.size import Size
 from segdeploy.train.board import board_in
 from segdeploy.train.crops import Crops
 from segdeploy.train.hub_folder import write_hub_folder
-from segdeploy.train.loop import Trainer, TrainingEvent, Watch
+from segdeploy.train.loop import NotFinite, Trainer, TrainingEvent, Watch
 from segdeploy.train.network import Learning
 from segdeploy.train.processes import Processes, joined_processes
 from segdeploy.train.recipe import TrainingRecipe
@@ -51,6 +51,7 @@ from segdeploy.version import __version__
 READERS = 2  # threads
 WATCHED = 10  # one of so many training images is watched, not learnt from
 LOG = "segdeploy.training.jsonl"
+LAST_GOOD = "last-good"  # the folder of the best weights, where a training did not end
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,7 @@ def finetune(
         raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
     progress("reading the checkpoint")
     start = training_start(source, request)
-    files.make_folder(output)
-    with joined_processes(request.device) as processes:
+    with files.folders_made(output), joined_processes(request.device) as processes:
         return trained(start, request, processes, output, progress, tell, taught)
 
 
@@ -128,7 +128,7 @@ def training_start(source: str | Path, request: TrainingRequest) -> TrainingStar
     made = transferred(checkpoint, labels.names, request.recipe.seed)
     learnt, watched = split_off(request.dataset)
     size = request.size or card.size
-    name = card.checkpoint if card.licence != "as its checkpoint's" else str(source)
+    name = card.checkpoint if is_shipped(card) else str(source)
     return TrainingStart(
         made, replace(card, name=labels.name, labels=labels, size=size, keep_fp32=()), learnt, watched, card.licence,
         name, checkpoint.digest, training_steps(Path(checkpoint.source)),
@@ -202,6 +202,17 @@ def trained(
         learning, crops, processes, align_corners=lies.align_corners, family=start.checkpoint.family,
         pixels=(start.card.mean, start.card.std),
     )  # fmt: skip
+
+    def finished(folder: Path) -> Finetuned:
+        plain.load_state_dict(state.best)
+        progress(f"scoring on {request.reported}")
+        evaluation = scored(plain.eval(), request.reported)
+        training = training_of(start, request, state, evaluation, taught.name if taught else None)
+        if processes.is_first:
+            write_hub_folder(folder, start.checkpoint, state.best, start.card, training)
+            (output / STATE).unlink(missing_ok=True)
+        return Finetuned(folder, training)
+
     every = request.watch_every or max(recipe.steps // 10, 1)
     log = output / LOG
     with board_in(output) as show:
@@ -219,15 +230,16 @@ def trained(
             told,
         )
         progress("training")
-        state = trainer.train(state, watch, request.threads)
-    plain.load_state_dict(state.best)
-    progress(f"scoring on {request.reported}")
-    evaluation = scored(plain.eval(), request.reported)
-    training = training_of(start, request, state, evaluation, taught.name if taught else None)
-    if processes.is_first:
-        write_hub_folder(output, start.checkpoint, state.best, start.card, training)
-        (output / STATE).unlink(missing_ok=True)
-    return Finetuned(output, training)
+        try:
+            state = trainer.train(state, watch, request.threads)
+        except NotFinite as error:
+            if not state.best:
+                raise
+            kept = finished(output / LAST_GOOD)
+            raise TrainingError(
+                f"{error}. The best weights until then, of step {state.best_step}, are in {kept.folder}"
+            ) from error
+        return finished(output)
 
 
 def demand_readable(*datasets: Dataset) -> None:

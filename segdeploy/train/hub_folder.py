@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segdeploy import files
 from segdeploy.errors import CheckpointError
-from segdeploy.model.card import ModelCard
+from segdeploy.model.card import ModelCard, bare_name
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINED_WEIGHTS
 from segdeploy.networks.checkpoints import OWN_LAYOUT
 from segdeploy.networks.family import HUB, Checkpoint, RawCheckpoint
@@ -22,6 +22,7 @@ from segdeploy.networks.weight_names import strip_wrappers
 from segdeploy.train.report import Training
 
 CONFIG, PREPROCESSOR, README = "config.json", "preprocessor_config.json", "README.md"
+ON_THE_HUB = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0")
 OF_THE_START = ("_name_or_path", "torch_dtype", "dtype", "transformers_version")
 
 
@@ -75,6 +76,7 @@ def preprocessor_config(checkpoint: Checkpoint, card: ModelCard) -> dict[str, An
         "image_mean": [value / 255 for value in card.mean],
         "image_std": [value / 255 for value in card.std],
         "do_reduce_labels": False,  # the label files were mapped when they were read
+        "licence": card.licence,
     }
 
 
@@ -93,9 +95,10 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
         "dataset": {"type": training.dataset, "name": training.dataset, "split": reported.split},
         "metrics": metrics,
     }
+    start = bare_name(training.start) if Path(training.start).exists() else training.start
     head = {
-        "license": training.licence,
-        "base_model": training.start,
+        **licence_on_the_hub(training.licence),
+        "base_model": start,
         "pipeline_tag": "image-segmentation",
         "tags": ["segdeploy", "semantic-segmentation"],
         "model-index": [{"name": name, "results": [result]}],
@@ -108,13 +111,20 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
 
 # {name}
 
-{title[0].upper() + title[1:]}, fine-tuned from {training.start} on {training.dataset} with `segdeploy finetune`.
+{title[0].upper() + title[1:]}, fine-tuned from {start} on {training.dataset} with `segdeploy finetune`.
 On {reported.split} ({reported.images} images, none of them learnt from or chosen by): {reported}.
 
 | class | IoU, % |
 |---|---|
 {classes}
 
-The licence is that of the weights it started from: {training.licence}. The data's own terms hold beside it.
+The licence is that of the weights it started from, {start}: {training.licence}.
+What that forbids is forbidden here too, and the data's own terms hold beside it.
 The recipe, the data's digest and every measurement are in {RECORD_OF_TRAINING}.
 """
+
+
+def licence_on_the_hub(licence: str) -> dict[str, str]:
+    """Name a licence as the Hub's metadata does; one that it has no name for is `other`, with its own words."""
+    short = licence.lower()
+    return {"license": short} if short in ON_THE_HUB else {"license": "other", "license_name": licence}

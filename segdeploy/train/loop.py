@@ -39,6 +39,10 @@ class Watch:
     tell: Callable[[TrainingEvent], None]
 
 
+class NotFinite(TrainingError):
+    """Says in which step a loss or a gradient was no number."""
+
+
 class Trainer:
     def __init__(
         self,
@@ -107,23 +111,28 @@ class Trainer:
         for _ in range(recipe.accumulate):
             loss = self.loss(*next(batches)) / recipe.accumulate
             seen = float(loss.detach())
-            if not math.isfinite(seen):
-                raise TrainingError(
-                    f"the loss is {seen} in step {step + 1}; what was kept last stays. A lower rate helps"
-                    f" (--rate {recipe.rate / 3:.1g}), or --precision fp32"
-                )
+            self.demand_finite("loss", seen, step)
             self.scaler.scale(loss).backward()
             total += seen
         parameters = list(self.learning.parameters())
         if self.processes.count > 1:
             add_up_gradients(iter(parameters))
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
+        norm = nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
+        if not self.scaler.is_enabled():  # it leaves such a step out
+            self.demand_finite("gradient", float(norm), step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.follow()
         return float(self.processes.summed(torch.tensor(total)))
+
+    def demand_finite(self, what: str, seen: float, step: int) -> None:
+        if not math.isfinite(seen):
+            raise NotFinite(
+                f"the {what} is {seen} in step {step + 1}. A lower rate helps (--rate {self.recipe.rate / 3:.1g}), or"
+                " --precision fp32"
+            )
 
     def loss(self, frames: Any, truths: Any) -> Tensor:
         """Give this process's share of the mean over all pixels of all processes."""

@@ -1,0 +1,157 @@
+"""What does each trick of the recipe add to a fine-tuned network, beside what another seed changes?
+
+    python benchmarks/ladder.py --name camvid --checkpoint DIR --root CAMVID --mapping YAML --split train --report val \
+        --size 256x352 --crop 160x224 --batch 3 --steps 100 --rate 2.5e-4 --seeds 0 1 2
+
+The first rungs are climbed one on top of the other, from a plain training up to the recipe's defaults, but for the
+scales, which go around that of --size: 256 of CamVid's 360 rows. Each of the others is put on the defaults alone. Every
+rung has the same images, steps and seeds, and is scored on images that nothing was chosen by, with the weights of the
+last step. Seeds are the outer loop, so a run that is stopped has whole ladders; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from setting import RESULTS, setting, write_results
+
+from segdeploy import networks
+from segdeploy.assess.bench.pytorch import Eager, EagerSession, Inner
+from segdeploy.assess.evaluate.evaluate import evaluate
+from segdeploy.assess.evaluate.windows import multi_scale
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.networks.interface import WithInterface, card_of, signature_for
+from segdeploy.size import Size
+from segdeploy.train.finetune import TrainingRequest, finetune
+from segdeploy.train.material import learnt_and_reported
+from segdeploy.train.recipe import TrainingRecipe
+
+PLAIN = {
+    "head_rate": 1.0, "warm_up": 0.0, "power": 0.0, "flip": False, "least_scale": 0.71, "most_scale": 0.71,
+    "distort": False,
+}  # fmt: skip
+CLIMBED: tuple[tuple[str, dict[str, Any]], ...] = (  # what each changes of the one before
+    ("plain: one constant rate, a drawn classifier", {}),
+    ("transfer of the classifier's rows", {}),
+    ("the head at 10 times the rate", {"head_rate": 10.0}),
+    ("warm-up and falling rate", {"warm_up": 0.05, "power": 1.0}),
+    ("mirrored images", {"flip": True}),
+    ("random scale", {"least_scale": 0.5, "most_scale": 1.0}),
+    ("photometric distortion: the defaults", {"distort": True}),
+)
+ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("class weights", {"balance": True}),
+    ("OHEM 0.7", {"ohem": 0.7}),
+    ("rare-class crops", {"rare": True}),
+    ("auxiliary head 0.4", {"auxiliary": 0.4}),
+    ("averaged weights 0.97", {"average": 0.97}),
+)
+SCALES = (0.75, 1.0, 1.25)
+AT_THE_TEST = "three scales, mirrored too, at the test"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    for word in ("root", "mapping"):
+        parser.add_argument(f"--{word}", type=Path, required=True)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--report", required=True, metavar="SPLIT")
+    parser.add_argument("--size", type=Size.parse, required=True)
+    parser.add_argument("--crop", required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / f"ladder.{asked.name}.json"
+    shared = {"crop": asked.crop, "batch": asked.batch, "steps": asked.steps, "rate": asked.rate}
+    facts = setting(1) | {
+        "checkpoint": asked.checkpoint.name, "data": asked.name, "size": str(asked.size), "shared": shared, "runs": [],
+    }  # fmt: skip
+    if path.is_file():
+        facts["runs"] = json.loads(path.read_text())["runs"]
+    for seed in asked.seeds:
+        for kind, name, changes, keeps_rows in rungs():
+            if any((run["rung"], run["seed"]) == (name, seed) for run in facts["runs"]):
+                continue
+            recipe = TrainingRecipe(seed=seed, **shared, **changes)
+            for run in climbed(asked, recipe, keeps_rows, tests=name.endswith("the defaults")):
+                facts["runs"].append({"kind": kind, "rung": name, "seed": seed} | run)
+                print(json.dumps(facts["runs"][-1]), flush=True)
+            write_results(facts, path)
+
+
+def rungs() -> list[tuple[str, str, dict[str, Any], bool]]:
+    found, changes = [], dict(PLAIN)
+    for place, (name, more) in enumerate(CLIMBED):
+        changes = changes | more
+        found.append(("climbed", name, changes, place > 0))
+    return found + [("alone", name, changes | more, True) for name, more in ALONE]
+
+
+def climbed(
+    asked: argparse.Namespace, recipe: TrainingRecipe, keeps_rows: bool, tests: bool
+) -> list[dict[str, Any]]:
+    """Train once, and score; with `tests`, score at several scales too."""
+    learnt, reported = learnt_and_reported("folder", asked.root, asked.mapping, asked.split, asked.report)
+    with tempfile.TemporaryDirectory() as name:
+        start = asked.checkpoint if keeps_rows else strangers(asked.checkpoint, Path(name) / "start")
+        request = TrainingRequest(
+            learnt, reported, recipe, asked.size, watch_every=recipe.steps, device="cpu", threads=1
+        )
+        begin = time.process_time()
+        done = finetune(start, request, output=Path(name) / "trained")
+        spent = time.process_time() - begin
+        training = done.training
+        runs = [scores_of(training.reported.miou, training.reported.classes, spent)]
+        runs[0]["kept"] = list(training.classes_kept)
+        if tests:
+            begin = time.process_time()
+            runs.append(at_the_test(done.folder, asked.size, reported))
+            runs[1] |= {"rung": AT_THE_TEST, "kind": "alone"}
+            runs[1]["processor_seconds"] = round(spent + time.process_time() - begin, 1)
+    return runs
+
+
+def scores_of(miou: float, classes: Any, spent: float) -> dict[str, Any]:
+    return {
+        "miou": miou,
+        "iou": {one.name: one.iou for one in classes},
+        "processor_seconds": round(spent, 1),
+    }
+
+
+def strangers(checkpoint: Path, folder: Path) -> Path:
+    """Copy a checkpoint under other names of classes, so that no row is kept."""
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        if path.name != "config.json":
+            (folder / path.name).symlink_to(path.resolve())
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["id2label"] = {place: f"stranger {place}" for place in config["id2label"]}
+    config["label2id"] = {name: int(place) for place, name in config["id2label"].items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def at_the_test(folder: Path, size: Size, reported: Any) -> dict[str, Any]:
+    checkpoint = read_checkpoint(folder)
+    card, pair = card_of(checkpoint, None), networks.build(checkpoint)
+    signature = signature_for(card, "logits", size, 1, pair.deployed.output)
+    inner: Any = Inner(pair.plain.eval(), torch.tensor(card.std).reciprocal(), fp16=False)
+    session = EagerSession(Eager(card.name, WithInterface(inner, card, signature).eval(), signature, ""))
+    found = evaluate(multi_scale(session, SCALES, flip=True, frame_scale=size), reported, card.labels)
+    return {"miou": found.scores.miou}
+
+
+if __name__ == "__main__":
+    main()
