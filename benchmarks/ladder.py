@@ -1,12 +1,12 @@
 """What does each trick of the recipe add to a fine-tuned network, beside what another seed changes?
 
     python benchmarks/ladder.py --name camvid --checkpoint DIR --root CAMVID --mapping YAML --split train --report val \
-        --size 256x352 --crop 160x224 --batch 3 --steps 100 --rate 2.5e-4 --seeds 0 1 2
+        --size 192x256 --scale 0.53 --crop 128x176 --batch 2 --steps 100 --rate 2.5e-4 --seeds 0 1 2
 
-The first rungs are climbed one on top of the other, from a plain training up to the recipe's defaults, but for the
-scales, which go around that of --size: 256 of CamVid's 360 rows. Each of the others is put on the defaults alone. Every
-rung has the same images, steps and seeds, and is scored on images that nothing was chosen by, with the weights of the
-last step. Seeds are the outer loop, so a run that is stopped has whole ladders; the same command goes on.
+The first rungs are climbed one on top of the other, from a plain training up to the recipe's defaults (but the
+scales go around that of --size). Each of the others is put on the defaults alone. Every rung has the same images,
+steps and seeds, and is scored on images that nothing was chosen by, with the weights of the last step. Seeds are the
+outer loop, so a run that is stopped has whole ladders; the same command goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from segdeploy.train.finetune import TrainingRequest, finetune
 from segdeploy.train.material import learnt_and_reported
 from segdeploy.train.recipe import TrainingRecipe
 
-PLAIN = {
-    "head_rate": 1.0, "warm_up": 0.0, "power": 0.0, "flip": False, "least_scale": 0.71, "most_scale": 0.71,
+PLAIN: dict[str, Any] = {
+    "head_rate": 1.0, "warm_up": 0.0, "power": 0.0, "flip": False, "least_scale": 1.0, "most_scale": 1.0,
     "distort": False,
 }  # fmt: skip
 CLIMBED: tuple[tuple[str, dict[str, Any]], ...] = (  # what each changes of the one before
@@ -41,8 +41,7 @@ CLIMBED: tuple[tuple[str, dict[str, Any]], ...] = (  # what each changes of the 
     ("transfer of the classifier's rows", {}),
     ("the head at 10 times the rate", {"head_rate": 10.0}),
     ("warm-up and falling rate", {"warm_up": 0.05, "power": 1.0}),
-    ("mirrored images", {"flip": True}),
-    ("random scale", {"least_scale": 0.5, "most_scale": 1.0}),
+    ("random scale, mirrored images", {"flip": True, "least_scale": 0.75, "most_scale": 1.5}),
     ("photometric distortion: the defaults", {"distort": True}),
 )
 ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("--split", required=True)
     parser.add_argument("--report", required=True, metavar="SPLIT")
     parser.add_argument("--size", type=Size.parse, required=True)
+    parser.add_argument("--scale", type=float, required=True, help="of an image in --size")
     parser.add_argument("--crop", required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
@@ -75,7 +75,8 @@ def main() -> None:
     path = RESULTS / f"ladder.{asked.name}.json"
     shared = {"crop": asked.crop, "batch": asked.batch, "steps": asked.steps, "rate": asked.rate}
     facts = setting(1) | {
-        "checkpoint": asked.checkpoint.name, "data": asked.name, "size": str(asked.size), "shared": shared, "runs": [],
+        "checkpoint": asked.checkpoint.name, "data": asked.name, "size": str(asked.size), "scale": asked.scale,
+        "shared": shared, "runs": [],
     }  # fmt: skip
     if path.is_file():
         facts["runs"] = json.loads(path.read_text())["runs"]
@@ -83,7 +84,8 @@ def main() -> None:
         for kind, name, changes, keeps_rows in rungs():
             if any((run["rung"], run["seed"]) == (name, seed) for run in facts["runs"]):
                 continue
-            recipe = TrainingRecipe(seed=seed, **shared, **changes)
+            scales = {side: changes[side] * asked.scale for side in ("least_scale", "most_scale")}
+            recipe = TrainingRecipe(seed=seed, **shared, **changes | scales)
             for run in climbed(asked, recipe, keeps_rows, tests=name.endswith("the defaults")):
                 facts["runs"].append({"kind": kind, "rung": name, "seed": seed} | run)
                 print(json.dumps(facts["runs"][-1]), flush=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import mmseg_checkpoint
 import numpy as np
 import pytest
@@ -586,7 +587,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_weights(tiny, request_of,
 
     finetuning.write_state = write
     try:
-        with pytest.raises(TrainingError, match=r"the loss is nan in step 3\. .*, of step 2, are in .*last-good$"):
+        with pytest.raises(
+            TrainingError, match=r"the loss is nan in step 3\. .*, of step 2, are in .*last-good$"
+        ):
             finetune(tiny, request_of(), output=tmp_path, tell=poisoned)
     finally:
         finetuning.write_state = original
@@ -597,7 +600,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_weights(tiny, request_of,
 
 def test_a_gradient_that_is_no_number_changes_no_weight(tiny, request_of, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *given: torch.tensor(float("nan")))
-    with pytest.raises(TrainingError, match=r"the gradient is nan in step 1\. A lower rate helps \(--rate 0\.0003\)"):
+    with pytest.raises(
+        TrainingError, match=r"the gradient is nan in step 1\. A lower rate helps \(--rate 0\.0003\)"
+    ):
         finetune(tiny, request_of(), output=tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
@@ -642,6 +647,20 @@ def test_a_cut_image_is_named_before_the_first_step(tiny, city, tmp_path, refuse
     cut = sorted((copy / "leftImg8bit" / place).rglob("*.png"))[-1]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     assert cut.name in refused(*words(copy, tiny))
+
+
+def test_blank_labels_to_report_on_are_named_before_the_first_step(tiny, city, tmp_path, refused):
+    copy = tmp_path / "city"
+    shutil.copytree(city, copy)
+    for path in (copy / "gtFine" / "val").rglob("*_labelIds.png"):
+        path.write_bytes(cv2.imencode(".png", np.zeros(SIZE, np.uint8))[1].tobytes())
+    assert "no pixel of the 3 label files of five val is of a class" in refused(*words(copy, tiny))
+
+
+def test_fp16_on_a_processor_scales_its_loss(tiny, request_of, tmp_path):
+    """It warns of nothing (a warning fails a test), and small gradients are not lost."""
+    done = finetune(tiny, request_of(replace(RECIPE, steps=1, precision="fp16")), output=tmp_path / "out")
+    assert done.training.recipe.precision == "fp16"
 
 
 def test_scenes_are_made_where_there_are_none(tmp_path, monkeypatch):
@@ -779,6 +798,10 @@ def test_each_image_is_reported_on_once(tiny, city, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (
+            ["--folds", "2", "--split", "val"],
+            "five val has too few images with labels for --folds: 3; at least 4",
+        ),
         (["--folds", "7"], "7 folds of 6 images cannot be; expected 2 to 6, 5 as a rule"),
         (
             ["--folds", "2", "--report-split", "val"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -243,14 +242,19 @@ def trained(
 
 
 def demand_readable(*datasets: Dataset) -> None:
-    """Read every image with its labels: a file that is cut is to be named now, not after hours of training."""
+    """Read every image with its labels: cut or blank ones are to be named now, not after hours of training."""
 
-    def look(dataset: Dataset, index: int) -> None:
-        read_pair(dataset, index)
+    def shows_a_class(dataset: Dataset, index: int) -> bool:
+        _, truth = read_pair(dataset, index)
+        return bool((truth != dataset.labels.ignore).any())
 
     with ThreadPoolExecutor(READERS) as pool:
         for dataset in datasets:
-            deque(pool.map(partial(look, dataset), range(len(dataset))), maxlen=0)
+            if not sum(pool.map(partial(shows_a_class, dataset), range(len(dataset)))):
+                raise TrainingError(
+                    f"no pixel of the {len(dataset)} label files of {dataset} is of a class, so nothing can be scored"
+                    " on them; label files of a test split are often blank"
+                )
 
 
 def demand_learnable(crops: Crops) -> None:

@@ -27,6 +27,7 @@ from segdeploy.train.report import Reported
 from segdeploy.train.scoring import reported_of, score
 
 SUMMARY = "folds.json"
+FEWEST = 4  # images; of fewer, a half is one
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ def train_folds(
 ) -> Folded:
     """Call `train` for each fold that is not finished, in `output`/fold-1 and so on, and score all together."""
     dataset, device = request.dataset, chosen_device(request.device)
+    if len(dataset) < FEWEST:
+        raise TrainingError(
+            f"{dataset} has too few images with labels for --folds: {len(dataset)}; at least {FEWEST} are needed, so"
+            " that each fold has one to learn from and one to watch"
+        )
     if not 2 <= count <= len(dataset):
         raise TrainingError(
             f"{count} folds of {len(dataset)} images cannot be; expected 2 to {len(dataset)}, 5 as a rule"

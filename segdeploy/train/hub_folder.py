@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segdeploy import files
 from segdeploy.errors import CheckpointError
-from segdeploy.model.card import ModelCard, bare_name
+from segdeploy.model.card import UNKNOWN_LICENCE, ModelCard, bare_name
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINED_WEIGHTS
 from segdeploy.networks.checkpoints import OWN_LAYOUT
 from segdeploy.networks.family import HUB, Checkpoint, RawCheckpoint
@@ -95,6 +95,11 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
         "dataset": {"type": training.dataset, "name": training.dataset, "split": reported.split},
         "metrics": metrics,
     }
+    licence = (
+        "its files do not name it. Look it up before these weights are passed on. What it"
+        if training.licence == UNKNOWN_LICENCE
+        else f"{training.licence}. What that"
+    )
     start = bare_name(training.start) if Path(training.start).exists() else training.start
     head = {
         **licence_on_the_hub(training.licence),
@@ -118,8 +123,8 @@ On {reported.split} ({reported.images} images, none of them learnt from or chose
 |---|---|
 {classes}
 
-The licence is that of the weights it started from, {start}: {training.licence}.
-What that forbids is forbidden here too, and the data's own terms hold beside it.
+The licence is that of the weights it started from, {start}: {licence} forbids is forbidden here too. The data's
+own terms hold beside it.
 The recipe, the data's digest and every measurement are in {RECORD_OF_TRAINING}.
 """
 

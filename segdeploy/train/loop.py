@@ -64,7 +64,8 @@ class Trainer:
         if processes.count > 1:
             share_statistics(learning)
         self.optimiser = torch.optim.AdamW(parameter_groups(learning, family, self.recipe))
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.recipe.precision == "fp16")
+        kind = processes.device.partition(":")[0]
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.recipe.precision == "fp16")
 
     def train(self, state: TrainingState, watch: Watch, threads: int) -> TrainingState:
         """Take the steps that are left of `state`; a stop leaves the last one that was kept."""

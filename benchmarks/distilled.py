@@ -1,0 +1,118 @@
+"""Does a student with a teacher beat the same student without, on scenes that neither learnt from?
+
+    python benchmarks/distilled.py --seeds 0 1 2
+
+The teacher is the bundled SegFormer-B0. The student has its first block of each stage and no other: half of its
+depth, with the weights that are there. The trainings of a seed see the same crops in the same order; without a teacher
+it also learns for as much processor time as with one. What the teacher adds is the difference by seed, with its 95 %
+interval by Student's t. Weights of the loss and the temperature are the recipe's defaults: no score chose them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from setting import RESULTS, ROOT, setting, write_results
+
+from segdeploy import scenes
+from segdeploy.size import Size
+from segdeploy.train.distil import distil
+from segdeploy.train.finetune import TrainingRequest, finetune
+from segdeploy.train.material import learnt_and_reported
+from segdeploy.train.recipe import TrainingRecipe
+
+TEACHER = ROOT / "models" / "demo-b0"
+SIZE = Size(128, 256)
+LEARNT, REPORTED = 48, 48  # scenes
+QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, 97.5 %, by the number of seeds
+WITH, WITHOUT, LONGER = "with a teacher", "without", "without, as much processor time"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / "distilled.scenes.json"
+    recipe = TrainingRecipe(
+        steps=asked.steps, batch=asked.batch, crop=str(SIZE), rate=asked.rate, least_scale=0.8, most_scale=1.25,
+    )  # fmt: skip
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        student = half_as_deep(TEACHER, folder / "student")
+        for split, seed, count in (("train", 0, LEARNT), ("val", 500_000, REPORTED)):
+            scenes.write_cityscapes(folder / "scenes", count, seed, split, SIZE.height, SIZE.width)
+        learnt, reported = learnt_and_reported("cityscapes", folder / "scenes", None, "train", "val")
+        request = TrainingRequest(learnt, reported, recipe, SIZE, device="cpu", threads=1)
+        for seed in asked.seeds:
+            longer = 1.0
+            for arm in (WITH, WITHOUT, LONGER):
+                steps = max(asked.steps, round(asked.steps * longer)) if arm == LONGER else asked.steps
+                seeded = replace(request, recipe=replace(recipe, seed=seed, steps=steps), watch_every=steps)
+                begin = time.process_time()
+                output = folder / f"{seed}-{arm[:4]}-{steps}-{len(runs)}"
+                done = (
+                    distil(str(TEACHER), student, seeded, output=output)
+                    if arm == WITH
+                    else finetune(student, seeded, output=output)
+                ).training
+                runs.append(
+                    {
+                        "arm": arm, "seed": seed, "steps": steps, "miou": done.reported.miou,
+                        "before": done.before, "processor_seconds": round(time.process_time() - begin, 1),
+                    }
+                )  # fmt: skip
+                print(json.dumps(runs[-1]), flush=True)
+                if arm == WITHOUT:
+                    longer = runs[-2]["processor_seconds"] / runs[-1]["processor_seconds"]
+            facts = {"teacher": TEACHER.name, "size": str(SIZE), "learnt": LEARNT, "reported": REPORTED}
+            facts |= {"recipe": vars(recipe), "runs": runs}
+            facts |= {"gains": {arm: gain(runs, arm) for arm in (WITHOUT, LONGER)}}
+            write_results(setting(1) | facts, path)
+
+
+def gain(runs: list[dict[str, Any]], without: str) -> dict[str, Any]:
+    """Give the points of mIoU that the teacher adds, by seed, and the interval of their mean."""
+    found = {arm: {run["seed"]: run["miou"] for run in runs if run["arm"] == arm} for arm in (WITH, without)}
+    points = [100 * (found[WITH][seed] - found[without][seed]) for seed in found[WITH]]
+    mean = statistics.mean(points)
+    if len(points) not in QUANTILES:
+        return {"points": points, "mean": mean, "interval": None}
+    reach = QUANTILES[len(points)] * statistics.stdev(points) / math.sqrt(len(points))
+    return {"points": points, "mean": mean, "interval": [mean - reach, mean + reach]}
+
+
+def half_as_deep(checkpoint: Path, folder: Path) -> Path:
+    """Keep the first block of each stage of a SegFormer."""
+    folder.mkdir()
+    weights = load_file(checkpoint / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if block_of(name) == 0}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((checkpoint / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "depths": [1] * len(config["depths"])}))
+    (folder / "preprocessor_config.json").symlink_to((checkpoint / "preprocessor_config.json").resolve())
+    return folder
+
+
+def block_of(name: str) -> int:
+    """Read which block of its stage a tensor is of; 0 where it is of none."""
+    words = name.split(".")
+    return int(words[words.index("block") + 2]) if "block" in words else 0
+
+
+if __name__ == "__main__":
+    main()
