@@ -181,11 +181,11 @@ def trained(
         return score(network, start.card, dataset, lies, processes.device)
 
     key = digest_of_request(start, request, processes, taught)
-    state = read_state(output, key)
-    if state is None:
+    kept = read_state(output, key)
+    state = kept or TrainingState(key)
+    if kept is None:
         progress("reading every image once")
         demand_readable(start.learnt, start.watched, request.reported)
-        state = TrainingState(key)
         progress("scoring what it begins with")
         state.history.append({"step": 0, "miou": scored(plain.eval(), start.watched).scores.miou})
     else:
@@ -234,9 +234,9 @@ def trained(
         except NotFinite as error:
             if not state.best:
                 raise
-            kept = finished(output / LAST_GOOD)
+            good = finished(output / LAST_GOOD)
             raise TrainingError(
-                f"{error}. The best weights until then, of step {state.best_step}, are in {kept.folder}"
+                f"{error}. The best weights until then, of step {state.best_step}, are in {good.folder}"
             ) from error
         return finished(output)
 
