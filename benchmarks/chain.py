@@ -85,6 +85,16 @@ def chain(asked: argparse.Namespace) -> list[tuple[str, list[object]]]:
     large, small, student = folder / "large", folder / "small", folder / "distilled"
     graph = folder / f"distilled.{asked.size}.nvinfer.onnx"
     int8 = graph.with_suffix(".int8.onnx")
+    calibrated = [
+        "--split",
+        "train",
+        "--count",
+        8,
+        "--probes",
+        12,
+        "--cache-for",
+        "10.9.0",
+    ]  # DeepStream 8.0's
     rtx: list[object] = ["--runtime", "tensorrt-rtx", "-o", folder]
     return [
         ("teacher", ["finetune", ROOT / "models" / "demo-b0", *training, "-o", large]),
@@ -92,7 +102,7 @@ def chain(asked: argparse.Namespace) -> list[tuple[str, list[object]]]:
         ("distilled", ["distil", large, small, *training, "-o", student]),
         ("fp32", ["export", student, "--size", asked.size, "-o", folder]),
         ("fp16", ["export", student, "--size", asked.size, "--fp16", "-o", folder]),
-        ("int8", ["quantize", graph, *given, "--split", "train", "--count", 8, "--probes", 12, "-o", folder]),
+        ("int8", ["quantize", graph, *given, *calibrated, "-o", folder]),
         ("engine", ["build-engine", int8, "--int8", *rtx]),
         ("evaluate", ["evaluate", graph, int8, *given, "--split", "val", "-o", folder / "scores"]),
         ("deepstream", ["deepstream", "config", int8, "-o", folder / "box"]),

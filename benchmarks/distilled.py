@@ -104,7 +104,8 @@ def half_as_deep(checkpoint: Path, folder: Path) -> Path:
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((checkpoint / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "depths": [1] * len(config["depths"])}))
-    (folder / "preprocessor_config.json").symlink_to((checkpoint / "preprocessor_config.json").resolve())
+    preprocessor = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**preprocessor, "licence": "Apache-2.0"}))
     return folder
 
 

@@ -540,6 +540,99 @@ def finetune(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def ladder(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    shared, runs = facts["shared"], facts["runs"]
+    scores: dict[str, dict[int, float]] = {}
+    for run in runs:
+        scores.setdefault(run["rung"], {})[run["seed"]] = 100 * run["miou"]
+    seeds = sorted({run["seed"] for run in runs})
+    kinds = {run["rung"]: run["kind"] for run in runs}
+    climbed = [rung for rung in scores if kinds[rung] == "climbed"]
+    yield (
+        f"What each trick adds to {facts['checkpoint']} on {facts['data']}, at {facts['size']}: {shared['steps']} steps"
+        f" of {shared['batch']} crops of {shared['crop']}, {len(seeds)} seeds, scored on images that nothing was chosen"
+        " by."
+        " So short a training of so small crops is far from what the network can reach: what counts is the difference,"
+        " beside what another seed changes. Each of the first rungs stands on the one before, each of the others on"
+        f" “{climbed[-1]}”. The difference is the mean over seeds, each against the same seed, with"
+        " the least and the greatest."
+    )
+    rows = []
+    for place, rung in enumerate([*climbed, *(rung for rung in scores if rung not in climbed)]):
+        below = climbed[place - 1] if 0 < place < len(climbed) else climbed[-1] if place else None
+        own, spent = scores[rung], [run["processor_seconds"] for run in runs if run["rung"] == rung]
+        row = [rung if rung in climbed else f"alone: {rung}", spread_of(list(own.values()), "")]
+        more = [own[seed] - scores[below][seed] for seed in own if seed in scores[below]] if below else []
+        rows.append([*row, spread_of(more, "+") if more else "–", f"{sum(spent) / len(spent):.0f}"])
+    yield table(("rung", "mIoU, %", "difference", "processor seconds"), rows)
+
+
+def spread_of(values: list[float], sign: str) -> str:
+    """Write the mean, and the least and the greatest where there are several."""
+    mean = f"{sum(values) / len(values):{sign}.1f}"
+    return f"{mean} ({min(values):{sign}.1f} to {max(values):{sign}.1f})" if len(values) > 1 else mean
+
+
+def distilled(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    recipe, runs = facts["recipe"], facts["runs"]
+    yield (
+        f"Half of {facts['teacher']}'s blocks, trained on {facts['learnt']} made scenes at {facts['size']} for"
+        f" {recipe['steps']} steps of {recipe['batch']} crops, with the whole network as its teacher and without, and"
+        f" scored on {facts['reported']} other scenes. It begins at {100 * runs[0]['before']:.1f} % on watched ones."
+    )
+    rows = []
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        own = [run for run in runs if run["arm"] == arm]
+        gain = facts["gains"].get(arm)
+        between = (
+            " to ".join(f"{side:+.2f}" for side in gain["interval"]) if gain and gain["interval"] else "–"
+        )
+        rows.append(
+            [
+                arm,
+                ", ".join(f"{run['steps']}" for run in own),
+                ", ".join(f"{100 * run['miou']:.2f}" for run in own),
+                f"{gain['mean']:+.2f}" if gain else "–",
+                between,
+                f"{sum(run['processor_seconds'] for run in own) / len(own):.0f}",
+            ]
+        )
+    headings = (
+        "student",
+        "steps",
+        "mIoU by seed, %",
+        "the teacher adds",
+        "95 % interval",
+        "processor seconds",
+    )
+    yield table(headings, rows)
+
+
+def chain(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"From the bundled checkpoint to a DeepStream folder at {facts['size']}, as a user types it, with trainings of"
+        f" {facts['training_steps']} steps: too short to reach much, long enough to see that the last record tells of"
+        " every step. Below is that record's ledger, the engine's."
+    )
+    steps = next(found for path, found in facts["ledgers"].items() if path.endswith(".engine"))
+    rows = []
+    for step in steps:
+        equal, low_high = step["pixel_agreement"], step["miou_interval"]
+        between = f" ({low_high[0]:.2f} to {low_high[1]:.2f})" if low_high else ""
+        lost = step["drop_interval"]
+        rows.append(
+            [
+                step["name"],
+                step["compared_with"] or "–",
+                "–" if equal is None else f"{equal:.4%}",
+                "–" if step["miou"] is None else f"{100 * step['miou']:.2f}{between}",
+                f"{lost[0]:.2f} to {lost[1]:.2f}" if lost else "–",
+            ]
+        )
+    yield table(("step", "compared with", "equal pixels", "mIoU, %", "lost, with other images"), rows)
+    yield "\n".join(f"    {step['command']}" for step in facts["steps"].values())
+
+
 def stream(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield f"A clip of {facts['clip']} through B0 at {facts['size']} to a clip with overlays, beside the network alone:"
     rows = [
@@ -733,6 +826,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("The whole way", "matrix", matrix),
     ("Mask2Former", "mask2former", mask2former),
     ("Fine-tuning", "finetune", finetune),
+    ("The recipe, trick by trick", "ladder", ladder),
+    ("With a teacher and without", "distilled", distilled),
+    ("From a checkpoint to a DeepStream folder", "chain", chain),
     ("Streams", "stream", stream),
     ("Soak", "soak", soak),
     ("Fuzzed readers", "fuzz", fuzz),

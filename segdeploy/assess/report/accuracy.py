@@ -106,10 +106,14 @@ def scores(findings: Findings) -> Sequence[str]:
 
 
 def miou_shown(step: LedgerStep) -> str:
-    if step.miou_interval is None:
-        return percent(step.miou)
-    low, high = step.miou_interval
-    return f"{percent(step.miou)} ({low:.2f} to {high:.2f})"
+    """Write the mIoU with the interval of itself, or of what it lost against the step before."""
+    if step.miou_interval is not None:
+        low, high = step.miou_interval
+        return f"{percent(step.miou)} ({low:.2f} to {high:.2f})"
+    if step.drop_interval is not None and step.miou is not None:
+        low, high = step.drop_interval
+        return f"{percent(step.miou)} (lost {low:.2f} to {high:.2f})"
+    return percent(step.miou)
 
 
 SCORES = ("model", "mIoU", "95 % interval", "pixel accuracy", "Δ mIoU", "interval of Δ")
