@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from segdeploy import scenes
 from segdeploy.assess.report import accuracy, charts, write_report
 from segdeploy.cli import main
 from segdeploy.files import digest_of
-from segdeploy.model.record import LedgerStep, WorstClass, record_path
+from segdeploy.model.record import LedgerStep, WorstClass, read_record_file, record_path
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +161,29 @@ def test_a_step_of_an_older_record_does_not_say_how_much_is_int8():
         "int8", "the FP32 graph", "97.5000", "50.00", "75.00", "car -1.2", "94",
     ]  # fmt: skip
     assert accuracy.row_of(LedgerStep("int8")) == ["int8", "–", "–", "–", "–", "–", "–"]
+
+
+def test_intervals_stand_beside_the_miou():
+    assert (
+        accuracy.miou_shown(LedgerStep("fine-tuned", miou=0.5, miou_interval=(48.0, 52.0)))
+        == "50.00 (48.00 to 52.00)"
+    )
+    assert (
+        accuracy.miou_shown(LedgerStep("int8", miou=0.5, drop_interval=(-0.1, 0.25)))
+        == "50.00 (lost -0.10 to 0.25)"
+    )
+    assert accuracy.miou_shown(LedgerStep("int8", drop_interval=(-0.1, 0.25))) == "–"
+
+
+def test_an_engine_that_was_compared_with_nothing_says_so():
+    kept = Path(__file__).parent / "data" / "records"
+    graph, engine = (read_record_file(kept / f"{name}.json") for name in ("fp32", "engine"))
+    assert "engine" not in [step.name for step in accuracy.steps_of(graph)]
+    unproven = replace(engine, ledger=tuple(step for step in engine.ledger if step.name != "engine"))
+    last = accuracy.steps_of(unproven)[-1]
+    assert (last.name, last.compared_with) == ("engine", "nothing yet: segdeploy verify, on its device")
+    proven = replace(engine, ledger=(*unproven.ledger, LedgerStep("engine", "the graph in TensorRT")))
+    assert accuracy.steps_of(proven) == [*unproven.source.steps, *proven.ledger]
 
 
 def test_numbers_are_those_of_the_files(folder, outline):

@@ -22,7 +22,7 @@ from segdeploy.assess.report.markup import (
     table,
 )
 from segdeploy.assess.report.pictures import embedded, panels_of
-from segdeploy.model.record import LedgerStep
+from segdeploy.model.record import ArtifactRecord, LedgerStep
 
 MOST_FRAMES = 6  # per model, so that the page can be mailed
 
@@ -58,10 +58,18 @@ def ledger(findings: Findings) -> Sequence[str]:
                 table(
                     "What each step cost",
                     headings,
-                    [row_of(step) for step in (*record.source.steps, *record.ledger)],
+                    [row_of(step) for step in steps_of(record)],
                 )
             )
     return parts
+
+
+def steps_of(record: ArtifactRecord) -> list[LedgerStep]:
+    """List all steps, an engine's own too where it was compared with nothing yet."""
+    steps = [*record.source.steps, *record.ledger]
+    if record.engine is None or any(step.name == "engine" for step in steps):
+        return steps
+    return [*steps, LedgerStep("engine", "nothing yet: segdeploy verify, on its device")]
 
 
 def row_of(step: LedgerStep) -> list[str]:
