@@ -204,10 +204,17 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def folders_made(*folders: Path) -> Iterator[None]:
     """Make `folders` and their parents; if the block fails, the new ones are removed again."""
-    above = {one for folder in folders for one in (folder, *folder.parents) if not os.path.lexists(one)}
-    try:
+    with no_new_folder_empty(*folders):
         for folder in folders:
             make_folder(folder)
+        yield
+
+
+@contextmanager
+def no_new_folder_empty(*paths: Path) -> Iterator[None]:
+    """If the block fails, remove what folders it has made at `paths` and above, and left empty."""
+    above = {one for path in paths for one in (path, *path.parents) if not os.path.lexists(one)}
+    try:
         yield
     except BaseException:
         for folder in sorted(above, key=lambda one: -len(one.parts)):

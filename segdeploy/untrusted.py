@@ -98,13 +98,16 @@ def contained(value: object) -> Collection[object]:
 # ---- YAML --------------------------------------------------------------------------------------------------------
 
 
-def load_yaml(path: Path) -> Any:
-    """Read one YAML document of plain values; refuses aliases, nine lines of which can expand to a billion values."""
+def load_yaml(path: Path, as_text: bool = False) -> Any:
+    """Read one YAML document of plain values; refuses aliases, nine lines of which can expand to a billion values.
+
+    `as_text`: each value is the text that stands there, as YAML would make 3724 of 1:2:4, and false of off.
+    """
     import yaml  # a record does not need it
 
     data = read_limited(path, MOST_YAML)
     try:
-        loader = yaml.SafeLoader(data.decode())
+        loader = (yaml.BaseLoader if as_text else yaml.SafeLoader)(data.decode())
         root = loader.get_single_node()
         if root is None:
             return None

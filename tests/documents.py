@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segdeploy.cli import main, parser
+from segdeploy.cli.settings import parse_words
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r'^( *)```(\w+)(?: title="([^"]*)")?\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
@@ -112,7 +113,7 @@ def said(arguments: list[str], command: str) -> str:
 def demand_words_of_ours(command: str) -> None:
     """A command that cannot be run here is at least one that the command line takes, up to a pipe."""
     if command.startswith("segdeploy ") and "…" not in command:
-        parser().parse_args(shlex.split(command.partition(" | ")[0])[1:])
+        parse_words(parser(), shlex.split(command.partition(" | ")[0])[1:], {})
 
 
 def lines_missing(shown: str, printed: list[str]) -> list[str]:

@@ -560,15 +560,15 @@ def test_what_cannot_be_is_refused(name, tmp_path):
 def test_the_command_says_what_it_assumed_and_what_comes_next(tmp_path, capsys, refused):
     path = written(logits().model(), tmp_path)
     assert main(["adopt", str(path), "-o", str(tmp_path / "out")]) == 0
-    first, *assumed, last = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    first, *assumed = said.out.splitlines()
     made = tmp_path / "out/theirs.64x96.nvinfer.onnx"
     assert first.startswith(f"{made}: 100.0000% of 12,288 pixels equal over 2 inputs")
     assert assumed == [
         "assumed: the normalisation is ImageNet's (--mean, --std)",
         "assumed: the 5 classes are numbered (--classes)",
     ]
-    assert last == f"next: segdeploy run {made} IMAGE -o out"
-    capsys.readouterr()
+    assert said.err == f"segdeploy: next: segdeploy run {made} IMAGE -o out\n"
     assert main(["inspect", str(made), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["interface"] == "nvinfer"
     assert "there is no file" in refused("adopt", tmp_path / "none.onnx")

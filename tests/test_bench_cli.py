@@ -269,7 +269,7 @@ def test_bad_requests(graphs, flags, said, capsys):
             "'x' is not a whole number, 1 to 1,024; expected some with commas between, as in 1,2,4,8",
         ),
         ("--threads", "0", "0 is outside 1 to 1,024"),
-        ("--json", "out.txt", "out.txt is neither a .json file nor -"),
+        ("--json", "out.txt", "out.txt is neither a .json file nor -; to print JSON, put --json last"),
         ("--size", "64", "'64' is not a size; expected HEIGHTxWIDTH, as in 512x1024"),
     ],
 )

@@ -1,12 +1,15 @@
 """The bundled graphs: whole, as proven, and of the checkpoint that lies beside them."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 from segdeploy import scenes
-from segdeploy.cli import main
+from segdeploy.cli import main, parser
+from segdeploy.cli.settings import leaves
 from segdeploy.convert import bundled
 from segdeploy.convert.bundled import bundled_graph
 from segdeploy.errors import GraphError, RequestError
@@ -101,3 +104,17 @@ def test_a_pack_that_is_not_there_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(bundled, "folder", lambda name: tmp_path)
     with pytest.raises(GraphError, match="segdeploy was not installed whole"):
         bundled_graph()
+
+
+def test_every_verb_that_takes_a_model_takes_its_name(cache, tmp_path, capsys):
+    short = ["--duration", "0.05", "--warmup", "0", "--batch", "1"]
+    assert main(["bench", "demo-b0", "--interface", "frames", *short, "--json", "-"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert (model["name"], model["interface"]) == ("segformer-b0-demo.256x512.frames.onnx", "frames")
+    assert main(["bench", "demo-b0", "--interface", "logits", *short]) == 1
+    assert "demo-b0 is bundled with the interfaces nvinfer and frames, not logits" in capsys.readouterr().err
+    takers = [
+        (leaf.prog, one.help) for leaf in leaves(parser()) for one in leaf._actions if one.metavar == "MODEL"
+    ]
+    unaware = [prog for prog, words in takers if "demo-b0" not in words]
+    assert unaware == ["segdeploy adopt", "segdeploy deepstream lint"]  # which take a file that others made

@@ -275,7 +275,11 @@ def test_a_missing_key_is_named(tmp_path, key):
         ("std", [0, 1, 1], "std is [0, 1, 1]; expected more than 0.5, for pixels of 0 to 255"),
         ("std", [-1, 1, 1], "std is [-1, 1, 1]; expected more than 0.5"),
         ("std", [0.229, 0.224, 0.225], "for pixels of 0 to 255 (0.225 of 0 to 1 is 57.375)"),
-        ("labels", "kitti", "no labels are called 'kitti'; known: ade20k, camvid, cityscapes"),
+        (
+            "labels",
+            "kitti",
+            "no labels are called 'kitti'; known: ade20k, camvid, cityscapes, coco-stuff, mapillary-vistas, voc",
+        ),
         ("labels", "absent.yaml", "absent.yaml cannot be read"),
         (
             "reduce_labels",

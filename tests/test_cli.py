@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from segdeploy.cli import VERBS, main
+from segdeploy.errors import RequestError
 from segdeploy.model.card import known_cards
 from segdeploy.version import __version__
 
@@ -36,9 +37,9 @@ def test_export_run_inspect(tiny, image, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["export", str(tiny), "--interface", "frames", "--size", "64x96", "-o", str(out)]) == 0
     model = out / "tiny.64x96.frames.onnx"
-    said = capsys.readouterr().out
-    assert f"{model}: 100.0000% of 12,288 pixels equal over 2 inputs" in said
-    assert f"next: segdeploy run {model} IMAGE -o out" in said
+    said = capsys.readouterr()
+    assert f"{model}: 100.0000% of 12,288 pixels equal over 2 inputs" in said.out
+    assert f"next: segdeploy run {model} IMAGE -o out" in said.err
 
     assert main(["run", str(model), str(image), "-o", str(out)]) == 0
     said = capsys.readouterr().out
@@ -98,6 +99,13 @@ def test_wrong_usage_is_status_2(arguments):
 
 def test_a_missing_checkpoint(refused, tmp_path):
     assert "there is no file or folder" in refused("export", tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("verb", [["export"], ["finetune", "--dataset", "voc", "--root", "."]])
+def test_a_missing_checkpoint_costs_no_pytorch(verb, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main([verb[0], "gone.pth", *verb[1:], "-o", "out"]) == 1
+    assert "there is no file or folder gone.pth; expected a .safetensors" in capsys.readouterr().err
 
 
 def test_an_empty_folder(refused, tmp_path):
@@ -175,6 +183,23 @@ def test_an_output_that_cannot_be_written(tiny, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["export", str(tiny), "-o", str(tmp_path / "file" / "below")]) == 1
     assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RequestError("no"), KeyboardInterrupt()])
+def test_a_folder_that_a_refused_command_made_is_gone(error, tmp_path, monkeypatch, capsys):
+    """Whatever the verb; what was there before stays."""
+    words = ["quantize", "m.onnx", "--images", "i", "-o"]
+    monkeypatch.setattr("segdeploy.cli.quantize.execute", lambda given: make_and_raise(given.output, error))
+    monkeypatch.setattr("segdeploy.cli.put_graphs", lambda given: None)
+    assert main([*words, str(tmp_path / "x/y")]) in (1, 130)
+    assert not (tmp_path / "x").exists()
+    assert main([*words, str(tmp_path)]) in (1, 130)
+    assert tmp_path.is_dir()
+
+
+def make_and_raise(folder, error):
+    folder.mkdir(parents=True, exist_ok=True)
+    raise error
 
 
 @pytest.mark.slow
@@ -285,7 +310,7 @@ def test_unusual_images_are_taken_as_they_look(graphs, tmp_path, capsys):
     folder.mkdir()
     odd_images(folder)
     out = tmp_path / "out"
-    assert main(["run", str(graphs("frames")), str(folder), "-o", str(out)]) == 0
+    assert main(["run", str(graphs("frames")), str(folder), "-o", str(out), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     shapes = {path.name: cv2.imread(str(path), -1).shape for path in out.glob("*.ids.png")}
     assert shapes.pop("turned.ids.png") == (100, 60)

@@ -316,7 +316,10 @@ def test_a_wrong_root_says_what_was_looked_for(name, looked_for, tmp_path):
 def test_requests_that_make_no_sense(tmp_path):
     with pytest.raises(RequestError) as refused:
         open_dataset("coco", tmp_path)
-    assert str(refused.value) == "no data set is called 'coco'; known: cityscapes, kitti, camvid, folder"
+    assert str(refused.value) == (
+        "no data set is called 'coco'; known: cityscapes, kitti, camvid, ade20k, bdd100k, mapillary, voc, coco-stuff,"
+        " folder"
+    )
     for name, mapping in (("folder", None), ("camvid", tmp_path / "m.yaml")):
         with pytest.raises(RequestError, match=r"--mapping FILE\.yaml and --dataset folder go together"):
             open_dataset(name, tmp_path, None, mapping)
@@ -427,8 +430,7 @@ def test_label_files_that_cannot_be_read(tmp_path):
     twice = Image.fromarray(np.uint8([[0, 2]]), "P")
     twice.putpalette([0, 0, 0, 9, 9, 9, 9, 9, 9])
     twice.save(path)
-    with pytest.raises(EvaluationError, match=r"has a palette in which the ids 1 and 2 have one colour"):
-        read_label_file(path)
+    assert read_label_file(path).tolist() == [[0, 2]]
 
 
 HARBOUR = KnownDataset(
@@ -451,8 +453,11 @@ def test_a_data_set_that_is_added_to_the_table_is_known_everywhere(monkeypatch, 
         with pytest.raises(SystemExit):
             parser().parse_args([verb, "--help"])
         said = " ".join(capsys.readouterr().out.split())
-        assert "--dataset {cityscapes,kitti,camvid,harbour,folder}" in said
-        assert f"training of kitti, {split} of harbour" in said
+        assert (
+            "--dataset {cityscapes,kitti,camvid,ade20k,bdd100k,mapillary,voc,coco-stuff,harbour,folder}"
+            in said
+        )
+        assert f"; {split} of harbour" in said
     said = misused("evaluate", "m.onnx", "--dataset", "coco", "--root", ".")
     assert "argument --dataset: invalid choice: 'coco' (choose from " in said
     assert "harbour" in said
@@ -466,6 +471,89 @@ def test_every_row_of_the_table_holds():
         assert read_labels(known.labels).names
         for layout in known.layouts:
             assert layout.has_splits or known.split_of
+
+
+def palette_png(path, ids, entries=256):
+    """Ids in a palette; as in Mapillary's files, all entries that no class has are black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = Image.fromarray(np.uint8(ids), "P")
+    file.putpalette([min(place, 65) % 65 for place in range(entries) for _ in range(3)])
+    file.save(path)
+
+
+# name, split, image, label file, its ids, the classes that these are, a value that is in no label file of it
+PUBLISHED = (
+    ("ade20k", "validation", "images/validation/ADE_val_00000001.jpg", "annotations/validation/ADE_val_00000001.png",
+     [0, 1, 2, 150], ["ignore", "wall", "building", "flag"], 151),
+    ("bdd100k", "val", "images/10k/val/7d06.jpg", "labels/sem_seg/masks/val/7d06.png",
+     [0, 18, 10, 255], ["road", "bicycle", "sky", "ignore"], 19),
+    ("bdd100k", "val", "seg/images/val/7d06.jpg", "seg/labels/val/7d06_train_id.png",
+     [0, 18, 10, 255], ["road", "bicycle", "sky", "ignore"], 19),
+    ("mapillary", "validation", "validation/images/a-b_c.jpg", "validation/labels/a-b_c.png",
+     [0, 13, 64, 65], ["Bird", "Road", "Ego Vehicle", "ignore"], 66),
+    ("mapillary", "validation", "validation/images/a-b_c.jpg", "validation/v1.2/labels/a-b_c.png",
+     [0, 13, 64, 65], ["Bird", "Road", "Ego Vehicle", "ignore"], 66),
+    ("voc", "val", "JPEGImages/2007_000033.jpg", "SegmentationClass/2007_000033.png",
+     [0, 1, 20, 255], ["background", "aeroplane", "tvmonitor", "ignore"], 21),
+    ("voc", "val", "VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg",
+     "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png",
+     [0, 1, 20, 255], ["background", "aeroplane", "tvmonitor", "ignore"], 21),
+    ("coco-stuff", "val2017", "images/val2017/000000000139.jpg", "stuffthingmaps/val2017/000000000139.png",
+     [0, 10, 12, 91, 181, 255], ["person", "fire hydrant", "stop sign", "banner", "wood", "ignore"], 11),
+    ("coco-stuff", "val2017", "images/val2017/000000000139.jpg",
+     "annotations/val2017/000000000139_labelTrainIds.png",
+     [0, 11, 170, 255], ["person", "stop sign", "wood", "ignore"], 171),
+)  # fmt: skip
+LISTS = {"voc": "ImageSets/Segmentation/val.txt"}
+
+
+@pytest.mark.parametrize(("name", "split", "image", "truth", "ids", "classes", "strange"), PUBLISHED)
+@pytest.mark.parametrize("write", [palette_png, save])
+def test_the_layouts_and_ids_that_were_published(
+    write, name, split, image, truth, ids, classes, strange, tmp_path
+):
+    picture(tmp_path / image, 1, len(ids))
+    write(tmp_path / truth, np.uint8([ids]))
+    if name in LISTS:
+        place = tmp_path / image.partition("JPEGImages")[0] / LISTS[name]
+        place.parent.mkdir(parents=True)
+        place.write_text("2007_000033\n")
+        picture(tmp_path / image.replace("000033", "000027"))  # has no labels, and is in no list
+        write(tmp_path / truth.replace("000033", "000039"), np.uint8([ids]))  # of another split
+    dataset = open_dataset(name, tmp_path)
+    assert (str(dataset), len(dataset)) == (f"{name} {split}", 1)
+    found = dataset.read_truth(dataset.pairs[0])[0].tolist()
+    names = {**dict(enumerate(dataset.labels.names)), dataset.labels.ignore: "ignore"}
+    assert [names[one] for one in found] == classes
+    write(tmp_path / truth, np.uint8([[strange]]))
+    with pytest.raises(EvaluationError, match=f"holds the id {strange}, which {name} does not know"):
+        dataset.read_truth(dataset.pairs[0])
+    assert find_pictures_to_calibrate_on(tmp_path) == [tmp_path / image]
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path):
+    picture(tmp_path / "JPEGImages/a.jpg")
+    save(tmp_path / "SegmentationClass/a.png", np.uint8([[0]]))
+    with pytest.raises(
+        EvaluationError, match=r"no label files were found: .*ImageSets/Segmentation/val\.txt"
+    ):
+        open_dataset("voc", tmp_path)
+
+
+def test_the_classes_of_coco_stuff_have_their_ids():
+    labels = read_labels("coco-stuff")
+    assert len(labels.ids) == len(set(labels.names)) == 171
+    by_name = dict(zip(labels.names, labels.ids, strict=True))
+    known = {
+        "toothbrush": 89,
+        "backpack": 26,
+        "dining table": 66,
+        "toilet": 69,
+        "tv": 71,
+        "book": 83,
+        "sky-other": 156,
+    }
+    assert {name: by_name[name] for name in known} == known
 
 
 def test_calibration_takes_the_images_of_a_known_data_set_and_not_its_label_files(city, tmp_path):

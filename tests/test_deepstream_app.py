@@ -209,8 +209,8 @@ def test_passwords_are_for_the_box_alone(graphs, tmp_path, capsys):
     said = capsys.readouterr()
     assert "hunter2" not in said.out + said.err
     assert "can be read by you alone" in said.err
-    assert said.out.splitlines()[-1] == (
-        f"next: segdeploy deepstream lint {output}/deepstream_app.txt; then read {output}/APP.md on the box"
+    assert said.err.splitlines()[-1] == (
+        f"segdeploy: next: segdeploy deepstream lint {output}/deepstream_app.txt; then read {output}/APP.md on the box"
     )
     holding = {path.name for path in output.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()}
     assert holding == {"segdeploy_app.json", "deepstream_app.txt"}

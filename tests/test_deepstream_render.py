@@ -421,9 +421,9 @@ def test_the_verb(graphs, tmp_path, capsys):
         )
         == 0
     )
-    said = capsys.readouterr().out.splitlines()
-    assert str(out / "nvinfer_config.txt") in said
-    assert said[-1].startswith("next: segdeploy deepstream replay -c ")
+    said = capsys.readouterr()
+    assert str(out / "nvinfer_config.txt") in said.out.splitlines()
+    assert said.err.splitlines()[-1].startswith("segdeploy: next: segdeploy deepstream replay -c ")
     assert main(["deepstream", "config", str(model), "-o", str(out)]) == 0  # again, over itself
     capsys.readouterr()
     assert main(["deepstream", "config", str(tmp_path / "gone.onnx"), "-o", str(out)]) == 1

@@ -65,7 +65,7 @@ def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):
 def test_the_command(tiny, graph, city, tmp_path, capsys):  # noqa: F811
     given = ["distil", str(graph), *words(city, tiny)[1:], "--answer-weight", "2", "--temperature", "2"]
     assert main([*given, "-o", str(tmp_path / "out")]) == 0
-    assert "next: segdeploy export" in capsys.readouterr().out
+    assert "next: segdeploy export" in capsys.readouterr().err
 
 
 def test_teachers_that_cannot_teach(tiny, graphs, graph, teacher, request_of, tmp_path):  # noqa: F811

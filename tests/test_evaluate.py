@@ -455,7 +455,7 @@ def test_requests_that_make_no_sense(models, graphs, root, refused, misused, tmp
         ("--scales", "all", f"'all' is not a number, 0.001 to 16; {some}0.5,1,1.5"),
         ("--severities", "all", f"'all' is not a whole number, 1 to 5; {some}1,3,5"),
         ("--stride", "64", "'64' is not a size; expected HEIGHTxWIDTH, as in 512x1024"),
-        ("--json", "x.onnx", "x.onnx is neither a .json file nor -"),
+        ("--json", "x.onnx", "x.onnx is neither a .json file nor -; to print JSON, put --json last"),
     ):
         said = misused("evaluate", models[0], *where, flag, value)
         assert said == f"segdeploy evaluate: error: argument {flag}: {words}"

@@ -18,7 +18,7 @@ def test_shipped_labels_are_whole(name):
 
 
 def test_the_shipped_labels():
-    assert known_labels() == ["ade20k", "camvid", "cityscapes"]
+    assert known_labels() == ["ade20k", "camvid", "cityscapes", "coco-stuff", "mapillary-vistas", "voc"]
     cityscapes, ade20k = read_labels("cityscapes"), read_labels("ade20k")
     assert (len(cityscapes.names), len(ade20k.names)) == (19, 150)
     assert (cityscapes.names[0], cityscapes.names[-1]) == ("road", "bicycle")
@@ -101,7 +101,8 @@ def test_unknown_labels_are_named():
         read_labels("kitti")
     assert (
         str(refused.value)
-        == "no labels are called 'kitti'; known: ade20k, camvid, cityscapes, or a .yaml file"
+        == "no labels are called 'kitti'; known: ade20k, camvid, cityscapes, coco-stuff, mapillary-vistas, voc, or a"
+        " .yaml file"
     )
 
 

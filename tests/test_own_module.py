@@ -129,13 +129,14 @@ def test_it_answers_as_the_module(interface, code, tmp_path):
 
 def test_the_command_says_what_was_assumed(code, tmp_path, capsys):
     assert main(["export", "net.py:named", "--size", "64x96", "-o", "out"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr()
+    said = printed.out
+    assert printed.err == "segdeploy: next: segdeploy run out/net.64x96.nvinfer.onnx IMAGE -o out\n"
     assert said.startswith("the code runs\n")
     assert said.endswith(
         "assumed, because the code does not say it: of its answers aux (1, 4, 64, 96), out (1, 4, 64, 96), 'out' has"
         " the classes (--answer); the normalisation is ImageNet's (--mean, --std); the 4 classes are numbered"
         " (--classes)\n"
-        "next: segdeploy run out/net.64x96.nvinfer.onnx IMAGE -o out\n"
     )
     graph = onnxruntime.InferenceSession("out/net.64x96.nvinfer.onnx", providers=["CPUExecutionProvider"])
     assert graph.get_outputs()[0].shape == [1, 1, 64, 96]

@@ -85,6 +85,8 @@ def test_the_blocks_run(page, desk, monkeypatch):
             compile(block.text, page.name, "exec")
             if block.is_run:
                 desk.run_python(block.text)
+        elif block.title.endswith(".yaml"):
+            (desk.folder / block.title).write_text(block.text)
         elif block.title == PRINTED:
             missing = lines_missing(block.text, [desk.printed[command] for command in earlier])
             assert not missing, f"{page.name} shows what is not printed: {missing}"

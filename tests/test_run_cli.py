@@ -46,7 +46,7 @@ def lines_of(path):
 
 
 def test_a_clip_comes_out_whole(model, clip, tmp_path, capsys):
-    assert run(model, clip, "-o", tmp_path / "out") == 0
+    assert run(model, clip, "-o", tmp_path / "out", "--quiet") == 0
     out = tmp_path / "out" / "street.overlay.mp4"
     said = capsys.readouterr()
     assert said.out.startswith(f"{out}: 20 frames, ")
@@ -371,7 +371,7 @@ def test_a_gstreamer_pipeline(model, tmp_path, capsys):
     if not shutil.which("gst-launch-1.0"):
         pytest.skip("no gst-launch-1.0: apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good")
     pipeline = "gst:videotestsrc num-buffers=8 is-live=true ! video/x-raw,width=128,height=96,framerate=20/1"
-    assert run(model, pipeline, "-o", tmp_path) == 0
+    assert run(model, pipeline, "-o", tmp_path, "-q") == 0
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.startswith(f"{tmp_path / 'pipeline.overlay.mp4'}: ")

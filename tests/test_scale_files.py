@@ -54,7 +54,7 @@ def test_show_as_json(calib, ours, capsys):
         "dead": ["/dead"],
         "scales": SCALES,
     }
-    assert run("show", "--json", ours) == 0
+    assert run("show", ours, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["header"], facts["tensorrt"], facts["algorithm"]) == (None, None, "entropy")
     assert facts["scales"] == SCALES

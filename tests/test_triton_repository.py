@@ -316,7 +316,7 @@ def test_what_starts_the_server(graph, tmp_path):
 def test_the_verb(graph, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["triton", "tiny.onnx", "-o", "out", "--batch", "2", "--policy", "latest:2"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "out/README.md"
-    assert said[-1] == "      segdeploy verify triton://localhost:8001/tiny"
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "out/README.md"
+    assert said.err.endswith(", then segdeploy verify triton://localhost:8001/tiny\n")
     assert read(tmp_path / "out/tiny").max_batch_size == 2

@@ -11,7 +11,9 @@ import io
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from segdeploy.cli import (
     adopt,
@@ -19,6 +21,7 @@ from segdeploy.cli import (
     bench,
     build_engine,
     cache,
+    completion,
     deepstream,
     demo,
     distil,
@@ -40,8 +43,10 @@ from segdeploy.cli.endings import STOPPED, drop_output, flushed, leave_what_hang
 from segdeploy.cli.faults import keep_tracebacks, print_fault
 from segdeploy.cli.limits import bound_memory, demand_files, limit_in_words
 from segdeploy.cli.model_argument import put_graphs, take_gpu
-from segdeploy.cli.printing import Parser, demand_no_empty_word, print_message
+from segdeploy.cli.printing import demand_no_empty_word, print_log, print_message
+from segdeploy.cli.settings import Parser, add_manners, leaves, parse_words, take_manner, tell_of_misspelt
 from segdeploy.errors import SegdeployError
+from segdeploy.files import no_new_folder_empty
 from segdeploy.version import __version__
 
 VERBS = {
@@ -76,6 +81,7 @@ VERBS = {
     ),
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "triton": (triton, "write a model repository for NVIDIA's Triton Inference Server"),
+    "completion": (completion, "write the completion of verbs, flags and files for a shell"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
     "selftest": (
         selftest,
@@ -94,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     for name, (module, summary) in VERBS.items():
         verb = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         module.describe(verb)
+        for leaf in leaves(verb):
+            add_manners(leaf)
     return top
 
 
@@ -112,18 +120,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return flushed(leave_what_hangs(run_verb(words), before))
 
 
+def outputs_of(arguments: argparse.Namespace) -> list[Path]:
+    named = getattr(arguments, "output", None)
+    return [] if named is None or "://" in str(named) else [Path(named)]
+
+
 def run_verb(words: Sequence[str]) -> int:
     try:
+        take_manner(None, os.environ)
         known = parser()
         demand_no_empty_word(known, words)
-        arguments = known.parse_args(words)
+        arguments = parse_words(known, words, os.environ)
+        take_manner(arguments, os.environ)
+        tell_of_misspelt(known, os.environ)
         module, _ = VERBS[arguments.verb]
         demand_files()
         if "checkpoints_in" in arguments:
             put_graphs(arguments)
         if getattr(arguments, "gpu", None) is not None:
             take_gpu(arguments)
-        status: int = module.execute(arguments)
+        print_log(f"segdeploy {__version__}: {arguments.command}")
+        for origin, said in arguments.filled.items():
+            print_log(f"from {origin}: {' '.join(said) or 'left out'}")
+        begun = time.monotonic()
+        with no_new_folder_empty(*outputs_of(arguments)):
+            status: int = module.execute(arguments)
+        print_log(f"ended with exit status {status} after {time.monotonic() - begun:.1f} s")
         return status
     except SegdeployError as error:
         limit = limit_in_words(error)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size_list
-from segdeploy.cli.printing import print_lines
-from segdeploy.shell import command_line, shell_word
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, add_json, parse_batch, parse_size_list
+from segdeploy.cli.printing import print_lines, print_next, put_json
+from segdeploy.shell import shell_word
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--batch", type=parse_batch, metavar="N", default=1, help="batch size, or `dynamic` (default: 1)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .onnx"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="a folder, or an .onnx (default: the current folder)",
     )
+    add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -55,10 +61,13 @@ def execute(arguments: argparse.Namespace) -> int:
             interface=arguments.interface,
             batch=arguments.batch,
             output=arguments.output,
-            command=command_line("segdeploy", *sys.argv[1:]),
+            command=arguments.command,
             progress=progress,
         )
+    facts = {"file": str(adopted.path), "assumed": adopted.assumed, "record": asdict(adopted.record)}
+    if put_json(arguments.json, facts):
+        return 0
     print_lines(f"{adopted.path}: {adopted.agreement}")
     print_lines(*(f"assumed: {words}" for words in adopted.assumed))
-    print_lines(f"next: segdeploy run {shell_word(adopted.path)} IMAGE -o out")
+    print_next(f"segdeploy run {shell_word(adopted.path)} IMAGE -o out")
     return 0

@@ -9,14 +9,15 @@ from segdeploy.cli.arguments import (
     MOST_GPUS,
     MOST_THREADS,
     add_fit,
-    add_json_file,
+    add_json,
     add_provider,
     add_ray,
     between,
     list_between,
 )
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
+from segdeploy.shell import command_line
 from segdeploy.size import is_number
 
 LABELS_CHOICES = ("png", "rle", "none")
@@ -95,7 +96,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the largest image or frame to read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
     )
-    add_json_file(parser)
+    add_json(parser)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -110,9 +111,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from contextlib import nullcontext
 
     from segdeploy.cli.console import counted
-    from segdeploy.files import write_text
     from segdeploy.picture.decoding import MOST_PIXELS
-    from segdeploy.printable import printable_json
     from segdeploy.serve.archive.archive import ArchiveRequest, archive, count_files
 
     request = ArchiveRequest(
@@ -140,10 +139,9 @@ def execute(arguments: argparse.Namespace) -> int:
     with counted(count_files(request), "archiving") if watched else nullcontext(lambda: None) as advance:
         done = archive(request, advance)
     facts = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(done).items()}
-    if arguments.json == "-":
-        print_json(facts)
-    else:
-        if arguments.json:
-            write_text(Path(arguments.json), printable_json(facts) + "\n")
+    if not put_json(arguments.json, facts):
         print_lines(done)
+        again = "the same command again, which tries what failed and leaves out what is done"
+        bench = command_line("segdeploy", "bench", arguments.model, "--end-to-end", arguments.source[0])
+        print_next(again if done.failed else f"{bench}, which shows where a frame's time goes")
     return 1 if done.failed else 0

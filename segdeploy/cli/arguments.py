@@ -106,18 +106,25 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json_file(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, which means one thing on every verb that reports; `run` alone writes lines."""
     parser.add_argument(
         "--json",
         type=parse_json_file,
         metavar="FILE",
-        help="write JSON to this file; - prints it instead of the tables",
+        nargs="?",
+        const="-",
+        help="print JSON instead of the text; with a name, as in facts.json, write it to that file beside the text",
     )
 
 
 def parse_json_file(text: str) -> str:
     if text != "-" and not text.endswith(".json"):
-        raise argparse.ArgumentTypeError(f"{text} is neither a .json file nor -")
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a .json file nor -; to print JSON, put --json last"
+        )
+    if text.endswith((".onnx.json", ".engine.json")):
+        raise argparse.ArgumentTypeError(f"{text} is the record of {text[:-5]}; name another file")
     return text
 
 

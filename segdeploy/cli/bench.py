@@ -13,7 +13,7 @@ from segdeploy.cli.arguments import (
     NETWORK_CHOICES,
     SHORTEST_S,
     add_device,
-    add_json_file,
+    add_json,
     add_precision,
     add_provider,
     between,
@@ -21,7 +21,7 @@ from segdeploy.cli.arguments import (
     parse_size,
 )
 from segdeploy.cli.endings import STOPPED
-from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.cli.printing import print_json, print_lines, print_message, print_next, print_talk
 from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         help="an .onnx, an .engine, triton://HOST:PORT/MODEL, or a checkpoint, which runs in PyTorch (or its graph:"
-        " --network graph)",
+        " --network graph); or demo-b0, the bundled model",
     )
     parser.add_argument(
         "--batch",
@@ -123,7 +123,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         const="",
         help="print published numbers of this device beside ours (default: the one here)",
     )
-    add_json_file(parser)
+    add_json(parser)
     parser.add_argument(
         "--export-times", metavar="FILE", type=Path, help="write each query as trtexec --exportTimes does"
     )
@@ -152,7 +152,7 @@ def execute(arguments: argparse.Namespace) -> int:
             found = bench.measured(arguments.model, batches)
             if arguments.reference is not None:
                 bench.refer(arguments.reference or where["machine"]["device"], found["measurements"])
-        command = command_line("segdeploy", *sys.argv[1:])
+        command = arguments.command
         results = results_of(where, plan, bench.models, command=command, **found)
         if arguments.export_times:
             export(found["measurements"], plan, arguments.export_times)
@@ -165,7 +165,18 @@ def execute(arguments: argparse.Namespace) -> int:
         write_results(results, Path(arguments.json))
     if bench.stopped:
         print_message("stopped; what was measured so far is above")
-    return STOPPED if bench.stopped else 0
+        return STOPPED
+    if arguments.json != "-":
+        print_next(next_after(arguments))
+    return 0
+
+
+def next_after(arguments: argparse.Namespace) -> str:
+    if arguments.json:
+        return command_line("segdeploy", "report", Path(arguments.json).parent)
+    if arguments.model.endswith(".onnx"):
+        return command_line("segdeploy", "tune", arguments.model)
+    return "the same command with --json out/bench.json, of which segdeploy report out makes a page"
 
 
 def put_graphs_of_checkpoints(arguments: argparse.Namespace) -> None:
@@ -174,6 +185,7 @@ def put_graphs_of_checkpoints(arguments: argparse.Namespace) -> None:
     from segdeploy.errors import RequestError
     from segdeploy.networks.sources import is_checkpoint
 
+    put_bundled_graphs(arguments)
     if arguments.network != "graph":
         return
     models = [arguments.model, *(arguments.compare or [])]
@@ -189,6 +201,19 @@ def put_graphs_of_checkpoints(arguments: argparse.Namespace) -> None:
     arguments.compare = others or None
     arguments.network = arguments.size = arguments.interface = None
     arguments.fp16 = False
+
+
+def put_bundled_graphs(arguments: argparse.Namespace) -> None:
+    """Put its graph in the place of the bundled model's name; --interface says which of its graphs."""
+    from segdeploy.convert.bundled import bundled_graph, is_bundled
+
+    models = [arguments.model, *(arguments.compare or [])]
+    if not any(is_bundled(Path(model)) for model in models):
+        return
+    graph = str(bundled_graph(arguments.interface or INTERFACE_CHOICES[0]))
+    found = [graph if is_bundled(Path(model)) else model for model in models]
+    arguments.model, arguments.compare = found[0], found[1:] or None
+    arguments.interface = None
 
 
 def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list[int] | None]:
@@ -357,7 +382,7 @@ class Bench:
     def announce(self, step: str) -> None:
         """A line, not a spinner: that would take turns with what is measured."""
         if sys.stderr.isatty():
-            print_message(step)
+            print_talk(step)
 
     def say(self, *lines: str) -> None:
         if not self.quiet:

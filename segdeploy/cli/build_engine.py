@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.arguments import between
+from segdeploy.cli.arguments import add_json, between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.cli.quantize import calibration_options, describe_calibration
 from segdeploy.cli.words import layers_in_words, verified_in_words
 from segdeploy.convert.engine.request import FORMS, LEVELS
 from segdeploy.flavour import NAMES
-from segdeploy.shell import command_line, shell_word
+from segdeploy.shell import shell_word
 
 if TYPE_CHECKING:
     from segdeploy.convert.build_engine import Deployed
@@ -70,9 +69,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
         " wrongly)",
     )
     engine.add_argument("--optimization-level", type=int, choices=LEVELS, help="TensorRT's default: 3")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .engine"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="a folder, or an .engine (default: the current folder)",
     )
 
 
@@ -98,7 +102,7 @@ def execute(arguments: argparse.Namespace) -> int:
         card=arguments.card,
     )
     calibrator = arguments.calibrator is not None
-    command = command_line("segdeploy", *sys.argv[1:])
+    command = arguments.command
     options = calibration_options(arguments)
     based = request_for(options, arguments.model) if options.has_source else nullcontext()
     with steps() as progress, based as quantisation:
@@ -106,9 +110,7 @@ def execute(arguments: argparse.Namespace) -> int:
         done = build_proven(
             arguments.model, request, output=arguments.output, command=command, progress=progress
         )
-    if arguments.json:
-        print_json(as_json(done))
-    else:
+    if not put_json(arguments.json, as_json(done)):
         show(done)
     return 0
 
@@ -140,5 +142,6 @@ def show(done: Deployed) -> None:
         print_lines(record.verdict)
     for note in done.built.advice:
         print_lines(f"note: {note}")
-    if engine.verified.proof is None:
-        print_lines(f"next, on the target: segdeploy verify {shell_word(done.built.path)}")
+    path = shell_word(done.built.path)
+    verify = f"on the target: segdeploy verify {path}"
+    print_next(verify if engine.verified.proof is None else f"segdeploy bench {path}")

@@ -3,8 +3,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import between
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.arguments import add_json, between
+from segdeploy.cli.printing import print_lines, print_next, put_json
+from segdeploy.shell import command_line, shell_word
 
 SHOWN = 20  # differences
 
@@ -17,7 +18,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--for", dest="tensorrt", metavar="VERSION", help="refuse a cache of another TensorRT than this"
     )
-    show.add_argument("--json", action="store_true", help="print JSON")
+    add_json(show)
     compare = steps.add_parser(
         "compare",
         help="show the largest differences of two files; exit status 1 if they differ",
@@ -32,14 +33,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="per cent by which a scale may differ (default: 0)",
     )
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    add_json(compare)
     graphs = steps.add_parser(
         "graphs",
         help="the graphs that are kept of checkpoints",
         description="List the graphs that verbs have made of checkpoints, and kept in the user's cache.",
     )
     graphs.add_argument("--clear", action="store_true", help="remove them all")
-    graphs.add_argument("--json", action="store_true", help="print JSON")
+    add_json(graphs)
     convert = steps.add_parser(
         "convert",
         help="convert for another TensorRT, or to and from scales.json",
@@ -74,14 +75,14 @@ def graphs(arguments: argparse.Namespace) -> int:
         print_lines(f"{clear_graphs() / 1e6:.1f} MB of graphs removed from {cache_folder()}")
         return 0
     found = kept_graphs()
-    if arguments.json:
-        print_json([{"file": str(one.path), **asdict(one.kept)} for one in found])
+    if put_json(arguments.json, [{"file": str(one.path), **asdict(one.kept)} for one in found]):
         return 0
     for one in found:
         print_lines(
             f"{one.path.stat().st_size / 1e6:8.1f} MB  {one.path}", f"{'':13}made by: {one.kept.command}"
         )
-    print_lines(f"{len(found)} graphs in {cache_folder()}; remove them with: segdeploy cache graphs --clear")
+    print_lines(f"{len(found)} graphs in {cache_folder()}")
+    print_next("segdeploy cache graphs --clear, which removes them")
     return 0
 
 
@@ -98,16 +99,15 @@ def show(arguments: argparse.Namespace) -> int:
                 f"--for {arguments.tensorrt} is of a calibration cache; {path.name} is of no TensorRT"
             )
         demand_version(path, scales, arguments.tensorrt)
-    if arguments.json:
-        facts = {
-            "file": str(path),
-            "header": None if is_ours(path) else scales.header,
-            "tensorrt": scales.tensorrt or None,
-            "algorithm": scales.algorithm,
-            "dead": scales.dead,
-            "scales": scales.scales,
-        }
-        print_json(facts)
+    facts = {
+        "file": str(path),
+        "header": None if is_ours(path) else scales.header,
+        "tensorrt": scales.tensorrt or None,
+        "algorithm": scales.algorithm,
+        "dead": scales.dead,
+        "scales": scales.scales,
+    }
+    if put_json(arguments.json, facts):
         return 0
     print_lines(f"{path}: {described(scales)}, {len(scales.scales)} tensors, {len(scales.dead)} of them dead")
     width = max(map(len, scales.scales), default=0)
@@ -116,6 +116,7 @@ def show(arguments: argparse.Namespace) -> int:
             f"{name:{width}}  "
             + (f"{scale:.6g}  ±{127 * scale:.6g}" if scale else "0  dead: never anything but zero")
         )
+    print_next(f"{command_line('segdeploy', 'cache', 'compare', path)} OTHER")
     return 0
 
 
@@ -126,25 +127,24 @@ def compare_files(arguments: argparse.Namespace) -> int:
     compared, found = differences(first, second)
     beyond = [one for one in found if 100 * one.share > arguments.within]
     same = not (beyond or compared.only_first or compared.only_second)
-    if arguments.json:
-        facts = {
-            "first": {
-                "file": str(arguments.first),
-                "tensorrt": first.tensorrt or None,
-                "algorithm": first.algorithm,
-            },
-            "second": {
-                "file": str(arguments.second),
-                "tensorrt": second.tensorrt or None,
-                "algorithm": second.algorithm,
-            },
-            "only_first": compared.only_first,
-            "only_second": compared.only_second,
-            "within_percent": arguments.within,
-            "differences": [one._asdict() for one in found],
-            "same": same,
-        }
-        print_json(facts)
+    facts = {
+        "first": {
+            "file": str(arguments.first),
+            "tensorrt": first.tensorrt or None,
+            "algorithm": first.algorithm,
+        },
+        "second": {
+            "file": str(arguments.second),
+            "tensorrt": second.tensorrt or None,
+            "algorithm": second.algorithm,
+        },
+        "only_first": compared.only_first,
+        "only_second": compared.only_second,
+        "within_percent": arguments.within,
+        "differences": [one._asdict() for one in found],
+        "same": same,
+    }
+    if put_json(arguments.json, facts):
         return 0 if same else 1
     print_lines(f"A  {arguments.first}: {described(first)}, {len(first.scales)} tensors")
     print_lines(f"B  {arguments.second}: {described(second)}, {len(second.scales)} tensors")
@@ -159,6 +159,9 @@ def compare_files(arguments: argparse.Namespace) -> int:
         print_lines(f"{one.tensor:{width}}  {one.first:.6g}  {one.second:.6g}  {100 * one.share:.3g} %")
     if len(beyond) > SHOWN:
         print_lines(more(len(beyond)).strip())
+    print_next(
+        f"segdeploy quantize MODEL --scales {shell_word(arguments.first)} --images DIR, which judges them"
+    )
     return 0 if same else 1
 
 
@@ -171,4 +174,5 @@ def convert_file(arguments: argparse.Namespace) -> int:
 
     words = convert(arguments.file, arguments.tensorrt, arguments.output)
     print_lines(f"{arguments.output}: {words}")
+    print_next(command_line("segdeploy", "cache", "compare", arguments.file, arguments.output))
     return 0

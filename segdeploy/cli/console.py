@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
@@ -21,13 +22,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from segdeploy.cli.printing import print_message
+from segdeploy.cli.printing import MANNER, begin_line, print_message
 from segdeploy.printable import printable
 
 if TYPE_CHECKING:
     from segdeploy.serve.stream.result import Shown
 
 STEP_S = 0.1
+LOG_S = 60.0  # between two lines of a log on how a stream goes
 LAST_WORDS_S = 2.0  # for what was said last, where nobody reads
 
 
@@ -39,10 +41,11 @@ class Steps(Protocol):
 def steps(also_unseen: bool = False) -> Iterator[Steps]:
     """The words of the step under way, and a bar where it is told how far that is; gone when the work is done.
 
-    `also_unseen`: where there is no terminal, as in the log of a build, each step is a line on standard error.
+    `also_unseen`: where there is no terminal, as in the log of a build, each step is a line on standard error; where
+    the command keeps a log, it is one in any case.
     """
     console = Console(stderr=True)
-    if also_unseen and not console.is_terminal:
+    if MANNER.logs or (also_unseen and not console.is_terminal and not MANNER.quiet):
         yield StepLines()
         return
     columns = (
@@ -51,7 +54,7 @@ def steps(also_unseen: bool = False) -> Iterator[Steps]:
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not shows_bars(console)) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(step: str, share: float | None = None) -> None:
@@ -63,6 +66,10 @@ def steps(also_unseen: bool = False) -> Iterator[Steps]:
                 bar.update(task, total=1.0, completed=share, description=step)
 
         yield show
+
+
+def shows_bars(console: Console) -> bool:
+    return console.is_terminal and not MANNER.quiet and not MANNER.logs
 
 
 class StepLines:
@@ -83,7 +90,7 @@ def counted(total: int, what: str) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     words = TextColumn("{task.description}", markup=False)
     columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not shows_bars(console)) as bar:
         task = bar.add_task(printable(what), total=total)
         yield lambda: bar.advance(task)
 
@@ -144,14 +151,21 @@ class Screen:
         self._thread.join(LAST_WORDS_S)
 
     def _print(self) -> None:
+        told = monotonic()
         while True:
             ended = self._ended.is_set()  # what was said before is still in the queue
             with suppress(Empty):
                 text = self._said.get(timeout=0 if ended else STEP_S)
-                self._bar.console.print(f"segdeploy: {text}", markup=False, highlight=False, soft_wrap=True)
+                self._bar.console.print(
+                    f"{begin_line()}{text}", markup=False, highlight=False, soft_wrap=True
+                )
                 continue
             for source, (frames, now) in list(self._newest.items()):
                 self._bar.update(self._tasks[source], completed=frames, now=now)
+            if MANNER.logs and (ended or monotonic() > told + LOG_S):
+                told = monotonic()
+                for source, (frames, now) in list(self._newest.items()):
+                    print_message(f"{source}: {frames:,} frames, {now}")
             if ended:
                 return
 
@@ -161,7 +175,7 @@ def streaming() -> Iterator[Screen]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     now = TextColumn("{task.fields[now]}", markup=False)
-    with Progress(*columns, now, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, now, console=console, disable=not shows_bars(console)) as bar:
         screen = Screen(bar)
         try:
             yield screen

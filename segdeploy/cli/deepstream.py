@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import MOST_BATCH, between, parse_size
+from segdeploy.cli.arguments import MOST_BATCH, add_json, between, parse_size
 from segdeploy.cli.deepstream_app import add_app, execute_app
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
 from segdeploy.releases import USUAL, rendered_versions
 from segdeploy.serve.deepstream.request import MUXERS, NETWORK_TYPES, PARSERS, PRECISIONS
 from segdeploy.shell import shell_word
@@ -50,7 +50,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         choices=(0, 1),
         help="of a Jetson (default: the GPU)",
     )
-    config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+    config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
+    add_json(config)
 
     app = verbs.add_parser("app", help="render an application of several cameras for DeepStream")
     add_app(app)
@@ -71,7 +72,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="find what the house advises too, as relative paths"
     )
     lint.add_argument("--fix", action="store_true", help="write into the file what is certain")
-    lint.add_argument("--json", action="store_true", help="print JSON")
+    add_json(lint)
 
     replay = verbs.add_parser(
         "replay", help="execute a configuration with nvinfer's semantics, without DeepStream"
@@ -99,7 +100,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load the output parser that the configuration names, which runs its code (default: only segdeploy's own)",
     )
-    replay.add_argument("--json", action="store_true", help="print JSON")
+    add_json(replay)
 
     run = verbs.add_parser("run", help="start ds-tao-segmentation on a configuration")
     run.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
@@ -135,12 +136,17 @@ def execute_config(arguments: argparse.Namespace) -> int:
         dla=arguments.dla,
     )
     rendered = render(request, arguments.output)
+    if put_json(arguments.json, {"files": [*map(str, rendered.paths)], "warnings": rendered.warnings}):
+        return 0
     print_lines(*rendered.paths)
     for warning in rendered.warnings:
         print_message(warning)
-    config = shell_word(arguments.output / "nvinfer_config.txt")
-    print_lines(f"next: segdeploy deepstream replay -c {config} -i CLIP -o replay.mp4")
+    print_next(replay_of(arguments.output / "nvinfer_config.txt"))
     return 0
+
+
+def replay_of(config: Path) -> str:
+    return f"segdeploy deepstream replay -c {shell_word(config)} -i CLIP -o replay.mp4"
 
 
 def execute_lint(arguments: argparse.Namespace) -> int:
@@ -156,20 +162,21 @@ def execute_lint(arguments: argparse.Namespace) -> int:
             else ([], lint(path, *asked, strict=arguments.strict))
         )
         reports.append((path, corrected, found))
-    if arguments.json:
-        said = [
-            {
-                "file": str(path),
-                "corrected": [one._asdict() for one in corrected],
-                "findings": [one._asdict() | {"advice": one.is_advice} for one in found],
-            }
-            for path, corrected, found in reports
-        ]
-        print_json(said[0] if len(said) == 1 else said)
-    else:
+    said = [
+        {
+            "file": str(path),
+            "corrected": [one._asdict() for one in corrected],
+            "findings": [one._asdict() | {"advice": one.is_advice} for one in found],
+        }
+        for path, corrected, found in reports
+    ]
+    is_clean = not any(found for _, _, found in reports)
+    if not put_json(arguments.json, said[0] if len(said) == 1 else said):
         for report in reports:
             print_findings(*report)
-    return 1 if any(found for _, _, found in reports) else 0
+        again = "the same command with --fix, which writes what is certain"
+        print_next(replay_of(arguments.file[0]) if is_clean or arguments.fix else again)
+    return 0 if is_clean else 1
 
 
 def print_findings(path: Path, corrected: Sequence[Finding], found: Sequence[Finding]) -> None:
@@ -206,8 +213,7 @@ def execute_replay(arguments: argparse.Namespace) -> int:
             muxer=MUXERS.get(arguments.app or "", arguments.muxer),
             progress=advance,
         )
-    if arguments.json:
-        print_json({"output": str(arguments.output)} | seen.as_json())
+    if put_json(arguments.json, {"output": str(arguments.output)} | seen.as_json()):
         return 0
     print_lines(BANNER)
     print_lines(f"{arguments.output}: {seen.frames} frames, {seen.inferred} of them inferred")
@@ -222,6 +228,7 @@ def execute_replay(arguments: argparse.Namespace) -> int:
             f"read past the end of the output: {seen.beyond:,} values, 0 here and anything on the device"
         )
     print_lines(*(f"note: {note}" for note in seen.notes))
+    print_next(f"on the device: segdeploy deepstream run -c {shell_word(arguments.config)} -i URI")
     return 0
 
 

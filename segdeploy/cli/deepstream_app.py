@@ -3,9 +3,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import parse_size
+from segdeploy.cli.arguments import add_json, parse_size
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_lines, print_message
+from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
 from segdeploy.serve.deepstream.app.request import (
     MUXER,
     PROTOCOLS,
@@ -51,7 +51,8 @@ def add_app(app: argparse.ArgumentParser) -> None:
     )
     app.add_argument("--precision", choices=PRECISIONS, help="default: the graph's own")
     app.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
-    app.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+    app.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
+    add_json(app)
 
 
 def execute_app(arguments: argparse.Namespace) -> int:
@@ -72,9 +73,11 @@ def execute_app(arguments: argparse.Namespace) -> int:
         arguments.int8_cache,
     )
     rendered = render_app(request, arguments.output)
+    if put_json(arguments.json, {"files": [*map(str, rendered.paths)], "warnings": rendered.warnings}):
+        return 0
     print_lines(*rendered.paths)
     for warning in rendered.warnings:
         print_message(warning)
     lint = command_line("segdeploy", "deepstream", "lint", arguments.output / CONFIGURATION)
-    print_lines(f"next: {lint}; then read {arguments.output / README} on the box")
+    print_next(f"{lint}; then read {arguments.output / README} on the box")
     return 0

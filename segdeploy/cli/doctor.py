@@ -3,7 +3,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.printing import lines_in_columns, print_json, print_lines
+from segdeploy.cli.arguments import add_json
+from segdeploy.cli.printing import lines_in_columns, print_lines, print_next, put_json
 
 if TYPE_CHECKING:
     from segdeploy.doctor import Diagnosis
@@ -19,7 +20,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="exit with 1 unless this works, as in export, build-engine or run-engine; for scripts and containers",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def parse_ability(text: str) -> str:
@@ -37,15 +38,12 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.doctor import ThisMachine, diagnose, tables
 
     if arguments.table:
-        if arguments.json:
-            print_json({name: records(rows) for name, rows in tables().items()})
-        else:
+        if not put_json(arguments.json, {name: records(rows) for name, rows in tables().items()}):
             print_lines(*lines_of_tables(tables()))
+            print_next("segdeploy doctor, which says what of it is here")
         return 0
     diagnosis = diagnose(ThisMachine())
-    if arguments.json:
-        print_json(asdict(diagnosis))
-    else:
+    if not put_json(arguments.json, asdict(diagnosis)):
         show(diagnosis)
     works = {one.name: one.works for one in diagnosis.abilities}
     return 0 if all(works[name] for name in arguments.require) else 1
@@ -62,7 +60,7 @@ def show(diagnosis: Diagnosis) -> None:
     width = max(len(one.words) for one in diagnosis.abilities)
     for able in diagnosis.abilities:
         print_lines(f"{'yes' if able.works else 'no':<7}  {able.words:<{width}}  {able.why}")
-    print_lines("", f"next: {diagnosis.next}")
+    print_next(diagnosis.next)
 
 
 def lines_of_tables(named: dict[str, list[tuple[str, ...]]]) -> list[str]:

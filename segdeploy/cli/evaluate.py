@@ -8,7 +8,7 @@ from segdeploy.cli.arguments import (
     MOST_THREADS,
     add_device,
     add_fit,
-    add_json_file,
+    add_json,
     add_precision,
     add_provider,
     add_ray,
@@ -17,8 +17,9 @@ from segdeploy.cli.arguments import (
     parse_size,
 )
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_message
+from segdeploy.cli.printing import print_json, print_message, print_next
 from segdeploy.datasets.known import default_splits, names_of_datasets
+from segdeploy.shell import command_line
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +94,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="severities of corruptions (default: 1,2,3,4,5)",
     )
-    add_json_file(parser)
+    add_json(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -158,4 +159,6 @@ def execute(arguments: argparse.Namespace) -> int:
             *(robustness_shown(name, table) for name, table in done.robustness.items()),
         ]
     )
+    kept = command_line("segdeploy", "report", arguments.output) if arguments.output else ""
+    print_next(kept or "the same command with -o DIR, of which `segdeploy report DIR` makes a page")
     return 0

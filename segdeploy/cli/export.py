@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, parse_batch, parse_size_list
-from segdeploy.cli.printing import print_lines
+from segdeploy.cli.arguments import INTERFACE_CHOICES, add_described, add_json, parse_batch, parse_size_list
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.networks import FAMILIES
 from segdeploy.networks.family import Option
-from segdeploy.shell import command_line, shell_word
+from segdeploy.shell import shell_word
 
 OWN = ("weights", "classes", "mean", "std", "answer", "threshold")  # arguments of FILE.py:function alone
 
@@ -59,8 +59,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     describe_own(parser.add_argument_group("of a network of your own (FILE.py:function)"))
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub checkpoint")
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, default=Path(), help="a folder, or an .onnx"
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="a folder, or an .onnx (default: the current folder)",
     )
+    add_json(parser)
 
 
 def describe_own(group: argparse._ArgumentGroup) -> None:
@@ -78,7 +84,7 @@ def options() -> list[Option]:
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import steps
-    from segdeploy.networks.sources import is_own_code
+    from segdeploy.networks.sources import demand_there, is_own_code
 
     asked = {name: value for name in OWN if (value := getattr(arguments, name)) is not None}
     given = {
@@ -86,8 +92,10 @@ def execute(arguments: argparse.Namespace) -> int:
     }
     is_own = is_own_code(arguments.checkpoint) or arguments.checkpoint.endswith(".py")
     demand_heeded(arguments, is_own, given if is_own else asked)
+    if not is_own:
+        demand_there(arguments.checkpoint)
     shared = {name: getattr(arguments, name) for name in ("card", "size", "interface", "batch", "output")} | {
-        "command": command_line("segdeploy", *sys.argv[1:])
+        "command": arguments.command
     }
     stride = None
     with steps() as progress:
@@ -96,7 +104,8 @@ def execute(arguments: argparse.Namespace) -> int:
             from segdeploy.convert.own_module import export_module
 
             adopted = export_module(arguments.checkpoint, progress=progress, **asked, **shared)
-            source, path, seen, assumed = "the code", adopted.path, adopted.agreement, adopted.assumed
+            source, path, record = "the code", adopted.path, adopted.record
+            seen, assumed = adopted.agreement, adopted.assumed
         else:
             from segdeploy.convert.export import export_onnx
 
@@ -104,19 +113,22 @@ def execute(arguments: argparse.Namespace) -> int:
                 arguments.checkpoint, fp16=arguments.fp16, opset=arguments.opset, revision=arguments.revision,
                 progress=progress, **given, **shared,
             )  # fmt: skip
-            made_of, stride = exported.record.source, exported.window_stride
-            source, path, seen, assumed = (
-                made_of.checkpoint,
-                exported.path,
-                exported.agreement,
-                made_of.assumed,
-            )
+            path, record, stride = exported.path, exported.record, exported.window_stride
+            source, seen, assumed = record.source.checkpoint, exported.agreement, record.source.assumed
+    facts = {
+        "file": str(path),
+        "assumed": assumed,
+        "window_stride": stride and str(stride),
+        "record": asdict(record),
+    }
+    if put_json(arguments.json, facts):
+        return 0
     print_lines(f"{path}: {seen}")
     if assumed:
         print_lines(f"assumed, because {source} does not say it: {'; '.join(assumed)}")
     if stride is not None:
         print_lines(f"its published test slides windows of this size: evaluate --windows --stride {stride}")
-    print_lines(f"next: segdeploy run {shell_word(path)} IMAGE -o out")
+    print_next(f"segdeploy run {shell_word(path)} IMAGE -o out")
     return 0
 
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.arguments import MOST_THREADS, add_json_file, between, parse_size
-from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.cli.arguments import MOST_THREADS, add_json, between, parse_size
+from segdeploy.cli.printing import print_lines, print_next, print_talk, put_json
 from segdeploy.datasets.known import SCENES, default_splits, names_of_datasets
-from segdeploy.shell import command_line, shell_word
+from segdeploy.shell import shell_word
 from segdeploy.train.recipe import OF_A_TEACHER, WORDS
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
         default=2,
         help="threads that draw crops (default: 2)",
     )
-    add_json_file(parser)
+    add_json(parser)
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, required=True, help="folder of the new checkpoint"
     )
@@ -108,11 +108,14 @@ def request_from(arguments: argparse.Namespace) -> TrainingRequest:
     )  # fmt: skip
     return TrainingRequest(
         learnt, reported, read_training_recipe(arguments.recipe, asked), arguments.size, arguments.card,
-        arguments.watch_every, arguments.device, arguments.threads, command_line("segdeploy", *sys.argv[1:]),
+        arguments.watch_every, arguments.device, arguments.threads, arguments.command,
     )  # fmt: skip
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.networks.sources import demand_there
+
+    demand_there(arguments.checkpoint)
     from segdeploy.train.finetune import finetune
 
     return trained_and_shown(arguments, functools.partial(finetune, arguments.checkpoint))
@@ -135,33 +138,32 @@ def trained_and_shown(arguments: argparse.Namespace, train: Callable[..., Finetu
             show(once(request, arguments.output), arguments)
             return 0
         folded = train_folds(request, arguments.folds, arguments.output, once, progress)
-    print_lines(str(folded), *(f"  {path}" for path in folded.folds))
+    facts = {
+        "folder": str(folded.folder),
+        "folds": [*map(str, folded.folds)],
+        "reported": asdict(folded.reported),
+    }
+    if not put_json(arguments.json, facts):
+        print_lines(str(folded), *(f"  {path}" for path in folded.folds))
+        print_next("the same command without --folds, which learns from all of them")
     return 0
 
 
 def tell_progress(event: dict[str, Any], request: TrainingRequest) -> None:
     steps, done = request.recipe.steps, event["step"]
     left = event["seconds"] / done * (steps - done)
-    print_message(
+    print_talk(
         f"step {done} of {steps}: loss {event['loss']:.3f}, mIoU {100 * event['miou']:.2f} %, {left:.0f} s left"
     )
 
 
 def show(done: Finetuned, arguments: argparse.Namespace) -> None:
-    from dataclasses import asdict
-    from json import dumps
-
     training = done.training
-    if arguments.json == "-":
-        print_json(asdict(training))
+    if put_json(arguments.json, asdict(training)):
         return
-    if arguments.json:
-        from segdeploy.files import write_text
-
-        write_text(Path(arguments.json), dumps(asdict(training), indent=1) + "\n")
     print_lines(
         f"{done}; it began with {100 * training.before:.2f} % on {training.watched_images} watched images, best step"
         f" {training.best_step}: {100 * training.best_miou:.2f} %",
         f"licence: {training.licence}, of the weights it started from",
-        f"next: segdeploy export {shell_word(done.folder)} -o .",
     )
+    print_next(f"segdeploy export {shell_word(done.folder)} -o .")

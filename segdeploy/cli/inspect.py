@@ -3,11 +3,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import MOST_BATCH, between
+from segdeploy.cli.arguments import MOST_BATCH, add_json, between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.cli.words import methods_in_words, probes_in_words, step_in_words
 from segdeploy.devices import PEAKS
+from segdeploy.shell import command_line, shell_word
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def describe(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "an .onnx or an .engine", dest="file")
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     parser.add_argument(
         "--cost",
         action="store_true",
@@ -58,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.file.suffix == ".engine":
         from segdeploy.cli.inspect_engine import inspect_engine
 
-        inspect_engine(arguments.file, as_json=arguments.json)
+        inspect_engine(arguments.file, arguments.json)
         return 0
 
     from segdeploy.graph.load import read_graph
@@ -77,7 +78,7 @@ def execute(arguments: argparse.Namespace) -> int:
     refused = (
         why_not_loaded(graph.model) if record is None else None
     )  # what has a record was computed when it was proven
-    if refused and not arguments.json:
+    if refused and arguments.json != "-":
         tell_of(refused, graph)
     facts = {
         "file": str(arguments.file),
@@ -91,8 +92,8 @@ def execute(arguments: argparse.Namespace) -> int:
         "scale": signature.scale,
         "classes": signature.labels.names,
     }
-    if arguments.json:
-        print_json(facts | {"onnxruntime": refused, "record": None if record is None else asdict(record)})
+    told = facts | {"onnxruntime": refused, "record": None if record is None else asdict(record)}
+    if put_json(arguments.json, told):
         return 0
     for name, value in facts.items():
         print_lines(f"{name:>10}  {', '.join(map(str, value)) if isinstance(value, tuple) else value}")
@@ -100,6 +101,7 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(
             f"{'record':>10}  none beside it: what it was made from and how well it agrees is not known"
         )
+        print_next(command_line("segdeploy", "adopt", arguments.file, "-o", "out"))
         return 0
     print_lines(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
     print_lines(
@@ -116,6 +118,12 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(f"{'judged':>10}  {judged}")
     if record.verdict:
         print_lines(f"{'verdict':>10}  {record.verdict}")
+    file = shell_word(arguments.file)
+    print_next(
+        f"segdeploy quantize {file} --images DIR"
+        if record.calibration is None
+        else f"segdeploy build-engine {file}"
+    )
     return 0
 
 
@@ -150,19 +158,18 @@ def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
         floor = floor_of(cost, device, arguments.batch)
         prediction = predicted(cost, device, arguments.batch, half)
         share = None if arguments.measured is None else floor.share_of(arguments.measured)
-    if arguments.json:
-        facts = {
-            "file": str(arguments.file),
-            "precision": cost.precision or "as written",
-            "gmacs": cost.macs / 1e9,
-            "weight_bytes": cost.weight_bytes,
-            "activation_bytes": cost.activation_bytes,
-            "groups": [vars(group) for group in cost.groups()],
-            "floor": None if floor is None else vars(floor),
-            "prediction": None if prediction is None else prediction.as_json(),
-            "achieved_share": share,
-        }
-        print_json(facts)
+    facts = {
+        "file": str(arguments.file),
+        "precision": cost.precision or "as written",
+        "gmacs": cost.macs / 1e9,
+        "weight_bytes": cost.weight_bytes,
+        "activation_bytes": cost.activation_bytes,
+        "groups": [vars(group) for group in cost.groups()],
+        "floor": None if floor is None else vars(floor),
+        "prediction": None if prediction is None else prediction.as_json(),
+        "achieved_share": share,
+    }
+    if put_json(arguments.json, facts):
         return 0
     show_tables([cost_table(cost)])
     print_lines(
@@ -176,6 +183,7 @@ def show_cost(arguments: argparse.Namespace, model: ModelProto) -> int:
         print_lines(prediction)
     if share is not None:
         print_lines(f"measured {arguments.measured:g} ms: {share:.1%} of the floor's speed is achieved")
+    print_next(command_line("segdeploy", "bench", arguments.file))
     return 0
 
 

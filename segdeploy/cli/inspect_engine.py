@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.cli.words import layers_in_words, step_in_words, verified_in_words
 from segdeploy.flavour import WORDS
 from segdeploy.model.engine import Binding, EngineFacts, Sampling
 from segdeploy.model.record import ArtifactRecord
 from segdeploy.run.tensorrt.compatibility import demand_engine, read_engine_record
+from segdeploy.shell import command_line
 
 
-def inspect_engine(path: Path, *, as_json: bool) -> None:
+def inspect_engine(path: Path, json: str | None) -> None:
     record = read_engine_record(path)
     demand_engine(path, record)
-    if as_json:
-        print_json({"file": str(path), "record": asdict(record)})
+    if put_json(json, {"file": str(path), "record": asdict(record)}):
         return
     for name, words in lines(path, record):
         print_lines(f"{name:>10}  {words}")
+    print_next(f"on the target: {command_line('segdeploy', 'verify', path)}")
 
 
 def lines(path: Path, record: ArtifactRecord) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import INTERFACE_CHOICES, parse_size
-from segdeploy.cli.printing import print_message
+from segdeploy.cli.printing import print_message, print_talk
 from segdeploy.errors import RequestError
 from segdeploy.picture.video_location import as_typed
 from segdeploy.run.address import ModelAddress, as_model, is_served
@@ -137,10 +137,12 @@ def graph_to_open(model: Path, arguments: argparse.Namespace) -> Path:
 
     if is_bundled(model):
         demand_no_flags(arguments, [model], but="graph_interface")
-        return bundled_graph(
-            arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0])
-        )
+        return bundled_graph(interface_asked(arguments))
     return kept_graph_for(model, arguments) if is_checkpoint(str(model)) else model
+
+
+def interface_asked(arguments: argparse.Namespace) -> str:
+    return arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0])
 
 
 def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress], but: str = "") -> None:
@@ -159,7 +161,7 @@ def kept_graph_for(source: Path, arguments: argparse.Namespace) -> Path:
         str(source),
         getattr(arguments, "card", None),
         arguments.graph_size,
-        arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0]),
+        interface_asked(arguments),
         bool(getattr(arguments, "graph_fp16", False)),
         arguments.graph_revision,
     )
@@ -173,4 +175,4 @@ def tell_how(kept: KeptGraph) -> None:
     for note in kept.notes:
         print_message(note)
     if kept.made:
-        print_message(f"the graph is kept as {kept.path}; to have it here: {kept.kept.command}")
+        print_talk(f"the graph is kept as {kept.path}; to have it here: {kept.kept.command}")

@@ -2,31 +2,31 @@ from __future__ import annotations
 
 import argparse
 
-from segdeploy.cli.printing import lines_in_columns, print_json, print_lines
+from segdeploy.cli.arguments import add_json
+from segdeploy.cli.printing import lines_in_columns, print_lines, print_next, put_json
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.model.card import known_cards, read_card
 
     cards = [read_card(name) for name in known_cards()]
-    if arguments.json:
-        facts = [
-            {
-                "card": card.name,
-                "checkpoint": card.checkpoint,
-                "size": str(card.size),
-                "classes": len(card.labels.names),
-                "published_miou": card.published_miou,
-                "miou_source": card.miou_source,
-                "licence": card.licence,
-            }
-            for card in cards
-        ]
-        print_json(facts)
+    facts = [
+        {
+            "card": card.name,
+            "checkpoint": card.checkpoint,
+            "size": str(card.size),
+            "classes": len(card.labels.names),
+            "published_miou": card.published_miou,
+            "miou_source": card.miou_source,
+            "licence": card.licence,
+        }
+        for card in cards
+    ]
+    if put_json(arguments.json, facts):
         return 0
     sources = list(dict.fromkeys(card.miou_source for card in cards if card.miou_source))
     rows = [("card", "size", "classes", "mIoU, published", "checkpoint")]
@@ -37,5 +37,5 @@ def execute(arguments: argparse.Namespace) -> int:
         rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))
     print_lines(*lines_in_columns(rows), "", "mIoU as published in:")
     print_lines(*(f"[{number}] {source}" for number, source in enumerate(sources, start=1)))
-    print_lines("", "next: segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
+    print_next("segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
     return 0

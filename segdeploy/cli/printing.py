@@ -9,7 +9,9 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 from segdeploy.picture.video_location import without_credentials
 from segdeploy.printable import in_brief, printable, printable_json
@@ -17,6 +19,17 @@ from segdeploy.printable import in_brief, printable, printable_json
 EMPTY = re.compile(
     r"(--[a-z][a-z-]*=)?|(--[a-z][a-z-]*=|-[a-z])--"
 )  # argparse makes a list of a value that is --
+
+
+@dataclass
+class Manner:
+    """Says how this command talks on standard error; what it prints on standard output is the same in each."""
+
+    quiet: bool = False  # says only what went wrong or has to be known
+    logs: bool = False  # says each step, each line with the time
+
+
+MANNER = Manner()
 
 
 def print_lines(*lines: object) -> None:
@@ -27,7 +40,32 @@ def print_lines(*lines: object) -> None:
 
 def print_message(text: object) -> None:
     """Say on standard error what went wrong, or what has to be known."""
-    print(f"segdeploy: {safe(str(text))}", file=sys.stderr)
+    print(f"{begin_line()}{safe(str(text))}", file=sys.stderr)
+
+
+def print_talk(text: object) -> None:
+    """Say on standard error what is good to know, unless the command is to be quiet."""
+    if not MANNER.quiet:
+        print_message(text)
+
+
+def print_next(*commands: str) -> None:
+    """Say what to type next; the last thing that a command says."""
+    print_talk(f"next: {'; or '.join(commands)}")
+
+
+def print_log(text: object) -> None:
+    """Say what only a log needs."""
+    if MANNER.logs:
+        print_message(text)
+
+
+def begin_line() -> str:
+    return (
+        f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} segdeploy: "
+        if MANNER.logs
+        else "segdeploy: "
+    )
 
 
 def safe(text: str) -> str:
@@ -39,19 +77,23 @@ def print_json(facts: object) -> None:
     print(printable_json(facts))
 
 
+def put_json(place: str | None, facts: object) -> bool:
+    """Print or write what --json asks for; tell whether it stands in place of the text."""
+    if place == "-":
+        print_json(facts)
+    elif place is not None:
+        from segdeploy.files import write_text
+
+        write_text(Path(place), printable_json(facts) + "\n")
+    return place == "-"
+
+
 def lines_in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Fill the cells of each column up to its longest."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses a command line in words that are safe to print, as argparse's own quote arguments as they are."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(safe(message))
 
 
 def demand_no_empty_word(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

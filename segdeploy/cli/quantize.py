@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import LARGEST_SEED, MOST_IMAGES, between
+from segdeploy.cli.arguments import LARGEST_SEED, MOST_IMAGES, add_json, between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
 from segdeploy.datasets.known import default_splits, names_of_datasets
-from segdeploy.shell import command_line
+from segdeploy.shell import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="also write the calibration cache of this TensorRT, as in 10.9.0",
     )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path())
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path(),
+        help="a folder, for the graph, its record and its scales (default: the current folder)",
+    )
+    add_json(parser)
 
 
 def describe_calibration(parser: argparse._ActionsContainer) -> None:
@@ -112,7 +119,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.card import read_card
 
-    command = command_line("segdeploy", *sys.argv[1:])
+    command = arguments.command
     card = read_card(arguments.card) if arguments.card else None
     with (
         steps() as progress,
@@ -126,6 +133,8 @@ def execute(arguments: argparse.Namespace) -> int:
             sensitivity=arguments.sensitivity,
         )
         done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
+    if put_json(arguments.json, {"file": str(done.path), "record": asdict(done.record)}):
+        return 0
     show(done.calibration.sensitivities)
     calibration = done.calibration
     seen = calibration.pixels_seen
@@ -148,6 +157,7 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(
             f"out of INT8 because what they read was zero on every image: {', '.join(calibration.dead)}"
         )
+    print_next(f"segdeploy build-engine {shell_word(done.path)}")
     return 0
 
 

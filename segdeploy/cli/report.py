@@ -3,7 +3,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.printing import print_lines, print_message
+from segdeploy.cli.printing import print_lines, print_message, print_next
+from segdeploy.shell import command_line
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -29,4 +30,5 @@ def execute(arguments: argparse.Namespace) -> int:
     for fault in findings.faults:
         print_message(fault)
     print_lines(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
+    print_next(command_line("xdg-open", output))
     return 1 if findings.faults else 0

@@ -19,8 +19,9 @@ from segdeploy.cli.arguments import (
     add_provider,
     between,
 )
-from segdeploy.cli.model_argument import add_model, parse_model
-from segdeploy.cli.printing import print_lines, print_message
+from segdeploy.cli.model_argument import add_model, interface_asked, parse_model
+from segdeploy.cli.printing import print_lines, print_message, print_next
+from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
     from segdeploy.growing import Lines
@@ -152,6 +153,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.convert.bundled import bundled_graph, is_bundled
     from segdeploy.errors import RequestError
     from segdeploy.picture.decoding import MOST_PIXELS
     from segdeploy.serve.stream.outputs import is_clip
@@ -167,6 +169,8 @@ def execute(arguments: argparse.Namespace) -> int:
         raise RequestError(
             f"--layout {arguments.layout} is for two models; name the other one with --compare"
         )
+    if isinstance(arguments.compare, Path) and is_bundled(arguments.compare):
+        arguments.compare = bundled_graph(interface_asked(arguments))
     sources = expand(arguments.source)
     if all(is_images(source) for source in sources) and not is_clip(arguments.output or ""):
         for flag, unset in (
@@ -238,6 +242,8 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
                 )
     if failed:
         print_message(f"{failed} of {total} images could not be read")
+    elif arguments.json != "-":
+        print_next(command_line("segdeploy", "bench", arguments.model))
     return 1 if failed else 0
 
 
@@ -352,6 +358,8 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     if arguments.json != "-":
         tell(tallies, streams, written)
         print_lines(*flicker_words(flicker, names))
+        if not pipeline.errors:
+            print_next(command_line("segdeploy", "bench", arguments.model))
     return 1 if pipeline.errors else 0
 
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import between
-from segdeploy.cli.printing import lines_in_columns, print_json, print_lines
+from segdeploy.cli.arguments import add_json, between
+from segdeploy.cli.printing import lines_in_columns, print_lines, print_next, put_json
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="JSON", type=Path, help="write the result to this file, to be sent"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     parser.add_argument(
         "--seconds",
         type=between(1, 36_000, whole=False),
@@ -36,8 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
         told = as_told(result)
     if arguments.output is not None:
         write_text(arguments.output, printable_json(told) + "\n")
-    if arguments.json:
-        print_json(told)
+    if put_json(arguments.json, told):
         return 1 if result.differing else 0
     counts = {runtime: result.counted(runtime) for runtime in result.runtimes}
     rows = [
@@ -51,10 +50,8 @@ def execute(arguments: argparse.Namespace) -> int:
         elif one.result == REFUSED:
             print_lines(f"refused: {one.graph}, {one.runtime}: {one.why}")
     if arguments.output is not None:
-        print_lines(
-            "",
-            f"the result is {arguments.output}; where to send it: selftest/README.md of segdeploy's sources",
-        )
+        print_lines("", f"the result is {arguments.output}")
+        print_next("send it; selftest/README.md of segdeploy's sources says where to")
     else:
-        print_lines("", "next: segdeploy selftest -o result.json, which writes what can be sent")
+        print_next("segdeploy selftest -o result.json, which writes what can be sent")
     return 1 if result.differing else 0

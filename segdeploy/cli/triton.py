@@ -3,9 +3,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segdeploy.cli.arguments import FIT_CHOICES, MOST_BATCH, MOST_THREADS, between, list_between
+from segdeploy.cli.arguments import FIT_CHOICES, MOST_BATCH, MOST_THREADS, add_json, between, list_between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_lines, print_message
+from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
 from segdeploy.serve.triton.request import BACKENDS, USUAL_BATCH
 
 
@@ -37,6 +37,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="which versions are served: all (default), latest:N, or numbers as in 1,3",
     )
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
+    add_json(parser)
     batching = parser.add_argument_group("how requests are merged")
     batching.add_argument(
         "--batch",
@@ -121,11 +122,15 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.fit,
     )
     done = write_repository(request, arguments.output)
+    if put_json(
+        arguments.json, {"files": [*map(str, done.paths)], "models": done.models, "warnings": done.warnings}
+    ):
+        return 0
     print_lines(*done.paths)
     for warning in done.warnings:
         print_message(warning)
-    print_lines(
-        f"next: start Triton on it ({arguments.output / 'README.md'}), then",
-        f"      segdeploy verify triton://localhost:8001/{done.models[0]}",
+    print_next(
+        f"start Triton on it ({arguments.output / 'README.md'}), then"
+        f" segdeploy verify triton://localhost:8001/{done.models[0]}"
     )
     return 0

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segdeploy.cli.arguments import MOST_IMAGES, add_json_file, between
+from segdeploy.cli.arguments import MOST_IMAGES, add_json, between
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_lines, print_message
+from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
 from segdeploy.datasets.known import default_splits, names_of_datasets
 from segdeploy.model.tuned import GOALS
+from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +63,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="seconds for each way (default: 2)",
     )
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
-    add_json_file(parser)
+    add_json(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -76,7 +77,6 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.assess.bench.jetson import open_board
     from segdeploy.assess.bench.nvml import open_gpu
     from segdeploy.cli.console import show_tables, steps
-    from segdeploy.files import write_text
     from segdeploy.machine import this_machine
     from segdeploy.model.card import read_card
     from segdeploy.ways.tune import TuneRequest, tune
@@ -94,13 +94,8 @@ def execute(arguments: argparse.Namespace) -> int:
     sensors: Sensors | None = open_board() or (open_gpu() if this_machine().gpus else None)
     with steps() as progress:
         done = tune(request, sensors=sensors, progress=progress)
-    if arguments.json == "-":
-        print_json(done.as_json())
+    if put_json(arguments.json, done.as_json()):
         return 0
-    if arguments.json:
-        import json
-
-        write_text(Path(arguments.json), json.dumps(done.as_json(), indent=1, ensure_ascii=False) + "\n")
     for warning in done.warnings:
         print_message(warning)
     show_tables([table_of(done)])
@@ -111,6 +106,7 @@ def execute(arguments: argparse.Namespace) -> int:
         f"kept beside the graph for this machine ({done.choice.machine}): run, evaluate and bench take it,"
         " --as-exported does not"
     )
+    print_next(f"{command_line('segdeploy', 'run', arguments.model)} SOURCE")
     return 0
 
 

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import LONGEST_S, SHORTEST_S, add_device, between
+from segdeploy.cli.arguments import LONGEST_S, SHORTEST_S, add_device, add_json, between
 from segdeploy.cli.model_argument import parse_model
-from segdeploy.cli.printing import print_json, print_lines
+from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.errors import RequestError
 from segdeploy.run.address import ModelAddress
 from segdeploy.shell import command_line
@@ -29,7 +29,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="seconds in which a server has to have answered, all in all (default: 4.5)",
     )
     add_device(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -57,23 +57,23 @@ def execute_served(address: ModelAddress, arguments: argparse.Namespace) -> int:
     from segdeploy.prove.verify_served import DEADLINE_S, verify_served
 
     proof = verify_served(address, arguments.deadline or DEADLINE_S)
-    if arguments.json:
-        print_json({"address": str(address)} | vars(proof))
+    if put_json(arguments.json, {"address": str(address)} | vars(proof)):
         return 0
     batches = ", ".join(map(str, proof.batches))
     print_lines(
         f"{address}: {proof.pixel_agreement:.4%} of the pixels as the record of {proof.artifact} has them (version"
         f" {proof.version}, batches of {batches}, {proof.server}, {proof.seconds:.2f} s)"
     )
+    print_next(command_line("segdeploy", "bench", address))
     return 0
 
 
 def show(arguments: argparse.Namespace, proof: EngineProof) -> None:
-    if arguments.json:
-        print_json({"engine": str(arguments.engine)} | vars(proof))
+    if put_json(arguments.json, {"engine": str(arguments.engine)} | vars(proof)):
         return
     batches = ", ".join(map(str, proof.batches))
     print_lines(
         f"{arguments.engine}: {proof.pixel_agreement:.4%} of the pixels as {proof.compared_with} labels them"
         f" (worst slot {proof.worst_slot:.4%}; batches of {batches} on {proof.device})"
     )
+    print_next(command_line("segdeploy", "bench", arguments.engine))

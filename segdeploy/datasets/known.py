@@ -24,10 +24,11 @@ class Layout:
     image_ending: str  # empty: every image file
     label_ending: str
     values: Literal["ids", "places"] = "ids"  # label files hold the ids of the labels' file, or places in it
+    listed: str = ""  # a file with the names of the split's images, one a line, where folders hold all splits
 
     @property
     def has_splits(self) -> bool:
-        return "{split}" in self.images + self.labels
+        return "{split}" in self.images + self.labels + self.listed
 
     def image_folder(self, root: Path, split: str) -> Path:
         return root / self.images.replace("{split}", split)
@@ -37,7 +38,11 @@ class Layout:
 
     def in_words(self, root: Path, split: str) -> str:
         images, labels = self.image_folder(root, split), self.label_folder(root, split)
-        return f"{images}/*{self.image_ending or '.*'} with {labels}/*{self.label_ending}"
+        words = f"{images}/*{self.image_ending or '.*'} with {labels}/*{self.label_ending}"
+        return words + (f" and {self.list_file(root, split)}" if self.listed else "")
+
+    def list_file(self, root: Path, split: str) -> Path:
+        return root / self.listed.replace("{split}", split)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,66 @@ DATASETS = {
         ),
         split_of=camvid_split,
     ),
+    # ADEChallengeData2016. 0 in its label files is "other", which is not scored: "reduce_zero_label" elsewhere.
+    "ade20k": KnownDataset(
+        "ade20k",
+        ("training", "validation"),
+        scored_on="validation",
+        calibrated_on="training",
+        layouts=(Layout("images/{split}", "annotations/{split}", ".jpg", ".png"),),
+    ),
+    # The classes are Cityscapes' 19, by their places; the second layout is the older archive's.
+    "bdd100k": KnownDataset(
+        "cityscapes",
+        ("train", "val", "test"),
+        scored_on="val",
+        calibrated_on="train",
+        layouts=(
+            Layout("images/10k/{split}", "labels/sem_seg/masks/{split}", ".jpg", ".png", "places"),
+            Layout("seg/images/{split}", "seg/labels/{split}", ".jpg", "_train_id.png", "places"),
+        ),
+    ),
+    # Of version 1.2's classes; version 2.0's archive has these labels too, in a folder of their own.
+    "mapillary": KnownDataset(
+        "mapillary-vistas",
+        ("training", "validation", "testing"),
+        scored_on="validation",
+        calibrated_on="training",
+        layouts=(
+            Layout("{split}/images", "{split}/v1.2/labels", ".jpg", ".png"),
+            Layout("{split}/images", "{split}/labels", ".jpg", ".png"),
+        ),
+    ),
+    # Indices in palettes; 255 is the border of an object. The root is VOC2012, or the folder with VOCdevkit.
+    "voc": KnownDataset(
+        "voc",
+        ("train", "val", "trainval"),
+        scored_on="val",
+        calibrated_on="train",
+        layouts=tuple(
+            Layout(
+                f"{place}JPEGImages",
+                f"{place}SegmentationClass",
+                ".jpg",
+                ".png",
+                listed=f"{place}ImageSets/Segmentation/{{split}}.txt",
+            )
+            for place in ("", "VOCdevkit/VOC2012/")
+        ),
+    ),
+    # The pixel maps of 164k, whose ids have gaps, and mmsegmentation's files of the 171 classes' places.
+    "coco-stuff": KnownDataset(
+        "coco-stuff",
+        ("train2017", "val2017"),
+        scored_on="val2017",
+        calibrated_on="train2017",
+        layouts=(
+            Layout("images/{split}", "annotations/{split}", ".jpg", "_labelTrainIds.png", "places"),
+            Layout("images/{split}", "stuffthingmaps/{split}", ".jpg", ".png"),
+            Layout("{split}", "stuffthingmaps/{split}", ".jpg", ".png"),
+            Layout("images/{split}", "annotations/{split}", ".jpg", ".png"),
+        ),
+    ),
 }
 
 
@@ -113,8 +178,8 @@ def calibration_split(name: str) -> str | None:
 
 
 def default_splits(use: Literal["scored_on", "calibrated_on"]) -> str:
-    """List the default splits in words, as in `val of cityscapes and camvid, training of kitti`."""
+    """List the default splits in words, as in `val of cityscapes, camvid; training of kitti`."""
     users: dict[str, list[str]] = {}
     for name, known in DATASETS.items():
         users.setdefault(getattr(known, use), []).append(name)
-    return ", ".join(f"{split} of {' and '.join(names)}" for split, names in users.items())
+    return "; ".join(f"{split} of {', '.join(names)}" for split, names in users.items())

@@ -1,12 +1,13 @@
 """Reads the raw values of a label file; `dataset` says what they mean.
 
 OpenCV paints a palette's indices in their colours, and stretches grey of fewer than eight bits to 0 to 255. Both are
-undone here: the files of Pascal VOC and of many labelling tools need it.
+undone here: the files of Pascal VOC, Mapillary Vistas and many labelling tools need it.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import EvaluationError, ImageError
-from segdeploy.picture.decoding import read_image_file
+from segdeploy.picture.decoding import decode_image, read_image_file
 
 GREY, PALETTE = 0, 3  # PNG's colour types
 
@@ -32,7 +33,7 @@ def read_label_file(path: Path, coloured: bool = False) -> NDArray[Any]:
     if coloured:
         return pixels
     if kind == PALETTE:
-        return palette_indices(pixels, data, path)
+        return np.asarray(decode_image(str(path), numbered(data), cv2.IMREAD_COLOR))[..., 0]
     if (pixels == pixels[..., :1]).all():  # the same ids in all three channels
         return pixels[..., 0]
     raise EvaluationError(f"{path} is coloured; expected ids in one grey channel, or in a palette")
@@ -51,28 +52,14 @@ def png_size(path: Path) -> tuple[int, int] | None:
     return height, width
 
 
-def palette_indices(pixels: NDArray[Any], data: bytes, path: Path) -> NDArray[np.uint8]:
-    """Find each pixel's entry in the file's palette by its colour."""
-    keys, first, which, times = np.unique(
-        pack(palette_of(data)), return_index=True, return_inverse=True, return_counts=True
-    )
-    places = keys.searchsorted(pack(pixels))
-    shared = np.flatnonzero(times > 1)
-    doubtful = shared[np.isin(shared, places)]
-    if doubtful.size:
-        ids = np.flatnonzero(which == doubtful[0])
-        raise EvaluationError(
-            f"{path} has a palette in which the ids {ids[0]} and {ids[1]} have one colour; store its ids as grey"
-        )
-    return first[places].astype(np.uint8)
-
-
-def palette_of(data: bytes) -> NDArray[np.uint8]:  # N×3
+def numbered(data: bytes) -> bytes:
+    """Give a PNG's palette the grey n as its entry n, so that it decodes to indices, whatever colours entries share."""
     place = 8
     while data[place + 4 : place + 8] != b"PLTE":  # a decoded file of this kind has one
         place += 12 + int.from_bytes(data[place : place + 4], "big")
     length = int.from_bytes(data[place : place + 4], "big")
-    return np.frombuffer(data, np.uint8, length, place + 8).reshape(-1, 3)
+    chunk = b"PLTE" + np.arange(length // 3, dtype=np.uint8).repeat(3).tobytes()
+    return data[: place + 4] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[place + 12 + length :]
 
 
 def pack(pixels: NDArray[Any]) -> NDArray[np.int32]:

@@ -13,8 +13,10 @@ from segdeploy.model.labels import read_labels, read_yaml
 from segdeploy.picture.image import IMAGE_SUFFIXES
 from segdeploy.shipped import folder
 from segdeploy.special_files import why_no_file
+from segdeploy.untrusted import Unreadable, read_limited
 
 Files = dict[str, Path]  # by their names without the ending
+MOST_LISTED = 64 << 20  # bytes
 SplitOf = Callable[[str], str] | None
 
 
@@ -106,17 +108,34 @@ def find_pictures_to_calibrate_on(root: Path) -> list[Path]:
 
 
 def find_pictures(layout: Layout, root: Path, split: str, split_of: SplitOf) -> Files:
-    return of_split(find(layout.image_folder(root, split), layout.image_ending), layout, split, split_of)
+    return of_split(
+        find(layout.image_folder(root, split), layout.image_ending), layout, root, split, split_of
+    )
 
 
 def find_truths(layout: Layout, root: Path, split: str, split_of: SplitOf) -> Files:
-    return of_split(find(layout.label_folder(root, split), layout.label_ending), layout, split, split_of)
+    return of_split(
+        find(layout.label_folder(root, split), layout.label_ending), layout, root, split, split_of
+    )
 
 
-def of_split(found: Files, layout: Layout, split: str, split_of: SplitOf) -> Files:
+def of_split(found: Files, layout: Layout, root: Path, split: str, split_of: SplitOf) -> Files:
+    if layout.listed:
+        names = names_listed(layout.list_file(root, split))
+        return {stem: path for stem, path in found.items() if stem in names}
     if split_of is None or layout.has_splits:
         return found
     return {stem: path for stem, path in found.items() if split_of(stem) == split}
+
+
+def names_listed(path: Path) -> set[str]:
+    """Read the names of a split's images; none where there is no such list."""
+    if not path.is_file():
+        return set()
+    try:
+        return set(read_limited(path, MOST_LISTED).decode(errors="replace").split())
+    except Unreadable as error:
+        raise EvaluationError(f"{path} {error}") from error
 
 
 def find(place: Path, ending: str) -> Files:

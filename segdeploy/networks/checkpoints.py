@@ -35,7 +35,7 @@ from segdeploy.networks.family import (
     ReadCheckpoint,
     Weights,
 )
-from segdeploy.networks.sources import SUFFIXES, is_hub_id
+from segdeploy.networks.sources import SUFFIXES, is_hub_id, no_checkpoint
 from segdeploy.networks.weight_files import first_line, read_tensors
 from segdeploy.networks.weight_names import check_weights, listed, strip_wrappers
 from segdeploy.untrusted import Unreadable, read_json
@@ -166,10 +166,7 @@ def _read(source: str | Path, revision: str | None) -> _Files:
         return _read_folder(path, name)
     if path.is_file():
         return _read_file(path, name)
-    raise CheckpointError(
-        f"there is no file or folder {name}; expected a .safetensors or .pth file, a folder with config.json "
-        "or a Hub id such as nvidia/segformer-b0-finetuned-ade-512-512"
-    )
+    raise no_checkpoint(name)
 
 
 # ---- folders, files, the Hub -------------------------------------------------------------------------------
