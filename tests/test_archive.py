@@ -18,6 +18,7 @@ import clips
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from segdeploy.cli import main
 from segdeploy.errors import EngineError, OutputError
@@ -236,6 +237,74 @@ def test_workers_that_cannot_start_end_the_run(asked):
 
 
 # ---- what is written ---------------------------------------------------------------------------------------------
+
+
+def of_kind(kind, asked, sources, folder):
+    """Cityscapes' names for the images, and their labels in one form beside grey PNGs."""
+    frames = folder / "frames/aachen"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        copy = frames / f"aachen_{number:06d}_000019_leftImg8bit.png"
+        copy.write_bytes((sources / f"cam{number % 2}/{number}.png").read_bytes())
+    done, _ = done_once(asked(frames.parent, labels=kind, output=folder / kind))
+    grey, _ = done_once(asked(frames.parent, output=folder / "grey"))
+    assert (done.files, done.failed) == (3, 0)
+    expected = [cv2.imread(str(path), -1) for path in sorted((grey.output / "labels").rglob("*.png"))]
+    return done.output, expected
+
+
+def test_palettes_hold_the_same_ids(asked, sources, tmp_path):
+    out, expected = of_kind("palette", asked, sources, tmp_path)
+    found = sorted((out / "labels").rglob("*.ids.png"))
+    for path, ids in zip(found, expected, strict=True):
+        image = Image.open(path)
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image), ids)
+
+
+def test_cityscapes_own_tools_find_the_submission(asked, sources, tmp_path, monkeypatch):
+    out, expected = of_kind("cityscapes", asked, sources, tmp_path)
+    truths = [f"aachen_{number:06d}_000019_gtFine_labelIds.png" for number in range(3)]
+    monkeypatch.setenv("CITYSCAPES_RESULTS", str(out / "labels"))
+    with open_session(asked().model) as session:
+        classes = session.signature.labels
+    own = np.array(classes.ids or range(len(classes.names)))
+    evaluation = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    evaluation.args.predictionPath = evaluation.args.predictionWalk = None
+    for truth, ids in zip(truths, expected, strict=True):
+        path = evaluation.getPrediction(evaluation.args, truth)
+        assert path.endswith(truth.replace("_gtFine_labelIds", "_pred_labelIds"))
+        found = np.array(Image.open(path))
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, own[ids])
+
+
+def test_panoptic_files_say_what_their_pngs_hold(asked, sources, tmp_path):
+    out, expected = of_kind("panoptic", asked, sources, tmp_path)
+    facts = json.loads((out / "panoptic.json").read_text())
+    assert [image["file_name"] for image in facts["images"]] == [
+        one["image_id"] + ".png" for one in facts["annotations"]
+    ]
+    known = {one["id"] for one in facts["categories"]}
+    by_file = {one["file_name"]: one for one in facts["annotations"]}
+    for path, ids in zip(sorted((out / "labels").rglob("*.png")), expected, strict=True):
+        rgb = np.array(Image.open(path)).astype(int)
+        segments = by_file[path.relative_to(out / "labels").as_posix()]["segments_info"]
+        found, counts = np.unique(rgb @ [1, 256, 65536], return_counts=True)  # as panopticapi reads it
+        assert {one["id"]: one["area"] for one in segments} == dict(
+            zip(found.tolist(), counts.tolist(), strict=True)
+        )
+        assert {one["category_id"] for one in segments} <= known
+        np.testing.assert_array_equal(rgb @ [1, 256, 65536], ids.astype(int) + 1)
+
+
+@pytest.mark.parametrize(("kind", "failed"), [("panoptic", ["clip.mp4", "some.tar"]), ("cityscapes", ALL)])
+def test_what_a_form_has_no_labels_for_fails_by_name(kind, failed, asked, tmp_path):
+    done, _ = done_once(asked(labels=kind, output=tmp_path / "out"))
+    lines = [json.loads(line) for line in done.failures.read_text().splitlines()]
+    told = {line["file"]: line["reason"] for line in lines if "in the form" in line["reason"]}
+    assert sorted(told) == failed
+    assert f"has no labels in the form {kind}, which is for images" in told["clip.mp4"]
 
 
 def test_run_lengths_are_of_the_labels_in_the_png(asked, tmp_path):

@@ -92,12 +92,14 @@ def test_commands_of_the_pages_are_verbs_with_flags_that_exist(page):
     found = set(re.findall(r"segdeploy ((?:[a-z-]+)(?: [^`|\n]*)?)", re.sub(r"\]\(.*?\)", "", text)))
     commands = [words for one in found if (words := one.replace("…", "X").split())[0] in VERBS]
     for verb, *words in commands:
-        parser_text = (ROOT / "segdeploy/cli" / f"{verb.replace('-', '_')}.py").read_text()
+        modules = sorted((ROOT / "segdeploy/cli").glob(f"{verb.replace('-', '_')}*.py"))
+        parser_text = "".join(module.read_text() for module in modules)
         for word in words:
             if word.startswith("--") and verb != "deepstream":
                 flag = shlex.split(word)[0].rstrip(",.;:)")
                 source = parser_text + (ROOT / "segdeploy/cli/arguments.py").read_text()
                 source += (ROOT / "segdeploy/cli/model_argument.py").read_text()
+                source += (ROOT / "segdeploy/cli/settings.py").read_text()
                 source += (
                     (ROOT / "segdeploy/cli/calibration_arguments.py").read_text()
                     if (ROOT / "segdeploy/cli/calibration_arguments.py").exists()

@@ -20,7 +20,7 @@ from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.shell import command_line
 from segdeploy.size import is_number
 
-LABELS_CHOICES = ("png", "rle", "none")
+LABELS_CHOICES = ("png", "palette", "cityscapes", "panoptic", "rle", "none")
 AREAS_CHOICES = ("parquet", "csv")
 MOST_SHARDS = 9999
 
@@ -46,7 +46,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--labels",
         choices=LABELS_CHOICES,
         default="png",
-        help="class ids as a PNG for each frame, or as COCO's run lengths (default: png)",
+        help="png: class ids, grey (default); palette: with the classes' colours; cityscapes: what its server takes;"
+        " panoptic: COCO's PNGs with panoptic.json; rle: COCO's run lengths",
     )
     parser.add_argument(
         "--areas",

@@ -25,18 +25,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from segdeploy.cli import parser
     from segdeploy.errors import MissingExtra
 
     try:
         import shtab
     except ImportError as error:
         raise MissingExtra("shtab", "completion", "writing a shell's completion") from error
-    top = parser()
-    for action in actions_of(top):
+    for action in actions_of(arguments.parser):
         if (kind := kind_of(action)) is not None:
             setattr(action, "complete", getattr(shtab, kind))  # noqa: B010 # shtab's own attribute
-    print_lines(*shtab.complete(top, arguments.shell).splitlines())
+    print_lines(*shtab.complete(arguments.parser, arguments.shell).splitlines())
     print_next(PLACES[arguments.shell])
     return 0
 

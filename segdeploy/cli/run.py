@@ -6,21 +6,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import (
-    LAYOUT_CHOICES,
-    LONGEST_S,
-    MASK_CHOICES,
-    MOST_BATCH,
-    MOST_THREADS,
-    SHORTEST_S,
-    add_device,
-    add_fit,
-    add_precision,
-    add_provider,
-    between,
-)
-from segdeploy.cli.model_argument import add_model, interface_asked, parse_model
+from segdeploy.cli.model_argument import add_model, interface_asked
 from segdeploy.cli.printing import print_lines, print_message, print_next
+from segdeploy.cli.run_flags import add_lines, add_pictures, add_running, add_streams
 from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
@@ -48,108 +36,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="a folder (default: out), an .mp4, .mov or .mkv ({name} stands for the source's; a camera goes on in"
         " ….2.mp4 after 250,000 frames), or an rtsp:// address",
     )
-    parser.add_argument(
-        "--alpha",
-        type=between(0, 1, whole=False),
-        metavar="A",
-        default=0.55,
-        help="opacity of the overlay, 0 to 1 (default: 0.55)",
-    )
-    parser.add_argument(
-        "--no-legend", action="store_true", help="leave legend and figures out of the picture"
-    )
-    add_fit(parser)
-    parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
-    add_provider(parser)
-    add_device(parser)
-    add_precision(parser)
-    parser.add_argument(
-        "--threads", type=between(1, MOST_THREADS), metavar="N", help="CPU threads (default: all)"
-    )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        nargs="?",
-        const="-",
-        help="areas per class as JSON, a line per image or frame: into FILE (.jsonl, or a pipe), or printed",
-    )
-    parser.add_argument(
-        "--masks",
-        choices=MASK_CHOICES,
-        help="put each class's mask into the lines of --json: as COCO's compressed run lengths",
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=between(1, 1e12, whole=False),
-        metavar="N",
-        help="the largest image or frame to read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
-    )
-    video = parser.add_argument_group("videos and cameras")
-    video.add_argument(
-        "--every",
-        type=between(1, 1_000_000),
-        metavar="N",
-        default=1,
-        help="take every N-th frame (default: 1)",
-    )
-    video.add_argument(
-        "--batch", type=between(1, MOST_BATCH), metavar="N", help="frames at once (default: the model's)"
-    )
-    video.add_argument(
-        "--max-frames", type=between(1, 1_000_000_000), metavar="N", help="stop after N frames of each source"
-    )
-    video.add_argument("--show", action="store_true", help="show the frames in a window")
-    video.add_argument(
-        "--compare", metavar="OTHER", type=parse_model, help="a second model, whose results are drawn too"
-    )
-    video.add_argument(
-        "--layout",
-        choices=LAYOUT_CHOICES,
-        help="show two models side by side (default), or with a line that wipes to and fro",
-    )
-    video.add_argument(
-        "--view",
-        metavar="PORT",
-        nargs="?",
-        type=between(0, 65535),
-        const=8765,
-        help="show the stream on a web page at this port (8765); without a number, put --view last",
-    )
-    video.add_argument(
-        "--view-address",
-        metavar="ADDRESS",
-        default="127.0.0.1",
-        help="the page's address (default: 127.0.0.1, this machine only)",
-    )
-    video.add_argument(
-        "--metrics",
-        metavar="FILE",
-        type=Path,
-        help="write frame rate, latency, drops, reconnections and areas for Prometheus's node_exporter into this .prom,"
-        " every 5 s; --view has them at /metrics",
-    )
-    video.add_argument("--stdin-size", metavar="HxW", help="size of the frames on standard input")
-    video.add_argument(
-        "--stdin-fps",
-        type=between(0.001, 1000, whole=False),
-        metavar="FPS",
-        default=25.0,
-        help="their rate (default: 25)",
-    )
-    video.add_argument(
-        "--timeout",
-        type=between(SHORTEST_S, LONGEST_S, whole=False),
-        metavar="S",
-        default=10.0,
-        help="seconds before a source or an output that hangs is given up (default: 10)",
-    )
-    video.add_argument(
-        "--reconnect",
-        type=between(0, LONGEST_S, whole=False),
-        metavar="S",
-        default=120.0,
-        help="seconds to reconnect to a lost source (default: 120)",
-    )
+    add_pictures(parser)
+    add_running(parser)
+    add_lines(parser)
+    add_streams(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -185,6 +75,10 @@ def execute(arguments: argparse.Namespace) -> int:
                 asked = flag.replace("_", "-")
                 raise RequestError(f"--{asked} is for a stream; make one of these images with -o out.mp4")
         return run_images(arguments, [Path(source) for source in sources])
+    if arguments.labels != "png":
+        raise RequestError(
+            f"--labels {arguments.labels} is for images; `archive` writes the labels of videos"
+        )
     return run_streams(arguments, sources)
 
 
@@ -226,6 +120,7 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
             how=arguments.fit,
             kernel=arguments.resize,
             most_pixels=int(arguments.max_pixels),
+            indexed=arguments.labels == "palette",
         ):
             advance()
             if done.segmentation is None:

@@ -28,6 +28,7 @@ from segdeploy.serve.archive.areas import finished_files, load_arrow, write_area
 from segdeploy.serve.archive.items import Digests, Item
 from segdeploy.serve.archive.journal import finished_in, journal_for, shard_name
 from segdeploy.serve.archive.listing import common_root, demand_listable, items_of
+from segdeploy.serve.archive.panoptic import write_panoptic
 from segdeploy.serve.archive.plan import ArchivePlan, keep_plan, read_plan
 from segdeploy.serve.archive.worker import Setup
 from segdeploy.untrusted import parse_json
@@ -124,6 +125,9 @@ def archive(
             if request.areas
             else None
         )
+        if request.labels == "panoptic":
+            card = read_card(request.card) if request.card else None
+            write_panoptic(output, request.shards, signature_in(request.model, card).labels)
     return Archived(output, work.files, work.frames, work.before, work.failed + work.bad, failures, areas)
 
 

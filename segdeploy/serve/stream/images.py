@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy.errors import ImageError
-from segdeploy.files import make_folder
+from segdeploy.files import make_folder, write_bytes
 from segdeploy.picture.decoding import MOST_PIXELS
 from segdeploy.picture.image import WRITTEN, Frame, find_images, read_frame
+from segdeploy.picture.indexed_png import indexed_png
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.session import Session, segment_batch
 
@@ -38,11 +39,12 @@ def segment_files(
     how: str = "stretch",
     kernel: str | None = None,
     most_pixels: int = MOST_PIXELS,
+    indexed: bool = False,
 ) -> Iterator[Done]:
     """Segment each image of `sources` into `<name>.overlay.png`, `.colours.png` and `.ids.png` under `output`.
 
     <name> is the image's path below the folder that all sources share, without its suffix, unless two images of a
-    folder differ only in that.
+    folder differ only in that. The ids are grey, or `indexed`: they have the classes' colours as their palette.
     """
     make_folder(output)
     batch: list[tuple[Path, Path, Frame]] = []
@@ -56,7 +58,7 @@ def segment_files(
         if batch and (len(batch) == session.batches[1] or number == len(stems)):
             results = segment_batch(session, [frame for _, _, frame in batch], how, kernel)
             for (done, place, frame), result in zip(batch, results, strict=True):
-                yield Done(done, result, write_frame(result, frame, place, alpha, legend))
+                yield Done(done, result, write_frame(result, frame, place, alpha, legend, indexed))
             batch = []
 
 
@@ -86,10 +88,13 @@ def demand_short(path: Path, stem: Path) -> None:
 
 
 def write_frame(
-    result: Segmentation, frame: Frame, stem: Path, alpha: float, legend: bool
+    result: Segmentation, frame: Frame, stem: Path, alpha: float, legend: bool, indexed: bool = False
 ) -> tuple[Path, ...]:
     overlay, colours, ids = (stem.with_name(stem.name + ending) for ending in WRITTEN)
     result.write_overlay(overlay, frame, alpha, legend)
     result.write_colours(colours)
-    result.write_ids(ids)
+    if indexed:
+        write_bytes(ids, indexed_png(result.labels, result.classes))
+    else:
+        result.write_ids(ids)
     return overlay, colours, ids
