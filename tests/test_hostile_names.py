@@ -135,6 +135,12 @@ def data(place):
 
 
 ROWS = {
+    # flags out of a file, and what goes to the Hub
+    "a flag of a file": lambda p: ("models", "--config", p.text("c.yaml", json.dumps({BITE: "x"}))),
+    "a value of a file": lambda p: ("models", "--config", p.text("c.yaml", json.dumps({"json": BITE}))),
+    "a file of flags": lambda p: ("models", "--config", p.folder / NAME),
+    "push a record": lambda p: ("push", record_that_bites(p).parent, "acme/x", "--dry-run"),
+    "push a name": lambda p: ("push", p.folder / NAME, f"acme/{NAME}", "--dry-run"),
     # what is learnt from
     "finetune a name": lambda p: ("finetune", p.folder / NAME, *data(p), "-o", p.folder / "out"),
     "finetune into a name": lambda p: ("finetune", p.tiny, *data(p), "-o", p.folder / NAME),
@@ -517,4 +523,4 @@ def test_the_rows_reach_every_verb():
     from segdeploy.cli import VERBS
 
     reached = {name.split()[0] for name in ROWS} | set(Path(__file__).read_text().replace('"', " ").split())
-    assert set(VERBS) - {"models", "demo", "selftest"} <= reached
+    assert set(VERBS) - {"models", "demo", "selftest", "completion"} <= reached

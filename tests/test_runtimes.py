@@ -156,3 +156,20 @@ def test_choices_are_those_of_the_modules_that_know_them():
     assert arguments.LAYOUT_CHOICES == drawing.LAYOUTS
     assert arguments.INTERFACE_CHOICES == INTERFACES
     assert (*pytorch.NETWORKS, "graph") == arguments.NETWORK_CHOICES
+
+
+@pytest.mark.parametrize(("provider", "extra"), [("cpu", "cpu"), ("cuda", "gpu"), ("tensorrt", "gpu")])
+def test_a_package_that_two_runtimes_share_is_asked_for_by_the_extra_of_the_right_one(
+    provider, extra, monkeypatch
+):
+    """onnxruntime and onnxruntime-gpu overwrite each other's files: `cpu` would be in the way of `gpu`."""
+
+    def absent(name):
+        raise MissingExtra("onnxruntime", "cpu", "running an .onnx")
+
+    monkeypatch.setattr(runtimes.importlib, "import_module", absent)
+    row = next(row for row in RUNTIMES if row.provider == provider)
+    with pytest.raises(MissingExtra) as refusal:
+        row.load()
+    assert refusal.value.extra == extra
+    assert f"pip install 'segdeploy[{extra}]'" in str(refusal.value)

@@ -31,6 +31,7 @@ from segdeploy.cli import (
     finetune,
     inspect,
     models,
+    push,
     quantize,
     report,
     run,
@@ -81,6 +82,7 @@ VERBS = {
     ),
     "deepstream": (deepstream, "render, check, replay and start configurations of NVIDIA DeepStream"),
     "triton": (triton, "write a model repository for NVIDIA's Triton Inference Server"),
+    "push": (push, "send a folder to the Hugging Face Hub, with a model card that has its ledger"),
     "completion": (completion, "write the completion of verbs, flags and files for a shell"),
     "demo": (demo, "go the whole way on the bundled model and made scenes"),
     "selftest": (

@@ -63,12 +63,18 @@ class Runtime:
     def load(self) -> Callable[[Any, SessionOptions], Any]:
         """Import and return the function that opens its models."""
         name, _, function = self.opener.partition(":")
+        step = f"the provider {self.provider}" if self.provider else self.words
         try:
             return getattr(importlib.import_module(name), function)  # type: ignore[no-any-return]
         except ModuleNotFoundError as error:
             if error.name != self.module:
                 raise
-            step = f"the provider {self.provider}" if self.provider else self.words
+            raise MissingExtra(self.packages[0], self.extra, step) from error
+        except (
+            MissingExtra
+        ) as error:  # of a module that it shares with another runtime, whose extra would be in its way
+            if error.package != self.module or error.extra == self.extra:
+                raise
             raise MissingExtra(self.packages[0], self.extra, step) from error
 
 
