@@ -12,6 +12,7 @@ from segdeploy import scenes
 from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, evaluation_key, look, whole_image
 from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.cli import main
+from segdeploy.cli.evaluate import published_lines
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, ImageError, OutputError, RequestError
 from segdeploy.model.labels import read_labels
@@ -471,3 +472,14 @@ def test_an_image_that_the_data_set_has_not_is_damage(tmp_path):
     assert np.array_equal(unfinished.read(4, counts.shape)[3], counts)
     with pytest.raises(EvaluationError, match="is damaged; delete it to begin again"):
         unfinished.read(3, counts.shape)
+
+
+def test_what_was_published_stands_beside_a_score_of_the_same_data_set():
+    models = {
+        "a.onnx": {"card": "segformer-b0-cityscapes"},
+        "b.onnx": {"card": "mine"},
+        "c.onnx": {"card": "segformer-b0-demo"},
+    }
+    (line,) = published_lines(models, "cityscapes")
+    assert line.startswith("published for a.onnx: 76.2 mIoU (")
+    assert list(published_lines(models, "kitti")) == []

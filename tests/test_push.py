@@ -2,8 +2,8 @@
 
 import base64
 import json
-import shutil
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -11,18 +11,30 @@ import yaml
 
 from segdeploy.cli import main
 from segdeploy.errors import GraphError, RequestError
-from segdeploy.model.record import record_path
+from segdeploy.files import digest_of
+from segdeploy.model.labels import read_labels
+from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
 from segdeploy.serve.hub.contents import contents_of
 from segdeploy.serve.hub.push import PushRequest, prepare
 
 
+def record_of(name, digest):
+    ones, names = (1.0, 1.0, 1.0), read_labels("voc").names
+    return ArtifactRecord(
+        name, digest, "mine", "frames", "64x96", 1, "fp32", 17, Normalisation(ones, ones), "linear", names,
+        ArtifactSource("acme/street-net", "Apache-2.0"),
+    )  # fmt: skip
+
+
 @pytest.fixture
-def folder(graphs, tmp_path):
-    """A graph with its record, and what else may lie beside them."""
+def folder(tmp_path):
+    """A model with a record, and what else may lie beside them."""
     place = tmp_path / "out"
     place.mkdir()
-    for path in (graphs("frames"), record_path(graphs("frames"))):
-        shutil.copy(path, place)
+    (place / "x.onnx").write_bytes(b"graph")
+    record = record_of("x.onnx", digest_of(place / "x.onnx"))
+    step = LedgerStep("fp32", "PyTorch FP32", 1.0, 12_288)
+    replace(record, ledger=(step,), command="segdeploy export acme/street-net").write(place)
     (place / "street.overlay.png").write_bytes(b"a street with people")
     (place / ".hidden").write_text("x")
     return place
@@ -44,10 +56,10 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"files": [{**one, "uploadMode": "regular", "shouldIgnore": False} for one in files]})
         elif "/commit/" in self.path:
             self.answer(
-                {"commitUrl": "https://hub/acme/streets/commit/1", "commitOid": "1" * 40, "success": True}
+                {"commitUrl": "https://huggingface.co/acme/streets/commit/1", "commitOid": "1" * 40, "success": True}
             )
         else:
-            self.answer({"url": "https://hub/acme/streets", "name": "acme/streets"})
+            self.answer({"url": "https://huggingface.co/acme/streets", "name": "acme/streets"})
 
     def answer(self, facts, status=200):
         data = json.dumps(facts).encode()
@@ -63,7 +75,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch):
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked, server.status = [], 200
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -96,10 +108,11 @@ def test_models_go_with_their_records_and_pictures_stay(folder, hub, capsys):
     assert set(found) == {graph.name, f"{graph.name}.json", "README.md"}
     assert found[graph.name] == graph.read_bytes()
     created = next(json.loads(text) for path, _, text in hub.asked if path.endswith("/create"))
-    assert (created["name"], created["organization"], created["private"]) == ("streets", "acme", True)
+    assert (created["name"], created["organization"]) == ("streets", "acme")
+    assert created.get("private") is True or created.get("visibility") == "private"
     assert {token for _, token, _ in hub.asked} == {"Bearer hf_secret"}
     assert "left out: street.overlay.png" in said.out
-    assert said.out.endswith("https://hub/acme/streets/commit/1\n")
+    assert said.out.endswith("https://huggingface.co/acme/streets/commit/1\n")
     assert "hf_secret" not in said.out + said.err
     assert "next: hf download acme/streets" in said.err
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -112,8 +125,9 @@ def test_the_card_has_the_ledger_and_what_the_hub_reads(folder):
     _, front, body = card.split("---\n", 2)
     facts = yaml.safe_load(front)
     assert (facts["library_name"], facts["pipeline_tag"]) == ("segdeploy", "image-segmentation")
-    assert facts["license"]
+    assert (facts["license"], facts["base_model"]) == ("apache-2.0", ["acme/street-net"])
     assert "# streets\n" in body
+    assert "segdeploy export acme/street-net\n" in body
     assert "| fp32 | PyTorch FP32 | 100.0000% |  |  |" in body
 
 
@@ -178,7 +192,9 @@ def test_what_is_not_proven_is_not_sent(folder, tmp_path):
         contents_of(tmp_path / "gone")
 
 
-def test_a_checkpoint_goes_whole(tiny):
-    done = prepare(PushRequest(tiny, "acme/streets"))
-    assert {"config.json", "model.safetensors"} <= {path.name for path in done.contents.files}
+def test_a_checkpoint_goes_whole(tmp_path):
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (tmp_path / name).write_text("{}")
+    done = prepare(PushRequest(tmp_path, "acme/streets"))
+    assert len(done.contents.files) == 3
     assert done.contents.is_checkpoint

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from segdeploy.cli.arguments import (
     MOST_IMAGES,
@@ -17,7 +19,7 @@ from segdeploy.cli.arguments import (
     parse_size,
 )
 from segdeploy.cli.model_argument import add_model
-from segdeploy.cli.printing import print_json, print_message, print_next
+from segdeploy.cli.printing import print_json, print_lines, print_message, print_next
 from segdeploy.datasets.known import default_splits, names_of_datasets
 from segdeploy.shell import command_line
 
@@ -159,6 +161,17 @@ def execute(arguments: argparse.Namespace) -> int:
             *(robustness_shown(name, table) for name, table in done.robustness.items()),
         ]
     )
+    print_lines(*published_lines(done.facts, dataset.name))
     kept = command_line("segdeploy", "report", arguments.output) if arguments.output else ""
     print_next(kept or "the same command with -o DIR, of which `segdeploy report DIR` makes a page")
     return 0
+
+
+def published_lines(models: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[str]:
+    """Say beside a score what its card has published on this data set, where there is such a card."""
+    from segdeploy.model.card import known_cards, read_card
+
+    for name, facts in models.items():
+        card = read_card(facts["card"]) if facts["card"] in known_cards() else None
+        if card is not None and card.published_miou is not None and card.labels.name == dataset:
+            yield f"published for {name}: {card.published_miou} mIoU ({card.miou_source})"

@@ -27,7 +27,7 @@ def indexed_png(labels: LabelMap, classes: Labels) -> bytes:
         raise OutputError(
             f"a palette has 256 entries, and there are {len(classes.names)} classes; write grey PNGs instead"
         )
-    grey = cv2.imencode(".png", labels.astype(np.uint8, casting="safe"))[1].tobytes()
+    grey = cv2.imencode(".png", labels.astype(np.uint8))[1].tobytes()
     header = bytearray(grey[HEADER])
     header[KIND] = PALETTE
     palette = b"PLTE" + classes.palette().tobytes()

@@ -65,10 +65,7 @@ def push(request: PushRequest) -> Pushed:
         raise ServerError("the Hub asks who you are: hf auth login, or give HF_TOKEN") from error
     except HfHubHTTPError as error:
         raise refusal(request.repository, error) from error
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # no network, proxies, certificates: the types change with its HTTP library
+    except Exception as error:  # no network, proxies, certificates: the types change with its HTTP library
         raise ServerError(f"{request.repository} could not be sent: {first_line_of(error)}") from error
     return Pushed(ready.contents, ready.card, str(commit.commit_url))
 
