@@ -56,7 +56,11 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"files": [{**one, "uploadMode": "regular", "shouldIgnore": False} for one in files]})
         elif "/commit/" in self.path:
             self.answer(
-                {"commitUrl": "https://huggingface.co/acme/streets/commit/1", "commitOid": "1" * 40, "success": True}
+                {
+                    "commitUrl": "https://huggingface.co/acme/streets/commit/1",
+                    "commitOid": "1" * 40,
+                    "success": True,
+                }
             )
         else:
             self.answer({"url": "https://huggingface.co/acme/streets", "name": "acme/streets"})

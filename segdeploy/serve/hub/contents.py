@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +56,18 @@ def contents_of(folder: Path) -> Contents:
             if record.why_refuted:
                 raise RequestError(f"{path} is refuted by its record: {record.why_refuted}; remove it")
             records[path.relative_to(folder)] = record
-    contents = Contents(
-        folder, *(tuple(path.relative_to(folder) for path in some) for some in (files, [*set(found) - set(files)])),
-        records,
-    )  # fmt: skip
+    left_out = sorted(set(found) - set(files))
+    contents = Contents(folder, below(folder, files), below(folder, left_out), records)
     if not records and not contents.is_checkpoint:
         raise RequestError(
             f"{folder} holds no .onnx, no .engine and no checkpoint; name a folder that export, quantize or finetune"
             " has written to"
         )
     return contents
+
+
+def below(folder: Path, paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(path.relative_to(folder) for path in paths)
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
