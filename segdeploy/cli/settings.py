@@ -159,7 +159,7 @@ def without_rivals(leaf: argparse.ArgumentParser, lower: Given, higher: Given) -
 def given_in(leaf: argparse.ArgumentParser, own: Sequence[str]) -> Given:
     """Find the actions that the command line names, whatever it lacks."""
     needed = [action for action in leaf._actions if action.required]
-    marks = {
+    marks: dict[str, list[object]] = {
         action.dest: [] for action in leaf._actions
     }  # a list of its own for each, to which an action may append
     for action in needed:
