@@ -145,7 +145,9 @@ def graph_to_open(model: Path, arguments: argparse.Namespace) -> Path:
 
 
 def interface_asked(arguments: argparse.Namespace) -> str:
-    return arguments.graph_interface or getattr(arguments, "kept_interface", INTERFACE_CHOICES[0])
+    asked: str | None = arguments.graph_interface
+    usual: str = getattr(arguments, "kept_interface", INTERFACE_CHOICES[0])
+    return asked or usual
 
 
 def demand_no_flags(arguments: argparse.Namespace, models: list[Path | ModelAddress], but: str = "") -> None:
