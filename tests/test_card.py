@@ -442,7 +442,9 @@ def test_a_made_card_in_full():
     assert (card.size, card.mean, card.std) == (Size(480, 640), MEAN, STD)
     assert (card.labels.name, card.labels.names, card.labels.ids) == ("harbour_b1", ("quay", "water"), None)
     assert (card.resize, card.licence) == ("pillow", "as its checkpoint's")
-    assert card_from_config("x", "segformer", config_of(("quay", "water")), {"licence": "MIT"}).licence == "MIT"
+    assert (
+        card_from_config("x", "segformer", config_of(("quay", "water")), {"licence": "MIT"}).licence == "MIT"
+    )
     with pytest.raises(CardError, match="licence is 3; expected text"):
         card_from_config("x", "segformer", config_of(("quay", "water")), {"licence": 3})
 

@@ -27,13 +27,13 @@ from segdeploy.datasets.dataset import Pair
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import CheckpointError, OutputError, RequestError, TrainingError
 from segdeploy.model.card import UNKNOWN_LICENCE
+from segdeploy.model.licence import licence_on_the_hub
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import card_of
 from segdeploy.size import Size
 from segdeploy.train import finetune as finetuning
 from segdeploy.train.crops import Crops, warped
 from segdeploy.train.finetune import TrainingRequest, finetune, split_off
-from segdeploy.train.hub_folder import licence_on_the_hub
 from segdeploy.train.loss import balanced, log_probabilities, pixel_loss
 from segdeploy.train.material import learnt_and_reported
 from segdeploy.train.network import Learning, SharedBatchNorm, parameter_groups

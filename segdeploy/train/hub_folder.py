@@ -15,6 +15,7 @@ from torch import Tensor
 from segdeploy import files
 from segdeploy.errors import CheckpointError
 from segdeploy.model.card import UNKNOWN_LICENCE, ModelCard, bare_name
+from segdeploy.model.licence import licence_on_the_hub
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINED_WEIGHTS
 from segdeploy.networks.checkpoints import OWN_LAYOUT
 from segdeploy.networks.family import HUB, Checkpoint, RawCheckpoint
@@ -22,7 +23,6 @@ from segdeploy.networks.weight_names import strip_wrappers
 from segdeploy.train.report import Training
 
 CONFIG, PREPROCESSOR, README = "config.json", "preprocessor_config.json", "README.md"
-ON_THE_HUB = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0")
 OF_THE_START = ("_name_or_path", "torch_dtype", "dtype", "transformers_version")
 
 
@@ -127,9 +127,3 @@ The licence is that of the weights it started from, {start}: {licence} forbids i
 own terms hold beside it.
 The recipe, the data's digest and every measurement are in {RECORD_OF_TRAINING}.
 """
-
-
-def licence_on_the_hub(licence: str) -> dict[str, str]:
-    """Name a licence as the Hub's metadata does; one that it has no name for is `other`, with its own words."""
-    short = licence.lower()
-    return {"license": short} if short in ON_THE_HUB else {"license": "other", "license_name": licence}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segdeploy.model.licence import licence_on_the_hub
 from segdeploy.model.record import ArtifactRecord, LedgerStep
 from segdeploy.printable import printable
 from segdeploy.serve.hub.contents import Contents
@@ -11,8 +12,6 @@ from segdeploy.untrusted import Unreadable, read_json
 from segdeploy.version import __version__
 
 HOME = "https://github.com/segdeploy/segdeploy"
-# Licences that the Hub knows by a name; any other is `other`, with its words.
-KNOWN_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
 
 
 def card_text(contents: Contents, repository: str) -> str:
@@ -36,11 +35,8 @@ def card_text(contents: Contents, repository: str) -> str:
 def front_matter(licences: list[str], checkpoints: list[str]) -> list[str]:
     lines = ["---", "library_name: segdeploy", "pipeline_tag: image-segmentation"]
     lines += ["tags: [semantic-segmentation, onnx, tensorrt, deepstream]"]
-    named = licences[0].lower() if len(licences) == 1 else ""
-    if named in KNOWN_LICENCES:
-        lines += [f"license: {named}"]
-    elif licences:
-        lines += ["license: other", f"license_name: {in_quotes('; '.join(licences))}"]
+    named = licence_on_the_hub("; ".join(licences)) if licences else {}
+    lines += [f"{key}: {in_quotes(value)}" for key, value in named.items()]
     hub_ids = [
         one for one in checkpoints if one.count("/") == 1 and not one.startswith((".", "/", "models/"))
     ]
