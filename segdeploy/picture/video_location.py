@@ -14,6 +14,7 @@ _REMOTE_OR_PATH = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}:/{1,2}"
 )  # an address that was taken for a path has one /
 HIDDEN = "…"
+LONGEST = 4096  # of a text that is searched as a whole: the time grows with the square of it
 _ENDS = r"(?=[\s,;:)\]}!]|$)"  # behind a quote that closes
 _NO_SCHEME = re.compile(r"(?s)(?:[a-zA-Z][\w+.-]{0,30}:/*)?[^\s/:@]{1,255}:.*@")
 _ENCODED_USER = re.compile(r"(?i)(%(?:25)*3a(?:%(?:25)*2f){2})(?:(?!%(?:25)*[23]f)[^&/?#])*%(?:25)*40")
@@ -43,8 +44,18 @@ def is_remote(text: str) -> bool:
 def without_credentials(text: str) -> str:
     """Leave users and passwords out of `text`, which is an address, or words with addresses in them.
 
-    Values that are named like secrets become `…`.
+    Values that are named like secrets become `…`, and so does what follows the first 4,096 characters of a line.
     """
+    if len(text) > LONGEST:
+        return "\n".join(map(_cut, text.split("\n")))
+    return _hidden_in(text)
+
+
+def _cut(line: str) -> str:
+    return _hidden_in(line) if len(line) <= LONGEST else _hidden_in(line[:LONGEST]) + HIDDEN
+
+
+def _hidden_in(text: str) -> str:
     alone = is_remote(text)
     return _without_values(_ENCODED_USER.sub(r"\1", _without_users(text, alone)), alone)
 
@@ -53,6 +64,8 @@ def as_typed(text: str) -> str:
     """Do the same for a mistyped address, such as `user:password@host` without a scheme."""
     if is_remote(text):
         return without_credentials(text)
+    if len(text) > LONGEST:
+        return as_typed(text[:LONGEST]) + HIDDEN
     last = text.rfind("@") + 1  # beyond it the pattern would search in vain, from every place to the end
     return without_credentials(_NO_SCHEME.sub(f"{HIDDEN}@", text[:last], count=1) + text[last:])
 
