@@ -362,6 +362,20 @@ def test_what_cannot_be_shown_is_named_and_the_rest_is_shown(folder, tmp_path, c
         assert page.read_text().count(words) == whole.read_text().count(words) > 0
 
 
+@pytest.mark.parametrize("damage", ['{"sch', '{"schema": 2, "steps": 7}', "[]"])
+def test_a_damaged_record_is_no_other_programs_file(graphs, tmp_path, capsys, damage):
+    graph = graphs("frames")
+    for name in ("sound", "damaged"):
+        (tmp_path / name).mkdir()
+        for suffix in ("", ".json"):
+            shutil.copy(f"{graph}{suffix}", tmp_path / name / f"x.onnx{suffix}")
+    (tmp_path / "damaged/x.onnx.json").write_text(damage)
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"{tmp_path / 'damaged/x.onnx.json'} is not a record that can be read" in said[0]
+
+
 def test_the_command(folder, tmp_path, capsys):
     assert main(["report", str(folder), "-o", str(tmp_path / "r.html")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'r.html'}, ")
