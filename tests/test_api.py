@@ -101,26 +101,13 @@ def test_a_program_runs_and_its_results_print_well(name, desk, monkeypatch, caps
 def test_the_programs_pass_mypy_strict(tmp_path):
     for place, name in enumerate(PROGRAMS):
         (tmp_path / f"program_{place}.py").write_text(written(name))
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "--config-file",
-        "",
-    ]
     done = subprocess.run(
-        [*command, *map(str, sorted(tmp_path.glob("*.py")))],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+        [sys.executable, "-m", "mypy", *map(str, sorted(tmp_path.glob("*.py")))],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip # with the settings and the cache of `make lint`, which has read the package
     wrong = [line for line in done.stdout.splitlines() if line.startswith((str(tmp_path), "program_"))]
     assert wrong == []
-    assert "Traceback" not in done.stderr
+    assert "no issues found" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
