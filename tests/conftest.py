@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -134,49 +135,64 @@ def misused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return request
 
 
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """`shared(name, make)`: the path that `make` was called with, once in this run by whichever worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def path_of(name: str, make: Callable[[Path], object]) -> Path:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.made").open("a+") as state:
+            fcntl.flock(state, fcntl.LOCK_EX)
+            if not state.tell():
+                make(path)
+                state.write("made")
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Shared) -> Path:
     """A five-class SegFormer of a few thousand weights, 96x160, in the Hub's layout."""
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+    return shared("checkpoints/tiny", write_checkpoint)
 
 
 @pytest.fixture(scope="session")
-def graphs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+def graphs(tiny: Path, shared: Shared) -> Graphs:
     """`graphs("frames", batch=None)`: the exported tiny network, each kind traced once."""
-    from segdeploy.convert.export import export_onnx
-
-    made: dict[tuple[str, int | None], Path] = {}
-    folder = tmp_path_factory.mktemp("graphs")
 
     def graph(interface: str = "nvinfer", batch: int | None = 1) -> Path:
-        key = interface, batch
-        if key not in made:
-            path = folder / f"tiny.{interface}.{batch or 'dynamic'}.onnx"
-            made[key] = export_onnx(tiny, interface=interface, batch=batch, output=path).path
-        return made[key]
+        def make(path: Path) -> None:
+            from segdeploy.convert.export import export_onnx
+
+            export_onnx(tiny, interface=interface, batch=batch, output=path)
+
+        return shared(f"graphs/tiny.{interface}.{batch or 'dynamic'}.onnx", make)
 
     return graph
 
 
 @pytest.fixture(scope="session")
-def bundled(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+def bundled(shared: Shared) -> Graphs:
     """`bundled("frames", "97x131", batch=None)`: the trained B0 that is shipped, each kind exported once."""
-    from segdeploy.convert.export import export_onnx
-    from segdeploy.shipped import folder as shipped
-    from segdeploy.size import Size
-
-    made: dict[tuple[str, str, int | None], Path] = {}
-    folder = tmp_path_factory.mktemp("bundled")
 
     def graph(interface: str, size: str, batch: int | None = 1) -> Path:
-        key = interface, size, batch
-        if key not in made:
-            output = folder / f"batch.{batch or 'dynamic'}"
+        def make(path: Path) -> None:
+            from segdeploy.convert.export import export_onnx
+            from segdeploy.shipped import folder as shipped
+            from segdeploy.size import Size
+
             checkpoint = shipped("models") / "demo-b0"
-            made[key] = export_onnx(
-                checkpoint, size=Size.parse(size), interface=interface, batch=batch, output=output
-            ).path
-        return made[key]
+            export_onnx(checkpoint, size=Size.parse(size), interface=interface, batch=batch, output=path)
+
+        name = f"segformer-b0-demo.{size}.{interface}.onnx"
+        return shared(f"bundled/batch.{batch or 'dynamic'}/{name}", make)
 
     return graph
 

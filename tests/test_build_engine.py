@@ -82,6 +82,8 @@ def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     assert record.verdict in said
     assert record.calibration.int8_share == 1
     assert len(record.engine.calibration_digest) == 64
+    if fp16:
+        return
     # The graph is quantised now: building from it is one step, and asking for INT8 again checks it.
     assert run(tmp_path / f"{stem}.onnx", "-o", tmp_path / "again", "--int8") == 0
     assert read_record(tmp_path / "again" / f"{stem}.rtx.engine").engine.layers.by_precision == counted
