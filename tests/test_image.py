@@ -7,7 +7,8 @@ from PIL import Image
 
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.picture import image
-from segdeploy.picture.image import fit, normalise, raised, read_frame, resize, unfit, unfit_logits
+from segdeploy.picture.image import fit, normalise, read_frame, resize, unfit, unfit_logits
+from segdeploy.picture.raising import raised
 from segdeploy.size import Size
 
 RNG = np.random.default_rng(0)

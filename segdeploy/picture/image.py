@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import ImageError, RequestError
 from segdeploy.given import as_path
-from segdeploy.model.labels import ids_type
 from segdeploy.picture.decoding import MOST_PIXELS, decode_image, read_image_file
+from segdeploy.picture.raising import raised, raised_to_labels
 from segdeploy.size import Size
 from segdeploy.special_files import is_folder
 
@@ -93,7 +93,7 @@ def fit(frame: Frame, size: Size, how: str = "stretch", kernel: str = "linear") 
     if geometry.content == size:
         return resize(frame, size, kernel), geometry
     canvas = np.zeros((size.height, size.width, 3), np.uint8)
-    canvas[_inside(geometry)] = resize(frame, geometry.content, kernel)
+    canvas[content_of(geometry)] = resize(frame, geometry.content, kernel)
     return canvas, geometry
 
 
@@ -110,11 +110,11 @@ def geometry_of(frame: Size, size: Size, how: str = "stretch") -> Geometry:
 
 def unfit(labels: LabelMap, geometry: Geometry) -> LabelMap:
     """Bring the input's labels back to the frame's own size: nearest neighbour, pixel centres aligned."""
-    inner = labels[_inside(geometry)]
+    inner = labels[content_of(geometry)]
     if inner.shape == (geometry.frame.height, geometry.frame.width):
         return inner
-    rows = _nearest(geometry.frame.height, geometry.content.height)
-    columns = _nearest(geometry.frame.width, geometry.content.width)
+    rows = nearest_lines(geometry.frame.height, geometry.content.height)
+    columns = nearest_lines(geometry.frame.width, geometry.content.width)
     return inner[rows].take(columns, axis=1)
 
 
@@ -123,13 +123,7 @@ def unfit_logits(
 ) -> LabelMap:
     """Make labels at the frame's size from logits C×h×w of an input of `size`: bilinear first, then arg-max."""
     logits = inner_logits(logits, size, geometry, align_corners)
-    best = raised(logits[0], geometry.frame, align_corners).copy()
-    labels: LabelMap = np.zeros(best.shape, ids_type(len(logits)))
-    for index, plane in enumerate(logits[1:], start=1):  # one plane at a time: never C×H×W floats
-        values = raised(plane, geometry.frame, align_corners)
-        labels[values > best] = index
-        np.maximum(best, values, out=best)
-    return labels
+    return raised_to_labels(logits, geometry.frame, align_corners)
 
 
 def inner_logits(
@@ -139,7 +133,7 @@ def inner_logits(
     if geometry.content == size:
         return logits
     whole = np.stack([raised(plane, size, align_corners) for plane in logits])
-    return whole[(slice(None), *_inside(geometry))]
+    return whole[(slice(None), *content_of(geometry))]
 
 
 def probabilities_of(
@@ -152,26 +146,6 @@ def probabilities_of(
     np.exp(large, out=large)
     large /= large.sum(axis=0)
     return large
-
-
-def raised(plane: NDArray[np.float32], size: Size, align_corners: bool) -> NDArray[np.float32]:
-    """Resize one plane of logits h×w bilinearly to `size`; `align_corners` means the same as in PyTorch."""
-    if plane.shape == (size.height, size.width):
-        return plane
-    if not align_corners:
-        return np.asarray(cv2.resize(plane, (size.width, size.height)), np.float32)
-    row, below = _corner_to_corner(plane.shape[0], size.height)
-    column, right = _corner_to_corner(plane.shape[1], size.width)
-    lines = plane[row] * (1 - below[:, None]) + plane[np.minimum(row + 1, len(plane) - 1)] * below[:, None]
-    beyond = lines[:, np.minimum(column + 1, plane.shape[1] - 1)]
-    return np.asarray(lines[:, column] * (1 - right) + beyond * right, np.float32)
-
-
-def _corner_to_corner(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Give for each new line the source line before it and the distance to that; the outermost lines coincide."""
-    places = np.arange(target, dtype=np.float32) * np.float32((source - 1) / max(target - 1, 1))
-    first = places.astype(np.intp)
-    return first, places - first.astype(np.float32)
 
 
 def normalise(
@@ -195,8 +169,8 @@ def resize(frame: Frame, size: Size, kernel: str = "linear") -> Frame:
         return np.asarray(resized, np.uint8)
     if kernel != "pillow":
         raise RequestError(f"{kernel!r} is not a resize kernel; known: {', '.join(KERNELS)}")
-    columns = _triangle(frame.shape[1], size.width)
-    rows = _triangle(frame.shape[0], size.height)
+    columns = triangle_taps(frame.shape[1], size.width)
+    rows = triangle_taps(frame.shape[0], size.height)
     across = cv2.transpose(_weigh(np.asarray(cv2.transpose(frame), np.uint8), *columns))
     return _weigh(np.asarray(across, np.uint8), *rows)
 
@@ -206,7 +180,7 @@ _LINES_AT_ONCE = 32  # their sums stay in a core's cache: five times as fast as 
 
 
 @lru_cache(maxsize=16)
-def _triangle(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+def triangle_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Make the taps and fixed-point weights, target×taps, of Pillow's bilinear filter along one axis."""
     ratio = source / target
     reach = max(ratio, 1.0)
@@ -239,7 +213,7 @@ def _weigh(lines: NDArray[np.uint8], taps: NDArray[np.intp], weights: NDArray[np
     return made.reshape(len(taps), *lines.shape[1:])
 
 
-def _inside(geometry: Geometry) -> tuple[slice, slice]:
+def content_of(geometry: Geometry) -> tuple[slice, slice]:
     return (
         slice(geometry.top, geometry.top + geometry.content.height),
         slice(geometry.left, geometry.left + geometry.content.width),
@@ -247,5 +221,5 @@ def _inside(geometry: Geometry) -> tuple[slice, slice]:
 
 
 @lru_cache(maxsize=64)
-def _nearest(target: int, source: int) -> NDArray[np.intp]:
+def nearest_lines(target: int, source: int) -> NDArray[np.intp]:
     return ((np.arange(target) * 2 + 1) * source // (target * 2)).astype(np.intp)

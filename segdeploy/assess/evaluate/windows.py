@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from segdeploy.errors import RequestError
 from segdeploy.picture import image
 from segdeploy.picture.image import Frame, Geometry, LabelMap
+from segdeploy.picture.raising import raised
 from segdeploy.run.io import from_output, to_input
 from segdeploy.run.session import Session
 from segdeploy.size import Size
@@ -111,8 +112,8 @@ def window_logits(session: Session, frame: Frame, stride: Size) -> Logits:  # C�
         answers = from_output(signature, session.run(inputs))
         for logits, (top, left) in zip(answers, group, strict=False):  # empty slots have no corner
             for plane, low in zip(total, logits, strict=True):  # by plane: no second C×H×W array
-                raised = image.raised(low, window, signature.align_corners)
-                plane[top : top + rows, left : left + columns] += raised[:rows, :columns]
+                large = raised(low, window, signature.align_corners)
+                plane[top : top + rows, left : left + columns] += large[:rows, :columns]
     total /= np.outer(visits(tops, rows, height), visits(lefts, columns, width))
     return total
 
@@ -149,10 +150,10 @@ def scaled_size(own: Size, frame_scale: float | Size, factor: float = 1.0) -> Si
 def resize_logits(logits: Logits, size: Size, align_corners: bool) -> Logits:
     if logits.shape[1:] == (size.height, size.width):
         return logits
-    raised = np.empty((len(logits), size.height, size.width), np.float32)
-    for plane, low in zip(raised, logits, strict=True):
-        plane[:] = image.raised(low, size, align_corners)
-    return raised
+    large = np.empty((len(logits), size.height, size.width), np.float32)
+    for plane, low in zip(large, logits, strict=True):
+        plane[:] = raised(low, size, align_corners)
+    return large
 
 
 def softmax(logits: Logits) -> Logits:
