@@ -28,7 +28,16 @@ SYMBOLS = HERE / "data" / "cuda_symbols.tsv"
 
 def compile_driver(folder: Path, name: str = "driver.so") -> Path:
     path = folder / name
-    command = [str(COMPILER), "-Wall", "-shared", "-fPIC", "-o", str(path), str(HERE / "fake_libcuda.c")]
+    command = [
+        str(COMPILER),
+        "-Wall",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(path),
+        str(HERE / "fake_libcuda.c"),
+        "-ldl",
+    ]
     subprocess.run(command, check=True)
     return path
 
@@ -73,7 +82,9 @@ class CUresult(enum.IntEnum):
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
+    CUDA_ERROR_NO_BINARY_FOR_GPU = 209
     CUDA_ERROR_INVALID_HANDLE = 400
+    CUDA_ERROR_NOT_FOUND = 500
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
@@ -99,7 +110,8 @@ RESULTS: dict[str, dict[int, Any]] = {
     "cuEventCreate": {0: POINTER}, "cuEventDestroy_v2": {}, "cuEventRecord": {}, "cuStreamWaitEvent": {},
     "cuEventSynchronize": {}, "cuEventElapsedTime": {0: ctypes.c_float}, "cuStreamBeginCapture_v2": {},
     "cuStreamEndCapture": {1: POINTER}, "cuGraphInstantiateWithFlags": {0: POINTER}, "cuGraphDestroy": {},
-    "cuGraphExecDestroy": {}, "cuGraphLaunch": {},
+    "cuGraphExecDestroy": {}, "cuGraphLaunch": {}, "cuModuleLoadData": {0: POINTER}, "cuModuleUnload": {},
+    "cuModuleGetFunction": {0: POINTER}, "cuLaunchKernel": {},
 }  # fmt: skip
 ENTRIES = {entry.partition("_v2")[0].removesuffix("WithFlags"): entry for entry in RESULTS}
 
@@ -108,6 +120,18 @@ def parameters() -> dict[str, list[str]]:
     """Function to its parameters, of those that each version has."""
     _, *rows = (line.split("\t") for line in SYMBOLS.read_text().splitlines())
     return {name: found[0].split() for name, *found in rows if found and set(found) == {found[0]}}
+
+
+def in_memory(argument: Any) -> Any:
+    """A number as it is; bytes, and the values and types of a kernel's arguments, as what C gets the address of."""
+    if isinstance(argument, bytes):
+        return ctypes.create_string_buffer(argument)
+    if not isinstance(argument, tuple):
+        return int(argument)
+    held = [kind(value) for value, kind in zip(*argument, strict=True)]
+    places = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
+    places.held = held  # type: ignore[attr-defined]
+    return places
 
 
 class Bindings(ModuleType):
@@ -128,7 +152,8 @@ class Bindings(ModuleType):
 
         def call(*arguments: Any) -> tuple[Any, ...]:
             assert len(arguments) == len(wanted), f"{name} takes {wanted}"
-            return self._call(name, *map(int, arguments))
+            held = [in_memory(one) for one in arguments]
+            return self._call(name, *(one if isinstance(one, int) else ctypes.addressof(one) for one in held))
 
         return call
 

@@ -3,6 +3,7 @@
 Work on a stream is done at once, or recorded while the stream is captured; a copy takes a millisecond. Each call but
 the first few wants a context to be current in its thread. Further symbols tell what was called (fake_log), what is
 still held (fake_live), and make a call fail (fake_fail). */
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +11,7 @@ still held (fake_live), and make a call fail (fake_fail). */
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_HANDLE = 400,
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, NO_BINARY = 209, INVALID_HANDLE = 400,
        NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 enum { STREAM = 0x57, EVENT = 0xE7, GRAPH = 0x64, EXECUTABLE = 0x65 };
 #define ROOM (1u << 20)
@@ -153,6 +154,31 @@ int cuEventElapsedTime(float *ms, Event *start, Event *end) {
     return start->at_ms < 0 || end->at_ms < 0 ? INVALID_HANDLE : OK;
 }
 
+/* ---- kernels: a module's image is the path of a library, which has each kernel as NAME_launch */
+
+int cuModuleLoadData(void **made, const void *image) {
+    TELL("cuModuleLoadData", "");
+    if (!(*made = dlopen(image, RTLD_NOW))) return NO_BINARY;
+    live++;
+    return OK;
+}
+int cuModuleUnload(void *module) { TELL("cuModuleUnload", ""); live--; return dlclose(module) ? INVALID_HANDLE : OK; }
+int cuModuleGetFunction(void **made, void *module, const char *name) {
+    char entry[64];
+    TELL("cuModuleGetFunction", "%s", name);
+    snprintf(entry, sizeof entry, "%s_launch", name);
+    return (*made = dlsym(module, entry)) ? OK : NOT_FOUND;
+}
+int cuLaunchKernel(void *kernel, unsigned across, unsigned down, unsigned deep, unsigned x, unsigned y, unsigned z,
+                   unsigned shared, Stream *stream, void **arguments, void **more) {
+    TELL("cuLaunchKernel", "%u %u %u, %u %u %u", across, down, deep, x, y, z);
+    DEMAND(stream, STREAM);
+    if (stream->recorded) return CAPTURE_UNSUPPORTED;
+    ((void (*)(unsigned, unsigned, unsigned, unsigned, void **))kernel)(across, down, x, y, arguments);
+    clock_ms += 1;
+    return OK;
+}
+
 /* ---- graphs */
 
 int cuStreamBeginCapture_v2(Stream *stream, int mode) {
@@ -207,6 +233,7 @@ static const struct { const char *name; void *function; } ENTRIES[] = {
     ENTRY(cuEventCreate), SECOND(cuEventDestroy), ENTRY(cuEventRecord), ENTRY(cuStreamWaitEvent),
     ENTRY(cuEventSynchronize), ENTRY(cuEventElapsedTime), SECOND(cuStreamBeginCapture), ENTRY(cuStreamEndCapture),
     ENTRY(cuGraphInstantiateWithFlags), ENTRY(cuGraphDestroy), ENTRY(cuGraphExecDestroy), ENTRY(cuGraphLaunch),
+    ENTRY(cuModuleLoadData), ENTRY(cuModuleGetFunction), ENTRY(cuModuleUnload), ENTRY(cuLaunchKernel),
 };
 int cuGetProcAddress_v2(const char *symbol, void **found, int version, uint64_t flags, int *status) {
     *found = NULL;

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from segdeploy.errors import EngineError
 from segdeploy.run import cuda
+from segdeploy.size import Size
 
 Array = npt.NDArray[Any]
 Work = Callable[[], object]
@@ -152,6 +153,9 @@ class FakeStream:
 
     def copy(self, target: int, source: int, size: int) -> None:
         self.do(lambda: np.copyto(at(target, size, np.uint8), at(source, size, np.uint8)))
+
+    def launch(self, kernel: Any, size: Size, arguments: Sequence[Any]) -> None:
+        self.do(lambda: kernel(size, arguments))
 
     def record(self, event: FakeEvent) -> None:
         event.stream = self

@@ -14,6 +14,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from emulated_kernels import COMPILER as CXX
+from emulated_kernels import HEADER, NumpyBatch, compile_kernels, signature_of
 from fake_cuda import (
     COMPILER,
     ENTRIES,
@@ -27,10 +29,14 @@ from fake_cuda import (
 
 from segdeploy import gpus
 from segdeploy.errors import EngineError, MissingExtra
-from segdeploy.run import cuda, cuda_python
+from segdeploy.picture import image
+from segdeploy.run import cuda, cuda_python, frames
+from segdeploy.run.io import to_input
+from segdeploy.size import Size
 
 REAL = "SEGDEPLOY_TEST_LIBCUDA"  # the path of the driver, in the process that has it as its system's
 WAYS = ("cuda-python",) if REAL in os.environ else ("PyCUDA", "cuda-python")
+needs_compiler = pytest.mark.skipif(CXX is None, reason="there is no g++ here to compile a kernel with")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
 
@@ -263,6 +269,79 @@ def test_what_cuda_refuses_of_a_graph(function, device, driver):
         assert str(refusal.value) == f"{function} failed: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"
         stream.synchronise()
         stream.free()
+
+
+@pytest.fixture(scope="module")
+def raising_image(tmp_path_factory):
+    """What NVRTC would give of a kernel that adds a number, for this driver."""
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "add.cu").write_text(
+        f'#include "{HEADER}"\n'
+        'extern "C" __global__ void add(float* values, int width, float more) {\n'
+        "    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;\n"
+        "    if (x < width && y < 2) values[y * width + x] += more;\n}\n"
+        "EMULATED_KERNEL(add)\n"
+    )
+    command = [
+        "g++",
+        "-std=c++14",
+        "-fPIC",
+        "-shared",
+        "-x",
+        "c++",
+        folder / "add.cu",
+        "-o",
+        folder / "add.so",
+    ]
+    subprocess.run(command, check=True)
+    return bytes(folder / "add.so") + b"\0"
+
+
+@needs_compiler
+def test_a_kernel_is_loaded_launched_and_unloaded(device, driver, raising_image):
+    calls = cuda.graph_calls()
+    with device.active():
+        memory, stream, numbers = device.allocate(24), device.stream(), FLOATS.copy()
+        module = calls.load_module(raising_image)
+        kernel = calls.function_of(module, "add")
+        stream.upload(memory, numbers)
+        driver.calls()
+        stream.launch(kernel, Size(2, 3), [ctypes.c_void_p(memory.address), 3, 0.5])
+        stream.launch(kernel, Size(9, 65), [ctypes.c_void_p(memory.address), 3, 1.0])
+        stream.download(numbers, memory)
+        stream.synchronise()
+        assert np.array_equal(numbers, FLOATS + 1.5)
+        assert driver.calls()[:2] == ["cuLaunchKernel 1 1 1, 32 8 1", "cuLaunchKernel 3 2 1, 32 8 1"]
+        with pytest.raises(EngineError, match="cuModuleGetFunction failed: CUDA_ERROR_NOT_FOUND"):
+            calls.function_of(module, "subtract")
+        with pytest.raises(EngineError, match="cuModuleLoadData failed: CUDA_ERROR_NO_BINARY_FOR_GPU"):
+            calls.load_module(b"/no/such/library\0")
+        calls.unload_module(module)
+        memory.free()
+        stream.free()
+
+
+@needs_compiler
+def test_frames_are_labelled_through_the_driver(device, driver, tmp_path, monkeypatch):
+    """All but NVRTC and the GPU: memory, tables, launches with their arguments' types, and what comes back."""
+    signature = signature_of("logits", classes=5, size=(32, 48), sides=(8, 12))
+    macros, draw = frames.macros_for(signature), np.random.default_rng(0)
+    library = bytes(compile_kernels(macros, tmp_path / "kernels.so")) + b"\0"
+    monkeypatch.setattr(frames, "compile_for", lambda capability, source, given: library)
+    given = [draw.integers(0, 256, (*size, 3), np.uint8) for size in ((20, 31), (50, 33))]
+    answer = draw.standard_normal((2, 5, 8, 12)).astype(np.float32)
+    with device.active():
+        kernels, unload = frames.load_kernels(device, signature)
+        labelled, batch = frames.FrameLabels(device, kernels), NumpyBatch(device, signature, answer, 1 << 17)
+        for turn in (given, given[::-1]):
+            labels = labelled.label(batch, signature, turn, 2, "stretch", "linear")
+            fitted = [image.fit(frame, signature.size) for frame in turn]
+            assert np.array_equal(batch.input, to_input(signature, np.stack([one for one, _ in fitted])))
+            for one, logits, (_, geometry) in zip(labels, answer, fitted, strict=True):
+                assert np.array_equal(one, image.unfit_logits(logits, signature.size, geometry, False))
+        for one in (labelled, batch):
+            one.free()
+        unload()
 
 
 def test_an_array_that_does_not_lie_in_one_piece(device):

@@ -6,6 +6,7 @@ import sys
 import threading
 from dataclasses import fields, replace
 
+import emulated_kernels
 import fake_runtime
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from segdeploy.model.engine import EngineGpu, EngineMemory, EngineOptions, Verif
 from segdeploy.model.labels import generated_labels
 from segdeploy.model.record import record_path
 from segdeploy.model.signature import Signature, TensorFacts
-from segdeploy.run import cuda
+from segdeploy.run import cuda, frames
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.session import DeviceSession, open_session, segment, segment_many
 from segdeploy.run.tensorrt import compatibility
@@ -223,6 +224,159 @@ def test_each_size_has_its_profile(version, machine):
         assert segment(session, large[0]).labels.shape == sizes[1]
         with pytest.raises(RequestError, match="has the sizes 64x96,96x192, and 64x128 was asked for"):
             session.run(np.zeros((1, 64, 128, 3), np.uint8))
+
+
+# ---- from frames to labels on the GPU ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frame_kernels(tmp_path_factory):
+    """The kernels of a graph's types, compiled for the CPU."""
+    if emulated_kernels.COMPILER is None:
+        pytest.skip("there is no g++ here to compile the kernels with")
+    folder, made = tmp_path_factory.mktemp("kernels"), {}
+
+    def load(device, signature):
+        device.demand_active()
+        macros = tuple(frames.macros_for(signature).items())
+        if macros not in made:
+            made[macros] = emulated_kernels.compile_kernels(dict(macros), folder / f"{len(made)}.so")
+        load.loaded += 1
+
+        def unload():
+            device.demand_active()
+            load.loaded -= 1
+
+        return emulated_kernels.emulated_kernels(made[macros]), unload
+
+    load.loaded = 0
+    return load
+
+
+@pytest.fixture
+def with_kernels(frame_kernels, monkeypatch):
+    monkeypatch.setattr("segdeploy.run.tensorrt.session.load_kernels", frame_kernels)
+    yield frame_kernels
+    assert frame_kernels.loaded == 0
+
+
+ODD = [(HEIGHT, WIDTH), (41, 53), (120, 31), (HEIGHT, WIDTH), (7, 200)]
+
+
+def odd_frames(seed=0):
+    draw = np.random.default_rng(seed)
+    return [draw.integers(0, 256, (*size, 3), np.uint8) for size in ODD]
+
+
+def labels_on_the_processor(machine, path, monkeypatch, given, how):
+    with monkeypatch.context() as patched:
+        patched.setattr(TensorrtSession, "label_frames", lambda *_: None)
+        with open_session(path) as session:
+            return [one.labels for one in segment_many(session, given, how)]
+
+
+@pytest.mark.parametrize("how", ["stretch", "letterbox"])
+@pytest.mark.parametrize("network", ["brightest", "normalised"])
+@pytest.mark.parametrize(
+    ("version", "profile"), [("8.6.1", (1, 2, 4)), ("10.3.0", (3, 3, 3)), ("11.4.0", (1, 1, 1))]
+)
+def test_frames_are_labelled_by_the_kernels(
+    version, profile, network, how, machine, with_kernels, monkeypatch
+):
+    path = machine.engine(version, profile, network)
+    expected = labels_on_the_processor(machine, path, monkeypatch, odd_frames(), how)
+    with open_session(path) as session:
+        monkeypatch.setattr("segdeploy.run.session.fit_batch", None)  # nothing is fitted on the processor
+        labels = [one.labels for one in segment_many(session, odd_frames(), how)]
+        assert session.without_kernels is None
+        assert with_kernels.loaded == 1
+    for one, other in zip(labels, expected, strict=True):
+        assert np.array_equal(one, other)
+        assert one.dtype == other.dtype == np.uint8
+
+
+def test_three_bytes_of_a_pixel_go_there_and_one_comes_back(machine, with_kernels, monkeypatch):
+    moved = []
+    for name in ("upload", "download"):
+        real = getattr(fake_runtime.FakeStream, name)
+
+        def counted(self, target, source, name=name, real=real):
+            moved.append((name, (source if name == "upload" else target).nbytes))
+            real(self, target, source)
+
+        monkeypatch.setattr(fake_runtime.FakeStream, name, counted)
+    (frame,) = (one for one in odd_frames() if one.shape[0] == 41)
+    with open_session(machine.engine(network="normalised")) as session:
+        segment(session, frame)  # the places of this size go there too
+        moved.clear()
+        segment(session, frame)
+    assert moved == [("upload", 3 * 41 * 53), ("download", 41 * 53)]
+
+
+def test_threads_label_frames_at_once(machine, with_kernels):
+    given, wrong = odd_frames(), []
+    with open_session(machine.engine()) as session:
+        expected = [segment(session, frame).labels for frame in given]
+
+        def work(seed):
+            for turn in range(10):
+                place = (seed + turn) % len(given)
+                if not np.array_equal(segment(session, given[place]).labels, expected[place]):
+                    wrong.append((seed, turn))
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_without_nvrtc_the_processor_fits_and_labels(machine, monkeypatch):
+    asked = []
+
+    def none(*_):
+        asked.append(1)
+        raise EngineError("there is no NVRTC")
+
+    monkeypatch.setattr("segdeploy.run.tensorrt.session.load_kernels", none)
+    path = machine.engine()
+    expected = labels_on_the_processor(machine, path, monkeypatch, odd_frames(), "stretch")
+    with open_session(path) as session:
+        labels = [one.labels for one in segment_many(session, odd_frames())]
+        assert session.without_kernels == "there is no NVRTC"
+    assert all(map(np.array_equal, labels, expected))
+    assert asked == [1]  # once, and not for each frame
+
+
+def test_an_engine_that_fails_under_the_kernels_can_be_used_again(machine, with_kernels):
+    with open_session(machine.engine()) as session:
+        expected = segment(session, odd_frames()[1]).labels
+        machine.module.failures = ["out of memory in a tactic"] * 2  # recorded as a graph, and run
+        with pytest.raises(EngineError, match="TensorRT did not run the engine: out of memory in a tactic"):
+            segment(session, odd_frames()[1])
+        assert np.array_equal(segment(session, odd_frames()[1]).labels, expected)
+
+
+def test_a_class_that_is_none_is_refused_as_without_kernels(machine, with_kernels, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "brightest", lambda given: brightest(given) + np.uint8(3))
+    with (
+        open_session(machine.engine()) as session,
+        pytest.raises(
+            GraphError, match=r"the graph answers class ids of 3 to 5, and its card 'mine' has 3 classes"
+        ),
+    ):
+        segment(session, odd_frames()[1])
+
+
+def test_no_room_for_a_frame(machine, with_kernels):
+    with open_session(machine.engine()) as session:
+        expected = segment(session, odd_frames()[1]).labels
+        machine.device.room = sum(one.size for one in machine.device.live) + 50_000
+        with pytest.raises(EngineError, match="out of memory"):
+            segment(session, np.zeros((500, 500, 3), np.uint8))
+        machine.device.room = 1 << 30
+        assert np.array_equal(segment(session, odd_frames()[1]).labels, expected)
 
 
 # ---- two in flight, and threads --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Raises small logits to a larger size, and labels them there.
 
 The arithmetic is written out (across, then down, each product and sum rounded to float32), because OpenCV's differs
-from one processor to the next; so the same logits have the same labels on each machine, and on a GPU by `run/frames.cu`.
+from one processor to the next: so the same logits have the same labels everywhere, on a GPU too (`run/frames.cu`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEAST_ALONE = 0.85  # of the cells have one class
 VALUES_AT_ONCE = 1 << 16  # stay in a core's cache
 
 
-class Steps(NamedTuple):
+class LineSteps(NamedTuple):
     """Says for each new line which two lines it lies between, and how far from the first, along one axis."""
 
     first: NDArray[np.intp]
@@ -29,13 +29,13 @@ class Steps(NamedTuple):
     share: NDArray[np.float32]
 
 
-def steps_along(source: int, target: int, align_corners: bool) -> Steps:
+def steps_along(source: int, target: int, align_corners: bool) -> LineSteps:
     """Place `target` lines among `source` lines; `align_corners` means the same as in PyTorch."""
     at = np.arange(target, dtype=np.float64)
     at = at * ((source - 1) / max(target - 1, 1)) if align_corners else (at + 0.5) * (source / target) - 0.5
     at = np.clip(at, 0, source - 1)
     first = at.astype(np.intp)
-    return Steps(first, np.minimum(first + 1, source - 1), (at - first).astype(np.float32))
+    return LineSteps(first, np.minimum(first + 1, source - 1), (at - first).astype(np.float32))
 
 
 def mixed(
@@ -48,11 +48,11 @@ def mixed(
     return first
 
 
-def across(plane: NDArray[np.float32], columns: Steps) -> NDArray[np.float32]:
+def across(plane: NDArray[np.float32], columns: LineSteps) -> NDArray[np.float32]:
     return mixed(plane.take(columns.first, -1), plane.take(columns.second, -1), columns.share)
 
 
-def down(lines: NDArray[np.float32], rows: Steps) -> NDArray[np.float32]:
+def down(lines: NDArray[np.float32], rows: LineSteps) -> NDArray[np.float32]:
     return mixed(lines.take(rows.first, 0), lines.take(rows.second, 0), rows.share[:, None])
 
 
@@ -120,7 +120,7 @@ def leaders(logits: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def wholly_raised_to_labels(
-    logits: NDArray[np.float32], rows: Steps, columns: Steps
+    logits: NDArray[np.float32], rows: LineSteps, columns: LineSteps
 ) -> NDArray[np.uint8 | np.uint16]:
     """Label by interpolating all, some lines at a time: never C×H×W floats."""
     lines = [across(plane, columns) for plane in logits]
@@ -128,8 +128,9 @@ def wholly_raised_to_labels(
     labels = np.empty((height, width), ids_type(len(logits)))
     at_once = max(1, VALUES_AT_ONCE // width)
     for start in range(0, height, at_once):
-        part = Steps(*(one[start : start + at_once] for one in rows))
-        labels[start : start + at_once] = first_largest(down(line, part) for line in lines)
+        some = slice(start, start + at_once)
+        part = LineSteps(rows.first[some], rows.second[some], rows.share[some])
+        labels[some] = first_largest(down(line, part) for line in lines)
     return labels
 
 

@@ -11,8 +11,9 @@ device is opened, so that a machine without a GPU can say why it has none.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +25,9 @@ from segdeploy.errors import EngineError, MissingExtra
 from segdeploy.gpus import DRIVER, ask_driver
 from segdeploy.run.cuda_pycuda import PyCuda
 from segdeploy.run.cuda_python import CudaPython
+from segdeploy.size import Size
 
+BLOCK = 32, 8  # threads of a kernel's block, across and down
 NO_PACKAGE = "no cuda-python: pip install 'segdeploy[cuda]'"
 
 
@@ -215,6 +218,7 @@ class PinnedMemory:
     def __init__(self, calls: CudaCalls, array: NDArray[np.uint8]) -> None:
         self._calls = calls
         self._array = array
+        self.size = array.nbytes
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return its beginning as an array."""
@@ -277,6 +281,13 @@ class CudaStream:
     def synchronise(self) -> None:
         self._calls.synchronise(self._stream)
 
+    def launch(self, kernel: Any, size: Size, arguments: Sequence[Any]) -> None:
+        """Queue a kernel with a thread for each pixel of `size`; an argument is a pointer, an int or a float."""
+        across, down = BLOCK
+        blocks = -(-size.width // across), -(-size.height // down)
+        given = tuple(getattr(one, "value", one) for one in arguments), tuple(map(c_type_of, arguments))
+        graph_calls().launch_kernel(kernel, blocks, BLOCK, self.handle, given)
+
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         """Record what `work` queues on this stream, instead of running it."""
         calls = graph_calls()
@@ -287,6 +298,11 @@ class CudaStream:
             calls.drop_capture(self.handle)
             raise
         return CudaGraph(calls, calls.end_capture(self.handle))
+
+
+def c_type_of(argument: Any) -> type[Any]:
+    """Give the type in C of a kernel's argument."""
+    return {int: ctypes.c_int, float: ctypes.c_float}.get(type(argument), ctypes.c_void_p)
 
 
 class CudaGraph:

@@ -136,6 +136,23 @@ class CudaPython:
     def ms_between(self, start: int, end: int) -> float:
         return float(self.call("cuEventElapsedTime", start, end))
 
+    # ---- kernels, also on PyCUDA's streams, by their handles ---------------------------------------------------------
+
+    def load_module(self, image: bytes) -> Any:
+        return self.call("cuModuleLoadData", image)
+
+    def function_of(self, module: Any, name: str) -> Any:
+        return self.call("cuModuleGetFunction", module, name.encode())
+
+    def unload_module(self, module: Any) -> None:
+        self.call("cuModuleUnload", module)
+
+    def launch_kernel(
+        self, function: Any, blocks: tuple[int, int], threads: tuple[int, int], handle: int, arguments: Any
+    ) -> None:
+        """Queue a kernel; `arguments` are its values and their types of ctypes."""
+        self.call("cuLaunchKernel", function, *blocks, 1, *threads, 1, 0, handle, arguments, 0)
+
     # ---- graphs, also of PyCUDA's streams, by their handles ---------------------------------------------------------
 
     def begin_capture(self, handle: int) -> None:

@@ -18,7 +18,7 @@ from segdeploy.errors import RequestError
 from segdeploy.model.card import ModelCard, as_card
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
-from segdeploy.picture.image import Frame, Geometry
+from segdeploy.picture.image import Frame, Geometry, LabelMap
 from segdeploy.picture.segmentation import Segmentation
 from segdeploy.run.address import ModelAddress, as_model
 from segdeploy.run.device_array import DeviceArray
@@ -70,6 +70,14 @@ class DeviceSession(Session, Protocol):
         The answer has both too, so `torch.from_dlpack` and `cupy.asarray` take it. It is written into `out`, an array
         on the GPU too, or into memory of its own.
         """
+
+
+@runtime_checkable
+class FrameSession(Session, Protocol):
+    """Is a session that fits frames to its input and labels them at their own size on its device: an engine's."""
+
+    def label_frames(self, frames: list[Frame], how: str, kernel: str | None) -> list[LabelMap] | None:
+        """Label at most one batch as `segment_batch` does; None where it cannot, and the processor has to."""
 
 
 def open_session(
@@ -182,6 +190,11 @@ def segment_batch(
     session: Session, frames: list[Frame], how: str = "stretch", kernel: str | None = None
 ) -> list[Segmentation]:
     """Segment at most one batch; a session that takes only larger batches gets black frames for the rest."""
+    for frame in frames:
+        image.demand_frame(frame)
+    labels = session.label_frames(frames, how, kernel) if isinstance(session, FrameSession) else None
+    if labels is not None:
+        return [Segmentation(one, session.signature.labels) for one in labels]
     inputs, geometries, signature = fit_batch(session, frames, how, kernel)
     answers = from_output(signature, session.run(inputs))
     return [  # the padded slots have no geometry

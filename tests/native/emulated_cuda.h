@@ -1,4 +1,4 @@
-// The part of CUDA that deepstream/parser/segdeploy_parser.cu uses, on the CPU: each thread of a launch is run after the
+// The part of CUDA that deepstream/parser/segdeploy_parser.cu and segdeploy/run/frames.cu use, on the CPU: each thread of a launch is run after the
 // other, in an order that a kernel may not rely on, and memory "of the GPU" is malloc's, so that the sanitizers watch it.
 // `g++ -x c++ -include tests/native/emulated_cuda.h segdeploy_parser.cu` is the kernel's own source.
 #pragma once
@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <set>
+#include <utility>
+
+using std::size_t;
 
 #define __global__
 #define __host__
@@ -27,6 +30,21 @@ static dim3 gridDim, blockDim, blockIdx, threadIdx;
                     for (threadIdx.x = blockDim.x; threadIdx.x-- > 0;)               \
                         kernel(__VA_ARGS__);                                         \
     } while (false)
+
+// A kernel by the name NAME_launch, which takes its arguments as cuLaunchKernel does: a pointer to each.
+template <typename... Types, size_t... Places>
+void emulatedCall(void (*kernel)(Types...), void** arguments, std::index_sequence<Places...>) {
+    kernel(*static_cast<Types*>(arguments[Places])...);
+}
+template <typename... Types>
+void emulatedUnpack(void (*kernel)(Types...), void** arguments) {
+    emulatedCall(kernel, arguments, std::index_sequence_for<Types...>());
+}
+#define EMULATED_KERNEL(kernel)                                                                                      \
+    extern "C" void kernel##_launch(unsigned int blocksX, unsigned int blocksY, unsigned int threadsX,               \
+                                    unsigned int threadsY, void** arguments) {                                       \
+        SEGDEPLOY_LAUNCH(emulatedUnpack, dim3(blocksX, blocksY), dim3(threadsX, threadsY), 0, kernel, arguments);    \
+    }
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };

@@ -19,6 +19,7 @@ from segdeploy.errors import EngineError, RequestError, SegdeployError
 from segdeploy.model.signature import Signature, TensorFacts
 from segdeploy.run.cuda import CudaGraph, CudaStream, Device, DeviceMemory
 from segdeploy.run.device_array import Lent
+from segdeploy.run.frames import FrameLabels
 
 Shape = tuple[int, ...]
 
@@ -70,6 +71,7 @@ class Slot:
         self._graph: CudaGraph | None = None
         self._outputs: dict[str, DeviceMemory] = {}
         self._made = ExitStack()
+        self.frames: FrameLabels | None = None  # made with the first frames that it labels
         try:
             self.stream = device.stream()
             self._made.callback(self.stream.free)
@@ -126,6 +128,21 @@ class Slot:
         self.infer()
         size = array_bytes(self._shape_of(self._output_name), self._output_dtype)
         self.stream.copy(target, self._outputs[self._output_name].address, size)
+        self.stream.synchronise()
+        self.taken = False
+
+    def run_between(
+        self, shape: Shape, fill: Callable[[int, Shape], None], read: Callable[[int], None]
+    ) -> None:
+        """Run a batch of this shape between what queues the filling of its input and the reading of its answer; wait.
+
+        They get the addresses, and `fill` the answer's shape too.
+        """
+        self.taken = True
+        self._set_shape(shape)
+        fill(self._input.address, self._shape_of(self._output_name))
+        self.infer()
+        read(self._outputs[self._output_name].address)
         self.stream.synchronise()
         self.taken = False
 
@@ -239,6 +256,8 @@ class Slot:
     def free(self) -> None:
         self.collect()
         with self._made:
+            if self.frames is not None:
+                self._made.callback(self.frames.free)
             self._drop_graph()
             self._context = None
 

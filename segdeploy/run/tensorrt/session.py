@@ -6,7 +6,7 @@ the choice of a slot, and a lock per slot admits one thread at a time: two batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segdeploy.errors import EngineError, RequestError
+from segdeploy.errors import EngineError, RequestError, SegdeployError
 from segdeploy.model.card import ModelCard
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.record import ArtifactRecord
+from segdeploy.model.signature import Signature
+from segdeploy.picture.image import Frame, LabelMap
 from segdeploy.run import cuda
 from segdeploy.run.cuda import Owned
 from segdeploy.run.device_array import DeviceArray, Lent, lent
 from segdeploy.run.device_lane import DeviceLane, start_of_time, timed_once
+from segdeploy.run.frames import FrameLabels, load_kernels, why_not_on_gpu
 from segdeploy.run.open_model import OpenModel
 from segdeploy.run.runtimes import SessionOptions
 from segdeploy.run.tensorrt.compatibility import (
@@ -71,6 +74,9 @@ class TensorrtSession(OpenModel):
         self._slots: list[Slot] = []
         self._turn = 0
         self._closed = False
+        self._kernels: Mapping[str, Any] | None = None
+        self._unload: Callable[[], None] = lambda: None
+        self.without_kernels: str | None = None  # why frames are fitted and labelled on the processor
         with self._gpu.active():
             self._engine = Engine(path, record, flavour, self._gpu, graphs=graphs)
         try:
@@ -151,6 +157,38 @@ class TensorrtSession(OpenModel):
             answer = DeviceArray(place.address, shape, dtype, (place, out))
         slot.run_on_device(given, answer.address)
         return answer
+
+    # ---- from frames to their labels -------------------------------------------------------------------------------
+
+    def label_frames(self, frames: list[Frame], how: str, kernel: str | None) -> list[LabelMap] | None:
+        """Fit and label frames on the GPU; None where that cannot be, and `without_kernels` says why."""
+        signature = self.signature.fitting(*frames[0].shape[:2])
+        kernels = self._kernels_for(signature)
+        if kernels is None:
+            return None
+        slots = signature.batch or max(len(frames), self.batches[0])
+        self.demand_batch(slots)
+        answers: list[list[LabelMap] | None] = []
+
+        def work(slot: Slot) -> None:
+            slot.frames = slot.frames or FrameLabels(self._gpu, kernels)
+            chosen = kernel or signature.resize
+            answers.append(slot.frames.label(slot, signature, frames, slots, how, chosen))
+
+        self._in_a_slot(work)
+        return answers[0]
+
+    def _kernels_for(self, signature: Signature) -> Mapping[str, Any] | None:
+        """Compile the kernels when frames first come; where they cannot be, the processor fits and labels."""
+        with self._lock, self._gpu.active():
+            if self._kernels is None and self.without_kernels is None:
+                self.without_kernels = why_not_on_gpu(signature)
+                try:
+                    if self.without_kernels is None:
+                        self._kernels, self._unload = load_kernels(self._gpu, signature)
+                except SegdeployError as error:
+                    self.without_kernels = str(error)
+        return self._kernels
 
     # ---- timed by its parts, for segdeploy.bench -------------------------------------------------------------------
 
@@ -295,6 +333,7 @@ class TensorrtSession(OpenModel):
             finally:
                 with ExitStack() as freed:
                     freed.callback(self._engine.free)
+                    freed.callback(self._unload)
                     for slot in slots:
                         freed.callback(self._free, slot)
 
