@@ -13,7 +13,7 @@ from segdeploy.convert.engine.request import EngineRequest
 from segdeploy.model.engine import Profile
 from segdeploy.prove import verify
 from segdeploy.run.device_array import DeviceArray
-from segdeploy.run.session import open_session
+from segdeploy.run.session import open_session, segment_many
 from segdeploy.run.tensorrt.engine import invalid_here
 from segdeploy.run.tensorrt.session import TensorrtSession
 
@@ -142,6 +142,25 @@ def test_from_the_gpu_to_the_gpu(gpu, built, graphs):
         del answer
         given.free()
         stream.free()
+
+
+@pytest.mark.parametrize("how", ["stretch", "letterbox"])
+@pytest.mark.parametrize("interface", ["frames", "logits"])
+def test_frames_are_labelled_on_the_gpu_as_on_the_processor(
+    interface, how, here, gpu, graphs, tmp_path, seen, monkeypatch
+):
+    done = build_from(graphs(interface), EngineRequest(), tmp_path, flavour=here)
+    if done.record.engine.verified.proof is None:
+        pytest.xfail(f"{here} on {gpu.name}: {done.record.engine.verified.why}")
+    draw = np.random.default_rng(3)
+    frames = [draw.integers(0, 256, (*size, 3), np.uint8) for size in ((720, 1280), (97, 131), (96, 160))]
+    with TensorrtSession(done.path) as session:
+        labels = [one.labels for one in segment_many(session, frames, how)]
+        seen[f"{here}, {interface}, without_kernels"] = session.without_kernels
+        assert session.without_kernels is None
+        monkeypatch.setattr(session, "label_frames", lambda *_: None)
+        expected = [one.labels for one in segment_many(session, frames, how)]
+    assert all(map(np.array_equal, labels, expected))
 
 
 def test_with_pytorchs_tensors(built, graphs):
