@@ -7,8 +7,8 @@ over; what was not reached is named. `--stand-in` does all of it on the CPU with
 the GPU's, and its file says that its times are of no GPU.
 
 A cell is one network, size, batch and side. `resident_ms` is the network alone with its input on the device; `whole_ms`
-is from a 720x1280 frame in host memory to labels of its size; an engine's is measured again without the kernels that fit
-and label on the GPU. Labels are compared with our FP32 graph in ONNX Runtime on the CPU, which `prepare` has run.
+is from a 720x1280 frame in host memory to labels of its size; an engine's is measured again without the kernels that
+fit and label there. Labels are compared with our FP32 graph in ONNX Runtime on the CPU, which `prepare` has run.
 """
 
 from __future__ import annotations
