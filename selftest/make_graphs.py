@@ -45,6 +45,7 @@ from segdeploy.size import Size  # noqa: E402
 SIZE = Size(64, 96)
 SEED = 900_000_003
 SIGNIFICANT = 2  # bits of a weight
+LARGE = 4096  # values, from which on a tensor's weights have one size, and only their signs
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,20 @@ def graphs_of_family(family: str) -> list[Made]:
 
 
 def coarse(path: Path) -> Path:
-    """Round the weights to SIGNIFICANT bits: they are random, so that fewer bits are as good and pack smaller."""
+    """Round the weights to SIGNIFICANT bits: they are random, so that fewer bits are as good and pack smaller.
+
+    Those of a LARGE tensor become their root mean square's power of two, with their signs.
+    """
     model = onnx.load(path)
     for tensor in model.graph.initializer:
         weights = onnx.numpy_helper.to_array(tensor)
         if weights.dtype in (np.float32, np.float16) and weights.size >= 64:
-            part, exponent = np.frexp(weights.astype(np.float32))
+            exact = weights.astype(np.float32)
+            part, exponent = np.frexp(exact)
             rounded = np.ldexp(np.round(part * 2**SIGNIFICANT) / 2**SIGNIFICANT, exponent)
+            if weights.size >= LARGE:
+                _, exponent = np.frexp(np.sqrt(np.mean(exact**2)))
+                rounded = np.sign(exact) * np.ldexp(0.5, exponent)
             tensor.CopyFrom(onnx.numpy_helper.from_array(rounded.astype(weights.dtype), tensor.name))
     path.write_bytes(model.SerializeToString())
     record_path(path).unlink()

@@ -12,7 +12,7 @@ from segdeploy import scenes
 from segdeploy.assess.evaluate.evaluate import Unfinished, evaluate, evaluation_key, look, whole_image
 from segdeploy.assess.evaluate.robustness import Spoilt
 from segdeploy.cli import main
-from segdeploy.cli.evaluate import published_lines
+from segdeploy.cli.evaluate import published_scores
 from segdeploy.datasets.layouts import open_dataset
 from segdeploy.errors import EvaluationError, ImageError, OutputError, RequestError
 from segdeploy.model.labels import read_labels
@@ -480,6 +480,6 @@ def test_what_was_published_stands_beside_a_score_of_the_same_data_set():
         "b.onnx": {"card": "mine"},
         "c.onnx": {"card": "segformer-b0-demo"},
     }
-    (line,) = published_lines(models, "cityscapes")
+    (line,) = published_scores(models, "cityscapes")
     assert line.startswith("published for a.onnx: 76.2 mIoU (")
-    assert list(published_lines(models, "kitti")) == []
+    assert list(published_scores(models, "kitti")) == []

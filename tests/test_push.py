@@ -14,7 +14,7 @@ from segdeploy.errors import GraphError, RequestError
 from segdeploy.files import digest_of
 from segdeploy.model.labels import read_labels
 from segdeploy.model.record import ArtifactRecord, ArtifactSource, LedgerStep, Normalisation, record_path
-from segdeploy.serve.hub.contents import contents_of
+from segdeploy.serve.hub.contents import contents_to_push
 from segdeploy.serve.hub.push import PushRequest, prepare
 
 
@@ -185,15 +185,15 @@ def test_what_is_not_proven_is_not_sent(folder, tmp_path):
             prepare(PushRequest(folder, name))
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(GraphError, match="it was changed after that was written"):
-        contents_of(folder)
+        contents_to_push(folder)
     record_path(graph).unlink()
     with pytest.raises(RequestError, match="has no record beside it"):
-        contents_of(folder)
+        contents_to_push(folder)
     graph.unlink()
     with pytest.raises(RequestError, match=r"holds no \.onnx, no \.engine and no checkpoint"):
-        contents_of(folder)
+        contents_to_push(folder)
     with pytest.raises(RequestError, match="there is no folder"):
-        contents_of(tmp_path / "gone")
+        contents_to_push(tmp_path / "gone")
 
 
 def test_a_checkpoint_goes_whole(tmp_path):

@@ -17,8 +17,8 @@ from segdeploy.cli.printing import MANNER
 from segdeploy.cli.settings import (
     FILE,
     is_settable,
+    keys_for,
     leaves,
-    names_of,
     parse_words,
     take_manner,
     tell_of_misspelt,
@@ -107,7 +107,7 @@ def test_a_file_may_have_every_flag(prog, tmp_path):
     rivals = [one for group in leaf._mutually_exclusive_groups for one in group._group_actions[1:]]
     asked = [action for action in settable(leaf) if action not in rivals]
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump({names_of(action)[-1]: value_for(action) for action in asked}))
+    path.write_text(yaml.safe_dump({keys_for(action)[-1]: value_for(action) for action in asked}))
     from_file = vars(parsed(*verb, "--config", path))
     typed = vars(parsed(*shlex.split(from_file["command"])[1:]))
     of_both = {FILE: None, "filled": {}}

@@ -50,7 +50,7 @@ def test_only_segdeploy_is_installed(wheel: Path) -> None:
 
 
 def test_it_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size <= 8 * 2**20
+    assert wheel.stat().st_size <= 8_000_000
 
 
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segdeploy.cli.printing import print_lines, print_next
-from segdeploy.cli.settings import steps_of
+from segdeploy.cli.settings import verbs_below
 
 # Where each shell looks for it, or what it reads as it starts.
 PLACES = {
@@ -32,7 +32,7 @@ def execute(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise MissingExtra("shtab", "completion", "writing a shell's completion") from error
     for action in actions_of(arguments.parser):
-        if (kind := kind_of(action)) is not None:
+        if (kind := completed_by(action)) is not None:
             setattr(action, "complete", getattr(shtab, kind))  # noqa: B010 # shtab's own attribute
     print_lines(*shtab.complete(arguments.parser, arguments.shell).splitlines())
     print_next(PLACES[arguments.shell])
@@ -41,11 +41,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def actions_of(top: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     yield from top._actions
-    for below in steps_of(top).values():
+    for below in verbs_below(top).values():
         yield from actions_of(below)
 
 
-def kind_of(action: Any) -> str | None:
+def completed_by(action: Any) -> str | None:
     """Tell what of shtab's completes a value: files, folders, or None for neither."""
     if action.choices or action.nargs == 0:
         return None

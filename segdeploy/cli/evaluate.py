@@ -161,13 +161,13 @@ def execute(arguments: argparse.Namespace) -> int:
             *(robustness_shown(name, table) for name, table in done.robustness.items()),
         ]
     )
-    print_lines(*published_lines(done.facts, dataset.name))
+    print_lines(*published_scores(done.facts, dataset.name))
     kept = command_line("segdeploy", "report", arguments.output) if arguments.output else ""
     print_next(kept or "the same command with -o DIR, of which `segdeploy report DIR` makes a page")
     return 0
 
 
-def published_lines(models: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[str]:
+def published_scores(models: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[str]:
     """Say beside a score what its card has published on this data set, where there is such a card."""
     from segdeploy.model.card import known_cards, read_card
 

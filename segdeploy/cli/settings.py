@@ -76,14 +76,14 @@ def take_manner(arguments: argparse.Namespace | None, environment: Mapping[str, 
 
 def leaves(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """Give the parsers that end a command: of a verb, or of each of its steps."""
-    below = steps_of(top)
+    below = verbs_below(top)
     if not below:
         yield top
     for one in below.values():
         yield from leaves(one)
 
 
-def steps_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+def verbs_below(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
     return next(
         (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)), {}
     )
@@ -97,12 +97,12 @@ def parse_words(
     `command` of the result is the command as it would be typed without these two, and `filled` has their words.
     """
     leaf, own = top, list(words)
-    while own and own[0] in steps_of(leaf):
-        leaf = steps_of(leaf)[own.pop(0)]
+    while own and own[0] in verbs_below(leaf):
+        leaf = verbs_below(leaf)[own.pop(0)]
     head = words[: len(words) - len(own)]
     own = with_json_alone(leaf, own)
     filled: dict[str, list[str]] = {}
-    if leaf is not top and not steps_of(leaf) and not {"-h", "--help"} & {*own}:
+    if leaf is not top and not verbs_below(leaf) and not {"-h", "--help"} & {*own}:
         filled = fill(leaf, own, environment)
     arguments = top.parse_args([*head, *own])
     added = [word for one in filled.values() for word in one]
@@ -187,7 +187,7 @@ def values_in(leaf: argparse.ArgumentParser, path: Path) -> Given:
         raise RequestError(f"--config {path} {error}") from error
     if not isinstance(facts, dict):
         raise RequestError(f"--config {path} must have flags by name, as in `provider: cuda`, one a line")
-    known = {name: action for action in leaf._actions if is_settable(action) for name in names_of(action)}
+    known = {name: action for action in leaf._actions if is_settable(action) for name in keys_for(action)}
     found: Given = {}
     for key, value in facts.items():
         action = known.get(str(key).replace("_", "-"))
@@ -215,7 +215,7 @@ def is_settable(action: argparse.Action) -> bool:
     )
 
 
-def names_of(action: argparse.Action) -> list[str]:
+def keys_for(action: argparse.Action) -> list[str]:
     """Give the names of an action in a file: its flags without their dashes, or an argument's word in --help."""
     if not action.option_strings:
         return [str(action.metavar or action.dest).lower().replace("_", "-")]
@@ -229,14 +229,14 @@ def is_switch(action: argparse.Action) -> bool:
 
 
 def name_of(action: argparse.Action) -> str:
-    return f"--{names_of(action)[-1]}" if action.option_strings else str(action.metavar)
+    return f"--{keys_for(action)[-1]}" if action.option_strings else str(action.metavar)
 
 
 # ---- the environment ---------------------------------------------------------------------------------------------
 
 
 def variable(action: argparse.Action) -> str:
-    return PREFIX + names_of(action)[-1].replace("-", "_").upper()
+    return PREFIX + keys_for(action)[-1].replace("-", "_").upper()
 
 
 def values_of_variables(

@@ -36,12 +36,12 @@ def front_matter(licences: list[str], checkpoints: list[str]) -> list[str]:
     lines = ["---", "library_name: segdeploy", "pipeline_tag: image-segmentation"]
     lines += ["tags: [semantic-segmentation, onnx, tensorrt, deepstream]"]
     named = licence_on_the_hub("; ".join(licences)) if licences else {}
-    lines += [f"{key}: {in_quotes(value)}" for key, value in named.items()]
+    lines += [f"{key}: {in_yaml_quotes(value)}" for key, value in named.items()]
     hub_ids = [
         one for one in checkpoints if one.count("/") == 1 and not one.startswith((".", "/", "models/"))
     ]
     if hub_ids:
-        lines += [f"base_model: [{', '.join(map(in_quotes, hub_ids))}]"]
+        lines += [f"base_model: [{', '.join(map(in_yaml_quotes, hub_ids))}]"]
     return [*lines, "---", ""]
 
 
@@ -59,7 +59,7 @@ def of_model(name: str, record: ArtifactRecord) -> Iterator[str]:
     yield "| step | compared with | agreement | mIoU | of 95 % |"
     yield "|---|---|--:|--:|--:|"
     for step in (*record.source.steps, *record.ledger):
-        yield row_of(step)
+        yield ledger_row(step)
     yield ""
     commands = [*record.commands, record.command]
     if any(commands):
@@ -69,7 +69,7 @@ def of_model(name: str, record: ArtifactRecord) -> Iterator[str]:
         yield ""
 
 
-def row_of(step: LedgerStep) -> str:
+def ledger_row(step: LedgerStep) -> str:
     agreement = "" if step.pixel_agreement is None else f"{step.pixel_agreement:.4%}"
     miou = "" if step.miou is None else f"{100 * step.miou:.2f}"
     between = step.miou_interval or step.drop_interval
@@ -103,5 +103,5 @@ def in_cell(text: str) -> str:
     return "".join(f"\\{one}" if one in "\\`*_[]<>|" else one for one in printable(text))
 
 
-def in_quotes(text: str) -> str:
+def in_yaml_quotes(text: str) -> str:
     return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -36,7 +36,7 @@ class Contents:
         return Path("config.json") in self.files and any(one.suffix == ".safetensors" for one in self.files)
 
 
-def contents_of(folder: Path) -> Contents:
+def contents_to_push(folder: Path) -> Contents:
     """Look through a folder; refuses a model without a record, or that is not the one its record describes."""
     if not folder.is_dir():
         raise RequestError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segdeploy.errors import MissingExtra, RequestError, ServerError
 from segdeploy.serve.hub.card import card_text
-from segdeploy.serve.hub.contents import CARD, Contents, contents_of
+from segdeploy.serve.hub.contents import CARD, Contents, contents_to_push
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
@@ -38,7 +38,7 @@ class Pushed:
 def prepare(request: PushRequest) -> Pushed:
     """Say what would be sent, without the network."""
     request.demand_sense()
-    contents = contents_of(request.folder)
+    contents = contents_to_push(request.folder)
     return Pushed(contents, None if contents.own_card else card_text(contents, request.repository))
 
 
@@ -64,13 +64,13 @@ def push(request: PushRequest) -> Pushed:
     except LocalTokenNotFoundError as error:
         raise ServerError("the Hub asks who you are: hf auth login, or give HF_TOKEN") from error
     except HfHubHTTPError as error:
-        raise refusal(request.repository, error) from error
+        raise hub_refusal(request.repository, error) from error
     except Exception as error:  # no network, proxies, certificates: the types change with its HTTP library
         raise ServerError(f"{request.repository} could not be sent: {first_line_of(error)}") from error
     return Pushed(ready.contents, ready.card, str(commit.commit_url))
 
 
-def refusal(repository: str, error: Exception) -> ServerError:
+def hub_refusal(repository: str, error: Exception) -> ServerError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return ServerError(
