@@ -57,7 +57,7 @@ BOUNDS = {
         "--severities": (1, 5),
         "--worst": (0, 1000),
     },
-    "quantize": OF_CALIBRATION,
+    "quantize": OF_CALIBRATION | {"--processes": THREADS},
     "build-engine": OF_CALIBRATION | {"--workspace": (0.001, 1024), "--dla": (0, 15)},
     "bench": {
         "--batch": BATCH,

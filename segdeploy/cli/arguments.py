@@ -98,6 +98,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_processes(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--processes",
+        type=between(1, MOST_THREADS),
+        metavar="N",
+        help=f"processes that each open the model and {what} (default: 1)",
+    )
+
+
 def add_ray(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",

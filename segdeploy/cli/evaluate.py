@@ -7,11 +7,11 @@ from typing import Any
 
 from segdeploy.cli.arguments import (
     MOST_IMAGES,
-    MOST_THREADS,
     add_device,
     add_fit,
     add_json,
     add_precision,
+    add_processes,
     add_provider,
     add_ray,
     between,
@@ -48,12 +48,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="threads that decode (default: 2)",
     )
-    parser.add_argument(
-        "--processes",
-        type=between(1, MOST_THREADS),
-        metavar="N",
-        help="processes that each open the model and count images; the scores are the same (default: 1)",
-    )
+    add_processes(parser, "count images; the scores are the same")
     add_ray(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes foreign graphs")
     add_fit(parser)

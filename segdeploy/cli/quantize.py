@@ -5,7 +5,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segdeploy.cli.arguments import LARGEST_SEED, MOST_IMAGES, add_json, between
+from segdeploy.cli.arguments import LARGEST_SEED, MOST_IMAGES, add_json, add_processes, add_ray, between
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_next, put_json
 from segdeploy.convert.int8.options import EQUALISE, METHODS, CalibrationOptions
@@ -35,6 +35,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="also write the calibration cache of this TensorRT, as in 10.9.0",
     )
+    add_processes(parser, "count images; the graph is the same")
+    add_ray(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -131,6 +133,8 @@ def execute(arguments: argparse.Namespace) -> int:
             fp16=arguments.fp16,
             cache_for=arguments.cache_for,
             sensitivity=arguments.sensitivity,
+            processes=arguments.processes,
+            ray=arguments.ray,
         )
         done = quantize(arguments.model, request, output=arguments.output, command=command, progress=progress)
     if put_json(arguments.json, {"file": str(done.path), "record": asdict(done.record)}):

@@ -23,8 +23,8 @@ class Hands:
     is handed out again one by one. A task on which two workers died alone is given up, with a reason.
     """
 
-    def __init__(self, crew: Crew, done_by: Done = lambda name: {}) -> None:
-        self._crew, self._done_by = crew, done_by
+    def __init__(self, crew: Crew, done_by: Done = lambda name: {}, handful: int = HANDFUL) -> None:
+        self._crew, self._done_by, self._handful = crew, done_by, handful
         self._names: dict[int, str] = {}  # of the workers that live
         self._ready: set[int] = set()
         self._batch = 1
@@ -48,7 +48,9 @@ class Hands:
                 if len(given) >= AHEAD:
                     continue
                 some = (
-                    [self._alone.popleft()] if self._alone else list(islice(todo, max(HANDFUL, self._batch)))
+                    [self._alone.popleft()]
+                    if self._alone
+                    else list(islice(todo, max(self._handful, self._batch)))
                 )
                 if not some:
                     return

@@ -26,14 +26,16 @@ class TapSession:
     Each run writes into the same arrays: copy what you keep before the next one.
     """
 
-    def __init__(self, model: ModelProto, tensors: Sequence[str], arena: bool = True) -> None:
+    def __init__(
+        self, model: ModelProto, tensors: Sequence[str], arena: bool = True, threads: int | None = None
+    ) -> None:
         opened = copy_of(model)
         del opened.graph.output[:]
         self.inputs = [value.name for value in View(model).inputs]
         # Inputs are left out: ONNX Runtime does not write a bound output that is an input.
         self._inner = [name for name in tensors if name not in self.inputs]
         opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
-        options = quiet_options()
+        options = quiet_options(threads)
         options.enable_cpu_mem_arena = arena
         # Compute Q/DQ pairs as written, not by this CPU's integer kernels.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -98,11 +100,13 @@ class TapChain:
     Each part has its graph, the tensors to look at, and those that it passes on.
     """
 
-    def __init__(self, parts: Sequence[tuple[ModelProto, Sequence[str], Sequence[str]]]) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[ModelProto, Sequence[str], Sequence[str]]], threads: int | None = None
+    ) -> None:
         alone = len(parts) == 1
         # An arena would keep each part's memory to the end.
         self._sessions = [
-            TapSession(model, list(dict.fromkeys([*tensors, *passed])), arena=alone)
+            TapSession(model, list(dict.fromkeys([*tensors, *passed])), arena=alone, threads=threads)
             for model, tensors, passed in parts
         ]
         self._tensors = [list(tensors) for _, tensors, _ in parts]

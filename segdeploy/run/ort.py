@@ -229,10 +229,10 @@ def placed(array: NDArray[Any], place: str) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array, place, 0)
 
 
-def quiet_options() -> ort.SessionOptions:
+def quiet_options(threads: int | None = None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors are raised too, and would be printed before
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     return options
 
 

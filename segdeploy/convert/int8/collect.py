@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 KEPT_EVERY = 16  # images between two savings of the state
 SCHEMA = 1  # of the state
 MOST_KEPT = 1 << 32  # images
+# Adds images to a tally, in their order, and yields how many more are in it.
+Add = Callable[["Tally", Sequence[Path]], Generator[int, None, None]]
 
 
 @dataclass(frozen=True)
@@ -96,43 +99,62 @@ def collect(
     key: CalibrationKey,
     state: Path | None = None,
     progress: Callable[[], None] = lambda: None,
+    add: Add | None = None,
 ) -> dict[str, Histogram]:
-    """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from."""
+    """A histogram for each of `tensors` over all `images`; `state` is where it is kept, and taken up from.
+
+    `add` counts images elsewhere; without it they are counted here.
+    """
     demand_enough(images)
     tally = restore(state, key, tensors) if state else None
     if tally is not None and tally.done > len(images):
         raise CalibrationError(
             f"{state} says that {tally.done:,} images were counted, and there are {len(images)}; delete it"
         )
-    tally = tally or Tally({name: Histogram() for name in tensors})
-    chain = TapChain([(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)])
+    tally = tally or Tally.of(tensors)
+    add = add or ImageCounter(model, signature, tensors).add
     kept = tally.done
     for _ in range(kept):
         progress()
+    try:
+        with closing(add(tally, images[kept:])) as added:
+            for count in added:
+                for _ in range(count):
+                    progress()
+                if state and (tally.done - kept >= KEPT_EVERY or tally.done == len(images)):
+                    keep(state, key, tally)
+                    kept = tally.done
+    except BaseException:
+        if state and tally.whole and tally.done > kept:
+            keep(state, key, tally)
+        raise
+    return tally.histograms
 
-    def count_frame(path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
-        inputs = to_input(signature, np.repeat(frame[None], signature.batch or 1, axis=0))
-        parts = chain.run(model.graph.input[0].name, inputs)
+
+class ImageCounter:
+    """Runs a graph over images here, one after the other."""
+
+    def __init__(
+        self, model: ModelProto, signature: Signature, tensors: Sequence[str], threads: int | None = None
+    ) -> None:
+        self._input, self._signature = model.graph.input[0].name, signature
+        parts = [(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)]
+        self._chain = TapChain(parts, threads)
+
+    def add(self, tally: Tally, images: Sequence[Path]) -> Generator[int, None, None]:
+        """Add the images to a tally; after each it says that one more is there."""
+        # Counted in a thread, because Ctrl-C reaches the main one only: an image is counted wholly or not at all.
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
+            for path, frame in zip(images, fitted(images, self._signature, pool), strict=True):
+                runner.submit(self._add_frame, tally, path, frame, pool).result()
+                yield 1
+
+    def _add_frame(self, tally: Tally, path: Path, frame: Frame, pool: ThreadPoolExecutor) -> None:
+        inputs = to_input(self._signature, np.repeat(frame[None], self._signature.batch or 1, axis=0))
+        parts = self._chain.run(self._input, inputs)
         tally.add(
             ([(name, one_of(values, len(inputs))) for name, values in part] for part in parts), path, pool
         )
-
-    # Images are counted in a thread, because Ctrl-C reaches the main one only: each is counted wholly or not at all.
-    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as runner:
-        try:
-            left = images[kept:]
-            for path, frame in zip(left, fitted(left, signature, pool), strict=True):
-                runner.submit(count_frame, path, frame, pool).result()
-                progress()
-                if state and (tally.done - kept == KEPT_EVERY or tally.done == len(images)):
-                    keep(state, key, tally)
-                    kept = tally.done
-        except BaseException:
-            runner.shutdown()
-            if state and tally.whole and tally.done > kept:
-                keep(state, key, tally)
-            raise
-    return tally.histograms
 
 
 def demand_enough(images: Sequence[Path]) -> None:
@@ -155,6 +177,19 @@ class Tally:
     histograms: dict[str, Histogram]
     done: int = 0  # images
     whole: bool = True
+
+    @classmethod
+    def of(cls, tensors: Sequence[str]) -> Tally:
+        """Begin one for these tensors."""
+        return cls({name: Histogram() for name in tensors})
+
+    def merge(self, other: Tally) -> None:
+        """Add what was counted on other images."""
+        self.whole = False
+        for name, histogram in self.histograms.items():
+            histogram.merge(other.histograms[name])
+        self.done += other.done
+        self.whole = True
 
     def add(
         self, parts: Iterable[list[tuple[str, NDArray[Any]]]], seen_on: Path, pool: ThreadPoolExecutor

@@ -53,6 +53,16 @@ class Histogram:
         self.largest = max(self.largest, largest)
         self.seen += magnitudes.size
 
+    def merge(self, other: Histogram) -> None:
+        """Add what another one counted: the sum is the histogram of all values of both."""
+        finer = Histogram()
+        finer.counts, finer.exponent = other.counts, other.exponent
+        finer.reach(self.exponent)
+        self.reach(finer.exponent)
+        self.counts += finer.counts
+        self.largest = max(self.largest, other.largest)
+        self.seen += other.seen
+
     def reach(self, exponent: int) -> None:
         doublings = exponent - self.exponent
         if doublings <= 0:

@@ -59,6 +59,13 @@ class Request:
     size: Size | None = None  # of several, the one that is calibrated; None: the first
     cache_for: str | None = None  # a TensorRT version: its calibration cache is written too
     sensitivity: bool = False  # measure each group even where all of INT8 costs no more than it may
+    processes: int | None = None  # that count images; None: this one alone, or as many as fit on a cluster
+    ray: str | None = None  # a cluster's address, or `local`
+
+    @property
+    def is_spread_out(self) -> bool:
+        """Tell whether other processes count images."""
+        return self.ray is not None or (self.processes or 1) > 1
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from segdeploy.model.record import Sensitivity
 from segdeploy.model.signature import Signature
 from segdeploy.prove.judge import Judge
 from segdeploy.prove.material import LabelledSource, Material, Wanted, labelled, unlabelled
+from segdeploy.run.crew_ray import demand_cluster
 
 __all__ = ["Quantised", "Request", "quantize", "scales_of"]
 
@@ -105,6 +106,12 @@ def demand_int8_request(request: Request) -> None:
             "--method auto chooses by itself the groups that a recipe widens; take widened out of the recipe, or name"
             " the method of the others"
         )
+    if request.scales is not None and request.is_spread_out:
+        raise RequestError(
+            "--processes and --ray count images, and with --scales nothing is counted: leave one out"
+        )
+    if request.ray is not None:
+        demand_cluster(request.ray)
     for name, value in (("--count", request.count), ("--probes", request.probes)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value} is less than 1")

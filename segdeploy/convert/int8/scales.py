@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy.convert.int8.cache import demand_version
-from segdeploy.convert.int8.collect import CalibrationKey, collect, fitted
+from segdeploy.convert.int8.collect import Add, CalibrationKey, collect, fitted
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
 from segdeploy.convert.int8.options import AUTO
 from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
+from segdeploy.convert.int8.spread import added_by_crew
 from segdeploy.errors import CalibrationError
 from segdeploy.graph.equalise import equalised, norms_to_equalise
 from segdeploy.graph.layers import Layer, layers_of, results_of_layers
@@ -64,15 +65,13 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
         done += 1
         job.progress(f"calibrating on image {done} of {len(job.material.images)}")
 
-    state = job.output / f"{job.stem}.{called}.npz"
+    state, names = job.output / f"{job.stem}.{called}.npz", sorted(tensors)
+    add: Add | None = None
+    if (request := job.request).is_spread_out:
+        parts = state.with_suffix(".parts")
+        add = added_by_crew(model, job.signature, names, job.key, parts, request.processes, request.ray)
     histograms = collect(
-        model,
-        job.signature,
-        sorted(tensors),
-        job.material.images,
-        key=job.key,
-        state=state,
-        progress=one_more,
+        model, job.signature, names, job.material.images, key=job.key, state=state, progress=one_more, add=add
     )
     method = "mse" if job.request.method == AUTO else job.request.method  # until groups choose
     scales = scales_of(model, histograms, method, job.request.percentile)
