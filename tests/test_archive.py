@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from segdeploy.cli import main
-from segdeploy.errors import EngineError, OutputError
+from segdeploy.errors import EngineError, OutputError, RequestError
 from segdeploy.picture.image import read_frame
 from segdeploy.picture.rle import mask_of
 from segdeploy.run.crew import error_in_words
@@ -390,6 +390,25 @@ def test_globs_lists_and_addresses_are_sources(asked, sources, tmp_path):
     assert labels_in(done.output)[0] == "cam0/0.png.ids.png"
 
 
+def test_a_folder_of_an_address_that_may_not_be_listed_is_no_empty_one(asked, sources, monkeypatch):
+    """As in a bucket whose rights end somewhere below: its files would be left out in silence."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    listed = LocalFileSystem.ls
+
+    def denied(self, path, **given):
+        if path.endswith("cam1"):
+            raise PermissionError("Access Denied")
+        return listed(self, path, **given)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", denied)
+    words = (
+        "cannot be listed: PermissionError: Access Denied; see that it exists, and that this user may list it"
+    )
+    with pytest.raises(RequestError, match=words):
+        done_once(asked(f"file://{sources}"))
+
+
 def test_the_output_below_a_source_is_no_source(asked, sources, tmp_path):
     inside = tmp_path / "in"
     inside.mkdir()
@@ -496,6 +515,17 @@ def test_sources_that_are_none(refused, graphs, tmp_path):
 def test_shards_are_spelled(misused, graphs, sources):
     for text in ("3", "a/b", "1/0", "1/99999", "/2"):
         assert "--shard" in misused("archive", graphs("frames"), sources, "-o", "out", "--shard", text)
+
+
+def test_clocks_that_differ_change_nothing(asked, tmp_path):
+    """Machines whose clocks are years apart work on one folder: no time of a file is looked at."""
+    for shard, year_s in ((1, 0), (2, 2**32), (1, 2**31)):
+        done, _ = done_once(asked(areas="csv", shard=shard, shards=2))
+        for path in (tmp_path / "out").rglob("*"):
+            os.utime(path, (year_s, year_s))
+    assert done.files == 0
+    assert len(table(tmp_path / "out/areas.csv")) == 12
+    assert set(journaled(done.output).values()) == {1}
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(asked, monkeypatch):

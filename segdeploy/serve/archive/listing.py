@@ -159,7 +159,7 @@ def found_remote(address: str) -> Iterator[str]:
         elif system.isdir(path):
             files = (
                 (facts["name"], facts)
-                for _, _, names in system.walk(path, detail=True)
+                for _, _, names in system.walk(path, detail=True, on_error="raise")
                 for facts in names.values()
             )
         else:
