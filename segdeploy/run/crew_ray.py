@@ -8,6 +8,7 @@ say that one is gone. Paths and counts travel, pixels do not, so the object stor
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import resource
@@ -141,6 +142,7 @@ def load_ray() -> Any:
         import ray.exceptions
     except ImportError as error:
         raise MissingExtra("ray", "ray", "--ray") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of its own settings, as of its token
     return ray
 
 
