@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segdeploy.errors import MissingExtra, RequestError
+from segdeploy.errors import MissingExtra
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.address import ModelAddress
 from segdeploy.run.triton import wire
@@ -20,9 +20,11 @@ from segdeploy.run.triton.wire import (
     ServerFacts,
     Times,
     datatype_of,
-    facts_of_tensor,
+    facts_of_model,
     from_bytes,
+    states_of,
     sum_of,
+    trusted_by,
 )
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it prints what it also raises
@@ -57,10 +59,9 @@ class GrpcWire:
         # Each channel has connections of its own: two sessions are two clients.
         options = [*SIZES, ("grpc.use_local_subchannel_pool", 1)]
         if address.secure:
-            trusted = certificates(address.authority) if address.authority else None
-            self._channel = grpc.secure_channel(
-                address.server, grpc.ssl_channel_credentials(trusted), options
-            )
+            trusted_by(address)
+            pem = Path(address.authority).expanduser().read_bytes() if address.authority else None
+            self._channel = grpc.secure_channel(address.server, grpc.ssl_channel_credentials(pem), options)
         else:
             self._channel = grpc.insecure_channel(address.server, options)
         self._stub = GRPCInferenceServiceStub(self._channel)
@@ -93,16 +94,11 @@ class GrpcWire:
         config = self._ask(
             self._stub.ModelConfig, messages.ModelConfigRequest(name=name, version=version), timeout_s
         ).config
-        inputs, outputs = (
-            tuple(facts_of_tensor(one.name, one.datatype, list(one.shape)) for one in ends)
-            for ends in (about.inputs, about.outputs)
-        )
-        parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-        return ModelFacts(tuple(about.versions), inputs, outputs, config.max_batch_size, parameters)
+        return facts_of_model(about, config.max_batch_size, config.parameters)
 
     def models(self, timeout_s: float) -> dict[str, str]:
-        found = self._ask(self._stub.RepositoryIndex, messages.RepositoryIndexRequest(), timeout_s).models
-        return {one.name: "" if one.state == "READY" else str(one.reason or one.state) for one in found}
+        found = self._ask(self._stub.RepositoryIndex, messages.RepositoryIndexRequest(), timeout_s)
+        return states_of(found.models)
 
     def times(self, timeout_s: float) -> Times:
         name, version = self._address.model, self._address.version
@@ -162,10 +158,3 @@ class GrpcWire:
 
     def close(self) -> None:
         self._channel.close()
-
-
-def certificates(file: str) -> bytes:
-    try:
-        return Path(file).expanduser().read_bytes()
-    except OSError as error:
-        raise RequestError(f"the certificates {file} cannot be read: {error.strerror}") from error

@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 from numpy.typing import NDArray
 
-from segdeploy.errors import RequestError
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.address import ModelAddress
 from segdeploy.run.triton import wire
@@ -30,9 +29,11 @@ from segdeploy.run.triton.wire import (
     ServerFacts,
     Times,
     datatype_of,
-    facts_of_tensor,
+    facts_of_model,
     from_bytes,
+    states_of,
     sum_of,
+    trusted_by,
 )
 from segdeploy.untrusted import Unreadable, parse_json
 
@@ -121,36 +122,20 @@ class HttpWire:
         about, _ = self._ask("GET", self._model_path(), timeout_s=timeout_s)
         config, _ = self._ask("GET", f"{self._model_path()}/config", timeout_s=timeout_s)
         try:
-            inputs, outputs = (
-                tuple(
-                    facts_of_tensor(one["name"], one["datatype"], list(map(int, one["shape"])))
-                    for one in about[end]
-                )
-                for end in ("inputs", "outputs")
-            )
-            parameters = {
-                str(key): str(value["string_value"]) for key, value in config.get("parameters", {}).items()
-            }
-            most = int(config.get("max_batch_size", 0))
-            return ModelFacts(tuple(map(str, about.get("versions", []))), inputs, outputs, most, parameters)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            parameters = vars(with_names(config.get("parameters", {})))
+            return facts_of_model(with_names(about), config.get("max_batch_size", 0), parameters)
+        except (TypeError, ValueError, AttributeError) as error:
             raise Refused(
                 wire.FAULT, f"its description of the model is not understood ({error!r})"
             ) from error
 
     def models(self, timeout_s: float) -> dict[str, str]:
         found, _ = self._ask("POST", "repository/index", b"{}", timeout_s=timeout_s)
-        return {
-            str(one.get("name")): ""
-            if one.get("state") == "READY"
-            else str(one.get("reason") or one.get("state"))
-            for one in found
-        }
+        return states_of(with_names([{"state": "", "reason": "", **one} for one in found]))
 
     def times(self, timeout_s: float) -> Times:
         found, _ = self._ask("GET", f"{self._model_path()}/stats", timeout_s=timeout_s)
-        read = json.loads(json.dumps(found), object_hook=lambda one: SimpleNamespace(**one))
-        return sum_of(read.model_stats)
+        return sum_of(with_names(found).model_stats)
 
     def infer(
         self, facts: TensorFacts, inputs: NDArray[Any], output: TensorFacts, timeout_s: float
@@ -219,6 +204,11 @@ def refused(error: Exception, fresh: bool) -> Refused:
     return Refused(wire.AWAY, said if fresh else f"the connection was lost: {said}")
 
 
+def with_names(found: Any) -> Any:
+    """Give JSON's objects fields, as those of gRPC have."""
+    return json.loads(json.dumps(found), object_hook=lambda one: SimpleNamespace(**one))
+
+
 def json_of(data: bytes, status: int, kind: str) -> Any:
     if not data:
         return {}
@@ -228,11 +218,3 @@ def json_of(data: bytes, status: int, kind: str) -> Any:
         if status != 200:
             return {}
         raise Refused(wire.FAULT, f"its answer is not Triton's ({kind or 'of no type'}): {error}") from error
-
-
-def trusted_by(address: ModelAddress) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=address.authority)
-    except (OSError, ssl.SSLError) as error:
-        why = error.strerror or str(error)
-        raise RequestError(f"the certificates {address.authority} cannot be read: {why}") from error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segdeploy.errors import RequestError
 from segdeploy.model.signature import TensorFacts
+from segdeploy.run.address import ModelAddress
 
 # Of a refusal: nothing is there, or it is full or starting; it took too long; no such thing; the request is wrong; it
 # is not allowed; TLS does not come about; anything else.
@@ -117,6 +122,19 @@ class Wire(Protocol):
     def close(self) -> None: ...
 
 
+def trusted_by(address: ModelAddress) -> ssl.SSLContext:
+    """Trust the certificates that the address names, or the system's."""
+    try:
+        file = address.authority and Path(address.authority).expanduser()
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:  # which those of TLS are too
+        why = error.strerror or str(error)
+        raise RequestError(
+            f"the certificates {address.authority} cannot be read ({why}); expected a PEM file with the certificate of"
+            " the authority that signed the server's"
+        ) from error
+
+
 def datatype_of(dtype: str) -> str:
     """Name a type as Triton does."""
     return next(name for name, known in DTYPES.items() if known == dtype)
@@ -126,6 +144,21 @@ def facts_of_tensor(name: str, datatype: str, shape: list[int]) -> TensorFacts:
     return TensorFacts(
         name, DTYPES.get(datatype, datatype.lower()), tuple(None if side < 0 else side for side in shape)
     )
+
+
+def facts_of_model(about: Any, most: int, parameters: Mapping[str, Any]) -> ModelFacts:
+    """Take what a server says of a model, whose fields have the same names in all protocols."""
+    inputs, outputs = (
+        tuple(facts_of_tensor(one.name, one.datatype, [int(side) for side in one.shape]) for one in ends)
+        for ends in (about.inputs, about.outputs)
+    )
+    said = {key: str(value.string_value) for key, value in parameters.items()}
+    return ModelFacts(tuple(map(str, about.versions)), inputs, outputs, int(most), said)
+
+
+def states_of(models: Iterable[Any]) -> dict[str, str]:
+    """List the names of models, each with the reason why it is not ready."""
+    return {one.name: "" if one.state == "READY" else str(one.reason or one.state) for one in models}
 
 
 def from_bytes(data: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
