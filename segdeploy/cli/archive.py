@@ -42,48 +42,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="the archive's folder, where a stopped run goes on",
     )
-    parser.add_argument(
-        "--labels",
-        choices=LABELS_CHOICES,
-        default="png",
-        help="png: class ids, grey (default); palette: with the classes' colours; cityscapes: what its server takes;"
-        " panoptic: COCO's PNGs with panoptic.json; rle: COCO's run lengths",
-    )
-    parser.add_argument(
-        "--areas",
-        choices=AREAS_CHOICES,
-        help="also make a table with each class's share of each frame; a later run makes it of what is done",
-    )
-    parser.add_argument(
-        "--workers",
-        type=between(1, 1024),
-        metavar="N",
-        help="processes that each open the model (default: one for two cores, or for each --device)",
-    )
-    parser.add_argument(
-        "--shard",
-        type=parse_shard,
-        metavar="I/N",
-        default=(1, 1),
-        help="do the I-th of N parts, as a job of a SLURM array does: --shard $SLURM_ARRAY_TASK_ID/8",
-    )
-    parser.add_argument(
-        "--device",
-        type=list_between(0, MOST_GPUS - 1, whole=True, example="0,1"),
-        metavar="LIST",
-        default=(),
-        help="the GPUs that the workers take in turn, as in 0,1 (default: the first one)",
-    )
-    add_ray(parser)
-    add_fit(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_provider(parser)
-    parser.add_argument(
-        "--threads",
-        type=between(1, MOST_THREADS),
-        metavar="N",
-        help="CPU threads of each worker (default: the cores divided among them)",
-    )
+    describe_frames(parser)
+    describe_results(parser)
+    describe_workers(parser)
+
+
+def describe_frames(parser: argparse.ArgumentParser) -> None:
+    add_fit(parser)
     parser.add_argument(
         "--every",
         type=between(1, 1_000_000),
@@ -97,7 +64,52 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the largest image or frame to read, as in 2e9 (default: 100,000,000, which take about 1 GB)",
     )
+
+
+def describe_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        choices=LABELS_CHOICES,
+        default="png",
+        help="png: class ids, grey (default); palette: with the classes' colours; cityscapes: what its server takes;"
+        " panoptic: COCO's PNGs with panoptic.json; rle: COCO's run lengths",
+    )
+    parser.add_argument(
+        "--areas",
+        choices=AREAS_CHOICES,
+        help="also make a table with each class's share of each frame; a later run makes it of what is done",
+    )
     add_json(parser)
+
+
+def describe_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=between(1, 1024),
+        metavar="N",
+        help="processes that each open the model (default: one for two cores, or for each --device)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=between(1, MOST_THREADS),
+        metavar="N",
+        help="CPU threads of each worker (default: the cores divided among them)",
+    )
+    parser.add_argument(
+        "--device",
+        type=list_between(0, MOST_GPUS - 1, whole=True, example="0,1"),
+        metavar="LIST",
+        default=(),
+        help="the GPUs that the workers take in turn, as in 0,1 (default: the first one)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=parse_shard,
+        metavar="I/N",
+        default=(1, 1),
+        help="do the I-th of N parts, as a job of a SLURM array does: --shard $SLURM_ARRAY_TASK_ID/8",
+    )
+    add_ray(parser)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -32,15 +32,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         several=True,
         served=True,
     )
-    parser.add_argument(
-        "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"
-    )
-    parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('scored_on')}")
-    parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
-    parser.add_argument(
-        "--limit", type=between(1, MOST_IMAGES), metavar="N", help="score this many images, evenly spread"
-    )
+    describe_scored_images(parser)
     parser.add_argument(
         "--workers",
         type=between(1, 256),
@@ -51,10 +43,49 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_processes(parser, "count images; the scores are the same")
     add_ray(parser)
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes foreign graphs")
-    add_fit(parser)
     add_provider(parser)
     add_device(parser)
     add_precision(parser)
+    describe_modes(parser)
+    parser.add_argument(
+        "--corruptions",
+        metavar="LIST",
+        help="also score on spoilt frames: all, or names as in fog,shot_noise",
+    )
+    parser.add_argument(
+        "--severities",
+        type=list_between(1, 5, whole=True, example="1,3,5"),
+        metavar="LIST",
+        help="severities of corruptions (default: 1,2,3,4,5)",
+    )
+    add_json(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="write evaluation.json and pictures to this folder, where a stopped run can go on",
+    )
+    parser.add_argument(
+        "--worst", type=between(0, 1000), metavar="N", default=8, help="worst frames to draw (default: 8)"
+    )
+
+
+def describe_scored_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", choices=names_of_datasets(), required=True, help="`folder` means any two folders"
+    )
+    parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--split", metavar="NAME", help=f"default: {default_splits('scored_on')}")
+    parser.add_argument("--mapping", metavar="YAML", type=Path, help="for folder: maps ids to classes")
+    parser.add_argument(
+        "--limit", type=between(1, MOST_IMAGES), metavar="N", help="score this many images, evenly spread"
+    )
+
+
+def describe_modes(parser: argparse.ArgumentParser) -> None:
+    """Say how frames go through a model."""
+    add_fit(parser)
     parser.add_argument(
         "--windows",
         action="store_true",
@@ -80,28 +111,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="average over scales, as in 0.5,0.75,1,1.25,1.5,1.75",
     )
     parser.add_argument("--flip", action="store_true", help="average over the mirrored frame too")
-    parser.add_argument(
-        "--corruptions",
-        metavar="LIST",
-        help="also score on spoilt frames: all, or names as in fog,shot_noise",
-    )
-    parser.add_argument(
-        "--severities",
-        type=list_between(1, 5, whole=True, example="1,3,5"),
-        metavar="LIST",
-        help="severities of corruptions (default: 1,2,3,4,5)",
-    )
-    add_json(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="write evaluation.json and pictures to this folder, where a stopped run can go on",
-    )
-    parser.add_argument(
-        "--worst", type=between(0, 1000), metavar="N", default=8, help="worst frames to draw (default: 8)"
-    )
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -38,7 +38,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--card", metavar="NAME", help="a card or .yaml that describes a foreign graph")
     add_json(parser)
-    batching = parser.add_argument_group("how requests are merged")
+    describe_batching(parser.add_argument_group("how requests are merged"))
+    describe_placement(parser.add_argument_group("where it computes"))
+    describe_image_models(parser.add_argument_group("models for image files, beside each model"))
+
+
+def describe_batching(batching: argparse._ActionsContainer) -> None:
     batching.add_argument(
         "--batch",
         type=between(1, MOST_BATCH),
@@ -59,7 +64,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=256,
         help="requests that may wait; more are refused, and clients come again (default: 256)",
     )
-    placed = parser.add_argument_group("where it computes")
+
+
+def describe_placement(placed: argparse._ActionsContainer) -> None:
     placed.add_argument(
         "--instances",
         type=between(1, 256),
@@ -81,7 +88,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads of an instance of the Python backend (default: all)",
     )
-    images = parser.add_argument_group("models for image files, beside each model")
+
+
+def describe_image_models(images: argparse._ActionsContainer) -> None:
     images.add_argument(
         "--jpeg",
         action="store_true",
