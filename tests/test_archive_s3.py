@@ -23,7 +23,14 @@ POLICY = {
     "Version": "2012-10-17",
     "Statement": [
         ALLOWED
-        | {"Resource": ["arn:aws:s3:::street", "arn:aws:s3:::street/frames/*", "arn:aws:s3:::nowhere"]},
+        | {
+            "Resource": [
+                "arn:aws:s3:::street",
+                "arn:aws:s3:::street/frames/*",
+                "arn:aws:s3:::nowhere",
+                "arn:aws:s3:::nowhere/*",
+            ]
+        },
     ],
 }
 

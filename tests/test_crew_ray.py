@@ -78,7 +78,7 @@ def test_killed_actors_and_drivers_lose_and_double_nothing(graphs, many, tmp_pat
     assert len((out / "areas.csv").read_text().splitlines()) == FILES + 1
 
 
-def test_scores_and_int8_graphs_are_those_of_one_process(tmp_path):
+def test_scores_are_those_of_one_process(tmp_path):
     from conftest import write_checkpoint
 
     from segdeploy.convert.export import export_onnx
@@ -94,13 +94,17 @@ def test_scores_and_int8_graphs_are_those_of_one_process(tmp_path):
     ]
     assert told[0] == told[1]
     assert json.loads(told[0])
-    scenes.write_cityscapes(tmp_path / "made", 9, seed=80, height=120, width=200, split="train")
-    words = ["quantize", model, "--images", tmp_path / "made/leftImg8bit/train", "--probes", "1"]
+
+
+def test_int8_graphs_are_those_of_one_process(graphs, tmp_path):
+    scenes.write_cityscapes(tmp_path / "made", 9, seed=80, height=120, width=200)
+    words = ["quantize", graphs("frames"), "--images", tmp_path / "made", "--probes", "1"]
     words += ["--method", "minmax", "--equalise", "off", "--max-drop", "100"]
     written = []
     for number, more in enumerate(((), ("--ray", "local", "--processes", "2"))):
         out = tmp_path / f"int8-{number}"
-        subprocess.run(command(*words, "-o", out, *more), capture_output=True, check=True)
+        done = subprocess.run(command(*words, "-o", out, *more), capture_output=True, text=True, check=True)
+        assert "Ray" not in done.stderr
         written.append([path.read_bytes() for path in out.glob("*.int8.onnx")])
         assert not list(out.glob("*.parts"))
     assert len(written[0]) == 1

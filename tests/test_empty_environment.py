@@ -88,6 +88,7 @@ for name in {MODULES}:
         "segdeploy.convert.int8.request",
         "segdeploy.convert.int8.scales",
         "segdeploy.convert.int8.search",
+        "segdeploy.convert.int8.spread",
         "segdeploy.convert.int8.write",
         "segdeploy.convert.own_module",
         "segdeploy.demo",

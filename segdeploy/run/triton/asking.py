@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +17,7 @@ from segdeploy.run.triton.wire import Refused, Wire
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 LEAST_S = 0.001  # a deadline that is over is still one
+ANSWERED_S = 1.0  # within which who is there begins with TLS
 
 
 class Asking:
@@ -55,7 +58,8 @@ class Asking:
         return kind(
             what.format(
                 server=address.server, name=address.name, said=error.said, protocol=address.protocol,
-                allowed=allowed or address.timeout_s, plain=plain_scheme(address), ports=hint(address),
+                allowed=allowed or address.timeout_s, plain=scheme_of(address, secure=False),
+                hint=hint(address) if error.kind == wire.AWAY else "",
             )
         )  # fmt: skip
 
@@ -84,7 +88,7 @@ class Asking:
 WORDS = {
     wire.AWAY: (
         "no Triton server answers {protocol} at {server} ({said}); start it as the README.md of its repository says, or"
-        " correct the address{ports}"
+        " correct the address{hint}"
     ),
     wire.LATE: (
         "{name} on {server} did not answer within {allowed:.3g} s; allow more with ?timeout=SECONDS at the address, or"
@@ -104,16 +108,31 @@ WORDS = {
 }
 
 
-def plain_scheme(address: ModelAddress) -> str:
-    return next(
-        name for name, (protocol, secure, _) in SCHEMES.items() if protocol == address.protocol and not secure
-    )
+def scheme_of(address: ModelAddress, secure: bool) -> str:
+    """Name the scheme of the same protocol with TLS or without."""
+    return next(name for name, facts in SCHEMES.items() if facts[:2] == (address.protocol, secure))
 
 
 def hint(address: ModelAddress) -> str:
-    """Say which port is whose where the address has the other protocol's."""
+    """Say which port is whose where the address has the other protocol's, or that TLS is spoken there."""
     usual = {port: protocol for protocol, secure, port in SCHEMES.values() if not secure}
-    other = usual.get(address.port)
-    if other in (None, address.protocol):
-        return ""
-    return f" ({address.port} is Triton's port for {other})"
+    other = usual.get(address.port, address.protocol)
+    if other != address.protocol:
+        return f" ({address.port} is Triton's port for {other})"
+    if not address.secure and speaks_tls(address):
+        return f": what answers there speaks TLS, so write {scheme_of(address, secure=True)}://"
+    return ""
+
+
+def speaks_tls(address: ModelAddress) -> bool:
+    """Ask for TLS: to a plain request, who wants it answers as who is away, by closing the connection."""
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    try:
+        with (
+            socket.create_connection((address.host, address.port), ANSWERED_S) as plain,
+            anyone.wrap_socket(plain),
+        ):
+            return True
+    except OSError:
+        return False

@@ -49,7 +49,7 @@ KINDS = {
     "UNAUTHENTICATED": wire.FORBIDDEN,
     "PERMISSION_DENIED": wire.FORBIDDEN,
 }
-OF_TLS = ("handshake", "ssl", "tls", "certificate")
+OF_TLS = ("handshake", "ssl", "tls", "certificate", "hostname verification")
 
 
 class GrpcWire:

@@ -157,11 +157,7 @@ def found_remote(address: str) -> Iterator[str]:
         if glob.has_magic(path):
             files = iter(system.glob(path, detail=True).items())
         elif system.isdir(path):
-            files = (
-                (facts["name"], facts)
-                for _, _, names in system.walk(path, detail=True, on_error="raise")
-                for facts in names.values()
-            )
+            files = walked(system, path)
         else:
             files = iter([(path, system.info(path))])
         for name, facts in files:
@@ -172,6 +168,18 @@ def found_remote(address: str) -> Iterator[str]:
             f"{address} cannot be listed: {type(error).__name__}: {error}; see that it exists, and that this user may"
             " list it"
         ) from error
+
+
+def walked(system: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is below a folder; fsspec's own walk leaves out in silence what it may not list."""
+    folders = [path]
+    while folders:
+        folder = folders.pop().rstrip("/")
+        for facts in system.ls(folder, detail=True):
+            if facts["type"] != "directory":
+                yield facts["name"], facts
+            elif facts["name"].rstrip("/") != folder:
+                folders.append(facts["name"])
 
 
 def file_system(address: str) -> tuple[Any, str]:
