@@ -1,4 +1,7 @@
-"""Archives of a bucket, by s3fs and over the S3 protocol: moto's server, which checks who may do what."""
+"""Archives of a bucket, by s3fs and over the S3 protocol: moto's server, which checks who may do what.
+
+Beyond CI, since both bring half of Amazon's clients: pip install moto flask flask-cors py-partiql-parser s3fs
+"""
 
 import io
 import json
