@@ -126,7 +126,7 @@ def test_logits_are_labelled_as_on_the_cpu(facts, how, make, emulated):
 @needs_compiler
 @pytest.mark.parametrize(
     ("signature", "value"),
-    [(signature_of(), 19), (signature_of("nvinfer", ids="int64"), -1), (signature_of("nvinfer", ids="int32"), 275),
+    [(signature_of(), 19), (signature_of("nvinfer", ids="int64"), -256), (signature_of("nvinfer", ids="int32"), 275),
      (signature_of("logits"), np.nan), (signature_of("logits"), np.inf), (signature_of("logits"), -np.inf)],
 )  # fmt: skip
 def test_what_is_no_class_is_left_to_the_cpu(signature, value, emulated):
