@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from segdeploy import scenes
 from segdeploy.assess.report import accuracy, charts, write_report
 from segdeploy.cli import main
 from segdeploy.files import digest_of
+from segdeploy.model.labels import read_labels
 from segdeploy.model.record import LedgerStep, WorstClass, read_record_file, record_path
 
 pytestmark = pytest.mark.slow
@@ -416,6 +418,21 @@ def test_the_slider_moves_by_keys_and_the_pictures_change(shown):
     assert shown.ask(f"{wipe}.value") == "53"
     assert shown.ask(cut) == "53%"
     assert shown.ask(f"{wipe}.getAttribute('aria-valuetext')") == "53 % of the left picture"
+    shown.ask("document.querySelector('.stage').scrollIntoView()")
+    box = "document.querySelector('.stage').getBoundingClientRect()"
+    left, top, width, height = shown.ask(
+        f"(() => {{const b = {box}; return [b.left, b.top, b.width, b.height]}})()"
+    )
+    for kind, share, buttons in (
+        ("mousePressed", 0.7, 1),
+        ("mouseMoved", 0.25, 1),
+        ("mouseReleased", 0.25, 0),
+    ):
+        place = {"x": left + share * width, "y": top + height / 2}
+        shown.call(
+            "Input.dispatchMouseEvent", type=kind, button="left", buttons=buttons, clickCount=1, **place
+        )
+    assert shown.ask(f"{wipe}.value") == "25"  # the line is dragged on the picture
     source = "document.querySelector('[data-over]').src"
     before = shown.ask(source)
     shown.ask("document.querySelector('[data-left]').focus()")
@@ -449,3 +466,14 @@ def test_it_follows_the_readers_light_or_dark(shown):
         "light": ("rgb(255, 255, 255)", "rgb(28, 32, 36)"),
         "dark": ("rgb(21, 24, 27)", "rgb(230, 233, 236)"),
     }
+
+
+def test_the_colours_of_the_classes_are_told():
+    found = SimpleNamespace(
+        facts={"models": [{"scores": {"iou": dict.fromkeys(read_labels("cityscapes").names)}}]}
+    )
+    said = accuracy.class_key(found)
+    assert said.count("<li>") == 19
+    assert '<rect width="1" height="1" fill="rgb(128, 64, 128)"/></svg>road</li>' in said
+    found.facts["models"][0]["scores"]["iou"] = {"<b>": None}
+    assert "&lt;b&gt;</li>" in accuracy.class_key(found)

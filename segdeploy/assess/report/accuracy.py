@@ -22,7 +22,9 @@ from segdeploy.assess.report.markup import (
     table,
 )
 from segdeploy.assess.report.pictures import embedded, panels_of
+from segdeploy.model.labels import labels_of
 from segdeploy.model.record import ArtifactRecord, LedgerStep
+from segdeploy.printable import printable
 
 MOST_FRAMES = 6  # per model, so that the page can be mailed
 
@@ -168,6 +170,8 @@ def worst(findings: Findings) -> Sequence[str]:
                     figure(embedded(panel, kind in FLAT), f"{kind} of {name}", kind) for kind, panel in panels
                 )
                 parts.append(f'<div class="triptych">{"".join(drawn)}</div>')
+        if parts:
+            parts.append(class_key(found))
     return parts or [missing("No pictures of frames lie here: segdeploy evaluate -o draws the worst ones.")]
 
 
@@ -180,10 +184,22 @@ def slider(findings: Findings) -> Sequence[str]:
     for place, found in enumerate(findings.evaluations):
         frames = frames_in_common(found)
         if frames:
-            parts.append(comparison(frames, precisions_by_name(findings), place))
+            parts += [comparison(frames, precisions_by_name(findings), place), class_key(found)]
     return parts or [
         missing("No pictures to compare lie here: segdeploy evaluate FP32.onnx INT8.onnx -o draws them.")
     ]
+
+
+def class_key(found: FoundFile) -> str:
+    """List the classes of an evaluation with the colours that its pictures have them in."""
+    names = list(found.facts["models"][0]["scores"]["iou"])
+    colours = labels_of(names, "unnamed").colours
+    swatch = '<svg viewBox="0 0 1 1"><rect width="1" height="1" fill="rgb{}"/></svg>'
+    rows = (
+        f"<li>{swatch.format(colour)}{escape(printable(name))}</li>"
+        for name, colour in zip(names, colours, strict=True)
+    )
+    return f'<ul class="classes">{"".join(rows)}</ul>'
 
 
 def precisions_by_name(findings: Findings) -> dict[str, str]:

@@ -19,6 +19,17 @@ for (const comparison of document.querySelectorAll("[data-comparison]")) {
   };
   for (const choice of [frame, left, right]) choice.addEventListener("change", draw);
   wipe.addEventListener("input", cut);
+  const drag = (event) => {
+    const place = stage.getBoundingClientRect();
+    wipe.value = (100 * (event.clientX - place.left)) / place.width;
+    cut();
+  };
+  stage.addEventListener("pointerdown", (event) => {
+    event.preventDefault(); // of the picture, which a browser would carry away
+    stage.setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  stage.addEventListener("pointermove", (event) => event.buttons && drag(event));
   draw();
   cut();
 }
