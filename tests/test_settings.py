@@ -64,6 +64,11 @@ def test_every_verb_has_the_same_manners(prog):
         assert (flags["--json"].nargs, flags["--json"].const) == ("?", "-")
 
 
+def test_no_flag_is_called_as_what_is_put_beside_the_flags():
+    taken = {"verb", "command", "filled", "whole_parser"}
+    assert {action.dest for leaf in LEAVES.values() for action in leaf._actions} & taken == set()
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_says_what_to_type_next(verb):
     module = VERBS[verb][0]

@@ -133,7 +133,7 @@ def run_verb(words: Sequence[str]) -> int:
         known = parser()
         demand_no_empty_word(known, words)
         arguments = parse_words(known, words, os.environ)
-        arguments.parser = known
+        arguments.whole_parser = known
         take_manner(arguments, os.environ)
         tell_of_misspelt(known, os.environ)
         module, _ = VERBS[arguments.verb]

@@ -31,10 +31,10 @@ def execute(arguments: argparse.Namespace) -> int:
         import shtab
     except ImportError as error:
         raise MissingExtra("shtab", "completion", "writing a shell's completion") from error
-    for action in actions_of(arguments.parser):
+    for action in actions_of(arguments.whole_parser):
         if (kind := completed_by(action)) is not None:
             setattr(action, "complete", getattr(shtab, kind))  # noqa: B010 # shtab's own attribute
-    print_lines(*shtab.complete(arguments.parser, arguments.shell).splitlines())
+    print_lines(*shtab.complete(arguments.whole_parser, arguments.shell).splitlines())
     print_next(PLACES[arguments.shell])
     return 0
 
