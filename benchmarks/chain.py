@@ -22,7 +22,6 @@ from setting import RESULTS, ROOT, setting, write_results
 
 from segdeploy import scenes
 from segdeploy.model.record import read_record
-from segdeploy.model.training import RECORD_OF_TRAINING
 
 MAPPING = """images: leftImg8bit/{split}
 labels: gtFine/{split}
@@ -42,7 +41,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
-    steps = {name: told(name, words) for name, words in chain(asked)}
+    done = asked.output.parent / f"{asked.output.name}-steps.json"
+    steps = {name: told(name, words, done) for name, words in chain(asked)}
     graphs = {
         path.relative_to(asked.output).as_posix(): read_record(path)
         for path in sorted(asked.output.rglob("*")) if path.suffix in (".onnx", ".engine")
@@ -55,18 +55,18 @@ def main() -> None:
     write_results(setting(1) | facts, RESULTS / "chain.demo-b0.json")
 
 
-def told(name: str, words: list[object]) -> dict[str, Any]:
-    """Run a command, and tell what it was; a training that is finished is not done again."""
-    record = Path(str(words[-1])) / RECORD_OF_TRAINING
-    if record.is_file():
-        seconds = round(json.loads(record.read_text())["seconds"], 1)
-    else:
+def told(name: str, words: list[object], done: Path) -> dict[str, Any]:
+    """Run a command, and tell what it was and took; one that `done` has is not run again."""
+    known: dict[str, Any] = json.loads(done.read_text()) if done.is_file() else {}
+    command = " ".join(["segdeploy", *map(spoken, words)])
+    if known.get(name, {}).get("command") != command:
         cell = typed(*words)
         print(f"{name}: {cell}", flush=True)
         if not cell["ok"]:
             raise SystemExit(1)
-        seconds = cell["seconds"]
-    return {"seconds": seconds, "command": " ".join(["segdeploy", *map(spoken, words)])}
+        known[name] = {"seconds": cell["seconds"], "command": command}
+        done.write_text(json.dumps(known, indent=1))
+    return dict(known[name])
 
 
 def spoken(word: object) -> str:
@@ -91,16 +91,7 @@ def chain(asked: argparse.Namespace) -> list[tuple[str, list[object]]]:
     large, small, student = folder / "large", folder / "small", folder / "distilled"
     graph = folder / f"distilled.{asked.size}.nvinfer.onnx"
     int8 = graph.with_suffix(".int8.fp16.onnx")
-    calibrated = [
-        "--split",
-        "train",
-        "--count",
-        8,
-        "--probes",
-        12,
-        "--cache-for",
-        "10.9.0",
-    ]  # DeepStream 8.0's
+    calibrated: list[object] = ["--split", "train", "--count", 8, "--probes", 12]
     rtx: list[object] = ["--runtime", "tensorrt-rtx", "-o", folder]
     return [
         ("teacher", ["finetune", ROOT / "models" / "demo-b0", *training, "-o", large]),
@@ -110,7 +101,7 @@ def chain(asked: argparse.Namespace) -> list[tuple[str, list[object]]]:
         ("int8 and fp16", ["quantize", graph, "--fp16", *given, *calibrated, "-o", folder]),
         ("engine", ["build-engine", int8, "--int8", "--fp16", *rtx]),
         ("evaluate", ["evaluate", graph, int8, *given, "--split", "val", "-o", folder / "scores"]),
-        ("deepstream", ["deepstream", "config", int8, "-o", folder / "box"]),
+        ("deepstream", ["deepstream", "config", int8, "--deepstream", "9.0", "-o", folder / "box"]),
         ("lint", ["deepstream", "lint", folder / "box" / "nvinfer_config.txt"]),
         ("report", ["report", folder]),
     ]

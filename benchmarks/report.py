@@ -522,11 +522,12 @@ def seen(cell: Facts | None) -> str:
 
 def finetune(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     reported, recipe = facts["reported"], facts["recipe"]
+    memory = f" and {facts['peak_bytes'] / 1e9:.2f} GB" if "peak_bytes" in facts else ""
     yield (
         f"{facts['checkpoint']} fine-tuned on {facts['images']} images of {facts['data']}"
         f" ({facts['watched_images']} more were watched), {recipe['steps']} steps of {recipe['batch']} crops of"
         f" {recipe['crop']}, in"
-        f" {facts['processor_seconds']:.0f} s of one thread's processor time and {facts['peak_bytes'] / 1e9:.2f} GB. On"
+        f" {facts['processor_seconds']:.0f} s of one thread's processor time{memory}. On"
         f" {reported['images']} images that nothing was chosen by: mIoU {100 * reported['miou']:.2f} %"
         f" ({100 * reported['low']:.2f} to {100 * reported['high']:.2f} with other images), pixel accuracy"
         f" {100 * reported['pixel_accuracy']:.2f} %. Before: {100 * facts['before']:.2f} % on the watched ones."

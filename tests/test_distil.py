@@ -1,12 +1,14 @@
 """Distilling: what a student is drawn to, by whom, and on top of what."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
+import mmseg_checkpoint
 import torch
 from conftest import CLASSES, TINY, write_checkpoint
 from test_finetune import MAPPING, RECIPE, SIZE, city, request_of, words  # noqa: F401 - fixtures
@@ -14,6 +16,8 @@ from test_finetune import MAPPING, RECIPE, SIZE, city, request_of, words  # noqa
 from segdeploy.cli import main
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import RequestError, TrainingError
+from segdeploy.networks.checkpoints import read_checkpoint
+from segdeploy.size import Size
 from segdeploy.train.distil import NetworkTeacher, SessionTeacher, by_channel_loss, distil
 
 OF_THE_DATA = ("road", "house", "green", "sky", "car")
@@ -60,6 +64,15 @@ def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):
     record = json.loads((done.folder / "segdeploy.training.json").read_text())
     assert record["teacher"] == str(teacher)
     assert export_onnx(done.folder, output=tmp_path).agreement.pixel_agreement == 1
+
+
+def test_a_student_of_another_family_learns_in_bf16(teacher, request_of, tmp_path):  # noqa: F811
+    """A PSPNet, whose last map has another size and type than the teacher's."""
+    student = mmseg_checkpoint.write(tmp_path / "psp.pth", "pspnet_r18-d8")
+    recipe = replace(RECIPE, steps=1, precision="bf16")
+    done = distil(str(teacher), student, request_of(recipe, size=Size(*SIZE)), output=tmp_path / "out")
+    assert read_checkpoint(done.folder).family.name == "mmseg"
+    assert [step.name for step in done.training.ledger] == ["distilled"]
 
 
 def test_the_command(tiny, graph, city, tmp_path, capsys):  # noqa: F811

@@ -133,7 +133,7 @@ class Teaching(nn.Module):
         loss = self._recipe.answer_weight * by_channel_loss(answer, told, self._recipe.temperature)
         if self.fit is not None and shown is not None:
             loss = loss + self._recipe.map_weight * by_channel_loss(
-                self.fit(maps[-1]), shown, self._recipe.temperature
+                self.fit(maps[-1].float()), shown, self._recipe.temperature
             )
         return loss
 
