@@ -613,8 +613,8 @@ def chain(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield (
         f"From the bundled checkpoint to a DeepStream folder at {facts['size']}, as a user types it, with trainings of"
         f" {facts['training_steps']} steps: too short to reach much, long enough to see that the last record tells of"
-        " every step. Below is that record's ledger, the engine's, which was built and not run. A training is scored on its"
-        " split for reports, the steps from FP32 on those images that judge INT8."
+        " every step. Below is that record's ledger, the engine's, which was built and not run. A training is scored on"
+        " its split for reports, the steps from FP32 on those images that judge INT8."
     )
     steps = next(found for path, found in facts["ledgers"].items() if path.endswith(".engine"))
     rows = []
