@@ -60,6 +60,12 @@ def kind_of_cpu() -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
+def adds_bytes_in_16_bits() -> bool:
+    """Tell whether this CPU multiplies bytes by the old way of x86, whose sums of two products saturate."""
+    flags = cpu_facts().get("flags", "").split()
+    return bool(flags) and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(flags)
+
+
 def version_of(package: str) -> str:
     """Look up an installed package's version; "" where it is not installed."""
     try:

@@ -99,3 +99,46 @@ def write_graph(path: Path, classes: int, interface: str) -> Path:
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path
+
+
+def write_saturating_graph(path: Path) -> Path:
+    """One quantised product with two classes: the first is larger, unless sums of two products of bytes are cut off."""
+    height, width = SIZE.height, SIZE.width
+    weights = {
+        "x.scale": np.float32(1 / 127),
+        "x.zero": np.int8(0),
+        "w.q": np.array([[127, 100], [127, 0], [0, 100]], np.int8),
+        "w.scale": np.full(2, 1 / 127, np.float32),
+        "w.zero": np.zeros(2, np.int8),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["input"], ["x"], "pixels", perm=[0, 2, 3, 1]),
+        helper.make_node("QuantizeLinear", ["x", "x.scale", "x.zero"], ["x.q"], "q"),
+        helper.make_node("DequantizeLinear", ["x.q", "x.scale", "x.zero"], ["x.int8"], "dq"),
+        helper.make_node("DequantizeLinear", ["w.q", "w.scale", "w.zero"], ["w"], "weight", axis=1),
+        helper.make_node("MatMul", ["x.int8", "w"], ["scores"], "product"),
+        helper.make_node("Transpose", ["scores"], ["logits"], "planes", perm=[0, 3, 1, 2]),
+    ]
+    taken, given = (1, 3, height, width), (1, 2, height, width)
+    graph = helper.make_graph(
+        nodes,
+        "saturating",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, taken)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, given)],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    facts = TensorFacts("input", "", taken), TensorFacts("logits", "", given)
+    labels = generated_labels(["larger", "smaller"], "two")
+    signature = Signature("logits", *facts, SIZE, 1, (0.0,) * 3, (ONE_SCALE,) * 3, labels, "linear", "two")
+    helper.set_model_props(model, signature.metadata())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def saturating_answer(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What that graph says: its pixels, 0 to 1, in steps of 1/127."""
+    stored = np.rint(pixels * np.float32(127)) / 127
+    answer = np.stack([stored[:, 0] + stored[:, 1], (stored[:, 0] + stored[:, 2]) * 100 / 127], 1)
+    return answer.astype(np.float32)

@@ -3,7 +3,14 @@
 import pytest
 
 from segdeploy import machine
-from segdeploy.machine import MachineFacts, cpu_model, kind_of_cpu, this_machine, version_of
+from segdeploy.machine import (
+    MachineFacts,
+    adds_bytes_in_16_bits,
+    cpu_model,
+    kind_of_cpu,
+    this_machine,
+    version_of,
+)
 
 CPU = "processor\t: {}\nmodel name\t: Abacus 3\nmodel\t: 1\ncpu MHz\t: {}\nflags\t\t: {}\n\n"
 
@@ -21,6 +28,23 @@ def test_one_cpu_is_told_from_another_by_what_it_computes(cpuinfo):
         assert cpu_model() == "Abacus 3"
         seen.append(kind_of_cpu())
     assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("avx2", True), ("avx2 avx512f", True), ("avx2 avx_vnni", False), ("avx512f avx512_vnni", False),
+        ("avx512f amx_int8", False),
+    ],
+)  # fmt: skip
+def test_vnni_adds_products_of_bytes_in_32_bits(flags, saturates, cpuinfo):
+    cpuinfo.write_text(CPU.format(0, 2400, flags))
+    assert adds_bytes_in_16_bits() is saturates
+
+
+def test_a_cpu_that_is_not_x86_adds_as_it_should(cpuinfo):
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: asimd\n\n")
+    assert not adds_bytes_in_16_bits()
 
 
 def test_a_system_without_proc_has_a_kind_too(cpuinfo):

@@ -2,8 +2,12 @@ import sys
 
 import numpy as np
 import pytest
+from plain_graph import SIZE, saturating_answer, write_saturating_graph
 
-from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.errors import ExportDisagrees, GraphError, MissingExtra, RequestError
+from segdeploy.machine import adds_bytes_in_16_bits
+from segdeploy.prove import opening
+from segdeploy.run.cpu_graph import AS_WRITTEN
 from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import open_session
@@ -50,6 +54,28 @@ def test_it_computes_in_the_graphs_own_types(graphs, openvino):
     with open_session(graphs("logits"), provider="openvino") as session:
         compiled = session._request.get_compiled_model()
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+def test_a_quantised_graph_is_computed_as_written(openvino, tmp_path):
+    path = write_saturating_graph(tmp_path / "x.onnx")
+    pixels = np.random.default_rng(0).uniform(0.5, 1, (1, 3, SIZE.height, SIZE.width)).astype(np.float32)
+    with open_session(path, provider="openvino") as session:
+        np.testing.assert_allclose(session.run(pixels), saturating_answer(pixels), atol=1e-5)
+        assert session._settings["LP_TRANSFORMS_MODE"] == "NO"
+        assert session.ran["precision"] == AS_WRITTEN
+
+
+def test_its_own_products_of_bytes_are_used_only_where_they_are_right(openvino, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write_saturating_graph(tmp_path / "x.onnx")
+    if not adds_bytes_in_16_bits():
+        opening.open_session(path, provider="openvino", precision="int8").close()
+        return
+    with pytest.raises(ExportDisagrees) as refused:
+        opening.open_session(path, provider="openvino", precision="int8")
+    assert str(refused.value).endswith(
+        "It is not used (this CPU has no VNNI, and its sums of products of bytes can saturate): leave --precision out"
+    )
 
 
 def test_bad_input(graphs, openvino, tmp_path):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from plain_graph import write_graph
+from plain_graph import SIZE, saturating_answer, write_graph, write_saturating_graph
 
 from segdeploy.cli import main
 from segdeploy.errors import EngineError, GraphError, MissingExtra, RequestError
 from segdeploy.run import device_array, ort
+from segdeploy.run.cpu_graph import AS_WRITTEN
 from segdeploy.run.device_array import DeviceArray
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.ort_gpu import OrtDeviceSession
@@ -48,6 +49,38 @@ def test_a_graph_that_cannot_be_computed_is_named(tmp_path):
     expected = r"^x\.onnx cannot be computed by ONNX Runtime: \[ONNXRuntimeError\]"
     with OrtSession(tmp_path / "x.onnx") as session, pytest.raises(GraphError, match=expected):
         session.run(np.zeros((1, 3, 64, 96), np.float32))
+
+
+@pytest.mark.parametrize("precision", [None, "int8"])
+def test_products_of_bytes_do_not_saturate(precision, tmp_path):
+    """As ONNX Runtime's own do by default, on a CPU without VNNI."""
+    path = write_saturating_graph(tmp_path / "x.onnx")
+    pixels = np.random.default_rng(0).uniform(0.5, 1, (1, 3, SIZE.height, SIZE.width)).astype(np.float32)
+    expected = saturating_answer(pixels)
+    with open_session(path, precision=precision) as session:
+        np.testing.assert_allclose(session.run(pixels), expected, atol=1e-5)
+        assert session.ran["precision"] == (precision or AS_WRITTEN)
+        if precision is None:
+            options = session._session.get_session_options()
+            assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
+def test_whole_numbers_in_a_foreign_graph_do_not_saturate(tmp_path):
+    """They are no pairs, so they are always this CPU's products of bytes."""
+    weight = np.full((64, 8), 127, np.int8)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.UINT8, (4, 64))],
+            [helper.make_tensor_value_info("y", TensorProto.INT32, (4, 8))],
+            [numpy_helper.from_array(weight, "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    answer = ort.run_exactly(model.SerializeToString(), np.full((4, 64), 255, np.uint8), "y")
+    assert np.all(answer == 255 * 127 * 64)
 
 
 def test_an_unknown_provider(graphs):

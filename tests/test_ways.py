@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from segdeploy import machine
+from segdeploy.assess.evaluate.models import EvaluationRequest, open_candidate
 from segdeploy.cli import main
 from segdeploy.errors import GraphError, RequestError
 from segdeploy.machine import MachineFacts
@@ -158,18 +160,55 @@ def test_a_slow_round_is_repeated_and_said(graph):
     frame = np.zeros((96, 160, 3), np.uint8)
     with open_session(graph, threads=1) as session:
         sessions = [(way, session)]
-        speeds, warnings = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=steady())
-        assert (speeds[0].ratio, warnings) == (1.0, [])
+        speeds, clock = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=steady())
+        assert (speeds[0].ratio, clock.warnings, clock.unsteady) == (1.0, [], False)
         assert speeds[0].whole_ms > 0 < speeds[0].network_ms
-        _, warnings = measure_in_turn(
+        _, clock = measure_in_turn(
             sessions, frame, goal="throughput", seconds=0.001, yardstick=steady(1, 1, 1.5, 1)
         )
-        assert warnings == [
+        assert not clock.unsteady
+        assert clock.warnings == [
             "the processor was slowed down while it was measured, by up to 50 %: 1 rounds were repeated"
         ]
-        hot = Yardstick(iter([1.0, *[2.0] * 99]).__next__)
-        _, warnings = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=hot)
-        assert "10 rounds were repeated, and later ones counted all the same; tune again when" in warnings[0]
+        _, clock = measure_in_turn(sessions, frame, goal="latency", seconds=0.001, yardstick=hot())
+        assert clock.unsteady
+        assert (
+            "10 rounds were repeated, and later ones counted all the same, so the choice is marked"
+            in (clock.warnings[0])
+        )
+
+
+def hot():
+    return Yardstick(iter([1.0, *[2.0] * 99]).__next__)
+
+
+def test_a_choice_that_was_measured_on_a_slowed_processor_says_so_whenever_it_is_taken(graph):
+    done = tune(TuneRequest(graph, seconds=0.001), yardstick=hot())
+    assert done.choice.unsteady
+    assert read_tuned(graph).unsteady
+    said = []
+    open_session(graph, tell=said.append).close()
+    assert said[1] == (
+        f"the processor was slowed down while {graph.name} was tuned, so another way may be faster; when the machine is"
+        f" cool and quiet: segdeploy tune {graph}"
+    )
+    tune(TuneRequest(graph, seconds=0.001), yardstick=steady())
+    said.clear()
+    open_session(graph, tell=said.append).close()
+    assert len(said) == 1
+
+
+def test_processes_that_count_say_that_they_leave_the_tuned_way_out(graph):
+    tuned(quick(graph))
+    said, dataset = [], SimpleNamespace(pairs=(), digest="d")
+    asked = EvaluationRequest((graph,), dataset, processes=2, tell=said.append)
+    for request in (asked, replace(asked, as_exported=True), replace(asked, provider="cpu")):
+        with open_candidate(request, "x", graph) as candidate:
+            assert candidate.way == "cpu"
+    assert said == [
+        f"{graph.name} was tuned, and several processes count with the graph as it was exported; to score it as it was"
+        " tuned, leave --processes and --ray out"
+    ]
 
 
 def test_the_arithmetic_takes_processor_time():

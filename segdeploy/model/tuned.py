@@ -46,6 +46,7 @@ class TunedChoice:
     way: TunedWay
     goal: Annotated[str, GOALS]
     verdict: str  # in words
+    unsteady: bool = False  # the processor was slowed down while it was measured, in the repeats too
     schema: Annotated[int, (SCHEMA,)] = SCHEMA
     segdeploy: str = __version__
 

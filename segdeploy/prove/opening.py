@@ -78,6 +78,12 @@ def choose_opening(
         return asked
     way = choice.way
     tell(f"{name} runs as it was tuned: {way.words}; --as-exported runs the graph itself")
+    if choice.unsteady:
+        again = command_line("segdeploy", "tune", model)
+        tell(
+            f"the processor was slowed down while {name} was tuned, so another way may be faster; when the machine is"
+            f" cool and quiet: {again}"
+        )
     return ChosenWay(model.with_name(way.model), way.threads, way.provider, way.precision, tuned=True)
 
 

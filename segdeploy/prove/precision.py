@@ -19,7 +19,7 @@ import numpy as np
 from segdeploy import files
 from segdeploy.errors import ExportDisagrees, OutputError
 from segdeploy.graph.load import Graph, read_graph
-from segdeploy.machine import cpu_model, kind_of_cpu, versions_of
+from segdeploy.machine import adds_bytes_in_16_bits, cpu_model, kind_of_cpu, versions_of
 from segdeploy.model.card import ModelCard
 from segdeploy.model.typed_json import from_json
 from segdeploy.prove.agreement import Agreement, compare_labels, total
@@ -73,7 +73,7 @@ def demand_proven(
         seen,
         BOUNDS[precision],
         f"{graph.name} in {precision} ({runtime.words}) disagrees with the graph itself",
-        "It is not used: leave --precision out",
+        f"It is not used{why_wrong_here(runtime, precision)}: leave --precision out",
         ExportDisagrees,
     )
     counted = seen.samples, seen.pixels, seen.equal_pixels
@@ -82,6 +82,13 @@ def demand_proven(
         files.make_folder(place.parent)
         files.write_text(place, json.dumps(asdict(proof), indent=1) + "\n")
     return proof
+
+
+def why_wrong_here(runtime: Runtime, precision: str) -> str:
+    """Name the known reason; ONNX Runtime is told to be exact."""
+    if (runtime.provider, precision) == ("openvino", "int8") and adds_bytes_in_16_bits():
+        return " (this CPU has no VNNI, and its sums of products of bytes can saturate)"
+    return ""
 
 
 def kept_proof(place: Path, digest: str, precision: str) -> PrecisionProof | None:

@@ -18,6 +18,7 @@ from segdeploy.errors import SegdeployError
 from segdeploy.graph.load import demand_inference
 from segdeploy.graph.modest import demand_few_nodes, demand_modest
 from segdeploy.graph.open_sizes import fixed_at, has_several
+from segdeploy.graph.precision import read_precision
 from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, tensor_facts
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.metadata import read_signature
@@ -27,6 +28,7 @@ from segdeploy.size import Size
 
 CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # they differ only for a side of one pixel: never here
 OLDEST_OPSET = 13  # Resize and Softmax had other meanings before
+AS_WRITTEN = "int8 as written, multiplied in FP32; --precision int8 for this CPU's own products"
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit, less the size of the copy's own nodes
 
 
@@ -38,11 +40,13 @@ class GraphCopy:
     outputs: list[TensorFacts]
     labels: LazyLabels | None  # the steps that were cut off; None: none were
     fused: int  # number of fused attentions
+    quantised: bool = False  # it has pairs of Q and DQ
 
-    @property
-    def ran(self) -> dict[str, Any]:
-        """Say how the copy differs from the file, for the report of a measurement."""
-        said: dict[str, Any] = {}
+    def ran_in(self, precision: str | None) -> dict[str, Any]:
+        """Say how the copy runs and differs from the file, for the report of a measurement."""
+        said: dict[str, Any] = {} if precision is None else {"precision": precision}
+        if precision is None and self.quantised:
+            said["precision"] = AS_WRITTEN
         if self.labels:
             said["labels"] = "from the small logits, interpolated only where classes meet"
         if self.fused:
@@ -75,7 +79,9 @@ def copy_for_cpu(path: Path, fuse: bool, size: Size | None = None) -> GraphCopy 
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
         return None
     metadata = {item.key: item.value for item in model.metadata_props}
-    return GraphCopy(model.SerializeToString(), metadata, inputs, outputs, labels, fused)
+    return GraphCopy(
+        model.SerializeToString(), metadata, inputs, outputs, labels, fused, read_precision(model).int8
+    )
 
 
 def at_size(model: ModelProto, size: Size | None, name: str) -> ModelProto:

@@ -37,8 +37,6 @@ class TapSession:
         opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._inner)
         options = quiet_options(threads)
         options.enable_cpu_mem_arena = arena
-        # Compute Q/DQ pairs as written, not by this CPU's integer kernels.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(
                 opened.SerializeToString(), options, providers=["CPUExecutionProvider"]

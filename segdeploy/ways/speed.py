@@ -44,6 +44,34 @@ class Turns:
     joules: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Says how steady the processor was: how many times as slow in each slow round, and why."""
+
+    slow: tuple[float, ...]
+    slowed_by: frozenset[str]
+    repeated: int
+
+    @property
+    def unsteady(self) -> bool:
+        """Tell whether slow rounds were counted, after as many repeats as are made."""
+        return self.repeated >= MOST_REPEATED
+
+    @property
+    def warnings(self) -> list[str]:
+        if not self.slow and not self.slowed_by:
+            return []
+        why = f" ({', '.join(sorted(self.slowed_by))})" if self.slowed_by else ""
+        most = f", by up to {100 * (max(self.slow) - 1):.0f} %" if self.slow else ""
+        words = f"the processor was slowed down while it was measured{why}{most}: {self.repeated} rounds were repeated"
+        if self.unsteady:
+            words += (
+                ", and later ones counted all the same, so the choice is marked; tune again when the machine is"
+                " cool and quiet"
+            )
+        return [words]
+
+
 def measure_in_turn(
     sessions: Sequence[tuple[Way, Session]],
     frame: Frame,
@@ -53,7 +81,7 @@ def measure_in_turn(
     sensors: Sensors | None = None,
     yardstick: Yardstick | None = None,
     progress: Callable[[str], None] = lambda step: None,
-) -> tuple[list[Speed], list[str]]:
+) -> tuple[list[Speed], Clock]:
     """Measure each for `seconds`; returns its speed, and what has to be known of the machine meanwhile."""
     yardstick = yardstick or Yardstick()
     turns = [Turns() for _ in sessions]
@@ -78,7 +106,9 @@ def measure_in_turn(
                 kept.network_s.append(network_s)
                 kept.whole_s.append(whole_s)
                 kept.joules += [] if joules is None else [joules]
-    return [speed_of(turn, turns[0]) for turn in turns], warnings_of_clock(yardstick, slowed_by, repeated)
+    return [speed_of(turn, turns[0]) for turn in turns], Clock(
+        tuple(yardstick.slow), frozenset(slowed_by), repeated
+    )
 
 
 def one_turn(
@@ -123,14 +153,3 @@ def speed_of(turn: Turns, first: Turns) -> Speed:
         ratio_high=high,
         joules=float(np.median(turn.joules)) if turn.joules else None,
     )
-
-
-def warnings_of_clock(yardstick: Yardstick, slowed_by: set[str], repeated: int) -> list[str]:
-    if not yardstick.slow and not slowed_by:
-        return []
-    why = f" ({', '.join(sorted(slowed_by))})" if slowed_by else ""
-    most = f", by up to {100 * (max(yardstick.slow) - 1):.0f} %" if yardstick.slow else ""
-    words = f"the processor was slowed down while it was measured{why}{most}: {repeated} rounds were repeated"
-    if repeated >= MOST_REPEATED:
-        words += ", and later ones counted all the same; tune again when the machine is cool and quiet"
-    return [words]

@@ -127,7 +127,7 @@ def tune(
         left_out += refused
         costs = costs_of(sessions, graph, request, progress)
         frame = frame_for(graph, request.frames)
-        speeds, warnings = measure_in_turn(
+        speeds, clock = measure_in_turn(
             sessions,
             frame,
             goal=request.goal,
@@ -140,7 +140,8 @@ def tune(
             Measured(way, speed, cost) for (way, _), speed, cost in zip(sessions, speeds, costs, strict=True)
         )
         best = best_of(measured, request.limit)
-        choice = choice_of(graph, request, machine, measured, best)
+        choice = choice_of(graph, request, machine, measured, best, clock.unsteady)
+        warnings = clock.warnings
         if request.frames is not None and "int8" in graphs and request.calibration is None:
             warnings.append(
                 "int8 may have been calibrated on frames that it is compared on, which flatters it"
@@ -250,7 +251,12 @@ def frame_for(graph: Graph, frames: JudgedFrames | None) -> Any:
 
 
 def choice_of(
-    graph: Graph, request: TuneRequest, machine: MachineFacts, measured: tuple[Measured, ...], best: Measured
+    graph: Graph,
+    request: TuneRequest,
+    machine: MachineFacts,
+    measured: tuple[Measured, ...],
+    best: Measured,
+    unsteady: bool,
 ) -> TunedChoice:
     opening = best.way.opening
     return TunedChoice(
@@ -268,6 +274,7 @@ def choice_of(
         ),
         goal=request.goal,
         verdict=verdict_of(measured, best, request.limit, request.unit),
+        unsteady=unsteady,
     )
 
 

@@ -24,6 +24,7 @@ from segdeploy.errors import RequestError
 from segdeploy.files import digest_of, make_folder, write_text
 from segdeploy.model.card import ModelCard
 from segdeploy.model.signature import Signature
+from segdeploy.model.tuned import tuned_path
 from segdeploy.prove.opening import choose_opening, open_chosen
 from segdeploy.run.address import ModelAddress
 from segdeploy.run.crews import crew_for, threads_of_each
@@ -31,6 +32,7 @@ from segdeploy.run.hands import Hands
 from segdeploy.run.peek import signature_in
 from segdeploy.run.triton.session import TritonSession
 from segdeploy.size import Size
+from segdeploy.special_files import is_file
 
 # Takes a number of images and a title; gives a context with a function to call once per image.
 Counted = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
@@ -155,6 +157,8 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAdd
         as_exported=request.as_exported or request.is_spread_out,
         tell=request.tell,
     )
+    if request.is_spread_out:
+        say_tuned_is_left_out(request, model)
     with open_chosen(way, card=request.card, tell=request.tell, size=request.size) as session:
         digest = session.digest if isinstance(session, TritonSession) else digest_of(Path(str(model)))
         mode = request.mode.spelled(session)
@@ -163,6 +167,16 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAdd
         )
         predict = request.mode.predictor(session)
         yield Candidate(name, session.signature, predict, digest, mode, key, way.words)
+
+
+def say_tuned_is_left_out(request: EvaluationRequest, model: Path | ModelAddress) -> None:
+    """Say that processes count with the graph as it was exported, where it was tuned and nothing else is asked for."""
+    asked = request.as_exported or request.provider is not None
+    if isinstance(model, Path) and is_file(tuned_path(model)) and not asked:
+        request.tell(
+            f"{model.name} was tuned, and several processes count with the graph as it was exported; to score it as it"
+            " was tuned, leave --processes and --ray out"
+        )
 
 
 @contextmanager
