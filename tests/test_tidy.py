@@ -44,6 +44,47 @@ def test_any_batch_gives_what_single_frames_gave(batch):
     assert (first.dim_param if batch is None else first.dim_value) == (batch or "batch")
 
 
+def gathered(*, target=(1, 4, 2, 3, 6)):
+    """Six of eight rows, taken in another order, and parted into two times three."""
+    ints = {"order": (7, 0, 3, 3, 6, 1), "target": target}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "order"], ["taken"], "node_gather", axis=2),
+            helper.make_node("Reshape", ["taken", "target"], ["parted"], "node_reshape"),
+        ],
+        "main_graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 8, 6))],
+        [helper.make_tensor_value_info("parted", TensorProto.FLOAT, target)],
+        [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ints.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [
+        ((1, 4, 2, 3, 6), ["Gather"]),
+        ((1, 4, 6, 6), ["Gather"]),
+        ((1, 4, 2, 3, 2, 3), ["Gather", "Reshape"]),
+        ((1, 2, 2, 6, 6), ["Gather", "Reshape"]),
+        ((1, 24, 6), ["Gather", "Reshape"]),
+    ],
+)
+def test_a_gather_takes_rows_in_the_shape_that_is_wanted(target, kinds):
+    frames = np.random.default_rng(0).random((3, 4, 8, 6), np.float32)
+    expected = np.concatenate([run_model(gathered(target=target), frame[None]) for frame in frames])
+    model = tidy(gathered(target=target), "input", "output", None)
+    np.testing.assert_array_equal(run_model(model, frames), expected)
+    assert [node.op_type for node in model.graph.node] == kinds
+
+
+def test_sides_behind_the_batch_join_it():
+    model = traced(reshape=(16, 6))
+    frames = np.random.default_rng(0).random((3, 4, 4, 6), np.float32)
+    expected = np.concatenate([run_model(model, frame[None]) for frame in frames])
+    np.testing.assert_array_equal(run_model(tidy(model, "input", "output", None), frames), expected)
+
+
 def test_names_opset_and_traces():
     model = tidy(traced(), "input", "output", 1)
     graph = model.graph

@@ -10,6 +10,9 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from segdeploy.errors import GraphError
-from segdeploy.graph.view import View, drop_unused, opset_entry, opset_of
+from segdeploy.graph.view import View, attributes_of, drop_unused, opset_entry, opset_of
 
 LOWEST_OPSET = 17  # the first with LayerNormalization as one op, and the last that TensorRT 8.6 reads
 OPSETS = (16, LOWEST_OPSET)  # 16 is for TensorRT 8.4 and 8.5, which have no LayerNormalization
@@ -35,6 +38,7 @@ def tidy(
 ) -> ModelProto:
     """Clean `model`, traced at batch 1, in place, and set it to `batch` (None: any); at opset 16 no norm is one op."""
     reshape_constants(model)
+    shape_gathers(model)
     resize_by_scales(model)
     open_batch(model)
     name_nodes(model, input_name, output_name)
@@ -60,6 +64,27 @@ def reshape_constants(model: ModelProto) -> None:
         shaped = view.array(node.input[0]).reshape(view.array(node.input[1]))
         graph.initializer.append(numpy_helper.from_array(shaped, node.output[0]))
         graph.node.remove(node)
+
+
+def shape_gathers(model: ModelProto) -> None:
+    """Give a Gather's constant index the sides into which a Reshape behind it parts the gathered one; in 32 bits."""
+    graph, view = model.graph, View(model)
+    made: dict[str, TensorProto] = {}
+    for node in nodes_of(model, "Gather"):
+        reshape = view.only_reader(node.output[0], "Reshape")
+        if reshape is None or not {node.input[1], reshape.input[1]} <= view.weights.keys():
+            continue
+        index, target = view.array(node.input[1]), view.array(reshape.input[1]).tolist()
+        source = view.shapes[node.output[0]]
+        axis = attributes_of(node).get("axis", 0) % len(source)
+        parted = target[axis : len(target) - (len(source) - axis - 1)]
+        sides = [*source[:axis], *parted, *source[axis + 1 :]]
+        if index.ndim == 1 and prod(parted) == len(index) and target == sides:
+            name = f"{node.input[1]}.{'x'.join(map(str, parted))}"
+            made[name] = numpy_helper.from_array(index.astype(np.int32).reshape(parted), name)
+            node.input[1], node.output[0] = name, reshape.output[0]
+            graph.node.remove(reshape)
+    graph.initializer.extend(made.values())
 
 
 def resize_by_scales(model: ModelProto, chosen: Callable[[NodeProto], bool] = lambda node: True) -> None:
@@ -125,12 +150,13 @@ def open_batch(model: ModelProto) -> None:
 
 
 def joins(source: Sequence[int], target: Sequence[int]) -> bool:
-    """Tell whether the reshape only lets part of the next side, as heads are, join or leave the batch."""
+    """Tell whether the reshape only lets sides behind the batch, or part of one as heads are, join it or leave it."""
     if -1 in target:
         return False
     if source[0] == 1 or target[0] == 1:
         alone, joined = (source, target) if source[0] == 1 else (target, source)
-        return next((side for side in alone[1:] if side != 1), 1) % joined[0] == 0
+        leading = accumulate((1, *alone[1:]), mul)
+        return next((count for count in leading if count >= joined[0]), 0) % joined[0] == 0
     return source[0] == target[0]
 
 

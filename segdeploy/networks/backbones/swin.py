@@ -2,8 +2,9 @@
 
 The deployed network computes the same function in fewer steps:
 
-* padding, the cyclic shift and the cut into windows are one gather with a constant index, and so is the way back;
-  patch merging is one gather too, where the usual form has four strided slices and a concatenation;
+* padding, the cyclic shift, the cut into windows and the heads' order are one gather with a constant index, and so is
+  the way back; patch merging is one gather too, where the usual form has four strided slices and a concatenation;
+* tokens of all images lie in one matrix, so that a product and its bias are one step;
 * queries, keys and values are one product, before the padding; the output projection comes after its removal;
 * the mask of tokens in a shifted window that may see each other is a constant of the exported size;
 * the attention scale is in the query projection; the key bias is dropped (a constant per query does not change
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from segdeploy.networks.backbones.windows import Regrouping, Windows, forbidden_pairs, merging_order
 from segdeploy.networks.family import Sides
-from segdeploy.networks.folding import gelu, linear, module_list, to_maps, to_tokens
+from segdeploy.networks.folding import gelu, linear, module_list
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class DeployedWindowAttention(nn.Module):
     def __init__(self, attention: SwinAttention) -> None:
         super().__init__()
         plain, dense = attention.self, attention.output.dense
-        size, self.heads = plain.query.in_features, plain.heads
+        size = plain.query.in_features
         scale = (size // plain.heads) ** -0.5
         weights = [plain.query.weight * scale, plain.key.weight, plain.value.weight]
         biases = torch.zeros(3 * size)
@@ -243,18 +244,13 @@ class DeployedWindowAttention(nn.Module):
         self.project = linear(dense.weight, bias)
         self.position_bias = nn.Buffer(plain.position_bias().detach()[None, None].clone())
 
-    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # N×hw×C
-        batch, _, size = tokens.shape
-        cut = windows.cut(self.triple(tokens))
-        parts = cut.reshape(batch, windows.count, windows.length, 3 * self.heads, size // self.heads)
-        query, key, value = parts.transpose(2, 3).split_with_sizes([self.heads] * 3, dim=2)
+    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # Nhw×C
+        query, key, value = windows.cut(self.triple(tokens)).chunk(3, dim=2)
         scores = query @ key.transpose(-1, -2)  # N×windows×heads×L×L
         scores = scores + self.position_bias
         if windows.forbidden is not None:
             scores = scores + windows.forbidden
-        mixed = (scores.softmax(-1) @ value).transpose(2, 3)
-        mixed = mixed.reshape(batch, windows.count * windows.length, size)
-        projected: Tensor = self.project(windows.join(mixed))
+        projected: Tensor = self.project(windows.join(scores.softmax(-1) @ value))
         return projected
 
 
@@ -281,25 +277,31 @@ class DeployedSwinStage(nn.Module):
         self.reduce = None if merging is None else merging.reduction
         self.blocks = module_list(DeployedSwinBlock(block) for block in stage.blocks)
         self.norm = norm
-        self.side = stage.blocks[0].window
+        self.side, self.heads = stage.blocks[0].window, stage.blocks[0].attention.self.heads
 
     def fit(self, height: int, width: int) -> None:
         self.merge = Regrouping(merging_order(height, width)) if self.reduce is not None else None
+        self.merged = height * width
         if self.merge is not None:
             height, width = -(-height // 2), -(-width // 2)
+        self.height, self.width = height, width
         shifts = sorted({block.shift for block in self.blocks})
-        self.windows = nn.ModuleList(Windows(height, width, self.side, shift) for shift in shifts)
+        self.windows = nn.ModuleList(Windows(height, width, self.side, shift, self.heads) for shift in shifts)
 
-    def forward(
-        self, tokens: Tensor
-    ) -> Tensor:  # the blocks' tokens; `norm` is for the reader of the stage's map
+    def forward(self, tokens: Tensor) -> Tensor:  # of the stage before -> of the blocks, Nhw×C
         if self.merge is not None and self.merge_norm is not None and self.reduce is not None:
-            quarters = self.merge(tokens)
-            joined = quarters.reshape(quarters.shape[0], -1, 4 * quarters.shape[-1])
+            images = len(tokens) // self.merged
+            quarters = self.merge(tokens.reshape(images, self.merged, tokens.shape[1]))
+            joined = quarters.reshape(len(quarters) * self.height * self.width, 4 * quarters.shape[-1])
             tokens = self.reduce(self.merge_norm(joined))
         for block in self.blocks:
             tokens = block(tokens, self.windows[1 if block.shift else 0])
         return tokens
+
+    def maps_of(self, tokens: Tensor) -> Tensor:  # Nhw×C -> N×C×h×w
+        normed: Tensor = self.norm(tokens)
+        images = len(tokens) // (self.height * self.width)
+        return normed.reshape(images, self.height, self.width, normed.shape[1]).permute(0, 3, 1, 2)
 
 
 class DeployedSwin(nn.Module):
@@ -327,15 +329,16 @@ class DeployedSwin(nn.Module):
 
     def fit(self, height: int, width: int) -> Sides:
         """Make the constants of one input size; returns the height and width of each stage's map."""
-        self.fitted = self.sides(height, width)
-        for stage, before in zip(self.stages, (self.fitted[0], *self.fitted), strict=False):
+        sides = self.sides(height, width)
+        for stage, before in zip(self.stages, (sides[0], *sides), strict=False):
             stage.fit(*before)
-        return self.fitted
+        return sides
 
     def forward(self, pixels: Tensor) -> list[Tensor]:  # N×3×H×W -> four N×C×h×w
-        tokens = self.embed_norm(to_tokens(self.embed(padded_to(pixels, self.embed.stride[0]))))
+        maps = self.embed(padded_to(pixels, self.embed.stride[0]))
+        tokens = self.embed_norm(maps.permute(0, 2, 3, 1).flatten(0, 2))
         found = []
-        for stage, side in zip(self.stages, self.fitted, strict=True):
+        for stage in self.stages:
             tokens = stage(tokens)
-            found.append(to_maps(stage.norm(tokens), *side))
+            found.append(stage.maps_of(tokens))
         return found

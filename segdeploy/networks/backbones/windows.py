@@ -1,6 +1,7 @@
 """Cuts tokens into windows, which may be shifted, joins them again, and says which tokens see each other.
 
-All of it is constant for an input size.
+All of it is constant for an input size. A token's channels are taken head by head, so that one gather gives windows
+whose heads already lie apart, and one brings them back.
 """
 
 from __future__ import annotations
@@ -58,14 +59,39 @@ def padded_places(height: int, width: int, multiple: int) -> Tensor:
 
 
 class Windows(nn.Module):
-    """Cuts a map's tokens into windows and joins them again, and holds the mask of forbidden pairs."""
+    """Cuts a map's tokens into windows of heads and joins them again, and holds the mask of forbidden pairs."""
 
-    def __init__(self, height: int, width: int, side: int, shift: int) -> None:
+    def __init__(self, height: int, width: int, side: int, shift: int, heads: int) -> None:
         super().__init__()
-        order = window_order(height, width, side, shift)
-        self.length = side * side
-        self.count = len(order) // self.length
-        self.cut = Regrouping(order)
-        self.join = Regrouping(order.argsort(stable=True)[-height * width :])
+        order = window_order(height, width, side, shift).reshape(-1, side * side)
+        self.heads, self.count, self.length = heads, *order.shape
+        self.tokens = height * width
+        self.cut_rows = nn.Buffer(rows_to_cut(order.clamp(min=0), 3 * heads))
+        absent = order < 0
+        self.present = nn.Buffer((~absent).float()[None, :, None, :, None]) if absent.any() else None
+        self.join_rows = nn.Buffer(rows_to_join(order, heads, self.tokens))
         forbidden = forbidden_pairs(-(-height // side), -(-width // side), side, shift)
         self.forbidden = None if forbidden is None else nn.Buffer(forbidden[None])
+
+    def cut(self, triples: Tensor) -> Tensor:  # Nhw×3C -> N×windows×3·heads×L×d, with zeros as padding
+        images, size = len(triples) // self.tokens, triples.shape[1] // (3 * self.heads)
+        rows = triples.reshape(images, self.tokens * 3 * self.heads, size).index_select(1, self.cut_rows)
+        cut = rows.reshape(images, self.count, 3 * self.heads, self.length, size)
+        return cut if self.present is None else cut * self.present
+
+    def join(self, mixed: Tensor) -> Tensor:  # N×windows×heads×L×d -> Nhw×C
+        rows = mixed.flatten(1, 3).index_select(1, self.join_rows)
+        return rows.reshape(len(mixed) * self.tokens, self.heads * mixed.shape[-1])
+
+
+def rows_to_cut(order: Tensor, parts: int) -> Tensor:
+    """Give the row of each part of each token, window by window and part by part; a token's parts are neighbours."""
+    return (order[:, None] * parts + torch.arange(parts)[:, None]).flatten()
+
+
+def rows_to_join(order: Tensor, heads: int, tokens: int) -> Tensor:
+    """Give the row of each head of each token, in the order of the map, among windows × heads × places."""
+    windows, length = order.shape
+    window, place = torch.arange(windows)[:, None, None], torch.arange(length)[:, None]
+    row = (window * heads + torch.arange(heads)) * length + place  # windows×L×heads
+    return row.flatten(0, 1)[order.flatten().argsort(stable=True)[-tokens:]].flatten()

@@ -3,8 +3,9 @@
 A branch averages the map over a k×k grid, mixes its channels and raises the result to the map's size again, where a 3x3
 convolution reads it beside the map. All but the mixing and its ReLU is linear, and constant at a fixed size:
 
-* the averages over all grids are one product with the rows' shares and one with the columns';
-* the slice of the 3x3 convolution that reads a branch is its taps on the k×k grid, raised by products (`raised`).
+* the averages over all grids are one product with the shares of the map's places;
+* the slice of the 3x3 convolution that reads a branch is its taps on the k×k grid, raised by products (`raised`);
+* all branches go side by side, on grids as large as the largest; what lies beside a smaller one is multiplied by zeros.
 
 That is exact, and a fraction of the work: the convolution itself then reads the map alone. The exporter's own form of
 adaptive pooling has thousands of nodes (torch 2.13: 2,343 for a PSPNet at 375x1242).
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import accumulate
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from segdeploy.networks.family import Sides
 from segdeploy.networks.folding import module_list
-from segdeploy.networks.heads.raised import RaisedSlices
+from segdeploy.networks.heads.raised import raising_and_shifting
 from segdeploy.networks.normed import NormedConvolution, without_norm
 
 
@@ -78,27 +79,50 @@ class DeployedPooledBranches(nn.Module):
 
     def __init__(self, plain: PooledBranches, weight: Tensor) -> None:
         super().__init__()
-        self.scales = plain.scales
-        self.mix = module_list(without_norm(mix) for mix in plain.mix)
-        self.read = RaisedSlices(weight, len(plain.scales), plain.align_corners)
+        self.scales, self.align_corners = plain.scales, plain.align_corners
+        mix = [without_norm(one) for one in plain.mix]
+        parts = weight.detach().chunk(len(mix), 1)
+        self.mix = nn.Buffer(torch.stack([conv.weight.detach().flatten(1) for conv in mix]))
+        self.shift = nn.Buffer(torch.stack([cast("Tensor", conv.bias).detach()[:, None] for conv in mix]))
+        self.taps = nn.Buffer(
+            torch.stack([part.permute(0, 2, 3, 1).reshape(-1, part.shape[1]) for part in parts])
+        )
 
     def fit(self, height: int, width: int) -> None:
-        def shares(length: int) -> Tensor:
-            return torch.cat([averaging(scale, length) for scale in self.scales])
+        most = max(self.scales)
 
-        self.pool_rows = nn.Buffer(shares(height).float())
-        self.pool_columns = nn.Buffer(shares(width).T.contiguous().float())
-        self.read.fit([(scale, scale) for scale in self.scales], (height, width))
+        def raises(length: int) -> list[Tensor]:  # length×3·most for each branch
+            found = [raising_and_shifting(scale, length, self.align_corners) for scale in self.scales]
+            return [
+                F.pad(one.reshape(length, 3, -1), (0, most - one.shape[1] // 3)).flatten(1) for one in found
+            ]
+
+        shares = [torch.kron(averaging(scale, height), averaging(scale, width)) for scale in self.scales]
+        self.shares = nn.Buffer(torch.cat(shares).T.contiguous().float())
+        self.lay_out = nn.Buffer(grids_side_by_side(self.scales))
+        self.rows = nn.Buffer(torch.cat(raises(height), 1).float())
+        self.columns = nn.Buffer(torch.stack(raises(width)).transpose(1, 2).contiguous().float())
 
     def forward(self, maps: Tensor) -> Tensor:  # N×C×h×w -> N×O×h×w
-        pooled = self.pool_rows @ (maps @ self.pool_columns)  # each branch's grid is a block on the diagonal
-        stops = accumulate(self.scales)
-        grids = []
-        for scale, stop, mix in zip(self.scales, stops, self.mix, strict=True):
-            block = slice(stop - scale, stop)
-            grids.append(mix(pooled[:, :, block, block]).relu())
-        shared: Tensor = self.read(grids)
-        return shared
+        images, channels, height, width = maps.shape
+        branches, most = len(self.scales), max(self.scales)
+        grids = (maps.reshape(images, 1, channels, height * width) @ self.shares) @ self.lay_out
+        taps = self.taps @ (self.mix @ grids + self.shift).relu()  # N×branches×9·O×most²
+        taps = taps.reshape(images, branches, -1, 3, 3, most, most).permute(0, 2, 1, 3, 5, 4, 6)
+        raised = taps.reshape(images, -1, branches, 3 * most, 3 * most) @ self.columns
+        summed: Tensor = self.rows @ raised.reshape(images, -1, branches * 3 * most, width)
+        return summed
+
+
+def grids_side_by_side(scales: Sequence[int]) -> Tensor:
+    """branches × all grids' places × most²: puts each grid, whose places follow each other, at the start of its own."""
+    most, start = max(scales), 0
+    found = torch.zeros(len(scales), sum(scale**2 for scale in scales), most, most)
+    for branch, scale in enumerate(scales):
+        own = torch.eye(scale**2).reshape(scale**2, scale, scale)
+        found[branch, start : start + scale**2, :scale, :scale] = own
+        start += scale**2
+    return found.flatten(2)
 
 
 def slice_of(conv: nn.Conv2d, start: int, stop: int) -> nn.Conv2d:
