@@ -240,6 +240,9 @@ def test_every_beginning_is_understood(name, interface, tmp_path):
     done = adopt(written(make(), tmp_path), interface=interface, output=tmp_path / "out", **known)
     assert done.agreement.pixel_agreement == 1
     assert done.agreement.logits_error < (2e-3 if name == "half" else 1e-6)
+    kinds = [node.op_type for node in read_graph(done.path).view.nodes]
+    if name == "images last":  # its own first step is undone, not followed by its opposite
+        assert kinds.count("Transpose") == (interface == "frames")
     assert not any(
         node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8
         for node in read_graph(done.path).view.nodes[:-1]
@@ -433,6 +436,16 @@ def test_a_graph_that_no_file_holds_is_refused_before_it_is_read(tmp_path):
     with pytest.raises(GraphError, match=r"theirs\.onnx has 2\.1 GB, and what is made of it is one file"):
         adopt(written(model, tmp_path), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_larger_than_onnx_allows_is_refused_unread(tmp_path):
+    path = tmp_path / "theirs.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(
+        GraphError, match=r"theirs\.onnx is one file of 2\.1 GB, .* file beside it \(external data\)"
+    ):
+        adopt(path, output=tmp_path / "out")
 
 
 def quantised(model: ModelProto) -> ModelProto:

@@ -171,12 +171,32 @@ def test_sizes_that_are_none(size, message, misused):
     assert message in misused("adopt", "x.onnx", "--size", size)
 
 
-def test_a_network_with_constants_of_one_size(tmp_path, refused):
-    """Pooling of a PSP head is one matrix for one size."""
-    checkpoint = write_mmseg(tmp_path / "psp.pth", "pspnet_r18-d8")
+OF_ONE_SIZE = ("deeplabv3plus_r18-d8", "segformer_swin")
+
+
+@pytest.mark.parametrize(
+    "name", ["pspnet_r18-d8", *(pytest.param(one, marks=pytest.mark.slow) for one in OF_ONE_SIZE)]
+)
+def test_a_network_with_constants_of_one_size(name, tmp_path, refused):
+    """Pooling of a PSP or an ASPP head is a product with a constant of one size, and windows are."""
+    checkpoint = write_mmseg(tmp_path / "x.pth", name)
     said = refused("export", checkpoint, "--size", "64x96,96x128")
-    assert "cannot be one graph of the sizes 64x96,96x128: the values " in said
+    assert "cannot be one graph of the sizes 64x96,96x128: " in said
     assert "export each size by itself: --size 64x96" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "fcn_r18-d8"])
+def test_networks_without_constants_of_a_size(name, tmp_path):
+    checkpoint = write_mmseg(tmp_path / "x.pth", name)
+    made = export_onnx(checkpoint, size="64x96,96x128", interface="frames", output=tmp_path)
+    assert set(made.record.ledger[0].by_size) == {"64x96", "96x128"}
+    assert made.agreement.pixel_agreement >= 0.9999
+    with open_session(made.path) as session:
+        assert [session.run(noise(Size(*size))).shape[1:] for size in ((64, 96), (96, 128))] == [
+            (64, 96),
+            (96, 128),
+        ]
 
 
 def test_other_steps_at_another_size():
@@ -240,6 +260,23 @@ def test_deepstream_scales_to_one_size(several, refused):
     assert "export it at the one that your cameras fit: --size 64x96" in refused(
         "deepstream", "config", several[0]
     )
+
+
+@pytest.mark.parametrize("parser", [[], ["--parser", "segdeploy"]])
+def test_deepstream_refuses_it_before_its_parser(several, parser, refused):
+    said = refused("deepstream", "config", several[0], *parser)
+    assert "has the sizes 64x96,72x136, and nvinfer scales every stream to one" in said
+    assert "parser" not in said
+
+
+def test_triton_serves_one_size(several, refused):
+    said = refused("triton", several[0])
+    assert "has the sizes 64x96,72x136, and clients ask a served model for its one size" in said
+    assert "export it at the one that your frames fit: --size 64x96" in said
+
+
+def test_each_size_is_tuned_by_itself(several, refused):
+    assert "each size has a best way of its own" in refused("tune", several[0])
 
 
 def test_metadata_that_does_not_hold(several, tmp_path):

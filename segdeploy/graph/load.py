@@ -200,6 +200,11 @@ def read_onnx(path: Path) -> bytes:
         raise GraphError(why)
     if path.suffix != ".onnx":
         raise GraphError(f"{path.name} ends in {path.suffix!r}; {MADE_BY}")
+    if (size_bytes := path.stat().st_size) >= 2**31:
+        raise GraphError(
+            f"{path.name} is one file of {size_bytes / 1e9:.1f} GB, and ONNX ends at 2.1 GB; export it again with its"
+            " weights in a file beside it (external data)"
+        )
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -91,19 +91,23 @@ def put_input(model: ModelProto, signature: Signature, factors: Sequence[float])
             start.then("Sub", start.hold("mean", by_channel(signature.mean)))
     if any(factor != 1 for factor in factors) and not folded_into_conv(view, given.name, factors):
         start.then("Mul", start.hold("scale", by_channel(factors)))
+    read, nodes = given.name, view.nodes
     if last:
-        start.then("Transpose", perm=TO_LAST)
+        turn = view.only_reader(given.name, "Transpose")  # a graph of such images begins with one
+        if turn is not None and attributes_of(turn).get("perm") == TO_FIRST:
+            read, nodes = turn.output[0], [node for node in nodes if node is not turn]
+        else:
+            start.then("Transpose", perm=TO_LAST)
     # A graph that takes bytes casts them first, so floats do too; and TensorRT has bytes only at a graph's ends.
     if dtype not in (TensorProto.FLOAT, TensorProto.UINT8):
         start.then("Cast", to=dtype)
-    for node in view.nodes:
-        node.input[:] = [start.tensor if read == given.name else read for read in node.input]
-    replace_nodes(model.graph, [*start.nodes, *view.nodes])
+    for node in nodes:
+        node.input[:] = [start.tensor if name == read else name for name in node.input]
+    replace_nodes(model.graph, [*start.nodes, *nodes])
     del model.graph.input[:]
     kind = TensorProto.UINT8 if as_bytes else TensorProto.FLOAT
     shape = list(signature.input.shape)
     model.graph.input.append(helper.make_tensor_value_info(signature.input.name, kind, shape))
-    join_transposes(model)
 
 
 def is_last(images: ValueInfoProto) -> bool:
@@ -132,24 +136,3 @@ def folded_into_conv(view: View, name: str, factors: Sequence[float]) -> bool:
     scaled = (weights * np.asarray(factors, np.float64)[:, None, None]).astype(np.float32)
     view.weights[node.input[1]].CopyFrom(numpy_helper.from_array(scaled, node.input[1]))
     return True
-
-
-def join_transposes(model: ModelProto) -> None:
-    """Remove a Transpose that the next one undoes: a graph that takes N×H×W×3 begins with one."""
-    view = View(model)
-    for node in view.nodes:
-        if node.op_type != "Transpose":
-            continue
-        following = view.only_reader(node.output[0], "Transpose")
-        if following is None or following.output[0] in view.ends:
-            continue
-        first, second = attributes_of(node)["perm"], attributes_of(following)["perm"]
-        if [first[place] for place in second] != list(range(len(first))):
-            continue
-        for reader in view.readers.get(following.output[0], []):
-            reader.input[:] = [
-                node.input[0] if read == following.output[0] else read for read in reader.input
-            ]
-        replace_nodes(model.graph, [one for one in view.nodes if one not in (node, following)])
-        join_transposes(model)
-        return

@@ -122,7 +122,12 @@ def record_file(record: ArtifactRecord | None, file: str) -> dict[str, bytes | P
 
 
 def demand_frames(signature: Signature, path: Path) -> None:
-    """Refuse what no client here sends: a server is given frames as bytes, and gives labels as bytes."""
+    """Refuse what no client here sends: a server is given frames of one size as bytes, and gives labels as bytes."""
+    if signature.sizes:
+        raise GraphError(
+            f"{path.name} has the sizes {signature.size_in_words}, and clients ask a served model for its one size;"
+            f" export it at the one that your frames fit: --size {signature.size}"
+        )
     if signature.interface != "frames" or not signature.channels_last or signature.input.dtype != "uint8":
         again = command_line(
             "segdeploy", "export", "CHECKPOINT", "--interface", "frames", "--batch", "dynamic"
