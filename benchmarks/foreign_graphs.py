@@ -9,8 +9,6 @@ costs here says how a network reacts to noise in its first epoch, and nothing of
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 
 import cv2
 import onnx
+from matrix import typed
 from setting import RESULTS, ROOT, setting, write_results
 
-from segdeploy.cli import main as segdeploy
 from segdeploy.graph.cost import cost_of
 from segdeploy.model.record import read_record
 from segdeploy.scenes import make_scene
@@ -61,13 +59,6 @@ def words_of(path: Path, folder: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def called(words: list[str]) -> tuple[int, str, str]:
-    said, complained = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        status = segdeploy(words)
-    return status, said.getvalue(), complained.getvalue()
-
-
 def tried(path: Path, steps: set[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "graph": path.name,
@@ -79,9 +70,12 @@ def tried(path: Path, steps: set[str]) -> dict[str, Any]:
         for step, words in words_of(path, folder).items():
             if step not in steps:
                 continue
-            status, said, complained = called(words)
-            row[step] = status == 0 or last_line(said, complained).replace(str(folder) + "/", "")
-            if step == "adopt" and status == 0:
+            cell = typed(*words)
+            row[step] = cell["ok"] or cell["why"].removeprefix("segdeploy: ").replace(str(folder) + "/", "")
+            if not cell["ok"]:
+                if step == "adopt":
+                    break
+            elif step == "adopt":
                 model = onnx.load(folder / "adopted.onnx")
                 record = read_record(folder / "adopted.onnx")
                 assert record is not None
@@ -93,13 +87,13 @@ def tried(path: Path, steps: set[str]) -> dict[str, Any]:
                     "pixel_agreement": seen.pixel_agreement,
                     "logits_error": seen.logits_error,
                 }
-            if step == "build-engine" and status == 0:
-                facts = json.loads(said)["record"]["engine"]
+            elif step == "build-engine":
+                facts = json.loads(cell["said"])["record"]["engine"]
                 row |= {"layers": facts["layers"]["total"], "build_s": round(facts["build_seconds"], 1)}
-            if step == "quantize" and status == 0:
-                row["int8_changes_percent"] = float(said.partition("changes ")[2].partition(" %")[0])
-            if step == "adopt" and status != 0:
-                break
+            elif step == "quantize":
+                record = read_record(next((folder / "int8").glob("*.onnx")))
+                assert record is not None and record.ledger[-1].pixel_agreement is not None
+                row["int8_changes_percent"] = round(100 * (1 - record.ledger[-1].pixel_agreement), 2)
     return row
 
 
@@ -109,11 +103,6 @@ def prepare(folder: Path) -> None:
         (folder / place).mkdir()
         for seed in range(count):
             cv2.imwrite(str(folder / place / f"{seed}.png"), make_scene(seed, 256, 512).image)
-
-
-def last_line(said: str, complained: str) -> str:
-    lines = (complained.strip() or said.strip() or "nothing was said").splitlines()
-    return lines[-1].removeprefix("segdeploy: ")
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:

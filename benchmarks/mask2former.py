@@ -45,11 +45,12 @@ from segdeploy.prove.ranges import measure_ranges
 from segdeploy.size import Size
 
 FORMS = ("gridsample", "gather")
-SWIN: dict[str, dict[str, Any]] = {
+BACKBONES: dict[str, dict[str, Any]] = {
     "swin-t": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
     "swin-l": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
+    "resnet-50": {},
 }
-QUERIES = {"swin-t": 100, "swin-l": 200}  # as the semantic Cityscapes checkpoints have them
+QUERIES = {"swin-t": 100, "swin-l": 200, "resnet-50": 100}  # as the semantic checkpoints have them
 AGREEMENT = {  # labels of the exported graphs are compared at the first
     "swin-t": [Size(200, 328), Size(224, 224)],  # no multiple of 32 or of the window, and one of both
     "swin-l": [Size(136, 200), Size(192, 256)],
@@ -66,7 +67,7 @@ def network(name: str) -> Any:
     torch.manual_seed(0)
     stages = ["stage1", "stage2", "stage3", "stage4"]
     config_of = transformers.AutoConfig.for_model
-    backbone = config_of("swin", **SWIN[name], out_features=stages)
+    backbone = config_of(name.partition("-")[0], **BACKBONES[name], out_features=stages)
     config = config_of("mask2former", backbone_config=backbone, num_labels=19, num_queries=QUERIES[name])
     return transformers.AutoModelForUniversalSegmentation.from_config(config).eval()
 

@@ -180,6 +180,22 @@ def eomt(kind: str) -> Callable[[Path], Path]:
     return write
 
 
+def mask2former(name: str) -> Callable[[Path], Path]:
+    """A Mask2Former of a published size, whose queries are given classes and masks of their own."""
+
+    def write(folder: Path) -> Path:
+        from mask2former import network, tell_classes_apart
+
+        from segdeploy.size import Size
+
+        made = network(name)
+        tell_classes_apart(made, Size.parse(SIZE))
+        made.save_pretrained(folder / "checkpoint")
+        return folder / "checkpoint"
+
+    return write
+
+
 CONVNEXT_T = {"hidden_sizes": [96, 192, 384, 768], "depths": [3, 3, 9, 3]}
 SMALL, WIDE = (32, 64, 160, 256), (64, 128, 320, 512)
 NETWORKS = (
@@ -196,6 +212,8 @@ NETWORKS = (
     Network("UPerNet-ConvNeXt-T", upernet("convnext", **CONVNEXT_T)),
     Network("EoMT-S, DINOv2", eomt("eomt"), size="128x128"),  # the only one that it takes
     Network("EoMT-S, DINOv3", eomt("eomt_dinov3")),
+    Network("Mask2Former, Swin-T", mask2former("swin-t")),
+    Network("Mask2Former, ResNet-50", mask2former("resnet-50")),
 )
 
 
