@@ -310,6 +310,9 @@ def test_an_app_s_muxer_scales_the_frames_first(made, clip, reference, tmp_path,
     straight = replay(config, clip, tmp_path / "out.mp4", reference=reference)
     muxed = replay(config, clip, tmp_path / "mux.mp4", reference=reference, muxer=Size(64, 112))
     assert muxed.agreement.pixel_agreement < straight.agreement.pixel_agreement
+    assert straight.muxed.agreement is None  # no muxer, and nothing to tell of it
+    assert muxed.muxed.lowest.pixel_agreement >= 0.999 > muxed.lowest.pixel_agreement
+    assert muxed.as_json()["as_muxed"]["agreement"]["pixels"] == muxed.agreement.pixels
     assert frames_of(tmp_path / "mux.mp4")[0].shape == (64, 112, 3)
     words = ["deepstream", "replay", "-c", str(config), "-i", str(clip), "-o", str(tmp_path / "app.mp4")]
     assert main([*words, "--app", "ds-tao-segmentation"]) == 0

@@ -39,6 +39,31 @@ BANNER = (
 
 
 @dataclass
+class Held:
+    """The labels of a replay held against a reference's, frame by frame."""
+
+    frames: list[Agreement] = field(default_factory=list)
+
+    def add(self, class_map: NDArray[Any], truth: NDArray[np.int64]) -> None:
+        self.frames.append(Agreement(1, truth.size, int(np.count_nonzero(class_map == truth)), None))
+
+    @property
+    def agreement(self) -> Agreement | None:
+        return total(self.frames) if self.frames else None
+
+    @property
+    def lowest(self) -> Agreement | None:
+        return min(self.frames, key=lambda one: one.pixel_agreement, default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        agreement, lowest = self.agreement, self.lowest
+        return {
+            "agreement": agreement.as_json() if agreement else None,
+            "lowest_frame": lowest.pixel_agreement if lowest else None,
+        }
+
+
+@dataclass
 class Replay:
     """The counts of a replay over a clip."""
 
@@ -50,15 +75,18 @@ class Replay:
     beyond: int = 0  # values that nvinfer would read past the end of the output
     refused: int = 0  # frames that the parser refused, whose class map nobody wrote
     notes: list[str] = field(default_factory=list)
-    compared: list[Agreement] = field(default_factory=list)
-    lowest: Agreement | None = None
+    compared: Held = field(default_factory=Held)  # with the reference on the frame as it was read
+    muxed: Held = field(default_factory=Held)  # on the frame as the muxer hands it on, where that is another
 
     @property
     def agreement(self) -> Agreement | None:
-        return total(self.compared) if self.compared else None
+        return self.compared.agreement
+
+    @property
+    def lowest(self) -> Agreement | None:
+        return self.compared.lowest
 
     def as_json(self) -> dict[str, Any]:
-        agreement = self.agreement
         return {
             "stands_in_for": "DeepStream",
             "frames": self.frames,
@@ -67,12 +95,12 @@ class Replay:
             "share_without_class": self.without_class / self.pixels if self.pixels else None,
             "values_read_beyond_output": self.beyond,
             "frames_refused": self.refused,
-            "agreement": agreement.as_json() if agreement else None,
-            "lowest_frame": self.lowest.pixel_agreement if self.lowest else None,
+            **self.compared.as_json(),
+            "as_muxed": self.muxed.as_json(),
             "notes": self.notes,
         }
 
-    def add(self, parsed: Parsed, truth: NDArray[np.int64] | None) -> None:
+    def add(self, parsed: Parsed) -> None:
         self.beyond += parsed.beyond
         if parsed.refused:
             self.refused += 1
@@ -82,12 +110,13 @@ class Replay:
             self.notes += [note] if note not in self.notes else []
         self.pixels += parsed.class_map.size
         self.without_class += int(np.count_nonzero(parsed.class_map < 0))
-        if truth is None:
-            return
-        equal = int(np.count_nonzero(parsed.class_map == truth))
-        self.compared.append(seen := Agreement(1, truth.size, equal, None))
-        if self.lowest is None or seen.pixel_agreement < self.lowest.pixel_agreement:
-            self.lowest = seen
+
+    def compare(self, parsed: Parsed, reference: Reference, read: Frame, muxed: Frame) -> None:
+        """Hold the labels against the reference's on the frame as it was read, and as the muxer made another of it."""
+        frames = [(self.compared, read)] + [(self.muxed, muxed)] * (muxed.shape != read.shape)
+        for held, frame in frames:
+            if (truth := reference(frame)) is not None:
+                held.add(parsed.class_map, truth)
 
 
 def replay(
@@ -120,7 +149,9 @@ def replay(
                     frame = clip.muxed(timed.frame)
                     if parsed is not None:
                         found.inferred += 1
-                        found.add(parsed, reference(timed.frame) if reference else None)
+                        found.add(parsed)
+                        if reference:
+                            found.compare(parsed, reference, timed.frame, frame)
                         frame = drawn(frame, parsed, session)
                     writer.write(frame, timed.time_s)
                     found.frames += 1
