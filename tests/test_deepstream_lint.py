@@ -417,6 +417,9 @@ EDGES = {
         ({"parse-segmentation-func-name": "NvDsInferParseSegdeploy"}, None),
         ({"custom-lib-path": "/opt/nvidia/libnvds_infercustomparser.so"}, None),
         ({"custom-lib-path": "/opt/nvidia/libsegdeploy_parser.so"}, None),
+        ({"custom-lib-path": "/opt/nvidia/libnvds_infercustomparser_tao.so.1"}, None),
+        ({"custom-lib-path": "/opt/nvidia/libnvds_infercustomparser_tao.cpp"}, None),
+        ({**OURS, "custom-lib-path": "/opt/nvidia/libsegdeploy_parser.so", "engine-create-func-name": "Yolo"}, None),
         (OURS, []),
         ({**OURS, "parse-segmentation-func-name": "NvDsInferParseSegdeplo"}, None),
         ({**OURS, "parse-segmentation-func-name": "NvDsInferParseYolo"}, []),
@@ -541,6 +544,18 @@ APP_EDGES = {
     "app-leaves-class-0": [
         ([("alpha: 0.5", "alpha: 0.5\n  orig_background: 0")], []),
         ([("alpha: 0.5", "alpha: 0.5\n  orig_background: 1")], None),
+    ],
+    "wrong-type": [
+        ([("alpha: 0.5", "alpha: .5")], []),
+        ([("alpha: 0.5", "alpha: half")], None),
+        ([("file-loop: 0", "file-loop: no")], None),
+        ([("batch-size: 1", "batch-size: 1.0")], None),
+    ],
+    "out-of-range": [
+        ([("alpha: 0.5", "alpha: 1")], []),
+        ([("alpha: 0.5", "alpha: 1.01")], None),
+        ([("batch-size: 1", "batch-size: 0")], None),
+        ([("plugin-type: 0", "plugin-type: 2")], None),
     ],
     "segvisual-too-small": [
         ([("  width: 160", "  width: 161"), ("height: 96", "height: 97")], []),

@@ -66,7 +66,7 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
         graph = graph_named(config, model)
     except GraphError as error:
         remedy = "give a graph of segdeploy's: segdeploy export CHECKPOINT"
-        found.append(Finding("graph-not-understood", config.line("onnx-file"), str(error), remedy))
+        found.append(Finding("graph-not-understood", config.line("onnx-file"), f"onnx-file: {error}", remedy))
     case = Case(config, version)
     found += lint_meaning.check(case)
     found += lint_output.check(case)

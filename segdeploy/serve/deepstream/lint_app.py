@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -33,6 +34,19 @@ KEYS = {
     "tests": ("file-loop",),
 }  # fmt: skip
 SINKS = ("eglsink", "filesink", "fakesink")
+# How yaml-cpp reads a value, and which of them mean anything.
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+VALUES: dict[tuple[str, str], tuple[float, float]] = {
+    ("streammux", "batch-size"): (1, 1024),
+    ("streammux", "width"): (1, 16384),
+    ("streammux", "height"): (1, 16384),
+    ("primary-gie", "plugin-type"): (0, 1),
+    ("segvisual", "alpha"): (0, 1),
+    ("segvisual", "orig_background"): (0, 1),
+    ("tests", "file-loop"): (0, 1),
+    **{(sink, "enable"): (0, 1) for sink in SINKS},
+    ("filesink", "enc-type"): (0, 1),
+}
 MUXER = {"width": "1280", "height": "720"}  # what the app sets, whatever its file says
 
 
@@ -70,6 +84,7 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
             "no sink is on",
             f"write enable: 1 under one of {', '.join(SINKS)}",
         )
+    yield from unreadable_values(app)
     yield from encoder(app)
     yield from settings(app)
     yield from listed_sources(app)
@@ -82,6 +97,26 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
 def said(app: NvinferConfig, group: str, key: str) -> str:
     entry = app.document.find(group, key)
     return entry.value if entry else ""
+
+
+def unreadable_values(app: NvinferConfig) -> Iterator[Finding]:
+    """Find what yaml-cpp cannot read as the number that the app asks for, and numbers that mean nothing to it."""
+    for entry in app.document.entries:
+        least, most = VALUES.get((entry.group, entry.key), (None, None))
+        if least is None or most is None:
+            continue
+        whole = entry.key != "alpha"
+        if not NUMBER.fullmatch(entry.value) or (whole and not entry.value.lstrip("+-").isdecimal()):
+            yield Finding(
+                "wrong-type", entry.line,
+                f"{entry.key} is {entry.value!r}; expected {'a whole number' if whole else 'a number'}",
+                "correct it: the app does not start with it",
+            )  # fmt: skip
+        elif not least <= float(entry.value) <= most:
+            yield Finding(
+                "out-of-range", entry.line, f"{entry.key} is {entry.value}; expected {least:g} to {most:g}",
+                "correct it",
+            )  # fmt: skip
 
 
 def settings(app: NvinferConfig) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from segdeploy.releases import first_that_parses, rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig
 from segdeploy.serve.deepstream.findings import Case, Finding
-from segdeploy.serve.deepstream.parsers import KNOWN, TAO_PARSER
+from segdeploy.serve.deepstream.parsers import KNOWN, OUR_PARSER, TAO_PARSER
 
 MOST_COLOURS = 19  # of nvsegvisual's palette
 LONG_INTERVAL = 10  # batches left out between two
@@ -65,6 +65,20 @@ def output(case: Case) -> Iterator[Finding]:
 def parser_library(config: NvinferConfig) -> Iterator[Finding]:
     """Find a function that its library has not: nvinfer looks it up by name, and does not start without it."""
     function, path = config.get("parse-segmentation-func-name"), config.file("custom-lib-path")
+    if path is not None and ".so" not in path.suffixes:
+        yield Finding(
+            "parser-not-in-library", config.line("custom-lib-path"),
+            f"custom-lib-path is {config.get('custom-lib-path')}, and nvinfer opens a .so there",
+            f"name what is built: {KNOWN[OUR_PARSER].library}",
+        )  # fmt: skip
+        return
+    builder = config.get("engine-create-func-name")
+    if path is not None and builder and path.name == KNOWN[OUR_PARSER].library:
+        yield Finding(
+            "parser-not-in-library", config.line("engine-create-func-name"),
+            f"engine-create-func-name is {builder}, which is not in {path.name}",
+            "remove it: nvinfer builds the engine of onnx-file",
+        )  # fmt: skip
     if config.get("network-type") != 2 or not function or path is None:
         return
     known, line = KNOWN.get(function), config.line("parse-segmentation-func-name")
@@ -102,8 +116,9 @@ def feeding(config: NvinferConfig) -> Iterator[Finding]:
     if config.get("input-tensor-from-meta"):
         yield Finding(
             "tensors-awaited", config.line("input-tensor-from-meta"),
-            "input-tensor-from-meta=1 waits for the tensors of an nvdspreprocess: without one nothing is inferred",
-            "write input-tensor-from-meta=0, or put an nvdspreprocess with this scale and offsets before it",
+            "input-tensor-from-meta=1 waits for the tensors of an nvdspreprocess: without one nothing is inferred, and"
+            " with one the mask hangs on its region's metadata, where neither nvsegvisual nor Service Maker looks",
+            "write input-tensor-from-meta=0; a scale per channel goes into the graph with segdeploy adopt",
         )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ _FORMS = {
     NUMBER: re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"),
 }
 NEVER_OFF = ("source-attr-all",)
+KINDS_OF_SOURCES, KINDS_OF_SINKS, SIDES = (1, 9), (1, 6), (1, 16384)  # its enumerations in 9.1
 URI_TYPES = (2, 3, 4)  # a clip, a clip several times, a camera: they have a `uri`
 
 
@@ -46,6 +47,7 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
     yield from unread(app)
     yield from sources(app)
     yield from outputs(app)
+    yield from meant(app)
     yield from fitting(app, version)
 
 
@@ -133,6 +135,20 @@ def sources(app: NvinferConfig) -> Iterator[Finding]:
             yield Finding(
                 "source-type", entry.line, f"type is {kind} and the uri is {shown}",
                 "write type=4 for rtsp://, which alone is opened again when it is lost, and 2 for the others",
+            )  # fmt: skip
+
+
+def meant(app: NvinferConfig) -> Iterator[Finding]:
+    """Find types that the app does not know, and a muxer without a size."""
+    ranges = [(group, "type", KINDS_OF_SOURCES) for group in enabled(app, "source")]
+    ranges += [(group, "type", KINDS_OF_SINKS) for group in enabled(app, "sink")]
+    ranges += [("streammux", side, SIDES) for side in ("width", "height")]
+    for group, key, (least, most) in ranges:
+        entry, value = entry_of(app, group, key), whole_number_of(app, group, key)
+        if entry is not None and value is not None and not least <= value <= most:
+            yield Finding(
+                "out-of-range", entry.line, f"{key} of {group} is {value}; expected {least} to {most}",
+                "correct it: deepstream-app does not start with it",
             )  # fmt: skip
 
 
