@@ -290,15 +290,18 @@ def render_deepstream(
     card: str | None = None,
     int8_cache: AnyPath | None = None,
     dla: int | None = None,
+    triton: str | None = None,
 ) -> Rendered:
     """Write a folder that DeepStream runs: nvinfer's configuration, labels, the app's and Triton's files."""
+    from segdeploy.run.address import ModelAddress
     from segdeploy.serve.deepstream.render import render
     from segdeploy.serve.deepstream.request import RenderRequest
 
     cache = as_optional_path(int8_cache, "int8_cache")
     request = RenderRequest(
-        as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache, dla
-    )
+        as_path(model, "model"), deepstream, network_type, streams, parser, precision, card, cache, dla,
+        ModelAddress.parse(triton) if triton else None,
+    )  # fmt: skip
     return render(request, as_path(output, "output"))
 
 
@@ -315,8 +318,10 @@ def render_deepstream_app(
     muxer: str | Size | None = None,
     precision: str | None = None,
     int8_cache: AnyPath | None = None,
+    triton: str | None = None,
 ) -> Rendered:
     """Write an application for several streams and all that it needs; `source` is one address, or one for each."""
+    from segdeploy.run.address import ModelAddress
     from segdeploy.serve.deepstream.app.folder import render_app
     from segdeploy.serve.deepstream.app.request import MUXER, TOPIC, USUAL_FOR_APPS, AppRequest
 
@@ -331,6 +336,7 @@ def render_deepstream_app(
         as_optional_size(muxer, "muxer") or MUXER,
         precision,
         as_optional_path(int8_cache, "int8_cache"),
+        ModelAddress.parse(triton) if triton else None,
     )
     return render_app(request, as_path(output, "output"))
 

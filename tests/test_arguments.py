@@ -85,7 +85,17 @@ BOUNDS = {
 }
 ROWS = [(verb, flag, *bounds) for verb, flags in BOUNDS.items() for flag, bounds in flags.items()]
 # What holds no number, or has a parser of its own that knows the bounds (sizes, profiles).
-WORDS = {"--size", "--stride", "--frame", "--muxer", "--json", "--require", "--shard", "--compare"}
+WORDS = {
+    "--triton",
+    "--size",
+    "--stride",
+    "--frame",
+    "--muxer",
+    "--json",
+    "--require",
+    "--shard",
+    "--compare",
+}
 
 
 def flags_of(one, name=""):

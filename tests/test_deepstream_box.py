@@ -35,7 +35,7 @@ STANDINS = Path(__file__).parent / "deepstream_standins"
 CLASSES = [SegmentedClass("road", [128, 64, 128]), SegmentedClass("sky", [70, 130, 180])]
 SETTINGS = {
     "deepstream": "9.1",
-    "nvinfer": "nvinfer_config.txt",
+    "inference": {"element": "nvinfer", "config": "nvinfer_config.txt"},
     "network_type": 2,
     "output": "output",
     "width": 128,
@@ -373,7 +373,7 @@ def test_settings_are_read_as_they_are_typed(tmp_path):
     [
         (lambda s: s.pop("sink"), "sink is missing"),
         (lambda s: s["sink"].pop("port"), "sink.port is missing"),
-        (lambda s: s.update(colours=1), "colours is no setting; known: deepstream, nvinfer"),
+        (lambda s: s.update(colours=1), "colours is no setting; known: deepstream, inference"),
         (lambda s: s["sink"].update(kind="tape"), "sink.kind is 'tape'; expected one of rtsp, file, display, fake"),
         (lambda s: s["sink"].update(port="8554"), "sink.port is '8554'; expected int"),
         (lambda s: s["sink"].update(port=True), "sink.port is True; expected int"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.arguments import MOST_BATCH, add_json, between, parse_size
-from segdeploy.cli.deepstream_app import add_app, execute_app
+from segdeploy.cli.deepstream_app import add_app, add_triton, execute_app
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
 from segdeploy.releases import USUAL, rendered_versions
@@ -50,6 +50,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         choices=(0, 1),
         help="of a Jetson (default: the GPU)",
     )
+    add_triton(config)
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     add_json(config)
 
@@ -134,6 +135,7 @@ def execute_config(arguments: argparse.Namespace) -> int:
         card=arguments.card,
         int8_cache=arguments.int8_cache,
         dla=arguments.dla,
+        triton=arguments.triton,
     )
     rendered = render(request, arguments.output)
     if put_json(arguments.json, {"files": [*map(str, rendered.paths)], "warnings": rendered.warnings}):
@@ -141,7 +143,9 @@ def execute_config(arguments: argparse.Namespace) -> int:
     print_lines(*rendered.paths)
     for warning in rendered.warnings:
         print_message(warning)
-    print_next(replay_of(arguments.output / "nvinfer_config.txt"))
+    config = arguments.output / "nvinfer_config.txt"
+    served = f"segdeploy verify {shell_word(arguments.triton)}, once the server runs"
+    print_next(replay_of(config) if config in rendered.paths else served)
     return 0
 
 
@@ -217,8 +221,12 @@ def execute_replay(arguments: argparse.Namespace) -> int:
         return 0
     print_lines(BANNER)
     print_lines(f"{arguments.output}: {seen.frames} frames, {seen.inferred} of them inferred")
-    if seen.agreement and seen.lowest:
-        print_lines(f"against PyTorch: {seen.agreement}, lowest frame {seen.lowest.pixel_agreement:.4%}")
+    for held, words in (
+        (seen.compared, "against PyTorch"),
+        (seen.muxed, "against PyTorch on what the muxer hands on"),
+    ):
+        if held.agreement and held.lowest:
+            print_lines(f"{words}: {held.agreement}, lowest frame {held.lowest.pixel_agreement:.4%}")
     if seen.without_class:
         print_lines(f"without a class: {seen.without_class / seen.pixels:.2%} of the pixels")
     if seen.refused:

@@ -6,6 +6,7 @@ from pathlib import Path
 from segdeploy.cli.arguments import add_json, parse_size
 from segdeploy.cli.model_argument import add_model
 from segdeploy.cli.printing import print_lines, print_message, print_next, put_json
+from segdeploy.run.address import EXAMPLE, ModelAddress
 from segdeploy.serve.deepstream.app.request import (
     MUXER,
     PROTOCOLS,
@@ -51,8 +52,18 @@ def add_app(app: argparse.ArgumentParser) -> None:
     )
     app.add_argument("--precision", choices=PRECISIONS, help="default: the graph's own")
     app.add_argument("--int8-cache", metavar="FILE", type=Path, help="TensorRT's calibration cache")
+    add_triton(app)
     app.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     add_json(app)
+
+
+def add_triton(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--triton",
+        metavar="URL",
+        type=ModelAddress.parse,
+        help=f"let nvinferserver ask this model on a server, as in {EXAMPLE} (default: nvinfer on the box)",
+    )
 
 
 def execute_app(arguments: argparse.Namespace) -> int:
@@ -71,6 +82,7 @@ def execute_app(arguments: argparse.Namespace) -> int:
         arguments.muxer,
         arguments.precision,
         arguments.int8_cache,
+        arguments.triton,
     )
     rendered = render_app(request, arguments.output)
     if put_json(arguments.json, {"files": [*map(str, rendered.paths)], "warnings": rendered.warnings}):

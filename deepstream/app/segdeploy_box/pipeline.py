@@ -41,7 +41,9 @@ def build_pipeline(pipeline: Any, settings: Settings) -> Any:
     )
     for number, source in enumerate(settings.sources):
         add_source(pipeline, settings, number, source)
-    pipeline.add("nvinfer", WHERE_LABELS_ARE, {"config-file-path": settings.nvinfer, "batch-size": count})
+    inference = settings.inference
+    properties = {"config-file-path": inference.config, "batch-size": count}
+    pipeline.add(inference.element, WHERE_LABELS_ARE, properties)
     chain = ["mux", WHERE_LABELS_ARE, *add_drawing(pipeline, settings)]
     pipeline.link(*chain, *add_sink(pipeline, settings))
     return pipeline

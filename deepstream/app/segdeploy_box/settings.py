@@ -28,6 +28,12 @@ class SegmentedClass:
 
 
 @dataclass(frozen=True)
+class Inference:
+    element: str  # nvinfer: on this box; nvinferserver: on the server that its file names
+    config: str
+
+
+@dataclass(frozen=True)
 class Muxer:
     width: int
     height: int
@@ -103,7 +109,7 @@ class Patience:
 @dataclass(frozen=True)
 class Settings:
     deepstream: str
-    nvinfer: str
+    inference: Inference
     network_type: int  # 2: nvinfer hands on class maps; 100: the tensor
     output: str  # the tensor's name
     width: int  # of the network's input, which nvsegvisual wants to know
@@ -126,6 +132,7 @@ class Settings:
 
 
 CHOICES = {
+    ("inference", "element"): ("nvinfer", "nvinferserver"),
     ("drawing", "by"): ("segdeploy", "nvsegvisual", "nobody"),
     ("sink", "kind"): ("rtsp", "file", "display", "fake"),
     ("sink", "encoder"): ("hardware", "software"),

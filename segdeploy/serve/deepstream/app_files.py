@@ -6,9 +6,13 @@ import csv
 import io
 from string import Template
 
-from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.nvinferserver import (
+    REPOSITORY,
+    model_name,
+    repository_config,
+    server_config,
+)
 from segdeploy.serve.deepstream.plan import OUR_LIBRARY, SAMPLE, TAO_LIBRARY, Plan
-from segdeploy.serve.deepstream.values import write_value
 from segdeploy.shipped import folder
 
 
@@ -47,42 +51,11 @@ def app_files(plan: Plan) -> dict[str, str]:
 
 
 def triton_files(plan: Plan) -> dict[str, str]:
-    signature, request = plan.graph.signature, plan.request
-    name = signature.card
-    library = ""
-    if plan.parser:
-        function = OUR_PARSER if plan.parser == "segdeploy" else TAO_PARSER
-        path = f"../{OUR_LIBRARY}" if plan.parser == "segdeploy" else TAO_LIBRARY
-        library = f'\n  custom_lib {{\n    path: "{path}"\n  }}'
-        postprocess = (
-            "segmentation {\n"
-            f"      num_segmentation_classes: {signature.classes}\n"
-            f'      custom_parse_segmentation_func: "{function}"\n    }}'
-        )
-    else:
-        postprocess = "other {}"
-    server = filled(
-        "nvinferserver_config.txt",
-        version=request.deepstream,
-        name=name,
-        batch=request.streams,
-        input=signature.input.name,
-        scale=repr(signature.scale[0]),
-        offsets=", ".join(write_value(offset, "txt") for offset in signature.mean),
-        postprocess=postprocess,
-        library=library,
-        output_control="" if plan.parser else "\noutput_control {\n  output_tensor_meta: true\n}",
-    )
-    repository = filled(
-        "config.pbtxt",
-        name=name,
-        batch=request.streams,
-        engine=plan.engine,
-        input=signature.input.name,
-        output=signature.output.name,
-        output_type="TYPE_INT64" if signature.interface == "nvinfer" else "TYPE_FP32",
-        output_dims=", ".join(map(str, signature.output.shape[1:])),
-        height=signature.size.height,
-        width=signature.size.width,
-    )
-    return {"triton/nvinferserver_config.txt": server, f"triton/models/{name}/config.pbtxt": repository}
+    request, signature = plan.request, plan.graph.signature
+    library = f"../{OUR_LIBRARY}" if plan.parser == "segdeploy" else TAO_LIBRARY
+    server = server_config(request, signature, plan.parser, library, "../labels.txt")
+    place = f"{REPOSITORY}/{model_name(request, signature)}/config.pbtxt"
+    return {
+        "triton/nvinferserver_config.txt": server,
+        place: repository_config(request, signature, plan.engine),
+    }

@@ -17,9 +17,11 @@ from segdeploy.model.card import read_card
 from segdeploy.model.record import ArtifactRecord
 from segdeploy.model.signature import NO_CARD, Signature, describe
 from segdeploy.releases import DEEPSTREAMS, DeepStream, first_that_parses, rendered_release
+from segdeploy.run.address import EXAMPLE
 from segdeploy.run.peek import why_not_loaded
 from segdeploy.serve.deepstream.config import NETWORK_MODES, engine_name
 from segdeploy.serve.deepstream.keys import PROPERTY
+from segdeploy.serve.deepstream.nvinferserver import demand_reachable, demand_served
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER, refusal_of
 from segdeploy.serve.deepstream.request import NETWORK_TYPES, PARSERS, PRECISIONS, RenderRequest
 from segdeploy.shell import command_line
@@ -53,6 +55,21 @@ class Plan:
     weights: tuple[Path, ...] = ()  # files beside the graph that its weights lie in
 
     @property
+    def is_served(self) -> bool:
+        """Tell whether a server runs the graph by a repository that `segdeploy triton` writes, without nvinfer."""
+        return self.request.triton is not None and self.graph.signature.interface == "frames"
+
+    @property
+    def element(self) -> str:
+        """Give the element that runs the graph: in its own process, or by asking a server."""
+        return "nvinferserver" if self.request.triton else "nvinfer"
+
+    @property
+    def configuration(self) -> str:
+        place = "" if self.is_served or not self.request.triton else "triton/"
+        return f"{place}{self.element}_config.txt"
+
+    @property
     def engine(self) -> str:
         precision = NETWORK_MODES[self.network_mode]
         device = "gpu0" if self.request.dla is None else f"dla{self.request.dla}"
@@ -65,6 +82,8 @@ class Plan:
     @property
     def is_drawn_by_the_app(self) -> bool:
         """Tell whether ds-tao-segmentation shows the classes: behind type 100 it takes one output of integers."""
+        if self.is_served:  # it starts nvinferserver by a configuration of its own, which is not rendered
+            return False
         labels = self.graph.signature.interface == "nvinfer"
         return self.network_type == 2 or (self.release.app.draws_tensors and labels)
 
@@ -75,18 +94,24 @@ def make_plan(request: RenderRequest) -> Plan:
         raise DeepStreamError(
             f"{request.model.name} is not an .onnx; name the graph, and nvinfer builds its engine of it"
         )
+    if request.triton:
+        demand_reachable(request.triton)
     card = read_card(request.card) if request.card else None
     graph = read_graph(request.model, card, weights=False)
     signature, name = graph.signature, request.model.name
     demand_single_size(signature, name)
-    demand_fed_by_nvinfer(signature, request)
+    served = request.triton is not None and signature.interface == "frames"
+    if served:
+        demand_served(request, signature)
+    else:
+        demand_fed_by_nvinfer(signature, request)
     if request.streams < 1:
         raise DeepStreamError(f"{request.streams} streams cannot be run; expected 1 or more")
     demand_batch(request, signature)
     demand_known_ops(request, release, graph)
     demand_writable(signature, name)
     network_type = choose_network_type(request, release)
-    mode, strongly_typed, cache = precision_of(request, graph)
+    mode, strongly_typed, cache = (0, False, None) if served else precision_of(request, graph)
     if request.dla is not None:
         demand_dla(request, graph, mode)
     demand_plain_names(graph, cache)
@@ -191,8 +216,8 @@ def demand_fed_by_nvinfer(signature: Signature, request: RenderRequest) -> None:
             )
         if len(set(signature.scale)) > 1:
             raise DeepStreamError(
-                f"{theirs}wants a scale per channel; nvinfer has one, net-scale-factor. Fold the others into the graph:"
-                f" {adopting}"
+                f"{theirs}wants a scale per channel; nvinfer has one, net-scale-factor, and an nvdspreprocess in its"
+                f" place leaves masks where nothing draws them. Fold the others into the graph: {adopting}"
             )
         if signature.channels_last or signature.input.dtype != "float32":
             raise DeepStreamError(
@@ -202,7 +227,7 @@ def demand_fed_by_nvinfer(signature: Signature, request: RenderRequest) -> None:
     if signature.interface == "frames":
         raise DeepStreamError(
             f"{name} takes {describe(signature.input)}, and nvinfer feeds float32 N×3×H×W; make it again with"
-            " --interface nvinfer"
+            f" --interface nvinfer, or name the server that segdeploy triton has it on: --triton {EXAMPLE}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segdeploy.serve.deepstream.app_files import filled
 from segdeploy.serve.deepstream.config import NETWORK_MODES
+from segdeploy.serve.deepstream.nvinferserver import REPOSITORY, model_name
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
 from segdeploy.serve.deepstream.plan import SAMPLE, SDK, TAO_LIBRARY, Plan
 from segdeploy.serve.deepstream.reported import MOST_COLOURS, reported
@@ -34,6 +35,7 @@ def readme(plan: Plan) -> str:
         seen=seen(plan),
         facts="\n".join(f"| {what} | {fact} |" for what, fact in facts(plan)),
         build_engine=trtexec(plan),
+        serve=server_lines(plan),
         more=other_hardware(plan),
         agreement=agreement(plan),
         precision_words=precision_words(plan),
@@ -143,7 +145,8 @@ def commands(plan: Plan) -> list[str]:
 def pipeline(plan: Plan, is_only: bool) -> str:
     """Give the same without NVIDIA's app: elements of the SDK alone, drawn where nvinfer makes class maps."""
     size, streams = plan.graph.signature.size, plan.request.streams
-    infer = "nvinfer config-file-path=nvinfer_config.txt"
+    element = "nvinferserver" if plan.is_served else "nvinfer"
+    infer = f"{element} config-file-path={element}_config.txt"
     mixer = f"nvstreammux name=m batch-size={streams} width=1280 height=720"
     source = f"gst-launch-1.0 uridecodebin uri={SAMPLE} ! m.sink_0 {mixer} ! {infer}"
     if plan.network_type != 2:
@@ -239,12 +242,19 @@ def trtexec(plan: Plan) -> str:
         for bound, images in (("min", 1), ("opt", request.streams), ("max", request.streams)):
             shape = f"--{bound}Shapes={signature.input.name}:{images}x3x{signature.size}"
             flags += f" {shell_word(shape)}"
-    place = f"triton/models/{signature.card}/1"
+    place = f"{REPOSITORY}/{model_name(request, signature)}/1"
     onnx, engine = (
         shell_word(f"--{flag}")
         for flag in (f"onnx={request.model.name}", f"saveEngine={place}/{plan.engine}")
     )
     return f"mkdir -p {place} && trtexec {onnx} {engine}{flags}"
+
+
+def server_lines(plan: Plan) -> str:
+    """Say how nvinferserver gets at the engine: in its own process, or on a server that has the same repository."""
+    address = plan.request.triton
+    start = f"tritonserver --model-repository={REPOSITORY}    # on {address.server}\n    " if address else ""
+    return f"{start}# then nvinferserver with config-file-path=triton/nvinferserver_config.txt"
 
 
 def agreement(plan: Plan) -> str:

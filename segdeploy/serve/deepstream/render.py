@@ -21,6 +21,7 @@ from segdeploy.serve.deepstream.plan import OUR_LIBRARY, TAO_LIBRARY, Plan, make
 from segdeploy.serve.deepstream.readme import readme
 from segdeploy.serve.deepstream.reported import reported
 from segdeploy.serve.deepstream.request import RenderRequest
+from segdeploy.serve.deepstream.served import served_texts
 from segdeploy.serve.manifest import write_folder
 from segdeploy.shipped import folder
 from segdeploy.version import __version__
@@ -46,6 +47,12 @@ def render(request: RenderRequest, output: Path) -> Rendered:
 
 def contents_of(plan: Plan) -> dict[str, bytes | Path]:
     """Give each file of the folder by its place: its bytes, or the file that it is a copy of."""
+    copied: list[tuple[str, Path]] = []
+    if plan.parser == "segdeploy":
+        sources = folder("deepstream") / "parser"
+        copied = [(f"parser/{name}", sources / name) for name in plan.parser_files]
+    if plan.is_served:
+        return put_together(served_texts(plan), copied)
     model = plan.request.model
     written = nvinfer_config(plan)
     texts = {
@@ -57,15 +64,17 @@ def contents_of(plan: Plan) -> dict[str, bytes | Path]:
         **app_files(plan),
         **triton_files(plan),
     }
-    copied = [(model.name, model)]
+    copied.append((model.name, model))
     copied += [(str(path.relative_to(model.parent)), path) for path in plan.weights]
     if plan.record:
         copied.append((record_path(model).name, record_path(model)))
     if plan.cache:
         copied.append((plan.cache.name, plan.cache))
-    if plan.parser == "segdeploy":
-        sources = folder("deepstream") / "parser"
-        copied += [(f"parser/{name}", sources / name) for name in plan.parser_files]
+    return put_together(texts, copied)
+
+
+def put_together(texts: dict[str, str], copied: list[tuple[str, Path]]) -> dict[str, bytes | Path]:
+    """Refuse two files of one name."""
     contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()}
     for name, source in copied:
         if name in contents or name == manifest.NAME:

@@ -20,6 +20,8 @@ def reported(plan: Plan) -> list[str]:
 def wrong_engines(plan: Plan) -> Iterator[str]:
     """Warn of what DeepStream's TensorRT is reported to compute wrongly in such a graph: nvinfer compares nothing."""
     request, graph = plan.request, plan.graph
+    if plan.is_served:
+        return  # the server has a TensorRT of its own, or none
     mode = NETWORK_MODES[plan.network_mode]
     for row, versions in reports_by_row(graph, request.deepstream, mode, request.streams).items():
         way_round = " and builds sampling as gathers" if row.pattern.startswith("gridsample") else ""
@@ -41,6 +43,8 @@ def wrong_engines(plan: Plan) -> Iterator[str]:
 def drawn_wrongly(plan: Plan) -> Iterator[str]:
     """Warn of what ds-tao-segmentation of that version does not draw, or nvsegvisual draws from beyond its palette."""
     version, signature, app = plan.request.deepstream, plan.graph.signature, plan.release.app
+    if plan.is_served:
+        return  # nothing of NVIDIA's apps is rendered
     if plan.network_type == 2 and not plan.release.parses:
         yield (
             f"Nothing public shows that nvinfer of DeepStream {version} has parse-segmentation-func-name, which"

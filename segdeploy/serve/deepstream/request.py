@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy.releases import USUAL
+from segdeploy.run.address import ModelAddress
 from segdeploy.size import Size
 
 NETWORK_TYPES = (
@@ -30,3 +31,6 @@ class RenderRequest:
     card: str | None = None  # of a foreign graph
     int8_cache: Path | None = None  # None: the one that `quantize --cache-for` left beside the graph
     dla: int | None = None  # the core of a Jetson's deep learning accelerator; None: the GPU
+    triton: ModelAddress | None = (
+        None  # the model on a server, which nvinferserver asks; None: in this folder
+    )

@@ -43,6 +43,9 @@ def readme_of(request: AppRequest, plan: Plan) -> str:
         colours=colours,
         maps=maps,
         metrics=METRICS_PORT,
+        first=f"The server of `{request.triton}` has to run: README.md says how."
+        if request.triton
+        else "The first start takes minutes, because nvinfer builds its engine; it is kept in this folder.",
         parser="make -C parser\n    " if plan.parser == "segdeploy" else "",
         muxer=f"{request.muxer.width}x{request.muxer.height}",
     )

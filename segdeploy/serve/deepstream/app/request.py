@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from segdeploy.errors import RequestError
 from segdeploy.picture.video_location import as_typed, without_credentials
 from segdeploy.releases import rendered_versions
+from segdeploy.run.address import ModelAddress
 from segdeploy.serve.deepstream.request import RenderRequest
 from segdeploy.size import Size, is_number
 
@@ -40,6 +41,7 @@ class AppRequest:
     muxer: Size = MUXER
     precision: str | None = None
     int8_cache: Path | None = None
+    triton: ModelAddress | None = None  # the model on a server, which nvinferserver asks
 
     @property
     def has_class_maps(self) -> bool:
@@ -55,6 +57,7 @@ class AppRequest:
             len(self.sources),
             precision=self.precision,
             int8_cache=self.int8_cache,
+            triton=self.triton,
         )
 
 

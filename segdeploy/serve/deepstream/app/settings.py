@@ -43,7 +43,7 @@ def settings_of(request: AppRequest, plan: Plan, broker: Address | None) -> dict
     }
     return {
         "deepstream": request.deepstream,
-        "nvinfer": "nvinfer_config.txt",
+        "inference": {"element": plan.element, "config": plan.configuration},
         "network_type": request.folder.network_type,
         "output": signature.output.name,
         "width": signature.size.width,
