@@ -31,7 +31,7 @@ from segdeploy.graph.view import copy_of
 from segdeploy.model.labels import read_labels
 from segdeploy.model.signature import Signature
 from segdeploy.scenes import write_cityscapes
-from segdeploy.serve.deepstream import parse_output
+from segdeploy.serve.deepstream import library, parse_output
 
 Facts = dict[str, Any]
 FAULTS = ctypes.CDLL(None)
@@ -187,9 +187,8 @@ def trace_once() -> None:
 
 def build_once() -> None:
     """Let `deepstream replay` compile the parser once, since that takes seconds and writes nothing beside -o."""
-    build = parse_output.build_own_parser
     built = Path("parser.so").resolve()
-    build(built)
+    library.build_own_parser(built)
 
     def copied(target: Path) -> None:
         shutil.copy(built, target)
