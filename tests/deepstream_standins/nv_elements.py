@@ -2,7 +2,8 @@
 
 A buffer between them carries a number, as NVIDIA's carry a descriptor of surfaces; the pixels lie in BATCHES. The
 address of a source says what it plays: `rtsp://standin/PATTERN?fps=20&dies=30&back=60` is silent from its 30th frame to
-its 60th, `file:///standin/PATTERN?frames=30` ends. PATTERN is a pattern of videotestsrc.
+its 60th, `file:///standin/PATTERN?frames=30` ends. PATTERN is a pattern of videotestsrc. An rtsp:// address of another
+host is played for real, and opened again as nvurisrcbin does it.
 """
 
 from __future__ import annotations
@@ -279,6 +280,65 @@ class NvStreamMux(Gst.Element):  # type: ignore[misc]
         self.src.push(carrying(batch, max(pts for _, pts in taken.values())))
 
 
+class Camera:
+    """Plays a real RTSP server into a bin, and opens it again after so long without a frame."""
+
+    PLAYED = (
+        "rtspsrc location={uri} latency={latency} protocols=tcp ! rtph264depay ! h264parse ! avdec_h264 ! videoconvert"
+        " ! videoscale ! video/x-raw,format=RGBA,width={width},height={height} ! identity name=end"
+    )
+
+    def __init__(self, owner: Any) -> None:
+        self.owner, self.lost, self.has_stopped = owner, threading.Event(), False
+        self.last = time.monotonic()
+        self.out = Gst.ElementFactory.make("identity", "out")
+        owner.add(self.out)
+        self.entry = self.out.get_static_pad("sink")
+        self.entry.add_probe(Gst.PadProbeType.BUFFER, self._seen)
+        self.entry.add_probe(Gst.PadProbeType.EVENT_DOWNSTREAM, self._no_end)
+        ghost = Gst.GhostPad.new("vsrc_0", self.out.get_static_pad("src"))
+        ghost.set_active(True)
+        owner.add_pad(ghost)
+
+    def start(self) -> None:
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def stop(self) -> None:
+        self.has_stopped = True
+        self.lost.set()
+
+    def _seen(self, *_: Any) -> Any:
+        self.last = time.monotonic()
+        return Gst.PadProbeReturn.OK
+
+    def _no_end(self, _: Any, info: Any) -> Any:
+        is_end = info.get_event().type == Gst.EventType.EOS
+        if is_end:
+            self.lost.set()
+        return Gst.PadProbeReturn.DROP if is_end else Gst.PadProbeReturn.OK
+
+    def _keep(self) -> None:
+        height, width = SIZE_OF_SOURCES
+        words = self.PLAYED.format(uri=self.owner.uri, latency=self.owner.latency, width=width, height=height)
+        while not self.has_stopped:
+            self.lost.clear()
+            played = Gst.parse_bin_from_description(words, False)
+            end = Gst.GhostPad.new("src", played.get_by_name("end").get_static_pad("src"))
+            played.add_pad(end)
+            self.owner.add(played)
+            end.link(self.entry)
+            self.last = time.monotonic()
+            played.set_state(Gst.State.PLAYING)
+            while not self.lost.wait(0.1):
+                if time.monotonic() - self.last > self.owner.rtsp_reconnect_interval:
+                    break
+            if self.has_stopped:
+                return  # the bin stops what it holds
+            played.set_state(Gst.State.NULL)
+            self.owner.remove(played)
+            time.sleep(0.2)
+
+
 class NvUriSrcBin(Gst.Bin):  # type: ignore[misc]
     uri = GObject.Property(type=str)
     rtsp_reconnect_interval = GObject.Property(type=int, default=0)
@@ -287,11 +347,26 @@ class NvUriSrcBin(Gst.Bin):  # type: ignore[misc]
     latency = GObject.Property(type=int, default=100)
     drop_on_latency = GObject.Property(type=bool, default=False)
     select_rtp_protocol = GObject.Property(type=int, default=0)
+    camera: Camera | None = None
 
     def do_change_state(self, transition: Any) -> Any:
         if transition == Gst.StateChange.NULL_TO_READY:
-            self._play()
+            if self.uri.startswith("rtsp://") and urlsplit(self.uri).hostname != "standin":
+                self.camera = Camera(self)
+            else:
+                self._play()
+        if transition == Gst.StateChange.READY_TO_PAUSED and self.camera:
+            self.camera.start()
+        if transition == Gst.StateChange.PAUSED_TO_READY and self.camera:
+            self.camera.stop()
         return Gst.Bin.do_change_state(self, transition)
+
+    def do_handle_message(self, message: Any) -> None:
+        """Keep a camera's faults inside: the pipeline goes on without it."""
+        if self.camera and message.type in (Gst.MessageType.ERROR, Gst.MessageType.EOS):
+            self.camera.lost.set()
+            return
+        Gst.Bin.do_handle_message(self, message)
 
     def _play(self) -> None:
         parts = urlsplit(self.uri)
