@@ -30,5 +30,7 @@ def execute(arguments: argparse.Namespace) -> int:
     for fault in findings.faults:
         print_message(fault)
     print_lines(f"{output}, {output.stat().st_size / 1e6:.1f} MB; it opens in any browser and loads nothing")
+    if findings.faults:
+        return 1
     print_next(command_line("xdg-open", output))
-    return 1 if findings.faults else 0
+    return 0
