@@ -318,4 +318,4 @@ def test_the_errors_are_engine_errors(engine, tmp_path):
 
     shutil.copy(f"{engine}.json", tmp_path / "x.engine.json")
     with pytest.raises(EngineError):
-        inspect_engine(tmp_path / "x.engine", as_json=False)
+        inspect_engine(tmp_path / "x.engine", None)
