@@ -166,7 +166,7 @@ def test_the_graph_has_nothing_that_depends_on_the_data(exported):
     assert kinds.count("Gather") == 2 * blocks + 3
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
-    assert "network.backbone.stages.1.blocks.0.attention.triple/MatMul" in names
+    assert "network.backbone.stages.1.blocks.0.attention.triple/Gemm" in names
     assert "network.decoder.layers.3.look.key/MatMul" in names
     assert {"Sub", "Transpose", "Cast", "Resize", "ArgMax"} >= {name for name in names if "/" not in name}
     assert "network.pixels.layers.1.attention.sample/Split" in names

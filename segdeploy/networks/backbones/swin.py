@@ -245,7 +245,7 @@ class DeployedWindowAttention(nn.Module):
         self.position_bias = nn.Buffer(plain.position_bias().detach()[None, None].clone())
 
     def forward(self, tokens: Tensor, windows: Windows) -> Tensor:  # Nhw×C
-        query, key, value = windows.cut(self.triple(tokens)).chunk(3, dim=2)
+        query, key, value = windows.cut(self.triple(tokens)).split_with_sizes([windows.heads] * 3, dim=2)
         scores = query @ key.transpose(-1, -2)  # N×windows×heads×L×L
         scores = scores + self.position_bias
         if windows.forbidden is not None:
