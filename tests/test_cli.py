@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_while_writing(tiny, tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written: File too large" in done.stderr
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 # ---- graphs that are not ours, or broken ------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_ctrl_c_leaves_no_half_written_file(tiny, tmp_path):
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert said == "segdeploy: stopped\n"
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_ctrl_c_inside_an_exec_has_the_same_exit_status(tmp_path):
