@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from fake_tensorrt import Fake
+
+    from segdeploy.size import Size
 
 pytest_plugins = ["must_run"]
 
@@ -155,6 +157,31 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
         return path
 
     return path_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(shared: Shared) -> Iterator[None]:
+    """Let PyTorch trace each network once in this run, whichever tests export it: that is most of an export's time.
+
+    A network is another one where any tensor, option or part of it differs, or the size and type of its input.
+    """
+    from segdeploy.convert import export
+
+    trace, torch_export = export.traced_by_torch, export.torch.onnx.export
+
+    def kept(whole: Any, example: torch.Tensor, size: Size) -> onnx.ModelProto:
+        import onnx
+        from network_digest import digest_of_network
+
+        if export.torch.onnx.export is not torch_export:  # a test has put another in its place
+            return trace(whole, example, size)
+        name = f"traces/{digest_of_network(whole, example)}.onnx"
+        path = shared(name, lambda path: onnx.save(trace(whole, example, size), path))
+        return onnx.load(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "traced_by_torch", kept)
+        yield
 
 
 @pytest.fixture(scope="session")

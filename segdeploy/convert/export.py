@@ -248,6 +248,12 @@ def trace(
     whole = WithInterface(deployed, card, signature).eval()
     shape = tuple(side or 1 for side in (1, *signature.input.shape[1:]))
     example = torch.zeros(shape, dtype=torch.uint8 if signature.interface == "frames" else torch.float32)
+    model = traced_by_torch(whole, example, signature.size)
+    return tidy(model, signature.input.name, signature.output.name, signature.batch, opset)
+
+
+def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> ModelProto:
+    """Let PyTorch write a network as ONNX, without its warnings."""
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)  # it reports each torchvision operator that it cannot register
@@ -258,14 +264,14 @@ def trace(
     except Exception as error:  # of any kind, with pages of the exporter's text
         said = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "")
         raise GraphError(
-            f"PyTorch cannot write this network at {signature.size} as ONNX ({said.strip()[:200]}); check the numbers"
+            f"PyTorch cannot write this network at {size} as ONNX ({said.strip()[:200]}); check the numbers"
             " in its configuration, or ask for another --size"
         ) from error
     finally:
         noisy.setLevel(level)
     if program is None:
         raise ExportDisagrees("torch.onnx.export gave no program")
-    return tidy(program.model_proto, signature.input.name, signature.output.name, signature.batch, opset)
+    return program.model_proto  # type: ignore[no-any-return]
 
 
 def write_metadata(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:
