@@ -90,9 +90,7 @@ def test_a_full_disk_leaves_the_old_folder(old, graphs, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(
-        OutputError, match=r"tiny\.nvinfer\.1\.onnx cannot be written: No space left on device$"
-    ):
+    with pytest.raises(OutputError, match=r"cannot be written: No space left on device$"):
         render(RenderRequest(graphs("nvinfer"), "9.2"), folder)
     assert everything_in(tmp_path) == before
     assert folder.exists() == old

@@ -135,7 +135,8 @@ def test_a_verb_without_its_extra_says_what_to_install(
     arguments: list[str], extra: str, graphs, tmp_path: Path
 ) -> None:
     (tmp_path / "x.onnx").write_bytes(graphs("frames").read_bytes())
-    (tmp_path / "x.png").write_bytes(b"")
+    for name in ("x.png", "x.pth"):
+        (tmp_path / name).write_bytes(b"")
     code = (
         f"import os; os.chdir({str(tmp_path)!r}); from segdeploy.cli import main; sys.exit(main({arguments}))"
     )

@@ -285,7 +285,8 @@ class CudaStream:
         """Queue a kernel with a thread for each pixel of `size`; an argument is a pointer, an int or a float."""
         across, down = BLOCK
         blocks = -(-size.width // across), -(-size.height // down)
-        given = tuple(getattr(one, "value", one) for one in arguments), tuple(map(c_type_of, arguments))
+        values = tuple(getattr(one, "value", one) or 0 for one in arguments)  # ctypes' null pointer is None
+        given = values, tuple(map(c_type_of, arguments))
         graph_calls().launch_kernel(kernel, blocks, BLOCK, self.handle, given)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
