@@ -61,6 +61,7 @@ def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     script = tmp_path / "venv" / "bin" / "segdeploy"
     listed = subprocess.run([script, "models"], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "segformer-b0-demo" in listed.stdout
+    (tmp_path / "x.pth").write_bytes(b"")
     refused = subprocess.run(
         [script, "export", "x.pth"], check=False, capture_output=True, text=True, cwd=tmp_path
     )

@@ -50,6 +50,8 @@ def execute(arguments: argparse.Namespace) -> int:
             f" {command_line('segdeploy', 'build-engine', engine)}"
         )
     verify(engine, lambda proof: show(arguments, proof))
+    if arguments.json != "-":
+        print_next(command_line("segdeploy", "bench", engine))
     return 0
 
 
@@ -76,4 +78,3 @@ def show(arguments: argparse.Namespace, proof: EngineProof) -> None:
         f"{arguments.engine}: {proof.pixel_agreement:.4%} of the pixels as {proof.compared_with} labels them"
         f" (worst slot {proof.worst_slot:.4%}; batches of {batches} on {proof.device})"
     )
-    print_next(command_line("segdeploy", "bench", arguments.engine))

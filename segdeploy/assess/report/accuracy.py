@@ -194,7 +194,7 @@ def class_key(found: FoundFile) -> str:
     """List the classes of an evaluation with the colours that its pictures have them in."""
     names = list(found.facts["models"][0]["scores"]["iou"])
     colours = labels_of(names, "unnamed").colours
-    swatch = '<svg viewBox="0 0 1 1"><rect width="1" height="1" fill="rgb{}"/></svg>'
+    swatch = '<svg viewBox="0 0 1 1" aria-hidden="true"><rect width="1" height="1" fill="rgb{}"/></svg>'
     rows = (
         f"<li>{swatch.format(colour)}{escape(printable(name))}</li>"
         for name, colour in zip(names, colours, strict=True)
