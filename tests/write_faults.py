@@ -109,7 +109,7 @@ def quietly(*words: object) -> tuple[int, str]:
     files.clear_leftovers.cache_clear()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            status = main([str(word) for word in words])
+            status = main([*map(str, words), "--quiet"])
         except BaseException as error:  # noqa: BLE001 # it is what is looked for
             return 99, f"{type(error).__name__}: {error}"
     return status, said.getvalue()
