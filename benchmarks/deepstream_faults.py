@@ -214,14 +214,14 @@ def main() -> None:
         cameras = ("rtsp://camera0/stream",)
         app = AppRequest(model, cameras, asked.deepstream)
         render_app(app, place / "app")
-        for folder, faults in (("box", NVINFER + APP), ("app", DEEPSTREAM_APP)):
-            rows += [planted(place / folder, edit, subject) for edit, subject in faults]
+        for folder, edits in (("box", NVINFER + APP), ("app", DEEPSTREAM_APP)):
+            rows += [planted(place / folder, edit, subject) for edit, subject in edits]
     faults = [row for row in rows if row["fault"] not in NO_FAULT]
     found = sum(bool(row["found"]) for row in faults)
     facts = {"faults": len(faults), "found": found, "share": round(found / len(faults), 4),
              "found_with_advice": sum(bool(row["found"] or row["advised"]) for row in faults),
              "no_fault": NO_FAULT, "rows": rows}  # fmt: skip
-    first = json.loads(asked.first.read_text()) if asked.first else facts
+    first: dict[str, Any] = json.loads(asked.first.read_text()) if asked.first else facts
     facts["before_any_rule_was_mended"] = {
         "found": first["found"], "share": first["share"], "found_with_advice": first["found_with_advice"],
         "missed": [row["fault"] for row in first["rows"] if not row["found"]],

@@ -75,7 +75,7 @@ def measure(checkpoint: Path, size: Size, clips: list[Path], folder: Path) -> li
     unfold(labels, unfolded, checkpoint)
     own, reference = rendered(labels, folder / "own"), Remembering(checkpoint, labels)
     raised = rendered(logits, folder / "raised")
-    mistakes = (
+    mistakes: tuple[tuple[Any, ...], ...] = (
         ("rendered from a graph of logits", raised, {}),
         ("one scale on a graph whose stds are not folded in", rendered(unfolded, folder / "one-scale"), {}),
         ("scaling-filter left out: nearest neighbour", own, {"scaling-filter": "6"}),
@@ -182,7 +182,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def cell_of(row: dict[str, Any]) -> str:
+def cell_of(row: dict[str, float]) -> str:
     muxed, camera = row["as_pytorch_on_the_muxed_frame"], row["as_pytorch_on_the_frame"]
     return f"{muxed:.3%}" + f" ({camera:.3%})" * (camera != muxed)
 

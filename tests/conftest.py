@@ -165,15 +165,17 @@ def traced_once(shared: Shared) -> Iterator[None]:
 
     A network is another one where any tensor, option or part of it differs, or the size and type of its input.
     """
+    import torch
+
     from segdeploy.convert import export
 
-    trace, torch_export = export.traced_by_torch, export.torch.onnx.export
+    trace, torch_export = export.traced_by_torch, torch.onnx.export
 
     def kept(whole: Any, example: torch.Tensor, size: Size) -> onnx.ModelProto:
         import onnx
         from network_digest import digest_of_network
 
-        if export.torch.onnx.export is not torch_export:  # a test has put another in its place
+        if torch.onnx.export is not torch_export:  # a test has put another in its place
             return trace(whole, example, size)
         name = f"traces/{digest_of_network(whole, example)}.onnx"
         path = shared(name, lambda path: onnx.save(trace(whole, example, size), path))

@@ -37,7 +37,14 @@ NO_FACTS = {
     "segdeploy demo": "it shows what others report",
 }
 # Values that a flag's type takes, where the text of its metavar does not tell.
-VALUES = {"--batch": "2", "--size": "64x96", "--json": "facts.json", "--require": "run", "--shard": "1/2", "--triton": "triton://here:1/m"}
+VALUES = {
+    "--batch": "2",
+    "--size": "64x96",
+    "--json": "facts.json",
+    "--require": "run",
+    "--shard": "1/2",
+    "--triton": "triton://here:1/m",
+}
 
 
 @pytest.fixture(autouse=True)

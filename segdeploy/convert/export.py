@@ -271,7 +271,7 @@ def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> 
         noisy.setLevel(level)
     if program is None:
         raise ExportDisagrees("torch.onnx.export gave no program")
-    return program.model_proto  # type: ignore[no-any-return]
+    return program.model_proto
 
 
 def write_metadata(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:
