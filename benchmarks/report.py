@@ -528,7 +528,7 @@ def finetune(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         f" ({facts['watched_images']} more were watched), {recipe['steps']} steps of {recipe['batch']} crops of"
         f" {recipe['crop']}, in"
         f" {facts['processor_seconds']:.0f} s of one thread's processor time{memory}. On"
-        f" {reported['images']} images that nothing was chosen by: mIoU {100 * reported['miou']:.2f} %"
+        f" {reported['images']} images that training did not see: mIoU {100 * reported['miou']:.2f} %"
         f" ({100 * reported['low']:.2f} to {100 * reported['high']:.2f} with other images), pixel accuracy"
         f" {100 * reported['pixel_accuracy']:.2f} %. Before: {100 * facts['before']:.2f} % on the watched ones."
     )
