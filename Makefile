@@ -8,8 +8,9 @@ TORCH ?= torch==2.13.0
 # `make test CONSTRAINTS=constraints.txt` installs the very versions that it names, which were tested together.
 CONSTRAINTS ?=
 
-# One process of tests per core; a test that waits for a network or a clip leaves its core to the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# One process of tests per core and one more: a quarter of the time a test waits, for a network, a clip or a server.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo bench test test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
 
