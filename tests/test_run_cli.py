@@ -114,7 +114,7 @@ def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbu
                 command(model, source, "-o", tmp_path / "out", *words),
                 stdout=full if "/dev/full" not in words else None, stderr=subprocess.PIPE, text=True, check=False,
             )  # fmt: skip
-        assert done.stderr == said
+        assert done.stderr.endswith(said)
         assert done.returncode == 1
 
 
@@ -204,7 +204,7 @@ def test_a_name_that_is_no_text(model, tmp_path):
         command(model, path, "-o", tmp_path / "out"),
         env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr[:16]) == (0, "segdeploy: next:")
     assert done.stdout.startswith(f"{tmp_path}/out/\\udcff.overlay.png: ")
 
 
@@ -216,7 +216,7 @@ def test_raw_frames_on_standard_input(model, tmp_path):
     frames = b"".join(clips.frame(index).tobytes() for index in range(6))
     out = tmp_path / "out.mp4"
     done = give(frames, "--stdin-size", "96x128", "--stdin-fps", "10", "-o", str(out))
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr[:16]) == (0, b"segdeploy: next:")
     assert clips.times_of(out) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     cut = give(frames[:-100], "--stdin-size", "96x128", "-o", str(out))
     assert cut.returncode == 1
@@ -256,7 +256,7 @@ def test_a_reader_that_leaves_is_no_error(model):
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], input=frames, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr[:16]) == (0, b"segdeploy: next:")
     assert json.loads(done.stdout)["index"] == 0
 
 
