@@ -114,7 +114,7 @@ def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbu
                 command(model, source, "-o", tmp_path / "out", *words),
                 stdout=full if "/dev/full" not in words else None, stderr=subprocess.PIPE, text=True, check=False,
             )  # fmt: skip
-        assert done.stderr.endswith(said)
+        assert done.stderr == said
         assert done.returncode == 1
 
 
@@ -256,7 +256,7 @@ def test_a_reader_that_leaves_is_no_error(model):
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line} | head -n 1"], input=frames, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr[:16]) == (0, b"segdeploy: next:")
+    assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout)["index"] == 0
 
 

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="step", metavar="STEP", required=True)
 
-    config = verbs.add_parser("config", help="render a configuration folder for DeepStream")
+    add_config(verbs.add_parser("config", help="render a configuration folder for DeepStream"))
+    add_app(verbs.add_parser("app", help="render an application of several cameras for DeepStream"))
+    add_lint(verbs.add_parser("lint", help="find faults in a configuration before a device runs it"))
+    add_replay(
+        verbs.add_parser(
+            "replay", help="execute a configuration with nvinfer's semantics, without DeepStream"
+        )
+    )
+    run = verbs.add_parser("run", help="start ds-tao-segmentation on a configuration")
+    run.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
+    run.add_argument(
+        "-i", "--input", metavar="URI", action="append", required=True, help="once for each stream"
+    )
+
+
+def add_config(config: argparse.ArgumentParser) -> None:
     add_model(config, "an .onnx", chooses=False)
     config.add_argument(
         "--deepstream",
@@ -54,10 +69,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     config.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="the folder to write")
     add_json(config)
 
-    app = verbs.add_parser("app", help="render an application of several cameras for DeepStream")
-    add_app(app)
 
-    lint = verbs.add_parser("lint", help="find faults in a configuration before a device runs it")
+def add_lint(lint: argparse.ArgumentParser) -> None:
     lint.add_argument(
         "file", metavar="FILE", type=Path, nargs="+", help="nvinfer's .txt or .yml, or the app's .yml"
     )
@@ -75,9 +88,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     lint.add_argument("--fix", action="store_true", help="write into the file what is certain")
     add_json(lint)
 
-    replay = verbs.add_parser(
-        "replay", help="execute a configuration with nvinfer's semantics, without DeepStream"
-    )
+
+def add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
     replay.add_argument(
         "-i", "--input", metavar="CLIP", type=Path, required=True, help="a clip or a folder of images"
@@ -102,12 +114,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="load the output parser that the configuration names, which runs its code (default: only segdeploy's own)",
     )
     add_json(replay)
-
-    run = verbs.add_parser("run", help="start ds-tao-segmentation on a configuration")
-    run.add_argument("-c", "--config", metavar="FILE", type=Path, required=True)
-    run.add_argument(
-        "-i", "--input", metavar="URI", action="append", required=True, help="once for each stream"
-    )
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -50,7 +50,8 @@ def print_talk(text: object) -> None:
 
 
 def print_next(*commands: str) -> None:
-    """Say what to type next; the last thing that a command says."""
+    """Say what to type next; the last thing that a command says, once all that it prints is out."""
+    sys.stdout.flush()
     print_talk(f"next: {'; or '.join(commands)}")
 
 

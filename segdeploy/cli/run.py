@@ -12,8 +12,14 @@ from segdeploy.cli.run_flags import add_lines, add_pictures, add_running, add_st
 from segdeploy.shell import command_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
     from segdeploy.growing import Lines
+    from segdeploy.run.address import ModelAddress
+    from segdeploy.run.session import Session
     from segdeploy.serve.stream.flicker import Flicker
+    from segdeploy.serve.stream.metrics import Figures
     from segdeploy.serve.stream.pipeline import SourceTally
     from segdeploy.serve.stream.result import Shown
     from segdeploy.serve.stream.sinks import Sink
@@ -168,22 +174,17 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
 
     from segdeploy.cli.console import streaming
     from segdeploy.cli.endings import ended_in_time
-    from segdeploy.model.card import read_card
-    from segdeploy.prove.opening import open_session
     from segdeploy.serve.stream.flicker import Flicker
-    from segdeploy.serve.stream.metrics import Figures, MetricsFile, demand_metrics_file
-    from segdeploy.serve.stream.outputs import demand_other, output_places
+    from segdeploy.serve.stream.metrics import Figures, demand_metrics_file
+    from segdeploy.serve.stream.outputs import output_places
     from segdeploy.serve.stream.paced import paced
     from segdeploy.serve.stream.pipeline import Pipeline, StreamPlan
-    from segdeploy.serve.stream.sinks import JsonLines
     from segdeploy.serve.stream.sources import Opening, open_streams
-    from segdeploy.serve.stream.view import Page
     from segdeploy.size import Size
 
     models = [arguments.model, *([arguments.compare] if arguments.compare else [])]
     flicker = Flicker(len(models))
     names = tuple(model.name for model in models)
-    card = read_card(arguments.card) if arguments.card else None
     plan = StreamPlan(arguments.every, arguments.batch, arguments.max_frames, arguments.fit, arguments.resize)
     size = Size.parse(arguments.stdin_size) if arguments.stdin_size else None
     if arguments.metrics is not None:
@@ -193,19 +194,8 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         one is not None for one in (arguments.json, arguments.view, arguments.metrics)
     )
     output = arguments.output or (None if elsewhere else "out")
-    opening = {
-        "threads": arguments.threads,
-        "provider": arguments.provider,
-        "card": card,
-        "precision": arguments.precision,
-        "as_exported": arguments.as_exported,
-        "tell": print_message,
-        "size": arguments.graph_size,
-    }
     with ExitStack() as stack:
-        sessions = [
-            stack.enter_context(open_session(model, **opening, shares_cores=True)) for model in models
-        ]
+        sessions = [stack.enter_context(session_for(arguments, model)) for model in models]
         screen = stack.enter_context(streaming())
         how = Opening(
             arguments.timeout,
@@ -221,22 +211,12 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
             screen.expect(stream.name, arguments.max_frames or -(-stream.frames // arguments.every))
         written = output_places(output, streams) if output else []
         figures = Figures(streams, arguments.timeout)
-        shared: list[Sink] = []
 
         def watch(shown: Shown) -> None:
             screen.take(shown)
             figures.take(shown)
 
-        if arguments.view is not None:
-            shared.append(page := Page(arguments.view, arguments.view_address, names, figures))
-            stack.callback(page.close)
-            screen.say(f"look at {page.url}")
-        if arguments.json is not None:
-            if arguments.json != "-":
-                demand_other(Path(arguments.json), streams)
-            shared.append(JsonLines(lines_for(arguments), arguments.masks))
-        if arguments.metrics is not None:
-            shared.append(MetricsFile(arguments.metrics, figures))
+        shared = shared_sinks(arguments, names, streams, figures, screen.say, stack)
         stack.enter_context(ended_in_time(arguments.timeout))
         pipeline = Pipeline(
             sessions,
@@ -256,6 +236,51 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
         if not pipeline.errors:
             print_next(command_line("segdeploy", "bench", arguments.model))
     return 1 if pipeline.errors else 0
+
+
+def session_for(arguments: argparse.Namespace, model: Path | ModelAddress) -> Session:
+    from segdeploy.model.card import read_card
+    from segdeploy.prove.opening import open_session
+
+    return open_session(
+        model,
+        threads=arguments.threads,
+        provider=arguments.provider,
+        card=read_card(arguments.card) if arguments.card else None,
+        shares_cores=True,
+        precision=arguments.precision,
+        as_exported=arguments.as_exported,
+        size=arguments.graph_size,
+        tell=print_message,
+    )
+
+
+def shared_sinks(
+    arguments: argparse.Namespace,
+    names: tuple[str, ...],
+    streams: list[Stream],
+    figures: Figures,
+    say: Callable[[str], None],
+    stack: ExitStack,
+) -> list[Sink]:
+    """Make the sinks that take every stream: the page, the lines of --json and the file of --metrics."""
+    from segdeploy.serve.stream.metrics import MetricsFile
+    from segdeploy.serve.stream.outputs import demand_other
+    from segdeploy.serve.stream.sinks import JsonLines
+    from segdeploy.serve.stream.view import Page
+
+    shared: list[Sink] = []
+    if arguments.view is not None:
+        shared.append(page := Page(arguments.view, arguments.view_address, names, figures))
+        stack.callback(page.close)
+        say(f"look at {page.url}")
+    if arguments.json is not None:
+        if arguments.json != "-":
+            demand_other(Path(arguments.json), streams)
+        shared.append(JsonLines(lines_for(arguments), arguments.masks))
+    if arguments.metrics is not None:
+        shared.append(MetricsFile(arguments.metrics, figures))
+    return shared
 
 
 def drawn_into(
