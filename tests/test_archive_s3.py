@@ -17,9 +17,6 @@ from segdeploy.cli import main
 from segdeploy.serve.archive import archive as driver
 
 pytestmark = [pytest.mark.slow, pytest.mark.beyond_ci]
-pytest.importorskip("s3fs")
-boto3 = pytest.importorskip("boto3")
-server = pytest.importorskip("moto.server")
 
 ALLOWED = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"]}
 POLICY = {
@@ -69,7 +66,10 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bucket(files):
     """A bucket, and two users: one may list it and read below frames/, the other may do nothing."""
-    import requests
+    pytest.importorskip("s3fs")
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server")
+    requests = pytest.importorskip("requests")
 
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()

@@ -76,13 +76,16 @@ def test_weights_are_rounded_as_the_record_says(cache):
 
 
 @pytest.mark.parametrize("interface", ["", "frames"])
-def test_its_name_is_a_model(interface, cache, tmp_path, monkeypatch):
+def test_its_name_is_a_model(interface, cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     street = tmp_path / "street.png"
     write_image(street, scenes.make_scene(900_000_000, 64, 128).image)
     asked = ["--interface", interface] if interface else []
     assert main(["run", "demo-b0", str(street), "-o", "out", *asked]) == 0
     assert (tmp_path / "out/street.overlay.png").is_file()
+    assert "segformer-b0-demo knows made street scenes only" in capsys.readouterr().err
+    assert main(["run", "demo-b0", "nowhere.png"]) == 1
+    assert capsys.readouterr().err == "segdeploy: there is no file or folder nowhere.png\n"
 
 
 def test_what_it_is_not_bundled_with_is_refused(cache, refused, tmp_path, monkeypatch):

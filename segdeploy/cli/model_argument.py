@@ -137,10 +137,7 @@ def graph_to_open(model: Path, arguments: argparse.Namespace) -> Path:
 
     if is_bundled(model):
         demand_no_flags(arguments, [model], but="graph_interface")
-        graph = bundled_graph(interface_asked(arguments))
-        if getattr(arguments, "verb", "") == "run":
-            print_talk(f"{model} knows made street scenes only: of real pictures its answers mean nothing")
-        return graph
+        return bundled_graph(interface_asked(arguments))
     return kept_graph_for(model, arguments) if is_checkpoint(str(model)) else model
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segdeploy.cli.model_argument import add_model, interface_asked
-from segdeploy.cli.printing import print_lines, print_message, print_next
+from segdeploy.cli.printing import print_lines, print_message, print_next, print_talk
 from segdeploy.cli.run_flags import add_lines, add_pictures, add_running, add_streams
 from segdeploy.shell import command_line
 
@@ -93,29 +93,15 @@ def run_images(arguments: argparse.Namespace, sources: list[Path]) -> int:
     from contextlib import ExitStack, closing
 
     from segdeploy.cli.console import counted
-    from segdeploy.model.card import read_card
     from segdeploy.picture.image import WRITTEN, find_images
-    from segdeploy.prove.opening import open_session
     from segdeploy.serve.stream.images import segment_files
     from segdeploy.serve.stream.messages import line_of_image
 
     total = sum(len(find_images(source, but=WRITTEN)) for source in sources)
-    card = read_card(arguments.card) if arguments.card else None
     failed = 0
     with ExitStack() as stack:
         lines = stack.enter_context(closing(lines_for(arguments))) if arguments.json else None
-        session = stack.enter_context(
-            open_session(
-                arguments.model,
-                threads=arguments.threads,
-                provider=arguments.provider,
-                card=card,
-                precision=arguments.precision,
-                as_exported=arguments.as_exported,
-                tell=print_message,
-                size=arguments.graph_size,
-            )
-        )
+        session = stack.enter_context(session_for(arguments, arguments.model, shares_cores=False))
         advance = stack.enter_context(counted(total, "segmenting"))
         for done in segment_files(
             session,
@@ -195,7 +181,7 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     )
     output = arguments.output or (None if elsewhere else "out")
     with ExitStack() as stack:
-        sessions = [stack.enter_context(session_for(arguments, model)) for model in models]
+        sessions = [stack.enter_context(session_for(arguments, model, shares_cores=True)) for model in models]
         screen = stack.enter_context(streaming())
         how = Opening(
             arguments.timeout,
@@ -238,21 +224,25 @@ def run_streams(arguments: argparse.Namespace, sources: list[Source]) -> int:
     return 1 if pipeline.errors else 0
 
 
-def session_for(arguments: argparse.Namespace, model: Path | ModelAddress) -> Session:
+def session_for(arguments: argparse.Namespace, model: Path | ModelAddress, shares_cores: bool) -> Session:
+    from segdeploy.convert.bundled import BUNDLED_CARD
     from segdeploy.model.card import read_card
     from segdeploy.prove.opening import open_session
 
-    return open_session(
+    session = open_session(
         model,
         threads=arguments.threads,
         provider=arguments.provider,
         card=read_card(arguments.card) if arguments.card else None,
-        shares_cores=True,
+        shares_cores=shares_cores,
         precision=arguments.precision,
         as_exported=arguments.as_exported,
         size=arguments.graph_size,
         tell=print_message,
     )
+    if session.signature.card == BUNDLED_CARD:
+        print_talk(f"{BUNDLED_CARD} knows made street scenes only: of real pictures its answers mean nothing")
+    return session
 
 
 def shared_sinks(

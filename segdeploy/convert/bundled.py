@@ -15,8 +15,9 @@ from segdeploy.model.record import matching_record, record_path
 from segdeploy.shipped import folder
 
 NAME = "demo-b0"  # where a model is asked for
+BUNDLED_CARD = "segformer-b0-demo"
 PACK = "graphs.tar.xz"
-STEM = "segformer-b0-demo.256x512"
+STEM = f"{BUNDLED_CARD}.256x512"
 INTERFACES = ("nvinfer", "frames")
 KEY = 16  # digits of the pack's digest
 
