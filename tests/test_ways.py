@@ -12,23 +12,28 @@ import pytest
 from segdeploy import machine
 from segdeploy.assess.evaluate.models import EvaluationRequest, open_candidate
 from segdeploy.cli import main
-from segdeploy.errors import GraphError, RequestError
+from segdeploy.convert import fp16
+from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.machine import MachineFacts
+from segdeploy.model.record import read_record, record_path
 from segdeploy.model.tuned import read_tuned, tuned_path
 from segdeploy.prove import opening, precision
 from segdeploy.prove.bounds import Bounds
-from segdeploy.prove.opening import choose_opening, open_session
+from segdeploy.prove.opening import ChosenWay, choose_opening, open_session
 from segdeploy.run.runtimes import RUNTIMES
+from segdeploy.ways import forms as forms_module
 from segdeploy.ways import speed as speed_module
 from segdeploy.ways import tune as module
 from segdeploy.ways.accuracy import Referee, WayCost, frames_in
 from segdeploy.ways.choice import Measured, best_line, best_of, verdict_of
+from segdeploy.ways.forms import FormMaker
+from segdeploy.ways.request import TuneRequest
 from segdeploy.ways.speed import Speed, measure_in_turn
 from segdeploy.ways.steady import Yardstick
-from segdeploy.ways.tune import TuneRequest, tune
-from segdeploy.ways.way import LeftOut, Way, threads_of, ways_here
+from segdeploy.ways.tune import tune
+from segdeploy.ways.way import NO_GPU, Form, LeftOut, Way, threads_of, ways_here
 
-CPU, OPENVINO, CUDA = RUNTIMES[:3]
+CPU, OPENVINO, CUDA, _, ENGINE, *_ = RUNTIMES
 HERE = MachineFacts("Abacus", "kind", 2)
 
 
@@ -38,16 +43,16 @@ def this_machine_is_small(tmp_path, monkeypatch):
     monkeypatch.setitem(precision.BOUNDS, "int8", Bounds(0.8))
     for one in (module, opening):
         monkeypatch.setattr(one, "this_machine", lambda: HERE)
-    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: as_fast(graphs))
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine: as_fast(forms))
     monkeypatch.setattr(speed_module, "TURN_S", 0.001)
 
 
-def as_fast(graphs):
+def as_fast(forms):
     """ONNX Runtime alone, which every machine of ours has, and one more way that is left out."""
-    yield Way(graphs["fp32"], CPU, "f32", 1)
+    yield Way(forms[0].path, CPU, "f32", 1)
     yield LeftOut("bf16 in OpenVINO", "this CPU has none")
-    if "int8" in graphs:
-        yield Way(graphs["int8"], CPU, "int8", 1)
+    for form in forms[1:]:
+        yield Way(form.path, CPU, form.precision, 1)
 
 
 @pytest.fixture
@@ -121,22 +126,22 @@ def test_the_verdict_is_one_sentence():
 def test_what_this_machine_has(monkeypatch):
     pytest.importorskip("openvino", reason="openvino is not installed")
     monkeypatch.setattr("segdeploy.run.openvino.precisions_here", lambda: ["f32", "int8"])
-    found = list(ways_here({"fp32": Path("a.onnx"), "int8": Path("b.onnx")}, HERE))
+    found = list(ways_here([Form("fp32", Path("a.onnx")), Form("int8", Path("b.onnx"))], HERE))
     said = [one.words for one in found]
     assert said[0] == "f32 in ONNX Runtime with 2 threads"
     assert "int8 in OpenVINO with 1 thread" in said
     left = {one.words: one.why for one in found if isinstance(one, LeftOut)}
     assert "bf16 is not computed by this CPU" in left["bf16 in OpenVINO"]
-    assert left["ONNX Runtime on the GPU"] == "there is no GPU that the driver shows"
+    assert left["ONNX Runtime on the GPU"] == NO_GPU
     assert [threads_of(cores) for cores in (1, 2, 3, 64)] == [[1], [2, 1], [3, 1], [64, 32]]
 
 
 def test_a_gpu_whose_provider_is_not_installed(monkeypatch):
-    found = list(ways_here({"fp32": Path("a.onnx")}, replace(HERE, gpus=("T4",))))
+    found = list(ways_here([Form("fp32", Path("a.onnx"))], replace(HERE, gpus=("T4",))))
     left = {one.words: one.why for one in found if isinstance(one, LeftOut)}
     assert "onnxruntime-gpu" in left["ONNX Runtime on the GPU"]
     monkeypatch.setattr("segdeploy.run.ort.demand_provider", lambda provider: "")
-    found = list(ways_here({"fp32": Path("a.onnx")}, replace(HERE, gpus=("T4",))))
+    found = list(ways_here([Form("fp32", Path("a.onnx"))], replace(HERE, gpus=("T4",))))
     (cuda,) = (one for one in found if isinstance(one, Way) and one.runtime is CUDA)
     assert (cuda.words, cuda.threads, cuda.opening.precision) == (
         "fp32 in ONNX Runtime on the GPU",
@@ -147,7 +152,7 @@ def test_a_gpu_whose_provider_is_not_installed(monkeypatch):
 
 def test_a_runtime_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("segdeploy.ways.way.RUNTIMES", (replace(OPENVINO, module="segdeploy_no_such"),))
-    assert list(ways_here({"fp32": Path("a.onnx")}, HERE)) == [
+    assert list(ways_here([Form("fp32", Path("a.onnx"))], HERE)) == [
         LeftOut("OpenVINO on the CPU", "openvino is not installed: pip install 'segdeploy[openvino]'")
     ]
 
@@ -238,7 +243,7 @@ def test_int8_is_made_compared_chosen_and_run(graph, int8, images, tmp_path, mon
             shutil.copy(path, output / path.name)
         return replace_path(output / int8.name)
 
-    monkeypatch.setattr(module, "quantize", quantised)
+    monkeypatch.setattr(forms_module, "quantize", quantised)
     monkeypatch.setattr(module, "best_of", lambda measured, limit: measured[-1])
     frames = frames_in(images, 2)
     done = tuned(quick(graph, frames=frames, output=tmp_path / "all"))
@@ -255,8 +260,8 @@ def test_int8_is_made_compared_chosen_and_run(graph, int8, images, tmp_path, mon
         "int8 may have been calibrated on frames that it is compared on, which flatters it" in done.warnings
     )
 
-    again = module.graphs_of(module.read_graph(graph), quick(graph, frames=frames), tmp_path, print)
-    assert again[0]["int8"] == chosen  # not made a second time
+    again = FormMaker(module.read_graph(graph), quick(graph, frames=frames), HERE, tmp_path).forms()
+    assert again[1] == Form("int8", chosen)  # not made a second time
 
     for arguments, tells in (([], True), (["--as-exported"], False), (["--threads", "1"], False)):
         capsys.readouterr()
@@ -274,6 +279,84 @@ def test_int8_is_made_compared_chosen_and_run(graph, int8, images, tmp_path, mon
     ):
         open_session(graph)
     open_session(graph, as_exported=True).close()
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """A machine whose driver shows a GPU and on which TensorRT-RTX builds, but where no engine can be opened."""
+    machine = replace(HERE, gpus=("RTX 4090",))
+    for one in (module, opening):
+        monkeypatch.setattr(one, "this_machine", lambda: machine)
+    monkeypatch.setattr(forms_module, "open_flavour", lambda: None)
+    return machine
+
+
+@pytest.mark.slow
+def test_on_a_gpu_each_precision_becomes_an_engine(graph, int8, images, tmp_path, with_gpu, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
+    for path in (int8, int8.with_name(int8.name + ".json")):
+        shutil.copy(path, graph.parent)
+    monkeypatch.setattr(fp16, "bounds_of_graph", lambda precision, card: Bounds(0.9))  # of random weights
+    monkeypatch.setattr(forms_module, "quantised_in", lambda folder, graph: graph.path.parent / int8.name)
+    maker = FormMaker(
+        module.read_graph(graph), quick(graph, frames=frames_in(images, 2)), with_gpu, tmp_path / "made"
+    )
+    (tmp_path / "made").mkdir()
+    made = maker.forms()
+    assert maker.left_out == []
+    assert [(form.precision, form.path.suffix) for form in made] == [
+        (precision, suffix)
+        for suffix in (".onnx", ".engine")
+        for precision in ("fp32", "int8", "fp16", "int8+fp16")
+    ]
+    assert [read_record(form.path).precision for form in made[4:]] == [form.precision for form in made[4:]]
+    engines = [one for one in ways_here(made, with_gpu) if one.words.endswith("in TensorRT on the GPU")]
+    assert [way.precision for way in engines] == [form.precision for form in made[4:]]
+    assert engines[0].opening == ChosenWay(made[4].path, tuned=True)
+
+
+def test_a_chosen_engine_comes_to_lie_beside_its_graph(graph, images, with_gpu, monkeypatch):
+    def built(source, request, *, output):
+        path = output / f"{source.path.stem}.engine"
+        path.write_bytes(b"an engine")
+        record_path(path).write_text("its record")
+        return SimpleNamespace(path=path)
+
+    monkeypatch.setattr(forms_module, "build_proven", built)
+    monkeypatch.setattr(FormMaker, "made_in", only_engines(FormMaker.made_in))
+    monkeypatch.setattr(module, "ways_here", ways_here)
+    monkeypatch.setattr("segdeploy.ways.way.RUNTIMES", (CPU, ENGINE))
+    really = module.open_chosen
+    monkeypatch.setattr(
+        module,
+        "open_chosen",
+        lambda way, card: really(ChosenWay(graph) if way.path.suffix == ".engine" else way, card=card),
+    )
+    monkeypatch.setattr(module, "best_of", lambda measured, limit: measured[-1])
+    assert "bf16, int8 and what a GPU computes" in [one.words for one in tuned(quick(graph)).left_out]
+    done = tuned(quick(graph, frames=frames_in(images, 1)))
+    assert done.choice.way.words == "fp32 in TensorRT on the GPU"
+    chosen = graph.with_suffix(".engine")
+    assert (chosen.read_bytes(), record_path(chosen).read_text()) == (b"an engine", "its record")
+    assert choose_opening(graph) == ChosenWay(chosen, tuned=True)
+
+
+def only_engines(made_in):
+    """Make no INT8 and no FP16, which other tests do."""
+    return lambda self, precision, make, where="": made_in(self, precision, make, where) if where else []
+
+
+def test_a_gpu_without_tensorrt_or_whose_engine_fails_is_said(graph, with_gpu, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise EngineError("no room")
+
+    monkeypatch.setattr(forms_module, "build_proven", refused)
+    maker = FormMaker(module.read_graph(graph), quick(graph), with_gpu, tmp_path)
+    assert maker.engines_of(maker.forms()) == []
+    assert maker.left_out[1] == LeftOut("fp32 in TensorRT on the GPU", "no room")
+    monkeypatch.setattr(forms_module, "open_flavour", refused)
+    assert maker.engines_of([]) == []
+    assert maker.left_out[2] == LeftOut("TensorRT on the GPU", "no room")
 
 
 def replace_path(path):
@@ -318,10 +401,10 @@ def test_a_stopped_tune_keeps_nothing(graph, monkeypatch, tmp_path):
 
 def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
     found = [Way(graph, CPU, "f32", 1), Way(graph.with_name("gone.onnx"), CPU, "f32", 1)]
-    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: found)
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine: found)
     (left,) = (one for one in tuned(quick(graph)).left_out if "no file" in one.why)
     assert left.words == "f32 in ONNX Runtime with 1 thread"
-    monkeypatch.setattr(module, "ways_here", lambda graphs, machine: found[1:])
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine: found[1:])
     with pytest.raises(RequestError, match="nothing here computes"):
         tuned(quick(graph))
 

@@ -79,7 +79,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from segdeploy.cli.console import show_tables, steps
     from segdeploy.machine import this_machine
     from segdeploy.model.card import read_card
-    from segdeploy.ways.tune import TuneRequest, tune
+    from segdeploy.ways.request import TuneRequest
+    from segdeploy.ways.tune import tune
 
     request = TuneRequest(
         arguments.model,

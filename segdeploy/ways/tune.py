@@ -17,52 +17,24 @@ from typing import Any
 
 from segdeploy import files
 from segdeploy.assess.bench.meter import Sensors
-from segdeploy.convert.int8.job import MAX_DISAGREEMENT, MAX_DROP, Request
-from segdeploy.convert.int8.quantize import quantize
-from segdeploy.datasets.dataset import Dataset
 from segdeploy.errors import GraphError, RequestError, SegdeployError
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.machine import MachineFacts, this_machine, versions_of
-from segdeploy.model.card import ModelCard
-from segdeploy.model.record import matching_record, record_path
-from segdeploy.model.tuned import GOALS, TunedChoice, TunedWay
+from segdeploy.model.record import record_path
+from segdeploy.model.tuned import TunedChoice, TunedWay
 from segdeploy.prove.opening import open_chosen
 from segdeploy.run.ort import OrtSession
 from segdeploy.run.session import Session
 from segdeploy.scenes import make_scene
 from segdeploy.ways.accuracy import JudgedFrames, Referee, WayCost
 from segdeploy.ways.choice import Measured, best_line, best_of, verdict_of
+from segdeploy.ways.forms import FormMaker
+from segdeploy.ways.request import TuneRequest
 from segdeploy.ways.speed import measure_in_turn
 from segdeploy.ways.steady import Yardstick
-from segdeploy.ways.way import LeftOut, Way, ways_here
+from segdeploy.ways.way import Form, LeftOut, Way, ways_here
 
-SECONDS = 2.0  # for each way
 NO_COST = WayCost(0.0, None, 1.0, None)
-
-
-@dataclass(frozen=True)
-class TuneRequest:
-    model: Path
-    frames: JudgedFrames | None = None  # None: only what answers as the graph does is measured
-    max_drop: float | None = None  # points of mIoU with truth, per cent of the labels without
-    goal: str = GOALS[0]
-    output: Path | None = None  # for tuned.json, and for all that was made
-    card: ModelCard | None = None
-    seconds: float = SECONDS
-    calibration: Dataset | None = None  # what int8 is calibrated on, where that is not the frames
-
-    @property
-    def has_truth(self) -> bool:
-        return self.frames is not None and self.frames.dataset is not None
-
-    @property
-    def limit(self) -> float:
-        usual = MAX_DROP if self.has_truth else MAX_DISAGREEMENT
-        return usual if self.max_drop is None else self.max_drop
-
-    @property
-    def unit(self) -> str:
-        return "points of mIoU lost" if self.has_truth else "% of the labels changed"
 
 
 @dataclass(frozen=True)
@@ -122,9 +94,9 @@ def tune(
     files.make_folder(graph.path.parent)  # the choice will lie there
     machine = this_machine()
     with TemporaryDirectory(prefix="segdeploy-tune-") as made, ExitStack() as opened:
-        graphs, left_out = graphs_of(graph, request, Path(made), progress)
-        sessions, refused = open_ways(graphs, machine, request, opened, progress)
-        left_out += refused
+        maker = FormMaker(graph, request, machine, Path(made), progress)
+        forms = maker.forms()
+        sessions, refused = open_ways(forms, machine, request, opened, progress)
         costs = costs_of(sessions, graph, request, progress)
         frame = frame_for(graph, request.frames)
         speeds, clock = measure_in_turn(
@@ -142,12 +114,18 @@ def tune(
         best = best_of(measured, request.limit)
         choice = choice_of(graph, request, machine, measured, best, clock.unsteady)
         warnings = clock.warnings
-        if request.frames is not None and "int8" in graphs and request.calibration is None:
+        if (
+            request.frames is not None
+            and any("int8" in form.precision for form in forms)
+            and request.calibration is None
+        ):
             warnings.append(
                 "int8 may have been calibrated on frames that it is compared on, which flatters it"
             )
         frames = len(request.frames) if request.frames else 0
-        done = Tuned(choice, best, measured, tuple(left_out), tuple(warnings), request.unit, frames)
+        done = Tuned(
+            choice, best, measured, (*maker.left_out, *refused), tuple(warnings), request.unit, frames
+        )
         keep_choice(done, graph.path, Path(made), request.output)
     return done
 
@@ -166,40 +144,8 @@ def demand_tunable(graph: Graph) -> None:
         )
 
 
-def graphs_of(
-    graph: Graph, request: TuneRequest, made: Path, progress: Callable[[str], None]
-) -> tuple[dict[str, Path], list[LeftOut]]:
-    """Give the graph and its INT8 form by precision: the one that lies there already, else one made of the frames."""
-    graphs = {"fp32": graph.path}
-    if request.frames is None:
-        return graphs, [LeftOut("bf16 and int8", "no frames were given to compare them on: --images DIR")]
-    for folder in (graph.path.parent, request.output):
-        found = folder and quantised_in(folder, graph)
-        if found:
-            return {**graphs, "int8": found}, []
-    dataset = request.calibration or request.frames.dataset
-    folder = None if dataset else request.frames.folder
-    try:
-        progress("making the INT8 graph")
-        quantisation = Request(images=folder, dataset=dataset, max_drop=request.max_drop, card=request.card)
-        path = quantize(graph, quantisation, output=made, progress=progress).path
-    except SegdeployError as error:
-        return graphs, [LeftOut("int8", str(error))]
-    return {**graphs, "int8": path}, []
-
-
-def quantised_in(folder: Path, graph: Graph) -> Path | None:
-    """Find the INT8 graph that was made of this very graph."""
-    path = folder / f"{graph.path.stem}.int8.onnx"
-    if not path.is_file() or not record_path(path).is_file():
-        return None
-    record = matching_record(path, files.digest_of(path))
-    key = record.calibration.key if record and record.calibration else None
-    return path if key and key.get("graph") == graph.digest else None
-
-
 def open_ways(
-    graphs: dict[str, Path],
+    forms: list[Form],
     machine: MachineFacts,
     request: TuneRequest,
     opened: ExitStack,
@@ -208,7 +154,7 @@ def open_ways(
     """Open a session for each way; one that cannot be opened, or disagrees with its graph, is left out and said."""
     sessions: list[tuple[Way, Session]] = []
     left_out: list[LeftOut] = []
-    for found in ways_here(graphs, machine):
+    for found in ways_here(forms, machine):
         if isinstance(found, LeftOut):
             left_out.append(found)
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,17 @@ from segdeploy.machine import MachineFacts
 from segdeploy.prove.opening import ChosenWay
 from segdeploy.run.runtimes import RUNTIMES, Runtime
 
+NO_GPU = "there is no GPU that the driver shows"
 # A graph's own precision, and what a CPU computes such a graph in.
 OF_GRAPH = {"fp32": ("f32", "bf16"), "int8": ("int8",)}
+
+
+@dataclass(frozen=True)
+class Form:
+    """Names a file of the network that is tuned, and the precision that it is in."""
+
+    precision: str  # fp32 | fp16 | int8 | int8+fp16
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -49,33 +58,35 @@ class LeftOut:
     why: str
 
 
-def ways_here(graphs: Mapping[str, Path], machine: MachineFacts) -> Iterator[Way | LeftOut]:
-    """Yield each way to compute `graphs`, which are one network's by their own precision; as exported comes first."""
+def ways_here(forms: Sequence[Form], machine: MachineFacts) -> Iterator[Way | LeftOut]:
+    """Yield each way to compute one network, of which these are the files; as exported comes first."""
     for runtime in RUNTIMES:
-        files = {own: path for own, path in graphs.items() if path.suffix == runtime.takes}
-        if not files:
+        fitting = [form for form in forms if form.path.suffix == runtime.takes]
+        if not fitting:
             continue
         if why := why_absent(runtime, machine):
             yield LeftOut(runtime.words, why)
             continue
-        for own, path in files.items():
+        for form in fitting:
             if runtime.on_gpu:
-                yield Way(path, runtime, own)
+                yield Way(form.path, runtime, form.precision)
                 continue
-            for precision in OF_GRAPH.get(own, ()):
+            for precision in OF_GRAPH.get(form.precision, ()):
                 if precision not in runtime.precisions:
                     continue
                 if why := why_not_computed(runtime, precision):
                     yield LeftOut(f"{precision} in {runtime.title}", why)
                     continue
                 for threads in threads_of(machine.cores):
-                    yield Way(path, runtime, precision, threads)
+                    yield Way(form.path, runtime, precision, threads)
 
 
 def why_absent(runtime: Runtime, machine: MachineFacts) -> str | None:
     """Say why a runtime computes nothing here; None where it does, or where only opening a session can tell."""
     if runtime.on_gpu and not machine.gpus:
-        return "there is no GPU that the driver shows"
+        return NO_GPU
+    if runtime.takes == ".engine":
+        return None  # it was built here a moment ago, by one of two modules
     if importlib.util.find_spec(runtime.module) is None:
         return f"{runtime.packages[0]} is not installed: pip install 'segdeploy[{runtime.extra}]'"
     if runtime.on_gpu and runtime.module == "onnxruntime" and runtime.provider:
