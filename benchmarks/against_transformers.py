@@ -40,7 +40,8 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from transformers.utils.logging import disable_progress_bar
 
 from segdeploy import scenes
-from segdeploy.convert.export import OPSET, export_onnx
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.tracing import OPSET
 from segdeploy.graph.layers import all_macs
 from segdeploy.picture import image
 from segdeploy.prove.agreement import compare_logits

@@ -158,7 +158,7 @@ def export_usual_half(published: Any, size: Size, batch: int, folder: Path) -> N
 
     import torch
 
-    from segdeploy.convert.export import OPSET
+    from segdeploy.convert.tracing import OPSET
 
     example = torch.zeros(batch, 3, size.height, size.width, dtype=torch.float16)
     with warnings.catch_warnings(), torch.no_grad():

@@ -37,7 +37,8 @@ from transformers.models.mask2former import modeling_mask2former
 from transformers.utils.logging import disable_progress_bar
 
 from segdeploy import networks, scenes
-from segdeploy.convert.export import OPSET, export_onnx
+from segdeploy.convert.export import export_onnx
+from segdeploy.convert.tracing import OPSET
 from segdeploy.graph.layers import all_macs
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.prove.confusion import Confusion

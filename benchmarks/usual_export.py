@@ -31,7 +31,8 @@ import torch
 from setting import RESULTS, setting, write_results
 from torch import nn
 
-from segdeploy.convert.export import OPSET, export_onnx, save, trace
+from segdeploy.convert.export import export_onnx, save, trace
+from segdeploy.convert.tracing import OPSET
 from segdeploy.graph.layers import all_macs
 from segdeploy.model.card import read_card
 from segdeploy.model.signature import ONE_SCALE

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -17,14 +15,14 @@ from onnx import ModelProto
 from segdeploy.errors import MissingExtra
 
 try:
-    import onnxscript  # noqa: F401 - torch.onnx.export needs it
     import torch
 except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "exporting") from error
 
 from segdeploy import files, networks
 from segdeploy.convert.fp16 import REMEDY, as_computed, in_fp16
-from segdeploy.errors import ExportDisagrees, GraphError, OutputError, RequestError
+from segdeploy.convert.tracing import traced_by_torch
+from segdeploy.errors import OutputError, RequestError
 from segdeploy.given import as_path, as_sizes
 from segdeploy.graph.fp16 import fp32_nodes
 from segdeploy.graph.open_sizes import fixed_at, joined_sizes, reopened
@@ -51,7 +49,6 @@ REFERENCE = "PyTorch FP32"
 TO_BE_REPORTED = (
     "No file was written; report it with the checkpoint's name, or allow more in a card of your own"
 )
-OPSET = 18  # what the exporter writes; `tidy` lowers it to 17 where it can
 
 
 @dataclass(frozen=True)
@@ -250,28 +247,6 @@ def trace(
     example = torch.zeros(shape, dtype=torch.uint8 if signature.interface == "frames" else torch.float32)
     model = traced_by_torch(whole, example, signature.size)
     return tidy(model, signature.input.name, signature.output.name, signature.batch, opset)
-
-
-def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> ModelProto:
-    """Let PyTorch write a network as ONNX, without its warnings."""
-    noisy = logging.getLogger("torch.onnx")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)  # it reports each torchvision operator that it cannot register
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(whole, (example,), dynamo=True, opset_version=OPSET, verbose=False)
-    except Exception as error:  # of any kind, with pages of the exporter's text
-        said = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "")
-        raise GraphError(
-            f"PyTorch cannot write this network at {size} as ONNX ({said.strip()[:200]}); check the numbers"
-            " in its configuration, or ask for another --size"
-        ) from error
-    finally:
-        noisy.setLevel(level)
-    if program is None:
-        raise ExportDisagrees("torch.onnx.export gave no program")
-    return program.model_proto
 
 
 def write_metadata(model: ModelProto, signature: Signature, checkpoint: Checkpoint) -> None:

@@ -284,7 +284,7 @@ class Camera:
     """Plays a real RTSP server into a bin, and opens it again after so long without a frame."""
 
     PLAYED = (
-        "rtspsrc location={uri} latency={latency} protocols=tcp ! rtph264depay ! h264parse ! avdec_h264 ! videoconvert"
+        "rtspsrc location={uri} latency={latency} protocols=tcp ! rtph264depay ! h264parse ! decodebin ! videoconvert"
         " ! videoscale ! video/x-raw,format=RGBA,width={width},height={height} ! identity name=end"
     )
 
