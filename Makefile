@@ -12,7 +12,7 @@ CONSTRAINTS ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
+.PHONY: demo bench test test-all test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -37,11 +37,15 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/report.py
 
 test: $(VENV)/.installed
+	$(PYTEST) -m 'not thorough'
+
+# Before a release, and once a week: also what is one more of its kind (other sizes, networks and interfaces).
+test-all: $(VENV)/.installed
 	$(PYTEST)
 
 # The inner loop: every module's contracts, without what takes more than a second or two.
 test-fast: $(VENV)/.installed
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not thorough'
 
 # NVIDIA's Triton, of its wheel and under the system's own Python, for the tests that ask a real server.
 triton: .venv-triton/.installed

@@ -604,13 +604,17 @@ def make_images(folder: Path) -> None:
 # ---- YAML, JSON, configurations -----------------------------------------------------------------------------------
 
 
+def as_yaml(facts: Any) -> str:
+    return str(yaml.dump(facts, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), allow_unicode=True))
+
+
 def make_texts(place: Path) -> None:
     for folder, table in (("cards", CARDS), ("mappings", MAPPINGS), ("recipes", RECIPES)):
         (place / folder).mkdir()
         for name, facts in table.items():
-            (place / folder / f"{name}.yaml").write_text(yaml.safe_dump(facts, allow_unicode=True))
+            (place / folder / f"{name}.yaml").write_text(as_yaml(facts))
     for name, facts in LABELS.items():
-        (place / "cards" / f"l-{name}.yaml").write_text(yaml.safe_dump(facts))
+        (place / "cards" / f"l-{name}.yaml").write_text(as_yaml(facts))
         (place / "cards" / f"labels={name}.yaml").write_text(yaml.safe_dump(card(labels=f"l-{name}.yaml")))
     (place / "yaml").mkdir()
     laughs = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'lol'}]" for i in range(30))

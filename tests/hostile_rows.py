@@ -41,6 +41,7 @@ class Row:
     command: str
     words: str
     fails: str = ""  # why, today
+    place: int = 0  # among the rows of its line
 
     @property
     def exit_statuses(self) -> tuple[int, ...]:
@@ -59,8 +60,8 @@ def read_rows() -> list[Row]:
 
 def rows_of(line: str) -> Iterator[Row]:
     status, command, words, *fails = (cell.strip() for cell in line.split("|"))
-    for one in expanded(command):
-        yield Row(status, one, words, *fails)
+    for place, one in enumerate(expanded(command)):
+        yield Row(status, one, words, "".join(fails), place)
 
 
 def expanded(command: str) -> list[str]:

@@ -6,6 +6,7 @@ from hostile_rows import Field, expanded, read_rows, words_of
 
 pytestmark = pytest.mark.slow
 ROWS = read_rows()
+FROM_EACH_LINE = 2  # of the table; the others are for `make test-all`
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,10 @@ def field(tmp_path_factory):
         pytest.param(
             row,
             id=row.command[:90],
-            marks=[pytest.mark.xfail(reason=row.fails, strict=True)] if row.fails else [],
+            marks=[
+                *([pytest.mark.xfail(reason=row.fails, strict=True)] if row.fails else []),
+                *([pytest.mark.thorough] if row.place >= FROM_EACH_LINE else []),
+            ],
         )
         for row in ROWS
     ],

@@ -1,7 +1,6 @@
 """Mask2Former as a file: three interfaces, any batch, both forms, FP16, INT8, and NVIDIA's own builder."""
 
 import json
-from dataclasses import replace
 
 import mask2former_checkpoint as checkpoints
 import numpy as np
@@ -218,7 +217,7 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
         export.prove_fp16(onnx.load(path), path, [], None, card, path.name)
 
 
-@pytest.mark.parametrize("form", ["gridsample", "gather"])
+@pytest.mark.parametrize("form", ["gridsample", pytest.param("gather", marks=pytest.mark.thorough)])
 def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     made = halved(form)
     assert made.record.agreement.pixel_agreement >= 0.99
@@ -232,7 +231,10 @@ def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     demand_engine(made.path, None)
 
 
-@pytest.mark.parametrize(("interface", "form"), [("frames", "gather"), ("logits", "gridsample")])
+@pytest.mark.parametrize(
+    ("interface", "form"),
+    [("frames", "gather"), pytest.param("logits", "gridsample", marks=pytest.mark.thorough)],
+)
 def test_nvidias_builder_takes_fp32_with_an_open_batch(interface, form, exported):
     demand_engine(exported(interface, form).path, None)
 
@@ -360,7 +362,7 @@ def test_sampling_as_gathers_changes_no_label(written, exported):
     assert np.mean(run(gathers, frames) == labels) >= 0.9999
 
 
-@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize("fp16", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
     path = (halved if fp16 else lambda form: exported("frames", form))("gridsample").path
@@ -433,9 +435,13 @@ def test_int8_through_the_quantiser(exported, tmp_path):
     assert done.record.calibration.int8_share > 0.9
     kinds = [node.op_type for node in onnx.load(done.path).graph.node]
     assert kinds.count("QuantizeLinear") > 40
-    mixed = quantize(
-        exported("frames", "gridsample").path, replace(request, fp16=True), output=tmp_path / "mixed"
-    ).path
+
+
+@pytest.mark.thorough
+def test_int8_with_fp16_through_the_quantiser(exported, tmp_path):
+    write_cityscapes(tmp_path, 8, seed=700, height=96, width=160)
+    request = Request(images=tmp_path / "leftImg8bit", probes=2, max_drop=100, equalise="off", fp16=True)
+    mixed = quantize(exported("frames", "gridsample").path, request, output=tmp_path).path
     model = onnx.load(mixed)
     assert [item.version for item in model.opset_import] == [19]
     blocked = next(node for node in model.graph.node if node.op_type == "ReduceMax")

@@ -186,7 +186,7 @@ def test_a_network_with_constants_of_one_size(name, tmp_path, refused):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet", "fcn_r18-d8"])
+@pytest.mark.parametrize("name", ["unet", pytest.param("fcn_r18-d8", marks=pytest.mark.thorough)])
 def test_networks_without_constants_of_a_size(name, tmp_path):
     checkpoint = write_mmseg(tmp_path / "x.pth", name)
     made = export_onnx(checkpoint, size="64x96,96x128", interface="frames", output=tmp_path)

@@ -49,7 +49,7 @@ def seen_until(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_recording_that_is_killed_plays_up_to_its_last_seconds(tmp_path, seed):
     sound = clips.write_clip(tmp_path / "sound.mp4", clips.every_40_ms(750), sound=True, pictures=False)
     folder = tmp_path / "out"

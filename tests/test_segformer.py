@@ -34,6 +34,7 @@ PUBLIC = {
     "b4": ((64, 128, 320, 512), (3, 8, 27, 3), 768, (75, 161)),
     "b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768, (99, 65)),
 }
+FEW_OF_THEM = ("b0", "b2", "b5")
 EXACT = {"rtol": 1e-4, "atol": 2e-5}
 
 
@@ -49,7 +50,13 @@ def upsampled_labels(logits, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", PUBLIC)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *FEW_OF_THEM,
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in PUBLIC if one not in FEW_OF_THEM),
+    ],
+)
 def test_networks_answer_as_transformers_does(variant, tmp_path):
     import transformers
 

@@ -55,7 +55,13 @@ def library(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "verbs", [TOGETHER, [verb for verb in VERBS if verb not in TOGETHER]], ids=["graphs", "others"]
+    "verbs",
+    [
+        pytest.param(TOGETHER, id="graphs"),
+        pytest.param(
+            [verb for verb in VERBS if verb not in TOGETHER], id="others", marks=pytest.mark.thorough
+        ),
+    ],
 )
 def test_a_fault_is_one_message_and_costs_nothing_that_was_there(verbs, library, tmp_path):
     if "build-engine" in verbs:
