@@ -36,6 +36,7 @@ RULES = (
     rules.cast_cast_rule,
     rules.no_op_expand_rule,
     rules.reshape_reshape_rule,
+    rules.fuse_pad_into_conv_rule,
     rules.remove_optional_bias_from_conv_rule,
 )
 
