@@ -1,6 +1,6 @@
 import re
 
-from segdeploy.cli.console import steps
+from segdeploy.cli.console import show_columns, steps
 
 
 def seen(capsys):
@@ -41,3 +41,34 @@ def test_a_step_is_a_line_where_that_is_asked_for(capsys):
         progress("building: [tactics]", 0.25)
         progress("building: [tactics]", 0.5)
     assert capsys.readouterr().err == "segdeploy: reading the graph\nsegdeploy: building: [tactics]\n"
+
+
+ROWS = [
+    ("ok     ", "disk", "69.4 GiB free here"),
+    ("problem", "[GPU]", "a long tale of a driver that is not there"),
+]
+
+
+def test_columns_are_plain_lines_where_nobody_looks(capsys):
+    show_columns(ROWS, {"ok": "green"})
+    assert capsys.readouterr().out.splitlines() == [
+        "ok       disk   69.4 GiB free here",
+        "problem  [GPU]  a long tale of a driver that is not there",
+    ]
+
+
+def test_a_terminal_folds_columns_and_colours_their_first_cell(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    show_columns(ROWS, {"ok": "green", "problem": "bold red"})
+    said = capsys.readouterr().out
+    assert "\x1b[32mok" in said and "\x1b[1;31mproblem" in said
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "ok       disk   69.4 GiB free here",
+        "problem  [GPU]  a long tale of a driver",
+        "                that is not there",
+    ]
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_columns(ROWS, {"ok": "green"})
+    assert "\x1b" not in capsys.readouterr().out

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
@@ -21,8 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from segdeploy.cli.printing import MANNER, begin_line, print_message
+from segdeploy.cli.printing import MANNER, begin_line, lines_in_columns, print_lines, print_message
 from segdeploy.printable import printable
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 STEP_S = 0.1
 LOG_S = 60.0  # between two lines of a log on how a stream goes
 LAST_WORDS_S = 2.0  # for what was said last, where nobody reads
+NO_COLOURS: Mapping[str, str] = MappingProxyType({})
 
 
 class Steps(Protocol):
@@ -104,6 +107,20 @@ def show_tables(shown: Sequence[Table]) -> None:
         console = plain_console(max(wide.measure(table).maximum for table in shown))
     for table in shown:
         console.print(table)
+
+
+def show_columns(rows: Sequence[Sequence[str]], colours: Mapping[str, str] = NO_COLOURS) -> None:
+    """Print rows in columns; a terminal folds their cells at its width, and colours the first cells that are named."""
+    console = plain_console()
+    if not console.is_terminal:
+        print_lines(*lines_in_columns(rows))
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in rows[0]:
+        table.add_column(overflow="fold")
+    for first, *others in rows:
+        table.add_row(Text(printable(first), style=colours.get(first.rstrip(), "")), *map(printable, others))
+    console.print(table)
 
 
 def plain_console(width: int | None = None) -> Console:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from segdeploy.doctor import Diagnosis
 
 
+COLOURS = {"ok": "green", "yes": "green", "note": "cyan", "problem": "bold red", "no": "yellow"}
+
+
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", action="store_true", help="print only which versions belong together")
     parser.add_argument(
@@ -50,16 +53,16 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def show(diagnosis: Diagnosis) -> None:
-    width = max(len(one.subject) for one in diagnosis.findings)
+    from segdeploy.cli.console import show_columns
+
+    rows = []
     for one in diagnosis.findings:
-        print_lines(f"{one.level:<7}  {one.subject:<{width}}  {one.found}")
-        for remedy in (one.remedy, one.command):
-            if remedy:
-                print_lines(f"{'':<7}  {'':<{width}}    {remedy}")
+        rows.append((f"{one.level:<7}", one.subject, one.found))
+        rows += [("", "", f"  {remedy}") for remedy in (one.remedy, one.command) if remedy]
+    show_columns(rows, COLOURS)
     print_lines("", "what will work")
-    width = max(len(one.words) for one in diagnosis.abilities)
-    for able in diagnosis.abilities:
-        print_lines(f"{'yes' if able.works else 'no':<7}  {able.words:<{width}}  {able.why}")
+    abilities = [(f"{'yes' if one.works else 'no':<7}", one.words, one.why) for one in diagnosis.abilities]
+    show_columns(abilities, COLOURS)
     print_next(diagnosis.next)
 
 

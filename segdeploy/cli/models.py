@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 
 from segdeploy.cli.arguments import add_json
-from segdeploy.cli.printing import lines_in_columns, print_lines, print_next, put_json
+from segdeploy.cli.printing import print_lines, print_next, put_json
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +11,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from segdeploy.cli.console import show_columns
     from segdeploy.model.card import known_cards, read_card
 
     cards = [read_card(name) for name in known_cards()]
@@ -35,7 +36,8 @@ def execute(arguments: argparse.Namespace) -> int:
         if card.miou_source:
             miou += f" [{sources.index(card.miou_source) + 1}]"
         rows.append((card.name, str(card.size), str(len(card.labels.names)), miou, card.checkpoint))
-    print_lines(*lines_in_columns(rows), "", "mIoU as published in:")
+    show_columns(rows)
+    print_lines("", "mIoU as published in:")
     print_lines(*(f"[{number}] {source}" for number, source in enumerate(sources, start=1)))
     print_next("segdeploy export nvidia/segformer-b0-finetuned-cityscapes-1024-1024 -o out")
     return 0
