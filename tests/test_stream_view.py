@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import cv2
@@ -329,14 +330,76 @@ def test_opacity_moves_by_keys(opened):
     opened.until(f"{seen} == '0'")
 
 
+def test_keys_reach_the_picture_wherever_the_reader_is(opened, page):
+    opened.ask("document.activeElement.blur()")
+    seen = "getComputedStyle(document.querySelector('.labels')).opacity"
+    opened.press("ArrowRight", 39)
+    opened.until(f"{seen} == '0.6'")
+    opened.press(" ", 32)
+    opened.until(f"{text('status')} == 'Paused; the stream itself goes on.'")
+    opened.press(" ", 32)
+    page.take(shown(1, models=2))
+    opened.until("document.querySelectorAll('.stage').length == 2")
+    opened.ask("document.getElementById('layout').value = 'wipe'")
+    opened.ask("document.getElementById('layout').dispatchEvent(new Event('change'))")
+    opened.press("ArrowLeft", 37)
+    opened.until("document.querySelector('.stages').style.getPropertyValue('--cut') == '45%'")
+    point(opened, 0.25, 0.5, held=True)
+    opened.until("document.querySelector('.stages').style.getPropertyValue('--cut') == '25%'")
+
+
+def point(browser, x, y, held=False):
+    """Move the mouse to a place of the first picture, from 0 to 1."""
+    place = "document.querySelector('.stack').getBoundingClientRect()"
+    at = browser.ask(f"[{place}.left + {x} * {place}.width, {place}.top + {y} * {place}.height]")
+    browser.call(
+        "Input.dispatchMouseEvent",
+        type="mouseMoved",
+        x=at[0],
+        y=at[1],
+        buttons=int(held),
+        button="left" if held else "none",
+    )
+
+
+def test_the_class_under_the_mouse_is_named(opened):
+    for y, name in ((0.1, "sky"), (0.4, "road")):
+        point(opened, 0.5, y)
+        opened.until(f"{text('under')} == '{name}'")
+    assert opened.ask(text("title")) == "clip.mp4 · a.onnx"
+    assert opened.ask("document.title") == "clip.mp4 · a.onnx · segdeploy"
+
+
+def test_a_class_that_is_pressed_is_not_drawn(opened, page):
+    sky = "[...document.querySelectorAll('button.class')].find(one => one.textContent == 'sky')"
+    opened.ask(f"{sky}.focus()")
+    opened.press(" ", 32)
+    opened.until(f"{sky}.getAttribute('aria-pressed') == 'false'")
+    assert opened.ask(pixel(1, 50, 10))[3] == 0
+    assert opened.ask(pixel(1, 50, 50)) == [*CITY.colours[0], 255]
+    page.take(shown(1))
+    opened.until(f"{text('figures')}.startsWith('frame 1 ')")
+    assert opened.ask(pixel(1, 50, 10))[3] == 0
+    assert opened.ask("document.activeElement.textContent") == "sky"
+    opened.press(" ", 32)
+    opened.until(f"{sky}.getAttribute('aria-pressed') == 'true'")
+    assert opened.ask(pixel(1, 50, 10)) == [*CITY.colours[SKY], 255]
+
+
+def test_less_than_one_frame_a_second_is_no_nought(opened, page):
+    slow = shown(1)
+    page.take(replace(slow, fps=0.25))
+    opened.until(f"{text('figures')} == 'frame 1 at 0.04 s, 0.25 FPS, 31 ms'")
+
+
 def test_tab_reaches_every_control_and_shows_where_it_is(opened):
     opened.ask("document.activeElement.blur()")
     reached = []
-    for _ in range(3):
+    for _ in range(4):
         opened.press("Tab", 9)
         reached.append(opened.ask("document.activeElement.id"))
         assert opened.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert reached == ["pause", "source", "opacity"]
+    assert reached == ["pause", "source", "opacity", "whole"]
     assert opened.ask("[...document.querySelectorAll('input, select')].every(one => one.labels.length == 1)")
 
 
