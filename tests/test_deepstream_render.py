@@ -87,6 +87,8 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
         "id,name,red,green,blue",
         "0,road,255,64,64",
     ]
+    assert "](seen.jpg)" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "seen.jpg").read_bytes()[:2] == b"\xff\xd8"
     assert (
         "net-scale-factor=0.01735207357279195\noffsets=123.675;116.28;103.53\n"
         in (tmp_path / "nvinfer_config.txt").read_text()

@@ -6,6 +6,7 @@ from segdeploy.serve.deepstream.app_files import filled
 from segdeploy.serve.deepstream.config import NETWORK_MODES
 from segdeploy.serve.deepstream.nvinferserver import REPOSITORY, model_name
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.picture import PICTURE
 from segdeploy.serve.deepstream.plan import SAMPLE, SDK, TAO_LIBRARY, Plan
 from segdeploy.serve.deepstream.reported import MOST_COLOURS, reported
 from segdeploy.shell import shell_word
@@ -54,6 +55,7 @@ def files_listed(plan: Plan) -> list[tuple[str, str]]:
         (model, "the graph; its record beside it says what it was made from"),
         ("labels.txt", f"{plan.graph.signature.classes} classes in the order of their ids"),
         ("colours.csv", "their colours, for what you draw yourself: nvsegvisual has its own"),
+        (PICTURE, "the classes in these colours, as in section 4"),
     ]
     if plan.is_drawn_by_the_app and plan.release.app.reads_app_yml:
         rows.append(

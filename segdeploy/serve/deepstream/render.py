@@ -17,6 +17,7 @@ from segdeploy.serve.deepstream.app_files import app_files, colours, triton_file
 from segdeploy.serve.deepstream.config import Line, write_txt
 from segdeploy.serve.deepstream.document import as_yml, read_txt
 from segdeploy.serve.deepstream.parsers import OUR_PARSER, TAO_PARSER
+from segdeploy.serve.deepstream.picture import PICTURE, picture_of
 from segdeploy.serve.deepstream.plan import OUR_LIBRARY, TAO_LIBRARY, Plan, make_plan
 from segdeploy.serve.deepstream.readme import readme
 from segdeploy.serve.deepstream.reported import reported
@@ -51,8 +52,9 @@ def contents_of(plan: Plan) -> dict[str, bytes | Path]:
     if plan.parser == "segdeploy":
         sources = folder("deepstream") / "parser"
         copied = [(f"parser/{name}", sources / name) for name in plan.parser_files]
+    picture = {PICTURE: picture_of(plan.graph.signature.labels)}
     if plan.is_served:
-        return put_together(served_texts(plan), copied)
+        return put_together(served_texts(plan), picture, copied)
     model = plan.request.model
     written = nvinfer_config(plan)
     texts = {
@@ -70,12 +72,14 @@ def contents_of(plan: Plan) -> dict[str, bytes | Path]:
         copied.append((record_path(model).name, record_path(model)))
     if plan.cache:
         copied.append((plan.cache.name, plan.cache))
-    return put_together(texts, copied)
+    return put_together(texts, picture, copied)
 
 
-def put_together(texts: dict[str, str], copied: list[tuple[str, Path]]) -> dict[str, bytes | Path]:
+def put_together(
+    texts: dict[str, str], made: dict[str, bytes], copied: list[tuple[str, Path]]
+) -> dict[str, bytes | Path]:
     """Refuse two files of one name."""
-    contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()}
+    contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()} | made
     for name, source in copied:
         if name in contents or name == manifest.NAME:
             raise DeepStreamError(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from segdeploy.serve.deepstream.app.request import AppRequest, names_of
 from segdeploy.serve.deepstream.app.settings import METRICS_PORT, RTSP_PORT
 from segdeploy.serve.deepstream.app_files import filled
+from segdeploy.serve.deepstream.picture import PICTURE
 from segdeploy.serve.deepstream.plan import Plan
 from segdeploy.version import __version__
 
+TILES = f"Each source is a tile, drawn as the street of [{PICTURE}]({PICTURE}); README.md says what that picture is."
 SEEN = {
-    "rtsp": f"Look at it: `rtsp://BOX:{RTSP_PORT}/ds-test` (VLC, ffplay).",
-    "file": "It writes segdeploy_app.mkv, which can be read up to where it was written.",
-    "display": "It opens a window on the box.",
+    "rtsp": f"Look at it: `rtsp://BOX:{RTSP_PORT}/ds-test` (VLC, ffplay). {TILES}",
+    "file": f"It writes segdeploy_app.mkv, which can be read up to where it was written. {TILES}",
+    "display": f"It opens a window on the box. {TILES}",
     "fake": "Nothing is drawn (`--sink fake`): lines and figures are all there is.",
 }
 
