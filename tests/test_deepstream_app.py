@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from segdeploy_box.settings import read_settings
@@ -131,31 +133,55 @@ FAULTS = {
     "source-without-uri": ("uri=rtsp://camera0/stream\n", ""),
     "source-without-scheme": ("uri=file:///clips/a.mp4", "uri=clips/a.mp4"),
     "source-type": ("type=2\nuri=file", "type=4\nuri=file"),
-    "streams-differ": ("batched-push-timeout", "batch-size=2\nbatched-push-timeout"),
+    "streams-differ": ("batch-size=3\nbatched-push-timeout", "batch-size=2\nbatched-push-timeout"),
     "missing-file": ("config-file=nvinfer_config.txt", "config-file=nvinfer.txt"),
     "app-draws-nothing": ("[segvisual]\nenable=1", "[segvisual]\nenable=0"),
     "segvisual-too-small": ("width=160\nheight=96", "width=160\nheight=95"),
     "syntax": ("[osd]", "[osd"),
+    "source-form": ("uri=rtsp://camera0/stream", "uri=rtsp://camera0/stream;rtsp://camera9/stream"),
+    "out-of-range": ("latency=200", "latency=-1"),
+    "duplicate-key": ("[osd]\nenable=0", "[osd]\nenable=0\nenable=0"),
+    "muxer-without-size": ("width=640\nheight=360", "width=640"),
+    "push-timeout-short": ("batched-push-timeout=40000", "batched-push-timeout=40"),
+    "protocol-ignored": ("select-rtp-protocol=4", "select-rtp-protocol=1"),
+    "sink-unset": ("[sink0]\nenable=1", "[sink1]\nenable=1\ntype=3\n\n[sink0]\nenable=1"),
+    "bitrate-low": ("bitrate=4000000", "bitrate=4000"),
+    "no-inference": ("[primary-gie]\nenable=1", "[primary-gie]\nenable=0"),
+    "tensors-awaited": ("[primary-gie]\nenable=1", "[primary-gie]\nenable=1\ninput-tensor-meta=1"),
+    "gpu-differs": ("[segvisual]\nenable=1\ngpu-id=0", "[segvisual]\nenable=1\ngpu-id=1"),
+    "plugin-type": ("plugin-type=0", "plugin-type=1"),
+    "engine-rebuilt": ("plugin-type=0", "plugin-type=0\nmodel-engine-file=model.engine"),
 }
 LEGAL = [
     ("columns=2", "columns=2 # of three"),
     ("[osd]\nenable=0", "[osd]\nenable=0\n[secondary-gie0]\nenable=0\nbbox-border-color3=1;0;0;1"),
     ("type=2\nuri=file", "type=3\nnum-sources=1\nuri=file"),
     ("width=160\nheight=96", "width=1600\nheight=96"),
-    ("batched-push-timeout", "batch-size=4\nbatched-push-timeout"),
+    ("batch-size=3\nbatched-push-timeout", "batch-size=4\nbatched-push-timeout"),
     ("[osd]", "[tracker]\nenable=0\n\n[osd]"),
     ("[osd]", "[sink1]\nenable=0\ntypo=many\n\n[osd]"),  # nothing is read of what is off
     ("[osd]", "[osd]\ntext-color=1;0.5;.5;1;"),
+    ("file:///clips/a.mp4", "file://../clips/a.mp4"),  # which the app takes relative to its file
+    ("latency=200", "latency=0"),
+    ("width=640\nheight=360", ""),
+    ("batched-push-timeout=40000", "batched-push-timeout=1000"),
+    ("batched-push-timeout=40000", "batched-push-timeout=-1"),
+    ("select-rtp-protocol=4", "select-rtp-protocol=7"),
+    ("[sink0]\nenable=1", "[sink1]\nenable=1\ntype=3\noutput-file=a.mp4\n\n[sink0]\nenable=1"),
+    ("bitrate=4000000", "bitrate=10000"),
+    ("[osd]", "[pre-process]\nenable=1\nconfig-file=p.txt\n\n[primary-gie]\ninput-tensor-meta=1\n\n[osd]"),
+    ("gpu-id=0", "gpu-id=1"),  # in every group
+    ("[application]", "[application]\nglobal-gpu-id=1\n"),
 ]
 
 
-def changed(rendered, tmp_path, old, new):
+def changed(rendered, tmp_path, old, new, strict=False):
     text = (rendered[0] / "deepstream_app.txt").read_text()
     assert old in text
     (tmp_path / "nvinfer_config.txt").write_text((rendered[0] / "nvinfer_config.txt").read_text())
     path = tmp_path / "x.txt"
     path.write_text(text.replace(old, new))
-    return lint(path)
+    return lint(path, strict=strict)
 
 
 @pytest.mark.parametrize("code", FAULTS)
@@ -185,6 +211,43 @@ def test_the_nearest_that_is_legal_is_silent(rendered, tmp_path, old, new):
 )
 def test_what_a_value_may_be(rendered, tmp_path, old, new, codes):
     assert [one.code for one in changed(rendered, tmp_path, old, new)] == codes
+
+
+def test_a_muxer_that_is_told_of_no_camera_is_advised_against(rendered, tmp_path):
+    pair = "live-source=1", "live-source=0"
+    assert changed(rendered, tmp_path, *pair) == []
+    assert [one.code for one in changed(rendered, tmp_path, *pair, strict=True)] == ["muxer-not-live"]
+
+
+SETTINGS_FAULTS = {
+    "wrong-setting": ('"alpha": 0.55', '"alpha": 55'),
+    "source-form": ('"uri": "file:///clips/a.mp4"', '"uri": "clips/a.mp4"'),
+    "missing-file": ('"config": "nvinfer_config.txt"', '"config": "nvinfer.txt"'),
+    "settings-differ": ('"network_type": 2', '"network_type": 100'),
+}
+
+
+@pytest.mark.parametrize("code", SETTINGS_FAULTS)
+def test_settings_are_linted_as_the_box_reads_them(rendered, tmp_path, code):
+    folder = Path(shutil.copytree(rendered[0], tmp_path / "box"))
+    path = folder / "segdeploy_app.json"
+    assert lint(path, strict=True) == []
+    old, new = SETTINGS_FAULTS[code]
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    (found,) = lint(path)
+    assert found.code == code
+    assert found.what and found.remedy
+    assert 1 <= found.line <= len(text.splitlines())
+
+
+def test_classes_in_another_order_are_found(rendered, tmp_path):
+    folder = Path(shutil.copytree(rendered[0], tmp_path / "box"))
+    names = (folder / "labels.txt").read_text().splitlines()
+    (folder / "labels.txt").write_text("\n".join([names[0], names[2], names[1], *names[3:]]) + "\n")
+    (found,) = lint(folder / "segdeploy_app.json")
+    assert found.what == f"class 1 is {names[1]!r}, and {names[2]!r} in labels.txt"
 
 
 def test_the_lint_shows_no_password(rendered, tmp_path):

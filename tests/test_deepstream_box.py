@@ -384,7 +384,7 @@ def test_settings_are_read_as_they_are_typed(tmp_path):
         (lambda s: s["sources"].append("rtsp://x"), "sources[1]. is not an object"),
         (lambda s: s["sources"].append({"name": "b", "uri": "rtsp://b"}), "1 tiles are too few for 2 sources"),
         (lambda s: s["classes"][0].update(colour=[1, 2]), "a colour is red, green and blue"),
-        (lambda s: s["messages"].update(every=0), "messages.every is less than 1"),
+        (lambda s: s["messages"].update(every=0), "messages.every is 0; expected 1 to 1000000000"),
         (lambda s: s.update(publishing={"protocol": "kafka"}), "publishing.config is missing"),
     ],
 )  # fmt: skip

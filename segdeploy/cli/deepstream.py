@@ -72,7 +72,7 @@ def add_config(config: argparse.ArgumentParser) -> None:
 
 def add_lint(lint: argparse.ArgumentParser) -> None:
     lint.add_argument(
-        "file", metavar="FILE", type=Path, nargs="+", help="nvinfer's .txt or .yml, or the app's .yml"
+        "file", metavar="FILE", type=Path, nargs="+", help="nvinfer's .txt or .yml, app.yml, deepstream_app.txt or segdeploy_app.json"
     )
     lint.add_argument(
         "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"

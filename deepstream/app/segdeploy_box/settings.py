@@ -139,6 +139,30 @@ CHOICES = {
     ("publishing", "protocol"): ("kafka", "mqtt"),
 }
 
+# From least to most of what a number may be; what is not set has none.
+RANGES = {
+    ("drawing", "alpha"): (0.0, 1.0),
+    ("muxer", "width"): (1, 16384),
+    ("muxer", "height"): (1, 16384),
+    ("muxer", "push_timeout_us"): (1000, 10_000_000),
+    ("tiler", "rows"): (1, 64),
+    ("tiler", "columns"): (1, 64),
+    ("tiler", "width"): (1, 16384),
+    ("tiler", "height"): (1, 16384),
+    ("reconnection", "interval_s"): (1, 86400),
+    ("reconnection", "latency_ms"): (0, 60_000),
+    ("sink", "bitrate"): (10_000, 1_000_000_000),
+    ("sink", "port"): (0, 65535),
+    ("publishing", "port"): (0, 65535),
+    ("metrics", "port"): (0, 65535),
+    ("messages", "every"): (1, 1_000_000_000),
+    ("messages", "mask_step"): (0, 1_000_000),
+    ("patience", "first_frame_s"): (0.1, 86400.0),
+    ("patience", "frame_s"): (0.1, 86400.0),
+    ("patience", "lost_s"): (0.1, 86400.0),
+    ("patience", "stop_s"): (0.1, 3600.0),
+}
+
 
 def read_settings(path: Path) -> Settings:
     try:
@@ -155,11 +179,12 @@ def read_settings(path: Path) -> Settings:
         demand(len(settings.sources) > 0, "sources is empty; expected one or more")
         demand(len(settings.classes) > 0, "classes is empty; expected one or more")
         demand(all(len(one.colour) == 3 for one in settings.classes), "a colour is red, green and blue")
-        for part in ("sink", "publishing", "metrics"):
-            port = getattr(getattr(settings, part), "port", 0)
-            demand(0 <= port < 65536, f"{part}.port is {port}; expected 0 to 65535")
-        demand(settings.messages.every > 0, "messages.every is less than 1")
-        demand(settings.messages.mask_step >= 0, "messages.mask_step is less than 0")
+        for (part, name), (least, most) in RANGES.items():
+            number: float = getattr(getattr(settings, part), name, least)
+            demand(least <= number <= most, f"{part}.{name} is {number}; expected {least} to {most}")
+        demand(
+            settings.network_type in (2, 100), f"network_type is {settings.network_type}; expected 2 or 100"
+        )
         tiles = settings.tiler.rows * settings.tiler.columns
         demand(
             tiles >= len(settings.sources), f"{tiles} tiles are too few for {len(settings.sources)} sources"

@@ -21,7 +21,7 @@ REFUTED_REMEDY = (
 # just as it should be.
 ADVICE = frozenset({
     "app-leaves-class-0", "colours-end", "foreign-library", "interval-long", "nearest-detector", "path-outside-folder",
-    "reported-bad", "tensors-undrawn",
+    "muxer-not-live", "reported-bad", "tensors-undrawn",
 })  # fmt: skip
 
 
@@ -59,3 +59,12 @@ def label_lines(path: Path) -> list[str]:
     """One class a line, empty lines left out, as nvinfer reads it."""
     text = read_file(path).decode(errors="replace")
     return [line.removesuffix("\r") for line in text.split("\n") if line]
+
+
+def why_not_played(uri: str, *, from_here: bool = False) -> str | None:
+    """Say what is wrong with an address; `from_here`: the app takes file://a.mp4 relative to its own file."""
+    if uri.count("://") > 1 and any(mark in uri for mark in (";", ",")):
+        return "holds two addresses"
+    if not from_here and uri.startswith("file://") and not uri.startswith(("file:///", "file://localhost/")):
+        return "has two slashes, and what follows them is taken for a host"
+    return None

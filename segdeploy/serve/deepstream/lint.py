@@ -17,6 +17,7 @@ from segdeploy.serve.deepstream import (
     lint_text,
 )
 from segdeploy.serve.deepstream.app import lint as lint_deepstream_app
+from segdeploy.serve.deepstream.app import lint_settings
 from segdeploy.serve.deepstream.config import NvinferConfig, form_of, read_text
 from segdeploy.serve.deepstream.document import Document, read_document
 from segdeploy.serve.deepstream.findings import Case, Finding
@@ -47,6 +48,8 @@ def all_findings(path: Path, model: Path | None, version: str | None) -> list[Fi
         return [
             Finding("nul-byte", line, "it holds a NUL byte, where nvinfer stops reading", "remove the byte")
         ]
+    if path.suffix == ".json":
+        return in_order(lint_settings.check(path))
     return lint_document(path, read_document(text, form_of(path)), model, version)
 
 
@@ -56,7 +59,7 @@ def lint_document(path: Path, document: Document, model: Path | None, version: s
     groups = {name for name, _ in document.groups}
     if lint_deepstream_app.is_for_deepstream_app(groups):
         return in_order(lint_deepstream_app.check(config, version))
-    if "primary-gie" in groups and "property" not in groups:
+    if "primary-gie" in groups and "property" not in groups and document.form == "yml":
         return in_order(lint_app.check(config, version))
     found = list(lint_text.check(config, version))
     if document.problems or "property" not in groups:

@@ -6,12 +6,15 @@ import difflib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from segdeploy.errors import DeepStreamError, GraphError
 from segdeploy.graph.load import Graph, read_graph
+from segdeploy.picture.video_location import as_typed
 from segdeploy.releases import rendered_release
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
-from segdeploy.serve.deepstream.findings import Finding
+from segdeploy.serve.deepstream.document import Entry
+from segdeploy.serve.deepstream.findings import Finding, why_not_played
 from segdeploy.size import is_number
 from segdeploy.special_files import is_file
 
@@ -40,6 +43,7 @@ VALUES: dict[tuple[str, str], tuple[float, float]] = {
     ("streammux", "batch-size"): (1, 1024),
     ("streammux", "width"): (1, 16384),
     ("streammux", "height"): (1, 16384),
+    ("streammux", "batched-push-timeout"): (-1, 2**31 - 1),
     ("primary-gie", "plugin-type"): (0, 1),
     ("segvisual", "alpha"): (0, 1),
     ("segvisual", "orig_background"): (0, 1),
@@ -146,7 +150,18 @@ def settings(app: NvinferConfig) -> Iterator[Finding]:
 
 def listed_sources(app: NvinferConfig) -> Iterator[Finding]:
     entry = app.document.find("source-list", "list")
+    lines = dict(app.document.groups)
+    if entry is None and "segvisual" in lines:
+        yield Finding(
+            "no-source", lines.get("source-list", 1), "source-list has no list: there is nothing to play",
+            "write list: file:///clip.mp4 under source-list:, indented",
+        )  # fmt: skip
     for one in entry.value.split(";") if entry else ():
+        if entry and (why := why_not_played(one)):
+            yield Finding(
+                "source-form", entry.line, f"the source {as_typed(one)} {why}",
+                "write file:///the/whole/path, and a semicolon between two sources",
+            )  # fmt: skip
         if one and "://" not in one:
             yield Finding(
                 "source-without-scheme", entry.line if entry else 1,
@@ -193,6 +208,7 @@ def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
         )
         return
     elsewhere = "configs" + entry.value[2:]
+    yield from looked_up(app, app.path.parent / elsewhere, config, entry)
     if not any(is_file(folder / elsewhere) for folder in (app.path.parent, *app.path.resolve().parents)):
         yield Finding(
             "app-looks-elsewhere", entry.line,
@@ -200,6 +216,19 @@ def network(app: NvinferConfig, version: str) -> Iterator[Finding]:
             "copy the nvinfer configuration there, or start it with -c and -i instead of this file",
         )  # fmt: skip
     yield from check_fit(app, config, version)
+
+
+def looked_up(app: NvinferConfig, copy: Path, config: NvinferConfig, entry: Entry) -> Iterator[Finding]:
+    """Find a copy from which the app reads another network-type than nvinfer reads from its own file."""
+    if not is_file(copy):
+        return
+    own, other, place = config.get("network-type"), read_config(copy).get("network-type"), copy.parent.name
+    if own != other:
+        yield Finding(
+            "app-reads-another", entry.line,
+            f"network-type is {own} in {config.path.name}, and {other} in {place}/{copy.name}, where the app"
+            " looks how to draw", f"write network-type: {own} there too",
+        )  # fmt: skip
 
 
 def graph_beside(config: NvinferConfig) -> Graph | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from segdeploy.model.record import refutation_of
 from segdeploy.serve.deepstream.config import NETWORK_MODES, NvinferConfig, is_of_the_sdk
@@ -21,6 +22,7 @@ from segdeploy.special_files import is_file, read_file
 
 INT8_MODES = (1, 3)
 CLASSIFIER, SEGMENTS = 1, (2, 100)
+ELF = b"\x7fELF"
 STACK_BYTES = 15 * 2**19  # nvinfer reads a mean-file into five bytes a value on a stack of 8 MiB
 NEAREST = (0, 6)
 
@@ -75,6 +77,11 @@ def file(config: NvinferConfig, entry: Entry, named: str) -> Iterator[Finding]:
             "missing-file", entry.line, f"{entry.key} is {named}, and there is no such file beside the configuration",
             "paths are taken relative to the configuration: correct it, or put the file there",
         )  # fmt: skip
+    elif entry.key == "custom-lib-path" and is_file(path) and read_file(path)[:4] != ELF:
+        yield Finding(
+            "no-library", entry.line, f"custom-lib-path is {named}, which does not begin as a library does",
+            "build it again on the machine that loads it: make -C parser",
+        )  # fmt: skip
     if entry.key == "labelfile-path" and is_file(path):
         yield from check_labels(config, entry)
 
@@ -92,8 +99,13 @@ def is_made_later(config: NvinferConfig, key: str) -> bool:
         return bool(config.get("onnx-file"))
     if key == "custom-lib-path":
         path = config.file(key)
-        return path is not None and is_file(path.parent / "Makefile")
+        return path is not None and makes(path.parent / "Makefile", path.name)
     return key == "int8-calib-file" and config.get("network-mode") in INT8_MODES
+
+
+def makes(makefile: Path, library: str) -> bool:
+    """Tell whether a Makefile speaks of the library: it makes no other."""
+    return is_file(makefile) and library.encode() in read_file(makefile)
 
 
 def check_labels(config: NvinferConfig, entry: Entry) -> Iterator[Finding]:
@@ -148,7 +160,8 @@ def engine(config: NvinferConfig) -> Iterator[Finding]:
         return
     path = config.file("model-engine-file")
     batch = f"_b{config.get('batch-size')}_"
-    if path is None or not is_file(path) or (batch not in named and "_b" in named):
+    is_engine = path is not None and is_file(path) and path.suffix != ".onnx"
+    if not is_engine or (batch not in named and "_b" in named):
         yield Finding(
             "engine-rebuilt", config.line("model-engine-file"),
             f"model-engine-file is {named}, and nvinfer writes the engine of this batch-size, gpu-id and network-mode"
@@ -207,6 +220,11 @@ def hardware(case: Case) -> Iterator[Finding]:
             "mode-of-later-version", config.line("network-mode"),
             f"network-mode 3 is known of nvinfer from 9.0 on, 6.3 refuses it, and this is for {case.version}",
             "write network-mode=1 or 2",
+        )  # fmt: skip
+    if config.has("use-dla-core") and not config.get("enable-dla"):
+        yield Finding(
+            "dla-unused", config.line("use-dla-core"), "use-dla-core does nothing without enable-dla=1",
+            "add enable-dla=1, or remove it",
         )  # fmt: skip
     for key, words, kinds in (
         ("layer-device-precision", "layer:fp32|fp16|int8:gpu|dla", ({"fp32", "fp16", "int8"}, {"gpu", "dla"})),

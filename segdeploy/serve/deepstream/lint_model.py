@@ -27,6 +27,7 @@ def check(case: Case, graph: Graph) -> Iterator[Finding]:
     yield from check_classes(case, graph)
     yield from types(case, graph)
     yield from check_parser(case, graph)
+    yield from outputs_named(case, graph)
 
 
 def check_normalisation(case: Case, graph: Graph) -> Iterator[Finding]:
@@ -177,6 +178,12 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
             "write segmentation-threshold=0, or export with --interface logits and take segdeploy's parser",
             (("segmentation-threshold", "0"),),
         )  # fmt: skip
+    elif function == OUR_PARSER and threshold > 1:
+        yield Finding(
+            "threshold-high", config.line("segmentation-threshold"),
+            f"segmentation-threshold is {threshold:g}, and {function} compares probabilities: no pixel gets a class",
+            "write it between 0 and 1", (("segmentation-threshold", "0"),),
+        )  # fmt: skip
     why = refusal_of(function, graph.outputs, size, config.get("num-detected-classes")) if function else None
     if why is not None:
         ours = f"take segdeploy's parser, {OUR_PARSER}"
@@ -217,3 +224,15 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
 
 def knows_threshold(function: str) -> bool:
     return function not in KNOWN or KNOWN[function].knows_threshold
+
+
+def outputs_named(case: Case, graph: Graph) -> Iterator[Finding]:
+    """Find outputs that the graph does not have: nvinfer warns of them, and whoever waits for one gets nothing."""
+    own = [output.name for output in graph.model.graph.output]
+    for name in case.config.get("output-blob-names") or ():
+        if name not in own:
+            yield Finding(
+                "no-such-output", case.config.line("output-blob-names"),
+                f"output-blob-names has {name}, and the graph's outputs are {', '.join(own)}",
+                "remove it: nvinfer takes all outputs of an ONNX graph",
+            )  # fmt: skip

@@ -12,6 +12,10 @@ from segdeploy.serve.deepstream.parsers import KNOWN, OUR_PARSER, TAO_PARSER
 
 MOST_COLOURS = 19  # of nvsegvisual's palette
 LONG_INTERVAL = 10  # batches left out between two
+# What nvinfer reads for detectors and classifiers alone, and for networks on the objects of another.
+BEHIND_OTHERS = ("operate-on-gie-id", "operate-on-class-ids")
+OF_OBJECTS = ("parse-bbox-func-name", "parse-bbox-instance-mask-func-name", "parse-classifier-func-name",
+              "output-instance-mask", *BEHIND_OTHERS)  # fmt: skip
 # Further segmentation parsers of the libraries that are known.
 OTHERS = {"libnvds_infercustomparser_tao.so": ("NvDsInferParseCustomChangeNet",)}
 
@@ -20,6 +24,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield from output(case)
     yield from parser_library(case.config)
     yield from feeding(case.config)
+    yield from unused(case.config)
     yield from advised(case)
 
 
@@ -120,6 +125,19 @@ def feeding(config: NvinferConfig) -> Iterator[Finding]:
             " with one the mask hangs on its region's metadata, where neither nvsegvisual nor Service Maker looks",
             "write input-tensor-from-meta=0; a scale per channel goes into the graph with segdeploy adopt",
         )  # fmt: skip
+
+
+def unused(config: NvinferConfig) -> Iterator[Finding]:
+    """Find keys of detectors and of networks behind them, which do nothing in one that segments whole frames."""
+    kind = config.get("network-type")
+    if kind not in (2, 100):
+        return
+    for key in OF_OBJECTS:
+        if config.has(key) and not (key in BEHIND_OTHERS and config.get("process-mode") == 2):
+            yield Finding(
+                "key-unused", config.line(key), f"{key} does nothing in a network of type {kind} on whole frames",
+                "remove it; the parser of a segmentation is parse-segmentation-func-name",
+            )  # fmt: skip
 
 
 def advised(case: Case) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Draws the picture of a rendered folder: the card's classes in their colours, over a drawn street where they are in it.
+"""Draws the picture of a rendered folder: the card's classes in their colours, over a drawn street that has some.
 
 The network does not run for it: rendering takes no ONNX Runtime, and a large graph would take a minute. So the street's
 own labels are drawn, in the way of `replay` and of our application, and the README says so.

@@ -79,7 +79,10 @@ def put_together(
     texts: dict[str, str], made: dict[str, bytes], copied: list[tuple[str, Path]]
 ) -> dict[str, bytes | Path]:
     """Refuse two files of one name."""
-    contents: dict[str, bytes | Path] = {name: text.encode() for name, text in texts.items()} | made
+    contents: dict[str, bytes | Path] = {
+        **{name: text.encode() for name, text in texts.items()},
+        **made,
+    }
     for name, source in copied:
         if name in contents or name == manifest.NAME:
             raise DeepStreamError(

@@ -8,30 +8,32 @@ from collections.abc import Iterator
 
 from segdeploy.errors import DeepStreamError
 from segdeploy.picture.video_location import as_typed
+from segdeploy.serve.deepstream.app import lint_together
 from segdeploy.serve.deepstream.app.configuration import RTSP
-from segdeploy.serve.deepstream.app.keys import (
-    BOOLEAN,
-    COLOUR,
-    INTEGER,
-    NUMBER,
-    group_kind,
-    type_of_key,
-    types_of,
+from segdeploy.serve.deepstream.app.groups import (
+    FORMS,
+    enabled,
+    entry_of,
+    is_off,
+    is_switched_off,
+    line_of_group,
+    streams_of,
+    whole_number_of,
 )
+from segdeploy.serve.deepstream.app.keys import group_kind, type_of_key, types_of
 from segdeploy.serve.deepstream.app.request import FIRST_WITH_CLASS_MAPS, release_numbers
 from segdeploy.serve.deepstream.config import NvinferConfig, read_config
-from segdeploy.serve.deepstream.document import Entry
-from segdeploy.serve.deepstream.findings import Finding
+from segdeploy.serve.deepstream.findings import Finding, why_not_played
 
 OWN_GROUPS = re.compile(r"application|source\d+")
-_FORMS = {
-    INTEGER: re.compile(r"([-+]?\d{1,10})(?:\s.*)?"),  # GLib reads no further than to a space
-    BOOLEAN: re.compile(r"true|false|0|1"),
-    COLOUR: re.compile(r"(?:\d*\.?\d+;){3}\d*\.?\d+;?"),
-    NUMBER: re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"),
-}
-NEVER_OFF = ("source-attr-all",)
-KINDS_OF_SOURCES, KINDS_OF_SINKS, SIDES = (1, 9), (1, 6), (1, 16384)  # its enumerations in 9.1
+PORTS, SIDES = (1, 65535), (1, 16384)
+# The enumerations of 9.1, and what else a number may be.
+RANGES = {
+    "source": {"type": (1, 9), "latency": (0, 2**31 - 1)},
+    "sink": {"type": (1, 6), "codec": (1, 3), "enc-type": (0, 1), "rtsp-port": PORTS, "udp-port": PORTS},
+    "streammux": {"width": SIDES, "height": SIDES},
+    "tiled-display": {"width": SIDES, "height": SIDES},
+}  # fmt: skip
 URI_TYPES = (2, 3, 4)  # a clip, a clip several times, a camera: they have a `uri`
 
 
@@ -44,10 +46,13 @@ def check(app: NvinferConfig, version: str) -> Iterator[Finding]:
         yield Finding(
             "syntax", problem.line, problem.words, "correct the line: deepstream-app does not start with it"
         )
+    if app.document.problems:
+        return  # as the app reads no further
     yield from unread(app)
     yield from sources(app)
     yield from outputs(app)
     yield from meant(app)
+    yield from lint_together.check(app)
     yield from fitting(app, version)
 
 
@@ -70,43 +75,13 @@ def unread(app: NvinferConfig) -> Iterator[Finding]:
                 "unknown-key", entry.line, f"{entry.key} is no key of {entry.group}",
                 f"{close[0]} was probably meant" if close else "remove it: deepstream-app warns of it",
             )  # fmt: skip
-        elif (form := _FORMS.get(said)) and not form.fullmatch(entry.value.strip()):
+        elif (form := FORMS.get(said)) and not form.fullmatch(entry.value.strip()):
             yield Finding(
                 "wrong-type", entry.line, f"{entry.key} is {as_typed(entry.value)!r}; expected {said}",
                 "correct it: deepstream-app does not start with it"
                 if entry.key != "enable"
                 else "write 0 or 1: a source, a sink or an inference is off with it, without a word",
             )  # fmt: skip
-
-
-def entry_of(app: NvinferConfig, group: str, key: str) -> Entry | None:
-    return app.document.find(group, key)
-
-
-def whole_number_of(app: NvinferConfig, group: str, key: str) -> int | None:
-    entry = entry_of(app, group, key)
-    found = _FORMS[INTEGER].fullmatch(entry.value.strip()) if entry else None
-    return int(found[1]) if found else None
-
-
-def enabled(app: NvinferConfig, name: str) -> list[str]:
-    """List the groups `name` with a number that are on."""
-    groups = dict.fromkeys(group for group, _ in app.document.groups)
-    return [
-        group
-        for group in groups
-        if re.fullmatch(rf"{name}\d+", group) and whole_number_of(app, group, "enable")
-    ]
-
-
-def is_off(app: NvinferConfig, group: str) -> bool:
-    """Tell whether the app reads no further into a group, because it is not on."""
-    kinds = ("source", "sink", "primary-gie")
-    return group_kind(group) in kinds and group not in NEVER_OFF and not whole_number_of(app, group, "enable")
-
-
-def line_of_group(app: NvinferConfig, group: str) -> int:
-    return next((line for name, line in app.document.groups if name == group), 1)
 
 
 def sources(app: NvinferConfig) -> Iterator[Finding]:
@@ -131,6 +106,8 @@ def sources(app: NvinferConfig) -> Iterator[Finding]:
                 "source-without-scheme", entry.line, f"the uri {shown} has no scheme",
                 "write it as rtsp://camera/stream or file:///clips/a.mp4",
             )  # fmt: skip
+        elif why := why_not_played(entry.value, from_here=True):
+            yield Finding("source-form", entry.line, f"the uri {shown} {why}", "write one address a source")
         elif (scheme[0] in ("rtsp", "rtsps")) != (kind == RTSP):
             yield Finding(
                 "source-type", entry.line, f"type is {kind} and the uri is {shown}",
@@ -139,26 +116,21 @@ def sources(app: NvinferConfig) -> Iterator[Finding]:
 
 
 def meant(app: NvinferConfig) -> Iterator[Finding]:
-    """Find types that the app does not know, and a muxer without a size."""
-    ranges = [(group, "type", KINDS_OF_SOURCES) for group in enabled(app, "source")]
-    ranges += [(group, "type", KINDS_OF_SINKS) for group in enabled(app, "sink")]
-    ranges += [("streammux", side, SIDES) for side in ("width", "height")]
-    for group, key, (least, most) in ranges:
-        entry, value = entry_of(app, group, key), whole_number_of(app, group, key)
-        if entry is not None and value is not None and not least <= value <= most:
+    """Find numbers that the app does not know, in groups that it reads."""
+    for entry in app.document.entries:
+        bounds = RANGES.get(group_kind(entry.group) or "", {}).get(entry.key)
+        value = whole_number_of(app, entry.group, entry.key)
+        if (
+            bounds
+            and value is not None
+            and not is_switched_off(app, entry.group)
+            and not bounds[0] <= value <= bounds[1]
+        ):
             yield Finding(
-                "out-of-range", entry.line, f"{key} of {group} is {value}; expected {least} to {most}",
-                "correct it: deepstream-app does not start with it",
+                "out-of-range", entry.line,
+                f"{entry.key} of {entry.group} is {value}; expected {bounds[0]} to {bounds[1]}",
+                "correct it: deepstream-app does not start with it, or stops where it is used",
             )  # fmt: skip
-
-
-def streams_of(app: NvinferConfig, group: str) -> int:
-    """Count what a group plays: type 3 plays a clip as often as it says."""
-    return (
-        max(whole_number_of(app, group, "num-sources") or 1, 1)
-        if whole_number_of(app, group, "type") == 3
-        else 1
-    )
 
 
 def outputs(app: NvinferConfig) -> Iterator[Finding]:
@@ -169,9 +141,9 @@ def outputs(app: NvinferConfig) -> Iterator[Finding]:
 def fitting(app: NvinferConfig, version: str) -> Iterator[Finding]:
     """Compare with the nvinfer configuration: batch, and whether anything is drawn."""
     streams = sum(streams_of(app, group) for group in enabled(app, "source"))
-    for group in ("streammux", "primary-gie"):
+    for group in ("streammux", "primary-gie", "segvisual"):
         entry, batch = entry_of(app, group, "batch-size"), whole_number_of(app, group, "batch-size")
-        if entry and batch is not None and batch < streams:
+        if entry and batch is not None and batch < streams and not is_switched_off(app, group):
             yield Finding(
                 "streams-differ", entry.line, f"there are {streams} sources, and the batch-size of {group} is {batch}",
                 f"write batch-size={streams}, which the folder has to be rendered for",
@@ -189,6 +161,7 @@ def fitting(app: NvinferConfig, version: str) -> Iterator[Finding]:
             "missing-file", entry.line, str(error), "correct config-file: it is relative to this file"
         )
         return
+    yield from lint_together.inference(app, entry, config)
     own = whole_number_of(app, "primary-gie", "batch-size")
     if own is None and config.get("batch-size") < streams:
         yield Finding(
