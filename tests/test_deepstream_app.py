@@ -242,6 +242,21 @@ def test_settings_are_linted_as_the_box_reads_them(rendered, tmp_path, code):
     assert 1 <= found.line <= len(text.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "following"),
+    [
+        ("", "", "replay -c {}/nvinfer_config.txt"),
+        ('"alpha": 0.55', '"alpha": 55', "next: correct what is named"),
+    ],
+)
+def test_what_comes_after_a_lint_of_the_settings(rendered, tmp_path, capsys, old, new, following):
+    folder = Path(shutil.copytree(rendered[0], tmp_path / "box"))
+    path = folder / "segdeploy_app.json"
+    path.write_text(path.read_text().replace(old, new))
+    assert main(["deepstream", "lint", str(path)]) == bool(old)
+    assert following.format(folder) in capsys.readouterr().err
+
+
 def test_classes_in_another_order_are_found(rendered, tmp_path):
     folder = Path(shutil.copytree(rendered[0], tmp_path / "box"))
     names = (folder / "labels.txt").read_text().splitlines()

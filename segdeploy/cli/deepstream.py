@@ -72,7 +72,11 @@ def add_config(config: argparse.ArgumentParser) -> None:
 
 def add_lint(lint: argparse.ArgumentParser) -> None:
     lint.add_argument(
-        "file", metavar="FILE", type=Path, nargs="+", help="nvinfer's .txt or .yml, app.yml, deepstream_app.txt or segdeploy_app.json"
+        "file",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="nvinfer's .txt or .yml, app.yml, deepstream_app.txt or segdeploy_app.json",
     )
     lint.add_argument(
         "--model", metavar="MODEL", type=Path, help="an .onnx (default: the file's own onnx-file)"
@@ -155,6 +159,9 @@ def execute_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+OF_APPLICATIONS = ("app.yml", "deepstream_app.txt", "segdeploy_app.json")
+
+
 def replay_of(config: Path) -> str:
     return f"segdeploy deepstream replay -c {shell_word(config)} -i CLIP -o replay.mp4"
 
@@ -180,13 +187,22 @@ def execute_lint(arguments: argparse.Namespace) -> int:
         }
         for path, corrected, found in reports
     ]
-    is_clean = not any(found for _, _, found in reports)
+    left = [one for _, _, found in reports for one in found]
     if not put_json(arguments.json, said[0] if len(said) == 1 else said):
         for report in reports:
             print_findings(*report)
-        again = "the same command with --fix, which writes what is certain"
-        print_next(replay_of(arguments.file[0]) if is_clean or arguments.fix else again)
-    return 0 if is_clean else 1
+        print_next(after_lint(arguments.file, left))
+    return 1 if left else 0
+
+
+def after_lint(files: Sequence[Path], left: Sequence[Finding]) -> str:
+    """Give the next command; what replays is nvinfer's configuration, which lies beside an application's."""
+    if any(one.fix for one in left):
+        return "the same command with --fix, which writes what is certain"
+    if left:
+        return "correct what is named, and the same command again"
+    beside = files[0].with_name("nvinfer_config.txt")
+    return replay_of(beside if files[0].name in OF_APPLICATIONS and beside.is_file() else files[0])
 
 
 def print_findings(path: Path, corrected: Sequence[Finding], found: Sequence[Finding]) -> None:
