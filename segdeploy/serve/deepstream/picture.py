@@ -29,7 +29,7 @@ QUALITY = 88
 @cache
 def picture_of(classes: Labels) -> bytes:
     """Give a JPEG of the street in the classes' colours, and below it the first 48 of them with their ids."""
-    stored = cv2.cvtColor(np.vstack([street_in(classes), listed(classes)]), cv2.COLOR_RGB2BGR)
+    stored = cv2.cvtColor(np.vstack([street_in(classes), list_of(classes)]), cv2.COLOR_RGB2BGR)
     encoded, data = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not encoded:
         raise OutputError(f"{PICTURE} could not be encoded")
@@ -43,7 +43,7 @@ def street() -> Scene:
 
 def street_in(classes: Labels) -> Frame:
     """Lay the colours over the street; what none of them is called stays as it is."""
-    labels = renamed(street().labels, classes)
+    labels = named_as(street().labels, classes)
     frame = street().image
     over = Segmentation(labels, classes).overlay(frame)
     known = labels != classes.ignore
@@ -51,7 +51,7 @@ def street_in(classes: Labels) -> Frame:
     return np.where(known[..., None], over, bare).astype(np.uint8)
 
 
-def renamed(train_ids: NDArray[np.uint8], classes: Labels) -> NDArray[np.uint8 | np.uint16]:
+def named_as(train_ids: NDArray[np.uint8], classes: Labels) -> NDArray[np.uint8 | np.uint16]:
     """Give each pixel the class that is called as the street's is, in capitals or not."""
     ids = {name.lower(): index for index, name in reversed(list(enumerate(classes.names)))}
     table = np.full(256, classes.ignore, truth_type(len(classes.names)))
@@ -60,7 +60,7 @@ def renamed(train_ids: NDArray[np.uint8], classes: Labels) -> NDArray[np.uint8 |
     return table[train_ids]
 
 
-def listed(classes: Labels) -> Frame:
+def list_of(classes: Labels) -> Frame:
     """Draw the list of the classes, column by column: id, colour and name, and how many are left out."""
     shown = min(len(classes.names), COLUMNS * MOST_ROWS)
     rows = -(-shown // COLUMNS)

@@ -26,7 +26,7 @@ def readme(plan: Plan) -> str:
         model=request.model.name,
         version=request.deepstream,
         segdeploy=__version__,
-        **{"except": "but the SDK's parser" if plan.parser == "tao" else "in it"},
+        **{"except": " but the SDK's parser" if plan.parser == "tao" else ""},
         classes=signature.classes,
         files="\n".join(f"| {name} | {what} |" for name, what in files_listed(plan)),
         machine=machine(plan),

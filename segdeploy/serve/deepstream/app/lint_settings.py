@@ -57,10 +57,10 @@ def check(path: Path) -> Iterator[Finding]:
             " no such file beside the settings", "correct it, or put the file there",
         )  # fmt: skip
     elif settings.inference.element == "nvinfer":
-        yield from fitting(settings, read_config(named), text)
+        yield from fitting_nvinfer(settings, read_config(named), text)
 
 
-def fitting(settings: Any, config: NvinferConfig, text: str) -> Iterator[Finding]:
+def fitting_nvinfer(settings: Any, config: NvinferConfig, text: str) -> Iterator[Finding]:
     """Hold the settings against the nvinfer configuration: size, type and classes."""
     dims = config.get("infer-dims") or (3, settings.height, settings.width)
     for key, own, wanted in (

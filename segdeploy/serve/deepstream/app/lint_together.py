@@ -30,7 +30,7 @@ def check(app: NvinferConfig) -> Iterator[Finding]:
     yield from twice(app)
     yield from muxer(app)
     yield from cameras(app)
-    yield from outputs(app)
+    yield from sinks(app)
     yield from unfed(app)
     yield from gpus(app)
 
@@ -90,7 +90,7 @@ def cameras(app: NvinferConfig) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def outputs(app: NvinferConfig) -> Iterator[Finding]:
+def sinks(app: NvinferConfig) -> Iterator[Finding]:
     for group in enabled(app, "sink"):
         kind = whole_number_of(app, group, "type")
         needed = {FILE: "output-file", BROKER: "msg-broker-proto-lib"}.get(kind or 0)
@@ -151,10 +151,10 @@ def inference(app: NvinferConfig, entry: Entry, config: NvinferConfig) -> Iterat
             "name nvinfer_config.txt with plugin-type=0, nvinferserver_config.txt with plugin-type=1",
         )  # fmt: skip
     elif is_nvinfer:
-        yield from engine(app, entry, config)
+        yield from engine_of_app(app, entry, config)
 
 
-def engine(app: NvinferConfig, named_by: Entry, config: NvinferConfig) -> Iterator[Finding]:
+def engine_of_app(app: NvinferConfig, named_by: Entry, config: NvinferConfig) -> Iterator[Finding]:
     """Find an engine that nvinfer builds at every start, because its name is another than the one it writes."""
     own = entry_of(app, "primary-gie", "model-engine-file")
     batch = whole_number_of(app, "primary-gie", "batch-size") or config.get("batch-size")
