@@ -4,10 +4,10 @@ Each step is the command a user would type; what it refuses with is the cell. We
 B0): what is seen is that a step is possible and proven, not how accurate a network is. Labels of random weights stand
 closer to their bounds than a trained network's. An engine is built by TensorRT-RTX, which needs no GPU, and is not run.
 
-    python benchmarks/matrix.py [--zoo FOLDER] [--only PART]
+    python benchmarks/matrix.py [--zoo FOLDER] [--only PATTERN]
 
 FOLDER holds checkpoints from elsewhere: those that `peer_mmseg.py` writes. A row is kept as soon as it is whole; the
-next call goes on with what is missing or of another commit's networks (`--again` begins anew).
+next call goes on with what is missing. `--again` measures rows anew that are there, and leaves the others.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ IDS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--zoo", type=Path, help="folder of checkpoints by peer_mmseg.py")
-    parser.add_argument("--only", default="", help="part of a network's name")
-    parser.add_argument("--again", action="store_true", help="do not keep the rows of the last run")
+    parser.add_argument("--only", default="", help="a regular expression within a network's name")
+    parser.add_argument("--again", action="store_true", help="measure rows anew that are there")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "matrix.json")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a row in a process of its own
     asked = parser.parse_args()
@@ -69,9 +69,9 @@ def main() -> None:
     if asked.one:
         print(json.dumps(row_of(networks[asked.one])))
         return
-    rows = {} if asked.again or not asked.output.is_file() else json.loads(asked.output.read_text())["rows"]
+    rows = json.loads(asked.output.read_text())["rows"] if asked.output.is_file() else {}
     for name in networks:
-        if asked.only in name and name not in rows:
+        if re.search(asked.only, name) and (asked.again or name not in rows):
             rows[name] = in_a_process(name, asked.zoo)
             print(
                 f"{name}: {', '.join(step for step, cell in rows[name].items() if not cell['ok']) or 'all'}",
