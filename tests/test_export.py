@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +172,14 @@ def test_the_graph_has_the_forms_that_runtimes_fuse(graphs):
             node.op_type == "Softmax"
         ):  # nothing between the product and its softmax: the scale is in the query
             assert made_by[node.input[0]].op_type == "MatMul"
+
+
+def test_a_block_has_as_many_nodes_as_the_page_says(graphs):
+    """docs/networks/index.md adds them up: one head is not cut, and a ratio of 1 reduces nothing."""
+    names = [node.name for node in onnx.load(graphs("nvinfer")).graph.node]
+    blocks = Counter(found[0] for name in names if (found := re.search(r"stages\.\d\.blocks\.\d", name)))
+    assert list(blocks.values()) == [32, 39, 39, 39, 33]
+    assert len(names) - blocks.total() == 42
 
 
 def test_the_name_of_the_file(traced, tiny, tmp_path):

@@ -106,9 +106,13 @@ def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
     engine_of(half, 1)
 
 
-def test_an_engine_of_several_sizes_builds(tiny, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_of_several_sizes_builds(precision, tiny, images, tmp_path):
     sizes = ("64x96", "72x136")
-    graph = export_onnx(tiny, size=",".join(sizes), interface="frames", output=tmp_path).path
+    half = precision == "fp16"
+    graph = export_onnx(tiny, size=",".join(sizes), interface="frames", fp16=half, output=tmp_path).path
+    if precision == "int8":
+        graph = quantize(graph, Request(images=images, probes=2, max_drop=100), output=tmp_path / "int8").path
     built = build_from(graph, EngineRequest(), tmp_path, flavour=open_flavour("tensorrt-rtx"))
     assert built.record.size == ",".join(sizes)
     assert {one.size for one in built.record.engine.golden} == set(sizes)
