@@ -44,6 +44,14 @@ SOURCES = {
         "deepstream-app's file",
         "NVIDIA's public parsers of deepstream-app, 9.0 and 9.1: deepstream_config_file_parser",
     ),
+    "app/lint_together.py": (
+        "What the groups of that file need of each other",
+        "NVIDIA's public sources of deepstream-app, 9.1: its bins of sources, muxer, sinks and segvisual",
+    ),
+    "app/lint_settings.py": (
+        "The settings of segdeploy's own application",
+        "the reader in `deepstream/app`, which reads them on the box, and the files that they name",
+    ),
 }
 
 CHOSEN = {  # where a rule's code is in a variable
@@ -51,6 +59,7 @@ CHOSEN = {  # where a rule's code is in a variable
     "code": ("labels-too-few", "labels-too-many"),
 }
 SAID = {  # where the whole message is made elsewhere
+    "wrong-setting": "‹setting› is missing, unknown, of another type, or out of its range",
     "not-text": "it is not UTF-8 text, or too large to be a configuration",
     "graph-not-understood": "the graph cannot be read, or its inputs and outputs are not understood",
     "syntax": "a line is neither a group, nor a key with a value, nor a comment",
