@@ -402,6 +402,9 @@ def test_what_is_no_json_is_said(tmp_path):
     path.write_bytes(b"\xff{")
     with pytest.raises(WrongSettings, match="is not JSON"):
         read_settings(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(WrongSettings, match="is not JSON"):
+        read_settings(path)
     path.write_text("[]")
     with pytest.raises(WrongSettings, match="the whole is not an object"):
         read_settings(path)

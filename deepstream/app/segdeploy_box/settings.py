@@ -169,7 +169,7 @@ def read_settings(path: Path) -> Settings:
         read = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WrongSettings(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongSettings(f"{path} is not JSON: {error}") from error
     try:
         settings = made_of(Settings, read, "")
