@@ -1,5 +1,6 @@
 """The folder that `deepstream config` writes: the values we mean, the same in both forms, clean, and copyable."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,22 @@ def test_the_values_are_the_graph_s_own(graphs, tmp_path):
     )
 
 
+@pytest.mark.parametrize("version", ["7.1", "9.1"])
+@pytest.mark.parametrize("interface", ["nvinfer", "logits"])
+def test_compose_starts_what_the_readme_starts(version, interface, graphs, tmp_path):
+    render(RenderRequest(graphs(interface), version), tmp_path)
+    readme = (tmp_path / "README.md").read_text()
+    block = readme.partition("    services:")[2].partition("\n## ")[0]
+    (service,) = yaml.safe_load(f"    services:{block}")["services"].values()
+    shell, flag, said = shlex.split(service["command"])
+    assert (shell, flag) == ("bash", "-c")
+    installed, started = said.split("; ", 1)
+    assert installed.endswith("/user_additional_install.sh")
+    folder, _, command = started.partition(" ") if started.startswith("PATH=") else ("", "", started)
+    assert f"\n    {command}" in readme.partition("## 3. Start")[2]
+    assert folder.removeprefix("PATH=$$PATH:/model/") in readme.partition("## 2. ")[2]
+
+
 @pytest.mark.parametrize("version", rendered_versions())
 @pytest.mark.parametrize("network_type", [None, 2, 100])
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])
@@ -167,7 +184,8 @@ def test_streams(graphs, tmp_path):
     assert len(app["source-list"]["list"].split(";")) == 4
     assert (app["segvisual"]["height"], app["segvisual"]["width"]) == (96, 160)
     assert lint(tmp_path / "app.yml") == []
-    assert (tmp_path / "README.md").read_text().count(" -i file:///") == 4
+    started = (tmp_path / "README.md").read_text().partition("## 3. Start")[2]
+    assert started.count(" -i file:///") == 4
 
 
 @pytest.mark.parametrize(

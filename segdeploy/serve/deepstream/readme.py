@@ -73,6 +73,7 @@ def files_listed(plan: Plan) -> list[tuple[str, str]]:
 def machine(plan: Plan) -> str:
     """Say how to get DeepStream: NVIDIA's container, which is the same command on every machine but for its image."""
     image = f"nvcr.io/nvidia/deepstream:{plan.release.image}"
+    first = next(one for one in commands(plan) if not one.startswith("#")).partition("    ")[0]
     jetson = "with `--runtime nvidia` in the place of `--gpus all`"
     if "multiarch" not in plan.release.image:
         other = plan.release.image.replace("-devel", "-samples").replace("deepstream:", "deepstream-l4t:")
@@ -83,12 +84,27 @@ def machine(plan: Plan) -> str:
         f'    docker run -it --rm --gpus all --network host -v "$PWD":/model -w /model {image}\n'
         f"    {SDK}/user_additional_install.sh          # inside: decoders and encoders that NVIDIA may not ship\n\n"
         f"On a Jetson (JetPack {plan.release.jetpack}) the same {jetson}; or DeepStream on the machine itself."
-        " A *samples* image has no compiler. The folder is mounted, so the engine that nvinfer builds in it stays.\n"
-        "As a service of docker compose:\n\n"
+        " A *samples* image has no compiler. The folder is mounted, so the engine that nvinfer builds in it stays, and"
+        " what is cloned and built in it.\n"
+        "As a service of docker compose, once section 2 is done:\n\n"
         f'    services:\n      segmentation:\n        image: {image}\n        volumes: [".:/model"]\n'
         "        working_dir: /model\n        network_mode: host\n        runtime: nvidia\n"
-        "        command: ds-tao-segmentation …     # as below\n"
+        f'        command: >-\n          bash -c "{SDK}/user_additional_install.sh;\n'
+        f'          {for_compose(plan, first)}"\n'
     )
+
+
+def for_compose(plan: Plan, command: str) -> str:
+    """Write a command for compose, which reads a dollar as its own; the app is where it was built below."""
+    path = f"PATH=$$PATH:/model/{app_sources(plan)[1]}/apps/tao_segmentation "
+    return f"{path if plan.is_drawn_by_the_app else ''}{command}"
+
+
+def app_sources(plan: Plan) -> tuple[str, str]:
+    """Tell where NVIDIA's app comes from, and its folder in what is cloned."""
+    if plan.release.app.is_in_the_sdk:
+        return OPEN_SDK, "DeepStream/src/apps/tao_apps"
+    return TAO_APPS, "deepstream_tao_apps"
 
 
 def build(plan: Plan) -> list[str]:
@@ -99,22 +115,20 @@ def build(plan: Plan) -> list[str]:
     )
     if not (plan.is_drawn_by_the_app or plan.parser == "tao"):
         return lines or ["# nothing"]
-    source, inside = (
-        (OPEN_SDK, "DeepStream/src/apps/tao_apps") if app.is_in_the_sdk else (TAO_APPS, "deepstream_tao_apps")
-    )
+    source, inside = app_sources(plan)
     lines += [
-        f"GIT_LFS_SKIP_SMUDGE=1 git clone --depth 1 -b {app.branch} {source} ~/{inside.split('/')[0]}",
+        f"GIT_LFS_SKIP_SMUDGE=1 git clone --depth 1 -b {app.branch} {source} {inside.split('/')[0]}",
         CUDA_VERSION,
     ]
     if plan.parser == "tao":
         lines += [
             f"# NVIDIA's parser, which has to lie at {TAO_LIBRARY}",
-            *tao_parser_commands(plan, f"~/{inside}"),
+            *tao_parser_commands(plan, inside),
         ]
     if plan.is_drawn_by_the_app:
         lines += [
-            f"make -C ~/{inside}/apps/tao_segmentation          # NVIDIA's app; needs GStreamer's headers",
-            f"export PATH=$PATH:~/{inside}/apps/tao_segmentation",
+            f"make -C {inside}/apps/tao_segmentation          # NVIDIA's app; needs GStreamer's headers",
+            f"export PATH=$PATH:$PWD/{inside}/apps/tao_segmentation",
         ]
     return lines
 
