@@ -176,6 +176,28 @@ def test_head_is_one_matrix_per_stage(activation):
     assert len(matrices) == (9 if activation == "relu" else 5)
 
 
+@pytest.mark.parametrize("activation", ["none", "relu"])
+def test_a_head_that_learns_fuses_before_it_raises(activation):
+    channels = TINY["hidden_sizes"]
+    sides = [(17, 23), (9, 12), (5, 6), (3, 3)]
+    answers, gradients, fused = [], [], []
+    with torch.inference_mode(False):
+        head = randomise(AllMlpHead(channels, 16, 5, activation == "relu")).train()
+        stages = [torch.randn(2, size, *side) for size, side in zip(channels, sides, strict=True)]
+        for fuse in (head.fused, head.fused_before_raised):
+            head.zero_grad()
+            answers.append(fuse(stages))
+            answers[-1].square().mean().backward()
+            learnt = (name for name, one in head.named_parameters() if one.grad is not None)
+            gradients.append({name: head.get_parameter(name).grad for name in learnt})
+        head.batch_norm.register_forward_pre_hook(lambda module, given: fused.append(given[0]))
+        head(stages)
+    assert len(gradients[0]) == 9
+    torch.testing.assert_close(answers[1], answers[0], **EXACT)
+    torch.testing.assert_close(gradients[1], gradients[0], **EXACT)
+    assert fused[0].equal(answers[1])
+
+
 def test_the_head_keeps_the_eps_of_its_batch_norm():
     """A channel that hardly varied in training: without eps its gain would be 8 times what it is."""
     head = randomise(AllMlpHead(TINY["hidden_sizes"], 16, 5)).eval()

@@ -38,6 +38,11 @@ class AllMlpHead(nn.Module):
         self.projection_relu = projection_relu
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        fused = self.fused_before_raised(stages) if self.training else self.fused(stages)
+        logits: Tensor = self.classifier(self.batch_norm(fused).relu())
+        return logits
+
+    def fused(self, stages: Sequence[Tensor]) -> Tensor:
         size = stages[0].shape[-2:]
         raised = []
         for maps, linear_c in zip(stages, self.linear_c, strict=True):
@@ -45,9 +50,24 @@ class AllMlpHead(nn.Module):
             if self.projection_relu:
                 projected = projected.relu()
             raised.append(F.interpolate(projected, size, mode="bilinear", align_corners=False))
-        fused = self.linear_fuse(torch.cat(raised[::-1], dim=1))
-        logits: Tensor = self.classifier(self.batch_norm(fused).relu())
-        return logits
+        fused: Tensor = self.linear_fuse(torch.cat(raised[::-1], dim=1))
+        return fused
+
+    def fused_before_raised(self, stages: Sequence[Tensor]) -> Tensor:
+        """Compute the same in the order of the deployed head: a step of training takes half the time and memory."""
+        slices = self.linear_fuse.weight.chunk(len(self.linear_c), dim=1)[::-1]
+        summed: Tensor | None = None
+        for maps, linear_c, fuse in zip(stages, self.linear_c, slices, strict=True):
+            weight, bias = linear_c.proj.weight[:, :, None, None], linear_c.proj.bias
+            if self.projection_relu:
+                part = F.conv2d(F.conv2d(maps, weight, bias).relu(), fuse)
+            else:
+                matrix = fuse.flatten(1)
+                part = F.conv2d(maps, (matrix @ linear_c.proj.weight)[:, :, None, None], matrix @ bias)
+            raised = F.interpolate(part, stages[0].shape[-2:], mode="bilinear", align_corners=False)
+            summed = raised if summed is None else summed + raised
+        assert summed is not None  # noqa: S101 - a head reads at least one stage
+        return summed
 
 
 class NormedMlpHead(nn.Module):
