@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from segdeploy.graph.cost import Cost
     from segdeploy.graph.load import Graph
+    from segdeploy.model.record import ArtifactRecord
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +104,17 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         print_next(command_line("segdeploy", "adopt", arguments.file, "-o", "out"))
         return 0
+    show_record(record)
+    file = shell_word(arguments.file)
+    print_next(
+        f"segdeploy quantize {file} --images DIR"
+        if record.calibration is None
+        else f"segdeploy build-engine {file}"
+    )
+    return 0
+
+
+def show_record(record: ArtifactRecord) -> None:
     print_lines(f"{'made from':>10}  {record.source.checkpoint} ({record.source.licence})")
     print_lines(
         f"{'nodes':>10}  {record.cost.get('nodes', 'not counted')}, opset {record.opset}, {record.precision}"
@@ -118,13 +130,6 @@ def execute(arguments: argparse.Namespace) -> int:
         print_lines(f"{'judged':>10}  {judged}")
     if record.verdict:
         print_lines(f"{'verdict':>10}  {record.verdict}")
-    file = shell_word(arguments.file)
-    print_next(
-        f"segdeploy quantize {file} --images DIR"
-        if record.calibration is None
-        else f"segdeploy build-engine {file}"
-    )
-    return 0
 
 
 def tell_of(refused: str, graph: Graph) -> None:

@@ -31,7 +31,7 @@ from segdeploy.model.card import ModelCard, is_shipped
 from segdeploy.model.record import LedgerStep
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
-from segdeploy.networks.family import Checkpoint
+from segdeploy.networks.family import Checkpoint, Output
 from segdeploy.networks.interface import card_of
 from segdeploy.size import Size
 from segdeploy.train.board import board_in
@@ -169,10 +169,9 @@ def trained(
     recipe = request.recipe
     torch.manual_seed(recipe.seed)
     pair = networks.build(start.checkpoint)
-    lies = pair.deployed.output
+    plain, lies = pair.plain, pair.deployed.output
     lies.demand(start.card.size)
     lies.demand(recipe.crop_size)
-    plain = pair.plain
     progress("counting the pixels of each class")
     crops = Crops(start.learnt, recipe, start.card.mean)
     demand_learnable(crops)
@@ -190,17 +189,7 @@ def trained(
         state.history.append({"step": 0, "miou": scored(plain.eval(), start.watched).scores.miou})
     else:
         progress(f"going on after step {state.step}")
-    plain.requires_grad_(True)
-    learning = Learning(
-        plain, start.checkpoint.family, len(start.card.labels.names), start.transferred.of_classes, recipe,
-        shows_maps=taught is not None,
-    )  # fmt: skip
-    if taught:
-        learning.teaching = taught.make(learning, start.card, recipe, processes.device)
-    trainer = Trainer(
-        learning, crops, processes, align_corners=lies.align_corners, family=start.checkpoint.family,
-        pixels=(start.card.mean, start.card.std),
-    )  # fmt: skip
+    trainer = trainer_of(start, crops, processes, plain, lies, taught)
 
     def finished(folder: Path) -> Finetuned:
         plain.load_state_dict(state.best)
@@ -212,25 +201,16 @@ def trained(
             (output / STATE).unlink(missing_ok=True)
         return Finetuned(folder, training)
 
-    every = request.watch_every or max(recipe.steps // 10, 1)
-    log = output / LOG
     with board_in(output) as show:
-
-        def told(event: TrainingEvent) -> None:
-            with log.open("a") as lines:
-                lines.write(json.dumps(event) + "\n")
-            show(event)
-            tell(event)
-
         watch = Watch(
-            every,
+            request.watch_every or max(recipe.steps // 10, 1),
             lambda network: scored(network, start.watched).scores.miou,
-            lambda kept: write_state(output, kept),
-            told,
+            partial(write_state, output),
+            partial(logged_and_shown, output / LOG, show, tell),
         )
         progress("training")
         try:
-            state = trainer.train(state, watch, request.threads)
+            trainer.train(state, watch, request.threads)
         except NotFinite as error:
             if not state.best:
                 raise
@@ -239,6 +219,41 @@ def trained(
                 f"{error}. The best weights until then, of step {state.best_step}, are in {good.folder}"
             ) from error
         return finished(output)
+
+
+def trainer_of(
+    start: TrainingStart,
+    crops: Crops,
+    processes: Processes,
+    plain: nn.Module,
+    lies: Output,
+    taught: Taught | None,
+) -> Trainer:
+    """Make the network learn, from a teacher too where there is one."""
+    recipe, family = crops.recipe, start.checkpoint.family
+    plain.requires_grad_(True)
+    learning = Learning(
+        plain, family, len(start.card.labels.names), start.transferred.of_classes, recipe,
+        shows_maps=taught is not None,
+    )  # fmt: skip
+    if taught:
+        learning.teaching = taught.make(learning, start.card, recipe, processes.device)
+    return Trainer(
+        learning, crops, processes, align_corners=lies.align_corners, family=family,
+        pixels=(start.card.mean, start.card.std),
+    )  # fmt: skip
+
+
+def logged_and_shown(
+    log: Path,
+    show: Callable[[TrainingEvent], None],
+    tell: Callable[[TrainingEvent], None],
+    event: TrainingEvent,
+) -> None:
+    with log.open("a") as lines:
+        lines.write(json.dumps(event) + "\n")
+    show(event)
+    tell(event)
 
 
 def demand_readable(*datasets: Dataset) -> None:
