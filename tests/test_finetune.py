@@ -414,9 +414,14 @@ def test_an_average_follows_the_weights(tiny, request_of, tmp_path):
 def test_looking_changes_nothing(tiny, request_of, tmp_path, monkeypatch):
     """The average is scored in the network's place, which then goes on with its own weights."""
     kept, write = [], finetuning.write_state
-    monkeypatch.setattr(
-        finetuning, "write_state", lambda folder, state: (kept.append(state.learning), write(folder, state))
-    )
+
+    def keeping(folder, state):
+        kept.append(
+            {name: value.clone() for name, value in state.learning.items()}
+        )  # before the best is loaded
+        write(folder, state)
+
+    monkeypatch.setattr(finetuning, "write_state", keeping)
     for every in (1, 4):
         request = request_of(replace(RECIPE, average=0.5))
         finetune(tiny, replace(request, watch_every=every), output=tmp_path / str(every))
