@@ -12,7 +12,7 @@ CONSTRAINTS ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo bench test test-all test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
+.PHONY: demo bench chain test test-all test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -34,6 +34,11 @@ demo: $(VENV)/.usable
 # What this machine can run of benchmarks/suites; the results and the report made of them are for committing.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/suites.py
+	$(BIN)/python benchmarks/report.py
+
+# From a checkpoint to a DeepStream folder in one run, with all that each step cost on one page: out/chain/report.html.
+chain: $(VENV)/.installed
+	$(BIN)/python benchmarks/chain.py -o out/chain
 	$(BIN)/python benchmarks/report.py
 
 test: $(VENV)/.installed

@@ -1,11 +1,11 @@
 """What does each step cost from a checkpoint to a DeepStream folder: one ledger over training, FP16, INT8 and engine.
 
-    python benchmarks/chain.py -o chain
+    make chain
 
 Each step is the command a user would type, on the bundled SegFormer-B0 and made scenes with five classes of our own.
 The student has half of the B0's blocks. The trainings are far too short to reach much: what is seen is that every step
 takes what the one before made, that the last record tells of all of them, and what each cost. The engine is built by
-TensorRT-RTX, which needs no GPU, and is not run. `chain/report.html` is the one page.
+TensorRT-RTX, which needs no GPU, and is not run. `out/chain/report.html` is the one page.
 """
 
 from __future__ import annotations

@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,45 +47,57 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--processes", type=int, default=1, help="seeds that are learnt side by side")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     path = RESULTS / "distilled.scenes.json"
     recipe = TrainingRecipe(
         steps=asked.steps, batch=asked.batch, crop=str(SIZE), rate=asked.rate, least_scale=0.8, most_scale=1.25,
     )  # fmt: skip
-    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         student = half_as_deep(TEACHER, folder / "student")
         for split, seed, count in (("train", 0, LEARNT), ("val", 500_000, REPORTED)):
             scenes.write_cityscapes(folder / "scenes", count, seed, split, SIZE.height, SIZE.width)
-        learnt, reported = learnt_and_reported("cityscapes", folder / "scenes", None, "train", "val")
-        request = TrainingRequest(learnt, reported, recipe, SIZE, device="cpu", threads=1)
-        for seed in asked.seeds:
-            longer = 1.0
-            for arm in (WITH, WITHOUT, LONGER):
-                steps = max(asked.steps, round(asked.steps * longer)) if arm == LONGER else asked.steps
-                seeded = replace(request, recipe=replace(recipe, seed=seed, steps=steps), watch_every=steps)
-                begin = time.process_time()
-                output = folder / f"{seed}-{arm[:4]}-{steps}-{len(runs)}"
-                done = (
-                    distil(str(TEACHER), student, seeded, output=output)
-                    if arm == WITH
-                    else finetune(student, seeded, output=output)
-                ).training
-                runs.append(
-                    {
-                        "arm": arm, "seed": seed, "steps": steps, "miou": done.reported.miou,
-                        "before": done.before, "processor_seconds": round(time.process_time() - begin, 1),
-                    }
-                )  # fmt: skip
-                print(json.dumps(runs[-1]), flush=True)
-                if arm == WITHOUT:
-                    longer = runs[-2]["processor_seconds"] / runs[-1]["processor_seconds"]
-            facts = {"teacher": TEACHER.name, "size": str(SIZE), "learnt": LEARNT, "reported": REPORTED}
-            facts |= {"recipe": vars(recipe), "runs": runs}
-            facts |= {"gains": {arm: gain(runs, arm) for arm in (WITHOUT, LONGER)}}
-            write_results(setting(1) | facts, path)
+        training, reported = learnt_and_reported("cityscapes", folder / "scenes", None, "train", "val")
+        request = TrainingRequest(training, reported, recipe, SIZE, device="cpu", threads=1)
+        with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
+            found = pool.map(partial(arms, request, student, folder), asked.seeds)
+            runs = [run for seed in found for run in seed]
+    facts = {"teacher": TEACHER.name, "size": str(SIZE), "learnt": LEARNT, "reported": REPORTED}
+    facts |= {
+        "recipe": vars(recipe),
+        "runs": runs,
+        "gains": {arm: gain(runs, arm) for arm in (WITHOUT, LONGER)},
+    }
+    write_results(setting(1) | facts, path)
+
+
+def arms(request: TrainingRequest, student: Path, folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Train with a teacher, without, and without for as much processor time as with one."""
+    torch.set_num_threads(1)
+    runs = [
+        learnt(request, student, folder, seed, arm, steps=request.recipe.steps) for arm in (WITH, WITHOUT)
+    ]
+    longer = max(runs[0]["processor_seconds"] / runs[1]["processor_seconds"], 1)
+    steps = round(request.recipe.steps * longer)
+    return [*runs, learnt(request, student, folder, seed, LONGER, steps=steps)]
+
+
+def learnt(
+    request: TrainingRequest, student: Path, folder: Path, seed: int, arm: str, *, steps: int
+) -> dict[str, Any]:
+    seeded = replace(request, recipe=replace(request.recipe, seed=seed, steps=steps), watch_every=steps)
+    output = folder / f"{seed}-{arm}"
+    begin = time.process_time()
+    if arm == WITH:
+        done = distil(str(TEACHER), student, seeded, output=output).training
+    else:
+        done = finetune(student, seeded, output=output).training
+    spent = round(time.process_time() - begin, 1)
+    run = {"arm": arm, "seed": seed, "steps": steps, "miou": done.reported.miou, "before": done.before}
+    run["processor_seconds"] = spent
+    print(json.dumps(run), flush=True)
+    return run
 
 
 def gain(runs: list[dict[str, Any]], without: str) -> dict[str, Any]:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +73,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1, help="rungs that are climbed side by side")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     path = RESULTS / f"ladder.{asked.name}.json"
     shared = {"crop": asked.crop, "batch": asked.batch, "steps": asked.steps, "rate": asked.rate}
     facts = setting(1) | {
@@ -80,19 +83,19 @@ def main() -> None:
     }  # fmt: skip
     if path.is_file():
         facts["runs"] = json.loads(path.read_text())["runs"]
-    for seed in asked.seeds:
-        for kind, name, changes, keeps_rows in rungs():
-            if any((run["rung"], run["seed"]) == (name, seed) for run in facts["runs"]):
-                continue
-            scales = {side: changes[side] * asked.scale for side in ("least_scale", "most_scale")}
-            recipe = TrainingRecipe(seed=seed, **shared, **changes | scales)
-            for run in climbed(asked, recipe, keeps_rows, tests=name.endswith("the defaults")):
-                facts["runs"].append({"kind": kind, "rung": name, "seed": seed} | run)
-                print(json.dumps(facts["runs"][-1]), flush=True)
+    done = {(run["rung"], run["seed"]) for run in facts["runs"]}
+    waiting = [(seed, rung) for seed in asked.seeds for rung in rungs() if (rung[1], seed) not in done]
+    with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
+        for runs in pool.map(partial(climbed, asked, shared), *zip(*waiting, strict=True)):
+            facts["runs"] += runs
+            print(json.dumps(runs), flush=True)
             write_results(facts, path)
 
 
-def rungs() -> list[tuple[str, str, dict[str, Any], bool]]:
+Rung = tuple[str, str, dict[str, Any], bool]  # its kind, its name, what it changes, whether rows are kept
+
+
+def rungs() -> list[Rung]:
     found, changes = [], dict(PLAIN)
     for place, (name, more) in enumerate(CLIMBED):
         changes = changes | more
@@ -100,10 +103,12 @@ def rungs() -> list[tuple[str, str, dict[str, Any], bool]]:
     return found + [("alone", name, changes | more, True) for name, more in ALONE]
 
 
-def climbed(
-    asked: argparse.Namespace, recipe: TrainingRecipe, keeps_rows: bool, tests: bool
-) -> list[dict[str, Any]]:
-    """Train once, and score; with `tests`, score at several scales too."""
+def climbed(asked: argparse.Namespace, shared: dict[str, Any], seed: int, rung: Rung) -> list[dict[str, Any]]:
+    """Train once, and score; with the defaults, score at several scales too."""
+    torch.set_num_threads(1)
+    kind, called, changes, keeps_rows = rung
+    scales = {side: changes[side] * asked.scale for side in ("least_scale", "most_scale")}
+    recipe = TrainingRecipe(seed=seed, **shared, **changes | scales)
     learnt, reported = learnt_and_reported("folder", asked.root, asked.mapping, asked.split, asked.report)
     with tempfile.TemporaryDirectory() as name:
         start = asked.checkpoint if keeps_rows else strangers(asked.checkpoint, Path(name) / "start")
@@ -116,12 +121,12 @@ def climbed(
         training = done.training
         runs = [scores_of(training.reported.miou, training.reported.classes, spent)]
         runs[0]["kept"] = list(training.classes_kept)
-        if tests:
+        if called.endswith("the defaults"):
             begin = time.process_time()
             runs.append(at_the_test(done.folder, asked.size, reported))
             runs[1] |= {"rung": AT_THE_TEST, "kind": "alone"}
             runs[1]["processor_seconds"] = round(spent + time.process_time() - begin, 1)
-    return runs
+    return [{"kind": kind, "rung": called, "seed": seed} | run for run in runs]
 
 
 def scores_of(miou: float, classes: Any, spent: float) -> dict[str, Any]:

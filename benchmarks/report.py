@@ -607,6 +607,9 @@ def distilled(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         "processor seconds",
     )
     yield table(headings, rows)
+    for arm, gain in facts["gains"].items():
+        if gain["interval"] and gain["interval"][0] <= 0 <= gain["interval"][1]:
+            yield f"Beside “{arm}” the interval holds 0: that a teacher helps is not shown here."
 
 
 def chain(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
