@@ -3,7 +3,8 @@
 Where they come from: NVIDIA's own lists of pitfalls (skills/deepstream-dev/references of its DeepStream repository),
 questions in the trackers of deepstream_tao_apps and DeepStream-Yolo (lines of a detector's file kept, a wrong parser, a
 wrong scale), the sources of nvinfer 9.1, deepstream-app and ds-tao-segmentation, and what GLib and yaml-cpp do with a
-line. None of the first list, and no trap, stands here. They reach over several files, versions and kinds of graph.
+line. It was written without the first list at hand, so single lines may stand there too. It reaches over several files,
+versions and kinds of graph.
 The form is that of deepstream_faults.py; a function changes a file's bytes. After the first count nine words by which a
 finding is recognised were corrected, for that count too; what proved to be no fault is in NO_FAULT, with the reason.
 """
