@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import isclose
 
 from segdeploy.graph.load import Graph
-from segdeploy.model.signature import NO_CARD, describe
-from segdeploy.serve.deepstream.config import SDK_ROOT
+from segdeploy.model.signature import NO_CARD, TensorFacts, describe
+from segdeploy.serve.deepstream.config import SDK_ROOT, NvinferConfig
 from segdeploy.serve.deepstream.findings import Case, Finding, label_lines
 from segdeploy.serve.deepstream.keys import PROPERTY
 from segdeploy.serve.deepstream.parsers import KNOWN, OUR_PARSER, TAO_PARSER, refusal_of
@@ -155,35 +155,11 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
         )  # fmt: skip
         return
     if kind == 100:
-        if config.get("process-mode") == 2:
-            yield Finding(
-                "objects-only", config.line("process-mode"),
-                "process-mode 2 takes objects that a detector before it found, and the graph segments whole frames",
-                "write process-mode=1", (("process-mode", "1"),),
-            )  # fmt: skip
-        if config.get("maintain-aspect-ratio"):
-            yield Finding(
-                "padded-mask", config.line("maintain-aspect-ratio"),
-                "the mask covers the padding too and is stretched over the whole frame: it lies beside what it shows",
-                "write maintain-aspect-ratio=0", (("maintain-aspect-ratio", "0"),),
-            )  # fmt: skip
+        yield from check_tensor_meta(config)
         return
     line = config.line("parse-segmentation-func-name")
     whole = output.shape[-2:] == (size.height, size.width)
-    threshold = config.get("segmentation-threshold")
-    if function and threshold > 0 and (output.dtype != "float32" or not knows_threshold(function)):
-        yield Finding(
-            "threshold-unused", config.line("segmentation-threshold"),
-            f"segmentation-threshold is {threshold:g}, and {function} makes nothing of it with {said}",
-            "write segmentation-threshold=0, or export with --interface logits and take segdeploy's parser",
-            (("segmentation-threshold", "0"),),
-        )  # fmt: skip
-    elif function == OUR_PARSER and threshold > 1:
-        yield Finding(
-            "threshold-high", config.line("segmentation-threshold"),
-            f"segmentation-threshold is {threshold:g}, and {function} compares probabilities: no pixel gets a class",
-            "write it between 0 and 1", (("segmentation-threshold", "0"),),
-        )  # fmt: skip
+    yield from check_threshold(config, output, function)
     why = refusal_of(function, graph.outputs, size, config.get("num-detected-classes")) if function else None
     if why is not None:
         ours = f"take segdeploy's parser, {OUR_PARSER}"
@@ -220,6 +196,39 @@ def check_parser(case: Case, graph: Graph) -> Iterator[Finding]:
                 "nvinfer's own parser starts at -1 and segmentation-threshold: a pixel without a logit above 0 gets no"
                 " class", use,
             )  # fmt: skip
+
+
+def check_tensor_meta(config: NvinferConfig) -> Iterator[Finding]:
+    """Check what hands the tensor on: it has to be of the whole frame."""
+    if config.get("process-mode") == 2:
+        yield Finding(
+            "objects-only", config.line("process-mode"),
+            "process-mode 2 takes objects that a detector before it found, and the graph segments whole frames",
+            "write process-mode=1", (("process-mode", "1"),),
+        )  # fmt: skip
+    if config.get("maintain-aspect-ratio"):
+        yield Finding(
+            "padded-mask", config.line("maintain-aspect-ratio"),
+            "the mask covers the padding too and is stretched over the whole frame: it lies beside what it shows",
+            "write maintain-aspect-ratio=0", (("maintain-aspect-ratio", "0"),),
+        )  # fmt: skip
+
+
+def check_threshold(config: NvinferConfig, output: TensorFacts, function: str | None) -> Iterator[Finding]:
+    threshold = config.get("segmentation-threshold")
+    if function and threshold > 0 and (output.dtype != "float32" or not knows_threshold(function)):
+        yield Finding(
+            "threshold-unused", config.line("segmentation-threshold"),
+            f"segmentation-threshold is {threshold:g}, and {function} makes nothing of it with {describe(output)}",
+            "write segmentation-threshold=0, or export with --interface logits and take segdeploy's parser",
+            (("segmentation-threshold", "0"),),
+        )  # fmt: skip
+    elif function == OUR_PARSER and threshold > 1:
+        yield Finding(
+            "threshold-high", config.line("segmentation-threshold"),
+            f"segmentation-threshold is {threshold:g}, and {function} compares probabilities: no pixel gets a class",
+            "write it between 0 and 1", (("segmentation-threshold", "0"),),
+        )  # fmt: skip
 
 
 def knows_threshold(function: str) -> bool:
