@@ -153,7 +153,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.made").open("a+") as state:
             fcntl.flock(state, fcntl.LOCK_EX)
-            if not state.tell():
+            if not state.seek(0, os.SEEK_END):  # it may have been written while this one waited
                 make(path)
                 state.write("made")
         return path

@@ -67,7 +67,7 @@ def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     )
     assert refused.returncode == 1
     assert refused.stderr == (
-        "segdeploy: exporting needs onnxscript, which is not installed: pip install 'segdeploy[export]'\n"
+        "segdeploy: exporting needs torch, which is not installed: pip install 'segdeploy[export]'\n"
     )
 
 
