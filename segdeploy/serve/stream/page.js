@@ -270,10 +270,12 @@ const move = (input, by) => {
 const isWiped = () => stages.classList.contains("wiped");
 
 function fill() {
+  if (!document.fullscreenEnabled) return;
   if (document.fullscreenElement) document.exitFullscreen();
   else stages.requestFullscreen();
 }
 whole.addEventListener("click", fill);
+whole.hidden = !document.fullscreenEnabled; // as in a telephone's browser
 
 const KEYS = {
   " ": () => pause.click(),
