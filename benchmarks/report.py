@@ -480,8 +480,9 @@ def matrix(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         " Weights are random, but for the bundled B0's, so that this says what is possible and proven, not how accurate"
         " a network is: INT8 changes more labels of random weights, which stand close to each other, than of trained"
         " ones. In brackets: labels equal to the step before, and the share of the multiplications in INT8. Engines are"
-        " TensorRT-RTX's: layers, and seconds on the CPU of a shared machine; none was run. `classes` are those in the"
-        " answer to one frame: where it is one, equal labels say little."
+        " TensorRT-RTX's: layers, and seconds of building by a shared machine's clock, or, where it says CPU-s, the"
+        " processor time of the whole command; none was run. `classes` are those in the answer to one frame: where it is"
+        " one, equal labels say little."
     )
     steps = list(dict.fromkeys(step for row in facts["rows"].values() for step in row))
     yield table(
@@ -515,9 +516,15 @@ def seen(cell: Facts | None) -> str:
     said = [
         f"{cell['equal']:.3%}" if "equal" in cell else "",
         f"{cell['int8']:.0%} INT8" if cell.get("int8") else "",
-        f"{cell['layers']} layers, {cell['build_seconds']:g} s" if "layers" in cell else "",
+        f"{cell['layers']} layers, {time_of(cell)}" if "layers" in cell else "",
     ]
     return " ".join(["●", *([f"({', '.join(filter(None, said))})"] if any(said) else [])])
+
+
+def time_of(built: Facts) -> str:
+    if "processor_seconds" in built:
+        return f"{built['processor_seconds']:g} CPU-s"
+    return f"{built['build_seconds']:g} s"
 
 
 def finetune(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:

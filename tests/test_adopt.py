@@ -13,7 +13,7 @@ import segdeploy
 from segdeploy.cli import main
 from segdeploy.convert.adopt.adopt import adopt
 from segdeploy.convert.adopt.own_input import own_normalisation
-from segdeploy.errors import ExportDisagrees, GraphError, RequestError
+from segdeploy.errors import CardError, ExportDisagrees, GraphError, RequestError
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.view import View
 from segdeploy.model.record import read_record
@@ -348,6 +348,17 @@ def test_the_graphs_own_normalisation_is_seen():
     assert own_normalisation(View(logits().model()), "image") is None
 
 
+def test_a_class_axis_without_a_number_is_counted(tmp_path):
+    """Exporters name it (`classes`), or compute it from sides that are fixed here."""
+    model = logits().raised().model()
+    sides = model.graph.output[0].type.tensor_type.shape
+    for side in (1, "classes", *SIDES):
+        dim = sides.dim.add()
+        setattr(dim, "dim_param" if isinstance(side, str) else "dim_value", side)
+    adopted = adopt(written(model, tmp_path), interface="logits", output=tmp_path / "out")
+    assert read_graph(adopted.path).signature.output.shape == (1, 5, 16, 24)
+
+
 @pytest.mark.filterwarnings("ignore")  # PyTorch would rather have its newer exporter
 def test_open_sides_and_weights_beside_it(tmp_path):
     """Shapes that are computed while the graph runs are constants at one size."""
@@ -463,6 +474,26 @@ def quantised(model: ModelProto) -> ModelProto:
     return model
 
 
+def classes_by_the_image(net: Net) -> Net:
+    """Keep as many of the logits as the image's brightest pixel says."""
+    scores = net.tensor
+    net.tensor = "image"
+    net.then("ReduceMax", keepdims=0).then("Cast", to=INT64).then("Reshape", net.held([1], np.int64))
+    end, net.tensor = net.tensor, scores
+    return net.then("Slice", net.held([0], np.int64), end, net.held([1], np.int64))
+
+
+def with_words(net: Net) -> ModelProto:
+    """Classify by vectors that come with each image, as networks of an open vocabulary do."""
+    model = net.then("Conv", "words").model()
+    model.graph.input.append(helper.make_tensor_value_info("words", FLOAT, ["classes", 5, 1, 1]))
+    return model
+
+
+def in_a_byte(net: Net) -> Net:
+    return net.then("Cast", to=TensorProto.UINT8)
+
+
 def with_branch(model: ModelProto) -> ModelProto:
     branch = helper.make_graph(
         [helper.make_node("Identity", ["image"], ["b"])], "b", [], [helper.make_empty_tensor_value_info("b")]
@@ -512,6 +543,37 @@ REFUSED = {
         lambda: normalised(Net(), MEAN, STD).model(),
         {"mean": (0, 0, 103.53)},
         "it would be subtracted twice",
+    ),
+    "divided by twice": (
+        lambda: normalised(Net(), MEAN, STD).model(),
+        {"std": STD},
+        r"std \(58\.395, 57\.12, 57\.375\) was given: it would be divided by twice",
+    ),
+    "all below what is subtracted": (
+        lambda: normalised(Net(), MEAN, STD).model(),
+        {"std": (255,) * 3},
+        "pixels of 0 to 1 would all be below what it subtracts",
+    ),
+    "classes that the image counts": (
+        lambda: classes_by_the_image(logits()).model(),
+        {},
+        r"first Slice\.\d+ \(Slice\), which is .*; export it again with every side fixed, height and width as the"
+        " number of classes",
+    ),
+    "classes of a second input": (
+        lambda: with_words(logits()),
+        {},
+        r"has 2 inputs \('image' float32 1×3×64×96, 'words' float32 \?×5×1×1\); a segmentation graph has one",
+    ),
+    "labels that wrap": (
+        lambda: in_a_byte(logits(classes=300).raised().then("ArgMax", axis=1)).model(TensorProto.UINT8),
+        {"interface": "frames"},
+        r"the labels of its 300 classes are uint8 in '.*', which tells 256 apart: the others wrap",
+    ),
+    "more than 16 bits": (
+        lambda: logits(classes=65536).model(),
+        {},
+        "65,536 classes are more than a label of 16 bits tells apart; expected at most 65,535",
     ),
     "bytes and a mean": (
         lambda: logits(eats=TensorProto.UINT8).model(),
@@ -565,7 +627,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_refused(name, tmp_path):
     make, known, words = REFUSED[name]
-    with pytest.raises((GraphError, RequestError), match=words):
+    with pytest.raises((CardError, GraphError, RequestError), match=words):
         adopt(written(make(), tmp_path), output=tmp_path / "out", **known)
     assert not list(tmp_path.glob("out/*"))
 

@@ -35,7 +35,12 @@ class Labels:
         return ignore_of(len(self.names))
 
     def __post_init__(self) -> None:
-        """Refuse a class that cannot be written into a list of classes, nor be drawn into a legend."""
+        """Refuse more classes than a label's 16 bits tell apart, and names that no list or legend can show."""
+        if len(self.names) > MOST_CLASSES:
+            raise CardError(
+                f"{len(self.names):,} classes are more than a label of 16 bits tells apart; expected at most"
+                f" {MOST_CLASSES:,}"
+            )
         for place, name in enumerate(self.names):
             if OBEYED.search(name):
                 raise CardError(

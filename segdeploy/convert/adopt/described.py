@@ -118,10 +118,11 @@ def choose_normalisation(
                 own.std,
                 f"the graph {own.words}, so it is fed pixels of 0 to {255 / own.std[0]:g} (--mean, --std)",
             )
-        if any(said[0]):
+        twice = contradiction_of(own, *said)
+        if twice:
             raise RequestError(
-                f"{name} {own.words}, and mean {said[0]} was given: it would be subtracted twice. Say which pixels the"
-                " graph takes: --mean 0,0,0 --std 255,255,255 for 0 to 1, --std 1,1,1 for 0 to 255"
+                f"{name} {own.words}, and {twice}. Say which pixels the graph takes: --mean 0,0,0 --std 255,255,255 for"
+                " 0 to 1, --std 1,1,1 for 0 to 255"
             )
     if said is None and is_of_tao_6(given, answered):
         words = "the normalisation is TAO 6's, mean and std of 127.5, as its tensors are (--mean, --std)"
@@ -130,6 +131,17 @@ def choose_normalisation(
         red, green, blue = (1 / scale for scale in IMAGENET_SCALE)
         return IMAGENET_MEAN, (red, green, blue), "the normalisation is ImageNet's (--mean, --std)"
     return (*said, "")
+
+
+def contradiction_of(own: OwnNormalisation, mean: Triple, std: Triple) -> str:
+    """Say how mean and std contradict a graph that normalises its images itself; "" where they only say a range."""
+    if any(mean):
+        return f"mean {mean} was given: it would be subtracted twice"
+    if len(set(std)) > 1:
+        return f"std {std} was given: it would be divided by twice"
+    if own.brightest_mean > 255 / std[0]:
+        return f"std {std} was given: pixels of 0 to {255 / std[0]:g} would all be below what it subtracts"
+    return ""
 
 
 def name_classes(

@@ -31,6 +31,11 @@ SHOWING = (
     "Identity",
     "Transpose",
 )  # of labels: the same in another form
+ROOM = {
+    TensorProto.INT8: 128,
+    TensorProto.UINT8: 256,
+    TensorProto.INT16: 1 << 15,
+}  # for labels of such a type
 CENTRED = ("half_pixel", "pytorch_half_pixel")  # they differ only where a side is resized to one pixel
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
@@ -111,6 +116,22 @@ def chosen_from(view: View, tensor: str) -> tuple[str | None, bool, float | None
             return None, False, None
         tensor = node.input[0]
     return None, False, None
+
+
+def demand_room(view: View, classes: int) -> None:
+    """Refuse a graph whose labels have a type that is too small for its classes: the highest would wrap."""
+    tensor = view.model.graph.output[0].name
+    while True:
+        room = ROOM.get(view.types[tensor], classes)
+        if classes > room:
+            raise GraphError(
+                f"the labels of its {classes} classes are {TensorProto.DataType.Name(view.types[tensor]).lower()} in"
+                f" {tensor!r}, which tells {room} apart: the others wrap. Export it again with int32 or int64 labels"
+            )
+        maker = view.makers.get(tensor)
+        if maker is None or maker.op_type not in SHOWING:
+            return
+        tensor = maker.input[0]
 
 
 def classes_are_last(shape: Sequence[int], size: Size) -> bool:

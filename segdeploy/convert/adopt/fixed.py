@@ -146,9 +146,14 @@ def demand_shapes(model: ModelProto, name: str) -> None:
     ]
     if unknown:
         first = unknown[0]
+        sides = view.shapes.get(
+            next(output for output in first.output if not is_known(view.shapes.get(output)))
+        )
+        given = "×".join(str(side or "?") for side in sides) if sides else "of no known shape"
         raise GraphError(
             f"{name}: at one size {len(unknown)} of its {len(view.nodes)} nodes have results whose size depends on"
-            f" the image, first {first.name} ({first.op_type}); export it again at a fixed height and width"
+            f" what the image shows, first {first.name} ({first.op_type}), which is {given}; export it again with every"
+            " side fixed, height and width as the number of classes"
         )
     for tensor, shape in view.shapes.items():
         if prod(shape) > MOST_VALUES:

@@ -28,6 +28,7 @@ class OwnNormalisation:
 
     std: Triple  # 1 where it takes 0 to 255, 255 where it takes 0 to 1
     words: str
+    brightest_mean: float  # the largest of what it subtracts
 
 
 def own_normalisation(view: View, name: str) -> OwnNormalisation | None:
@@ -59,7 +60,7 @@ def own_normalisation(view: View, name: str) -> OwnNormalisation | None:
         ", ".join(f"{1 / value:.4g}" for value in gain if value),
     )
     words = f"subtracts {shown[0]} and divides by {shown[1]} itself"
-    return OwnNormalisation((255.0,) * 3 if eats_one else ONES, words)
+    return OwnNormalisation((255.0,) * 3 if eats_one else ONES, words, float(mean.max()))
 
 
 def channel_constant(node: NodeProto, name: str, view: View) -> NDArray[np.float64] | None:
