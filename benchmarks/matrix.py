@@ -311,7 +311,9 @@ def typed(*words: object) -> dict[str, Any]:
         except SystemExit as error:
             status = int(error.code or 0)
     cell: dict[str, Any] = {"ok": status == 0, "seconds": round(time.monotonic() - begin, 1)}
-    cell["processor_seconds"] = round(time.process_time() - busy, 1)  # neighbours on the machine disturb it less
+    cell["processor_seconds"] = round(
+        time.process_time() - busy, 1
+    )  # neighbours on the machine disturb it less
     if status != 0:
         return cell | {"why": " ".join((refused.getvalue() or said.getvalue()).split())[-600:]}
     return cell | ({"said": said.getvalue()} if "--json" in words else {})

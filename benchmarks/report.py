@@ -481,8 +481,8 @@ def matrix(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
         " a network is: INT8 changes more labels of random weights, which stand close to each other, than of trained"
         " ones. In brackets: labels equal to the step before, and the share of the multiplications in INT8. Engines are"
         " TensorRT-RTX's: layers, and seconds of building by a shared machine's clock, or, where it says CPU-s, the"
-        " processor time of the whole command; none was run. `classes` are those in the answer to one frame: where it is"
-        " one, equal labels say little."
+        " processor time of the whole command; none was run. `classes` are those in the answer to one frame: where it"
+        " is one, equal labels say little."
     )
     steps = list(dict.fromkeys(step for row in facts["rows"].values() for step in row))
     yield table(

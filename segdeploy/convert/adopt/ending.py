@@ -31,11 +31,8 @@ SHOWING = (
     "Identity",
     "Transpose",
 )  # of labels: the same in another form
-ROOM = {
-    TensorProto.INT8: 128,
-    TensorProto.UINT8: 256,
-    TensorProto.INT16: 1 << 15,
-}  # for labels of such a type
+# How many classes the labels of a small type tell apart.
+ROOM: dict[int, int] = {TensorProto.INT8: 128, TensorProto.UINT8: 256, TensorProto.INT16: 1 << 15}
 CENTRED = ("half_pixel", "pytorch_half_pixel")  # they differ only where a side is resized to one pixel
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
@@ -122,10 +119,11 @@ def demand_room(view: View, classes: int) -> None:
     """Refuse a graph whose labels have a type that is too small for its classes: the highest would wrap."""
     tensor = view.model.graph.output[0].name
     while True:
-        room = ROOM.get(view.types[tensor], classes)
+        kind = view.types[tensor]
+        room = ROOM.get(kind, classes)
         if classes > room:
             raise GraphError(
-                f"the labels of its {classes} classes are {TensorProto.DataType.Name(view.types[tensor]).lower()} in"
+                f"the labels of its {classes} classes are {helper.tensor_dtype_to_np_dtype(kind)} in"
                 f" {tensor!r}, which tells {room} apart: the others wrap. Export it again with int32 or int64 labels"
             )
         maker = view.makers.get(tensor)
