@@ -17,7 +17,7 @@ from conftest import CLASSES, TINY, write_checkpoint
 
 from segdeploy import networks
 from segdeploy.cli import main
-from segdeploy.convert import export, fp16
+from segdeploy.convert import export, fp16, tracing
 from segdeploy.convert.export import export_onnx
 from segdeploy.errors import CardError, CheckpointError, ExportDisagrees, OutputError, RequestError
 from segdeploy.files import digest_of
@@ -447,3 +447,26 @@ def test_the_stride_of_windows_is_said_at_the_size_it_is_of(of_card, stride, tra
     )
     exported = export_onnx(tiny, card=str(card), size="96x160", output=tmp_path)
     assert exported.window_stride == stride
+
+
+@pytest.mark.slow
+def test_a_network_is_traced_once(tiny, graphs, monkeypatch, tmp_path):
+    """An operator without a form of its own costs time, not the graph: PyTorch then takes it apart."""
+    kinds, written = [], tracing.exported
+
+    def watched(network, example):
+        kinds.append(type(network).__name__)
+        return written(network, example)
+
+    monkeypatch.setattr(export, "traced_by_torch", tracing.traced_by_torch)  # not what another test kept
+    monkeypatch.setattr(tracing, "exported", watched)
+    nodes = Counter(node.op_type for node in onnx.load(graphs("frames")).graph.node)
+    for unknown, roads in (
+        (None, ["ExportedProgram"]),
+        (torch.ops.aten.to.dtype, ["ExportedProgram", "WithInterface"]),
+    ):
+        monkeypatch.delitem(tracing.BY_ANOTHER_NAME, unknown, raising=False)
+        made = export_onnx(tiny, interface="frames", output=tmp_path)
+        assert Counter(node.op_type for node in onnx.load(made.path).graph.node) == nodes
+        assert kinds == roads
+        kinds.clear()

@@ -1,13 +1,15 @@
 """Lets PyTorch write a network of ours as ONNX.
 
 PyTorch's own optimiser tries some hundred rewriting rules on each node, which takes a quarter of an export's time. The
-few that match anything in our networks are here.
+few that match anything in our networks are here. Before it translates a network, it traces it twice: once is enough.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 from segdeploy.errors import MissingExtra
 
@@ -40,6 +42,25 @@ RULES = (
     rules.remove_optional_bias_from_conv_rule,
 )
 
+aten = torch.ops.aten
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+def a_transposed_convolution(
+    x: Any, weight: Any, bias: Any = None, stride: Any = (1, 1), padding: Any = (0, 0), more: Any = (0, 0),
+    groups: int = 1, dilation: Any = (1, 1),
+) -> Call:  # fmt: skip
+    return aten.convolution.default, (x, weight, bias, stride, padding, dilation, True, more, groups), {}
+
+
+# What PyTorch's translator knows only by another name: (the shape that comes out, *the operator's arguments).
+BY_ANOTHER_NAME: dict[Any, Callable[..., Call]] = {
+    aten.__and__.Tensor: lambda shape, x, y: (aten.bitwise_and.Tensor, (x, y), {}),
+    aten.conv_transpose2d.input: lambda shape, *given: a_transposed_convolution(*given),
+    aten.flatten.using_ints: lambda shape, x, *axes: (aten.reshape.default, (x, shape), {}),
+    aten.to.dtype: lambda shape, x, kind: (aten._to_copy.default, (x,), {"dtype": kind}),
+}
+
 
 def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> ModelProto:
     """Let PyTorch write a network as ONNX, without its warnings."""
@@ -49,9 +70,7 @@ def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> 
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                whole, (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=False
-            )
+            program = written_by_torch(whole, example)
     except Exception as error:  # of any kind, with pages of the exporter's text
         said = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "")
         raise GraphError(
@@ -64,6 +83,37 @@ def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> 
         raise ExportDisagrees("torch.onnx.export gave no program")
     simplify(program.model)
     return program.model_proto
+
+
+def written_by_torch(whole: WithInterface, example: torch.Tensor) -> torch.onnx.ONNXProgram | None:
+    program = torch.export.export(whole, (example,), strict=False)
+    leave_whole(program)
+    try:
+        return exported(program, example)
+    except torch.onnx.errors.OnnxExporterError:  # an operator without a form of its own
+        return exported(whole, example)
+
+
+def exported(
+    network: torch.nn.Module | torch.export.ExportedProgram, example: torch.Tensor
+) -> torch.onnx.ONNXProgram | None:
+    return torch.onnx.export(
+        network, (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=False
+    )
+
+
+def leave_whole(program: torch.export.ExportedProgram) -> None:
+    """Keep PyTorch from tracing a program once more to take its operators apart, which is half of an export's time.
+
+    All that a network of ours is made of has a form in ONNX as it is.
+    """
+    for node in program.graph.nodes:
+        if node.target in BY_ANOTHER_NAME:
+            shape = [*node.meta["val"].shape]
+            node.target, node.args, node.kwargs = BY_ANOTHER_NAME[node.target](
+                shape, *node.args, **node.kwargs
+            )
+    vars(program)["run_decompositions"] = lambda table: program
 
 
 def simplify(model: onnx_ir.Model) -> None:

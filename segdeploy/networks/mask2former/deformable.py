@@ -208,7 +208,7 @@ def per_point(levels: Tensor, axis: int) -> Tensor:
 def gathered(values: Tensor, places: Tensor) -> Tensor:
     """Give values[n, places[n, p, 0]] as N×P×d, of N×L×d and N×P×1; in ONNX it is one GatherND for any batch."""
     whole = places.to(torch.int64)
-    if torch.onnx.is_in_onnx_export():
+    if torch.compiler.is_exporting():
         shape = (values.shape[0], places.shape[1], values.shape[2])
         return torch.onnx.ops.symbolic(
             "GatherND", (values, whole), {"batch_dims": 1}, dtype=values.dtype, shape=shape
@@ -242,7 +242,7 @@ class Plugin(nn.Module):
         return self.attend(grouped, places, shares).reshape(batch, 1, count, size)
 
     def attend(self, values: Tensor, places: Tensor, shares: Tensor) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
+        if torch.compiler.is_exporting():
             inputs = (values, self.maps, self.first, places, shares)
             operator = f"{PLUGIN_DOMAIN}::{PLUGIN}"
             return torch.onnx.ops.symbolic(
