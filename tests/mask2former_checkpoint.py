@@ -12,7 +12,7 @@ from conftest import CLASSES, randomise
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 BACKBONES: dict[str, dict[str, Any]] = {
-    "swin": {"embed_dim": 16, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4},
+    "swin": {"embed_dim": 16, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4},
     "resnet": {"embedding_size": 8, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 2, 1, 1]},
 }
 SMALL: dict[str, Any] = {
@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
     "encoder_feedforward_dim": 48,
     "dim_feedforward": 64,
     "encoder_layers": 2,
-    "decoder_layers": 5,
+    "decoder_layers": 4,
     "num_attention_heads": 4,
     "num_queries": 10,
 }

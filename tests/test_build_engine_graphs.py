@@ -198,9 +198,9 @@ def reads(monkeypatch):
     [
         ("8.6.1", ["--int8"]),
         ("10.3.0", []),
-        ("10.3.0", ["--int8", "--fp16"]),
+        pytest.param("10.3.0", ["--int8", "--fp16"], marks=pytest.mark.thorough),
         ("11.4.0", ["--fp16"]),
-        ("11.4.0", ["--int8"]),
+        pytest.param("11.4.0", ["--int8"], marks=pytest.mark.thorough),
     ],
 )
 def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, tensorrt_here, reads, tmp_path):

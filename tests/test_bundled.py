@@ -46,6 +46,7 @@ def test_it_is_unpacked_once_and_again_where_it_was_changed(cache):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_it_answers_as_the_exported_checkpoint_does(bundled, cache):
     """`bundled` is the checkpoint's export, by the fixture."""
     assert (

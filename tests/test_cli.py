@@ -203,6 +203,7 @@ def make_and_raise(folder, error):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_disk_that_fills_up_while_writing(tiny, tmp_path):
     """A limit on file size stands for a full disk: the write itself fails half way."""
     code = (

@@ -51,7 +51,9 @@ def graph_of(network, height, width):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deployed", [False, True], ids=["plain", "deployed"])
+@pytest.mark.parametrize(
+    "deployed", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["plain", "deployed"]
+)
 def test_multiply_adds_are_pytorchs(deployed):
     plain = network("b0", (1, 2, 1, 1))
     counted = DeployedSegformer(plain).eval() if deployed else plain
@@ -68,7 +70,9 @@ def test_pytorchs_counter_finds_the_papers_figures(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("b0",), ("b2", "b3", "b4")], ids="".join)
+@pytest.mark.parametrize(
+    "names", [("b0",), pytest.param(("b2", "b3", "b4"), marks=pytest.mark.thorough)], ids="".join
+)
 def test_our_count_finds_the_papers_figures(names):
     """With a block per stage counted in a graph, and the others as often as the network has them."""
     model = graph_of(network(names[0], (1, 1, 1, 1)), 512, 512)

@@ -90,7 +90,7 @@ def test_each_interface_answers_for_every_slot(interface, batch, tiny, graphs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["64x64", "75x131"])
+@pytest.mark.parametrize("size", [pytest.param("64x64", marks=pytest.mark.thorough), "75x131"])
 def test_sizes_need_not_be_multiples_of_anything(size, tiny, tmp_path):
     exported = export_onnx(tiny, size=Size.parse(size), interface="frames", batch=None, output=tmp_path)
     frames = frames_of(2, *map(int, size.split("x")))

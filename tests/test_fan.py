@@ -286,6 +286,7 @@ def test_graphs_agree_with_an_open_batch_and_in_fp16(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_graph_of_a_fan_is_quantised(images, tmp_path):
     path = write(tmp_path / "x.pth", "nvlabs")
     with torch.inference_mode(False):

@@ -4,6 +4,7 @@ import ast
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,26 +55,28 @@ def level_of(name: str) -> int:
     return levels[0]
 
 
-def imported(path: Path, modules: dict[str, Path]) -> set[str]:
-    """Every segdeploy module that `path` imports, anywhere in it."""
+@cache
+def imported(text: str, modules: frozenset[str]) -> frozenset[str]:
+    """Every segdeploy module that a module of this text imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner.partition(".")[2] in modules else node.module)
-    return {name.partition(".")[2] or "__init__" for name in found if top_of(name) == "segdeploy"}
+    return frozenset(name.partition(".")[2] or "__init__" for name in found if top_of(name) == "segdeploy")
 
 
-def arrows_of(package: Path) -> dict[str, set[str]]:
+def arrows_of(package: Path) -> dict[str, frozenset[str]]:
     """Module to the modules it imports. The front door names what is above it, and loads that on demand."""
     modules = modules_of(package)
-    return {name: imported(path, modules) for name, path in modules.items() if name != "__init__"}
+    names = frozenset(modules)
+    return {name: imported(path.read_text(), names) for name, path in modules.items() if name != "__init__"}
 
 
-def upward(arrows: dict[str, set[str]]) -> list[str]:
+def upward(arrows: dict[str, frozenset[str]]) -> list[str]:
     found = []
     for name, others in arrows.items():
         for other in others - {"__init__"}:
@@ -83,7 +86,7 @@ def upward(arrows: dict[str, set[str]]) -> list[str]:
     return sorted(found)
 
 
-def circles(arrows: dict[str, set[str]]) -> list[str]:
+def circles(arrows: dict[str, frozenset[str]]) -> list[str]:
     """The modules that reach themselves by their imports, inside a folder too."""
     reached = {name: set(others) for name, others in arrows.items()}
     for middle in arrows:
@@ -93,19 +96,16 @@ def circles(arrows: dict[str, set[str]]) -> list[str]:
     return sorted(name for name, others in reached.items() if name in others)
 
 
-ARROWS = arrows_of(PACKAGE)
-
-
 def test_imports_point_down() -> None:
-    assert upward(ARROWS) == []
+    assert upward(arrows_of(PACKAGE)) == []
 
 
 def test_nothing_imports_the_front_door() -> None:
-    assert [name for name, others in ARROWS.items() if "__init__" in others] == []
+    assert [name for name, others in arrows_of(PACKAGE).items() if "__init__" in others] == []
 
 
 def test_no_module_reaches_itself() -> None:
-    assert circles(ARROWS) == []
+    assert circles(arrows_of(PACKAGE)) == []
 
 
 @pytest.mark.parametrize(

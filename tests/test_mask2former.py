@@ -174,7 +174,7 @@ def test_a_hub_folder_is_read_strictly(written, copied):
     assert "unexpected: model.pixel_level_module.decoder.encoder.layers.1" in refusal(
         copied(encoder_layers=1)
     )
-    assert "missing: model.transformer_module.decoder.layers.4" in refusal(copied(decoder_layers=6))
+    assert "missing: model.transformer_module.decoder.layers.3" in refusal(copied(decoder_layers=5))
     misshapen = refusal(copied(backbone={"window_size": 7}))
     assert "relative_position_bias_table [49, 1] instead of [169, 1]" in misshapen
 

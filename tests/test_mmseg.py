@@ -250,7 +250,12 @@ PYRAMID = {"channels": 8, "classes": 5, "scales": (1, 2, 3, 6), "align_corners":
     ("backbone", "head", "nodes"),
     [
         (DEEPEST, {"kind": "psp", "inputs": 128, "index": 3, **PYRAMID}, 265),
-        (SWIN_T, {"kind": "uper", "inputs": (8, 16, 32, 64), **PYRAMID}, 394),
+        pytest.param(
+            SWIN_T,
+            {"kind": "uper", "inputs": (8, 16, 32, 64), **PYRAMID},
+            394,
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["resnet-101 psp", "swin-t uper"],
 )
@@ -266,7 +271,13 @@ def test_no_graph_has_more_than_400_nodes(backbone, head, nodes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["basicnet", "deeplabv3plus_r18-d8_769x769", "pspnet_r18-d8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("basicnet", "pspnet_r18-d8")),
+        "deeplabv3plus_r18-d8_769x769",
+    ],
+)
 def test_graphs_agree_with_an_open_batch_and_in_fp16(name, tmp_path):
     path = checkpoints.write(tmp_path / "x.pth", name)
     with torch.inference_mode(False):

@@ -175,7 +175,7 @@ OF_ONE_SIZE = ("deeplabv3plus_r18-d8", "segformer_swin")
 
 
 @pytest.mark.parametrize(
-    "name", ["pspnet_r18-d8", *(pytest.param(one, marks=pytest.mark.slow) for one in OF_ONE_SIZE)]
+    "name", ["pspnet_r18-d8", *(pytest.param(one, marks=pytest.mark.thorough) for one in OF_ONE_SIZE)]
 )
 def test_a_network_with_constants_of_one_size(name, tmp_path, refused):
     """Pooling of a PSP or an ASPP head is a product with a constant of one size, and windows are."""

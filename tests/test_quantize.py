@@ -301,6 +301,7 @@ def test_the_search_keeps_out_what_hurts_most(demo, city, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_path):
     asked = quantize(demo, request(city, max_drop=5.0, sensitivity=True), output=tmp_path)
     groups = {layer.group for layer in layers_of(onnx.load(demo))}
@@ -312,6 +313,7 @@ def test_sensitivities_are_measured_where_they_are_asked_for(demo, city, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done, tmp_path):
     mse = quantize(
         demo, request(city, max_drop=50, method="mse", cache_for="10.9.0"), output=tmp_path / "mse"
@@ -354,6 +356,7 @@ def test_auto_and_its_recipe_make_the_same_graph(demo, images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_equalisation_is_taken_where_it_does_less_damage(demo, images, tmp_path):
     """One channel in a LayerNorm made much too large, exactly made up for in the weights that read it."""
     model = onnx.load(demo)
@@ -379,6 +382,7 @@ def test_equalisation_is_taken_where_it_does_less_damage(demo, images, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
     impossible = Request(
         images=images, probes=4, equalise="off", max_drop=0.0, method="percentile", percentile=0.5

@@ -118,6 +118,7 @@ def test_made_scenes_are_for_the_bundled_model_only(graphs, refused, misused):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_recipe_of_made_scenes_needs_nothing_else(demo, tmp_path, capsys):
     arguments = ["quantize", str(demo), "--recipe", "demo-scenes", "--max-drop", "50", "--probes", "8"]
     assert main([*arguments, "-o", str(tmp_path / "a")]) == 0, capsys.readouterr().err

@@ -67,8 +67,22 @@ def desk(tmp_path_factory):
     return Desk(folder)
 
 
+# Whose commands other tests run too, one by one; they take half of the pages' time.
+LONG = {
+    f"docs/{page}.md"
+    for page in ("how-to/engines", "how-to/tune", "how-to/deepstream", "tutorials/own-classes")
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", all_pages(), ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.thorough] if name_of(page) in LONG else [])
+        for page in all_pages()
+    ],
+    ids=name_of,
+)
 def test_the_blocks_run(page, desk, monkeypatch):
     """Each console and Python block, in order; one whose title says what it needs is held against the parser."""
     monkeypatch.chdir(desk.folder)

@@ -53,6 +53,7 @@ def test_it_is_small(wheel: Path) -> None:
     assert wheel.stat().st_size <= 8_000_000
 
 
+@pytest.mark.thorough
 def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
