@@ -70,6 +70,7 @@ def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fp16", [pytest.param((), marks=pytest.mark.thorough), ("--fp16",)])
+@pytest.mark.thorough
 def test_the_bundled_model_in_int8(fp16, demo, images, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--int8", *fp16, "--images", images, "--max-drop", 100) == 0
     said = capsys.readouterr().out

@@ -120,6 +120,7 @@ def test_every_slot_of_a_batch_is_used(made, images, reference, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_bundled_checkpoint(tmp_path, images, bundled):
     source = folder("models") / "demo-b0"
     size = read_card("segformer-b0-demo").size

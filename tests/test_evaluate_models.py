@@ -90,6 +90,7 @@ def test_processes_give_the_same_to_the_last_digit(models, dataset, capsys):
     assert json.loads(told[0])["robustness"]
 
 
+@pytest.mark.thorough
 def test_windows_and_folders_are_counted_elsewhere_too(bundled, tmp_path):
     """All that a worker is told of a mode and a data set is taken as it was meant."""
     for kind in ("images", "labels"):

@@ -261,6 +261,7 @@ def test_images_are_kept_to_judge_on_and_the_recipe_says_so(demo, images, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_card_given_for_a_foreign_graph_names_what_stays_fp32(demo, images, tmp_path):
     card = replace(read_card("segformer-b0-demo"), name="mine", keep_fp32=("*stages.0*",))
     asked = Request(images=images, probes=2, equalise="off", max_drop=50, fp16=True, card=card)
@@ -423,6 +424,7 @@ def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_calibration_of_something_else_is_refused_with_both_keys(demo, images, tmp_path):
     quantize(demo, Request(images=images, probes=2, equalise="off", max_drop=50), output=tmp_path)
     fewer = Request(images=images, count=9, probes=2, equalise="off", max_drop=50)
@@ -484,7 +486,11 @@ def test_dead_layers_stay_as_they_are(demo, images, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("interface", "batch"), [pytest.param("nvinfer", 4, marks=pytest.mark.thorough), ("frames", None)]
+    ("interface", "batch"),
+    [
+        pytest.param("nvinfer", 4, marks=pytest.mark.thorough),
+        pytest.param("frames", None, marks=pytest.mark.thorough),
+    ],
 )
 def test_batches_keep_their_batch(interface, batch, bundled, images, tmp_path):
     source = bundled(interface, "97x131", batch)

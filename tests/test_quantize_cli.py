@@ -147,6 +147,7 @@ def two_folders(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_recipe_of_two_folders_is_replayed_with_its_mapping(
     graphs, two_folders, recipe, refused, tmp_path, capsys
 ):

@@ -70,7 +70,14 @@ def desk(tmp_path_factory):
 # Whose commands other tests run too, one by one; they take half of the pages' time.
 LONG = {
     f"docs/{page}.md"
-    for page in ("how-to/engines", "how-to/tune", "how-to/deepstream", "tutorials/own-classes")
+    for page in (
+        "how-to/engines",
+        "how-to/tune",
+        "how-to/deepstream",
+        "how-to/formats",
+        "tutorials/int8",
+        "tutorials/own-classes",
+    )
 }
 
 

@@ -77,7 +77,7 @@ def test_the_bundled_b0_builds_in_int8(interface, size, fp16, bundled, images, t
 
 @pytest.mark.parametrize(
     ("interface", "batch", "equalise"),
-    [("frames", None, "off"), thorough("nvinfer", 4, "off"), thorough("frames", 1, "on")],
+    [thorough("frames", None, "off"), thorough("nvinfer", 4, "off"), thorough("frames", 1, "on")],
 )
 def test_int8_builds_with_batches_and_equalised(interface, batch, equalise, bundled, images, tmp_path):
     request = Request(images=images, probes=2, max_drop=100, equalise=equalise)
@@ -93,7 +93,7 @@ def test_int8_builds_with_batches_and_equalised(interface, batch, equalise, bund
         thorough("deeplabv3plus_r18-d8_769x769", "97x131"),
         ("pspnet_r18-d8", "97x131"),
         thorough("fcn_r18-d8", "97x131"),
-        ("segformer_swin", "97x131"),
+        thorough("segformer_swin", "97x131"),
         thorough("upernet_r18", "97x131"),
     ],
 )
@@ -106,7 +106,7 @@ def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
     engine_of(half, 1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", *map(thorough, ("fp16", "int8"))])
 def test_an_engine_of_several_sizes_builds(precision, tiny, images, tmp_path):
     sizes = ("64x96", "72x136")
     half = precision == "fp16"

@@ -98,8 +98,16 @@ def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("kind", ["images", "clip"])
+@pytest.mark.parametrize(
+    ("kind", "unbuffered"),
+    [
+        ("clip", ""),
+        *(
+            pytest.param(*one, marks=pytest.mark.thorough)
+            for one in (("clip", "1"), ("images", ""), ("images", "1"))
+        ),
+    ],
+)
 def test_an_output_that_is_full_is_one_message(model, clip, tmp_path, kind, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     cv2.imwrite(str(tmp_path / "a.png"), clips.frame(0))

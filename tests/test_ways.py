@@ -410,6 +410,7 @@ def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_loss_is_in_miou_where_there_is_truth(bundled, tmp_path):
     from segdeploy.datasets.layouts import open_dataset
     from segdeploy.scenes import write_cityscapes

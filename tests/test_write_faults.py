@@ -57,7 +57,8 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize(
     "verbs",
     [
-        pytest.param(TOGETHER, id="graphs"),
+        pytest.param(TOGETHER[:1], id="a graph"),
+        pytest.param(TOGETHER[1:], id="graphs", marks=pytest.mark.thorough),
         pytest.param(
             [verb for verb in VERBS if verb not in TOGETHER], id="others", marks=pytest.mark.thorough
         ),
