@@ -24,7 +24,13 @@ from segdeploy.convert.adopt.described import (
     output_of,
     with_own_facts,
 )
-from segdeploy.convert.adopt.ending import Ending, demand_room, find_ending, height_and_width, put_answer
+from segdeploy.convert.adopt.ending import (
+    Ending,
+    demand_room_for_classes,
+    find_ending,
+    height_and_width,
+    put_answer,
+)
 from segdeploy.convert.adopt.fixed import fixed
 from segdeploy.convert.adopt.own_input import own_normalisation, put_input, scale_for
 from segdeploy.errors import GraphError, RequestError
@@ -195,7 +201,7 @@ def adopted_at(
         own_normalisation(view, given.name),
     )
     labels, numbered = name_classes(found.classes, origin.name, request, card)
-    demand_room(view, len(labels.names))
+    demand_room_for_classes(view, len(labels.names))
     described = card or card_for(origin.name, origin.card, size, mean, std, labels)
     described = replace(described, mean=mean, std=std, size=size)
     signature = promised_signature(described, request, model, found)

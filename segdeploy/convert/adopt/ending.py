@@ -115,7 +115,7 @@ def chosen_from(view: View, tensor: str) -> tuple[str | None, bool, float | None
     return None, False, None
 
 
-def demand_room(view: View, classes: int) -> None:
+def demand_room_for_classes(view: View, classes: int) -> None:
     """Refuse a graph whose labels have a type that is too small for its classes: the highest would wrap."""
     tensor = view.model.graph.output[0].name
     while True:
