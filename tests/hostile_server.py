@@ -7,6 +7,7 @@ PyTorch is paid for once.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pkgutil
@@ -176,6 +177,8 @@ def serve() -> None:
     os.dup2(2, 1)
     for name in [*HEAVY, *every_module()]:
         __import__(name)
+    gc.collect()
+    gc.freeze()  # or each child copies what its collector looks at
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), file=answers)
 
