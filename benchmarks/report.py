@@ -210,6 +210,39 @@ def scored(row: Facts) -> list[str]:
     ]
 
 
+def int8_choice(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"{facts['checkpoint']} at {facts['size']} on {facts['dataset']}, calibrated on {facts['train_images']} frames."
+        " INT8 loses points of mIoU (over other frames like these, 95 %) and changes per cent of the labels:"
+    )
+    headings, rows = ["kept out of INT8", "in INT8"], []
+    for one in facts["rows"][0]["on"]:
+        whole = one["part"] == "all"
+        place = f"{one['images']} of {one['split']}" + ("" if whole else f", {one['part']}")
+        headings += [f"lost, {place}", *([f"changed, {place}"] if whole else [])]
+    for row in facts["rows"]:
+        cells = [cell for one in row["on"] for cell in lost_and_changed(one)]
+        rows.append([", ".join(row["keep"]) or "nothing", f"{row['int8_share']:.1%}", *cells])
+    yield table(headings, rows)
+    for column, one in enumerate(facts["rows"][0]["on"]):
+        if one["part"] == "all":
+            intervals = [row["on"][column]["miou_drop_interval"] for row in facts["rows"]]
+            reach = sorted((high - low) / 2 for low, high in intervals)
+            few, many = (one["images"] * (half / 0.05) ** 2 for half in (reach[0], reach[-1]))
+            yield (
+                f"On {one['images']} frames of {one['split']} an interval reaches {reach[0]:.2f} to {reach[-1]:.2f}"
+                f" points to either side. It narrows with the root of their number: for 0.05 it takes {few:.0f} to"
+                f" {many:.0f} frames."
+            )
+
+
+def lost_and_changed(one: Facts) -> Iterator[str]:
+    low, high = one["miou_drop_interval"]
+    yield f"{one['miou_drop']:+.2f} ({low:+.2f} to {high:+.2f})"
+    if one["part"] == "all":
+        yield f"{one['changed']:.2f} %"
+
+
 def collection(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     rows = [
         [
@@ -831,6 +864,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("Measured by segdeploy bench", "bench", bench),
     ("Agreement, with transformers", "agreement", agreement),
     ("INT8", "int8", int8),
+    ("INT8: what the judged frames can tell", "int8_choice", int8_choice),
     ("Calibration", "collection", collection),
     ("Corruptions", "corruptions", corruptions),
     ("Floors and predictions", "cost", cost),
