@@ -184,11 +184,12 @@ def mask2former(name: str) -> Callable[[Path], Path]:
     """A Mask2Former of a published size, whose queries are given classes and masks of their own."""
 
     def write(folder: Path) -> Path:
-        from mask2former import network, tell_classes_apart
+        from mask2former import keep_queries_apart, network, tell_classes_apart
 
         from segdeploy.size import Size
 
         made = network(name)
+        keep_queries_apart(made)
         tell_classes_apart(made, Size.parse(SIZE))
         made.save_pretrained(folder / "checkpoint")
         return folder / "checkpoint"
