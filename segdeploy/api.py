@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TypedDict
 
@@ -116,8 +117,6 @@ def quantize(
     **calibration: Unpack[CalibrationWords],
 ) -> Quantised:
     """Write a graph in INT8, calibrated and judged on `images` or on a labelled data set; `size` is one of several."""
-    from dataclasses import replace
-
     from segdeploy.convert.int8.quantize import quantize as quantise_graph
     from segdeploy.convert.int8.request import request_for
     from segdeploy.model.card import read_card
@@ -364,13 +363,16 @@ def distil(
     dataset: str,
     root: AnyPath,
     output: AnyPath,
+    unlabelled: AnyPath | None = None,  # a folder of images that the teacher alone answers for
     progress: Callable[[str], None] = silent,
     **training: Unpack[TrainingWords],
 ) -> Finetuned:
     """Do as `finetune` with the checkpoint `student`, and draw its answer and its last map to the teacher's."""
+    from segdeploy.picture.image import find_images
     from segdeploy.train.distil import distil as train
 
-    request = training_request(dataset, root, training)
+    images = find_images(as_path(unlabelled, "unlabelled")) if unlabelled else ()
+    request = replace(training_request(dataset, root, training), unlabelled=tuple(images))
     return train(str(teacher), str(student), request, output=as_path(output, "output"), progress=progress)
 
 

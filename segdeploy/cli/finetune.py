@@ -94,7 +94,7 @@ def describe_training(parser: argparse.ArgumentParser, parts: Iterable[str]) -> 
             )
 
 
-def request_from(arguments: argparse.Namespace) -> TrainingRequest:
+def request_from(arguments: argparse.Namespace, unlabelled: tuple[Path, ...]) -> TrainingRequest:
     from segdeploy.train.finetune import TrainingRequest
     from segdeploy.train.material import learnt_and_reported
     from segdeploy.train.recipe_file import read_training_recipe
@@ -108,7 +108,7 @@ def request_from(arguments: argparse.Namespace) -> TrainingRequest:
     )  # fmt: skip
     return TrainingRequest(
         learnt, reported, read_training_recipe(arguments.recipe, asked), arguments.size, arguments.card,
-        arguments.watch_every, arguments.device, arguments.threads, arguments.command,
+        arguments.watch_every, arguments.device, arguments.threads, arguments.command, unlabelled,
     )  # fmt: skip
 
 
@@ -121,12 +121,14 @@ def execute(arguments: argparse.Namespace) -> int:
     return trained_and_shown(arguments, functools.partial(finetune, arguments.checkpoint))
 
 
-def trained_and_shown(arguments: argparse.Namespace, train: Callable[..., Finetuned]) -> int:
+def trained_and_shown(
+    arguments: argparse.Namespace, train: Callable[..., Finetuned], unlabelled: tuple[Path, ...] = ()
+) -> int:
     """Train once, or once for each fold, and show what came out."""
     from segdeploy.cli.console import steps
     from segdeploy.train.folds import train_folds
 
-    request = request_from(arguments)
+    request = request_from(arguments, unlabelled)
     with steps() as progress:
 
         def once(request: TrainingRequest, folder: Path) -> Finetuned:

@@ -1,5 +1,6 @@
 """Draws crops of a labelled data set: which image, which place, and how it is changed.
 
+Beside images without labels, which only a teacher can teach, every second crop is of one of those.
 All that is drawn for a slot depends on the seed and the slot's number alone. So any number of threads or processes sees
 the same crops, and training goes on after a stop as if there had been none.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.reading import read_pair, read_truth
 from segdeploy.errors import TrainingError
-from segdeploy.picture.image import Frame, LabelMap
+from segdeploy.model.labels import truth_type
+from segdeploy.picture.image import Frame, LabelMap, read_frame
 from segdeploy.train.recipe import TrainingRecipe
 
 TRIES = 10  # places that are drawn until one fits
@@ -34,6 +37,7 @@ class Crops:
     fill: tuple[
         float, float, float
     ]  # where a scaled image is smaller than the crop: the mean, which becomes 0
+    unlabelled: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.dataset):
@@ -95,15 +99,22 @@ class Crops:
 
     def chosen(self, slot: int, rng: np.random.Generator) -> tuple[int, int | None]:
         """Choose the image of a slot, and the class that its crop has to show, if one was drawn."""
+        if self.unlabelled:
+            slot, second = divmod(slot, 2)
+            if second:
+                return len(self.dataset) + self.in_turn(slot, len(self.unlabelled)), None
         if not self.recipe.rare:
-            turn, place = divmod(slot, len(self.dataset))
-            order = np.random.default_rng([self.recipe.seed, turn, 1]).permutation(len(self.dataset))
-            return int(order[place]), None
+            return self.in_turn(slot, len(self.dataset)), None
         there = self.shares > 0
         weights = np.where(there, np.exp((1 - self.shares) / RARITY), 0)
         wanted = int(rng.choice(len(weights), p=weights / weights.sum()))
         showing = np.flatnonzero(self.counts[:, wanted] >= min(ENOUGH_PIXELS, self.counts[:, wanted].max()))
         return int(rng.choice(showing)), wanted
+
+    def in_turn(self, slot: int, count: int) -> int:
+        """Choose one of `count` images: each once, in an order that is drawn, before one comes again."""
+        turn, place = divmod(slot, count)
+        return int(np.random.default_rng([self.recipe.seed, turn, 1]).permutation(count)[place])
 
     def placed(
         self, truth: LabelMap, scale: float, wanted: int | None, rng: np.random.Generator
@@ -135,7 +146,14 @@ class Crops:
 
     @cached_property
     def read(self) -> Callable[[int], tuple[Frame, LabelMap]]:
-        return lru_cache(KEPT_IMAGES)(lambda index: read_pair(self.dataset, index))
+        return lru_cache(KEPT_IMAGES)(self._read)
+
+    def _read(self, index: int) -> tuple[Frame, LabelMap]:
+        if index < len(self.dataset):
+            return read_pair(self.dataset, index)
+        frame = read_frame(self.unlabelled[index - len(self.dataset)])
+        labels = self.dataset.labels
+        return frame, np.full(frame.shape[:2], labels.ignore, truth_type(len(labels.names)))
 
 
 def stacked(crops: list[tuple[Frame, LabelMap]]) -> tuple[NDArray[np.uint8], LabelMap]:

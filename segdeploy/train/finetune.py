@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, traini
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.family import Checkpoint, Output
 from segdeploy.networks.interface import card_of
+from segdeploy.picture.image import read_frame
 from segdeploy.size import Size
 from segdeploy.train.board import board_in
 from segdeploy.train.crops import Crops
@@ -64,6 +65,7 @@ class TrainingRequest:
     device: str | None = None
     threads: int = 2
     command: str = ""
+    unlabelled: tuple[Path, ...] = ()  # images that only a teacher answers for
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,15 @@ def finetune(
 
 
 def training_start(source: str | Path, request: TrainingRequest) -> TrainingStart:
-    demand_apart(request.dataset, request.reported)
+    demand_apart(request)
     checkpoint = read_checkpoint(source)
     card = card_of(checkpoint, request.card)
     labels = request.dataset.labels
+    if len(labels.names) < 2:
+        raise TrainingError(
+            f"{request.dataset} has one class, {labels.names[0]}: a network that always answers it is never wrong;"
+            " name another class in the mapping, for the rest"
+        )
     made = transferred(checkpoint, labels.names, request.recipe.seed)
     learnt, watched = split_off(request.dataset)
     size = request.size or card.size
@@ -134,9 +141,11 @@ def training_start(source: str | Path, request: TrainingRequest) -> TrainingStar
     )  # fmt: skip
 
 
-def demand_apart(learnt: Dataset, reported: Dataset) -> None:
-    """Refuse to report on images that were learnt from."""
-    same = {pair.image.resolve() for pair in learnt.pairs} & {pair.image.resolve() for pair in reported.pairs}
+def demand_apart(request: TrainingRequest) -> None:
+    """Refuse to report on images that were learnt from, with labels or without."""
+    learnt = [*(pair.image for pair in request.dataset.pairs), *request.unlabelled]
+    reported = {pair.image.resolve() for pair in request.reported.pairs}
+    same = reported.intersection(path.resolve() for path in learnt)
     if same:
         raise TrainingError(
             f"{len(same)} images are both learnt from and reported on ({min(same).name} is one), so the report would"
@@ -173,7 +182,7 @@ def trained(
     lies.demand(start.card.size)
     lies.demand(recipe.crop_size)
     progress("counting the pixels of each class")
-    crops = Crops(start.learnt, recipe, start.card.mean)
+    crops = Crops(start.learnt, recipe, start.card.mean, request.unlabelled)
     demand_learnable(crops)
 
     def scored(network: nn.Module, dataset: Dataset) -> Evaluation:
@@ -184,7 +193,7 @@ def trained(
     state = kept or TrainingState(key)
     if kept is None:
         progress("reading every image once")
-        demand_readable(start.learnt, start.watched, request.reported)
+        demand_readable(start.learnt, start.watched, request.reported, unlabelled=request.unlabelled)
         progress("scoring what it begins with")
         state.history.append({"step": 0, "miou": scored(plain.eval(), start.watched).scores.miou})
     else:
@@ -256,7 +265,7 @@ def logged_and_shown(
     tell(event)
 
 
-def demand_readable(*datasets: Dataset) -> None:
+def demand_readable(*datasets: Dataset, unlabelled: Sequence[Path]) -> None:
     """Read every image with its labels: cut or blank ones are to be named now, not after hours of training."""
 
     def shows_a_class(dataset: Dataset, index: int) -> bool:
@@ -270,6 +279,8 @@ def demand_readable(*datasets: Dataset) -> None:
                     f"no pixel of the {len(dataset)} label files of {dataset} is of a class, so nothing can be scored"
                     " on them; label files of a test split are often blank"
                 )
+        for _ in pool.map(read_frame, unlabelled):
+            pass  # none is kept: there may be many
 
 
 def demand_learnable(crops: Crops) -> None:
@@ -287,7 +298,8 @@ def digest_of_request(
     """Digest all that decides the result."""
     facts = [
         start.digest, start.learnt.digest, start.watched.digest, str(start.card.size), asdict(request.recipe),
-        taught.digest if taught else None,        processes.count, processes.device.partition(":")[0],
+        taught.digest if taught else None, processes.count, processes.device.partition(":")[0],
+        [(path.name, path.stat().st_size) for path in request.unlabelled],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -301,10 +313,9 @@ def training_of(
 ) -> Training:
     return Training(
         TRAINING_SCHEMA, start.name, start.digest, start.licence, teacher, str(request.dataset), request.dataset.digest,
-        len(start.learnt), len(start.watched), start.transferred.kept, start.transferred.drawn, request.recipe,
-        state.history[0]["miou"], state.best_step, state.best_miou, reported_of(evaluation), state.seconds,
-        request.command,
-        tuple(state.history),
+        len(start.learnt), len(start.watched), len(request.unlabelled), start.transferred.kept,
+        start.transferred.drawn, request.recipe, state.history[0]["miou"], state.best_step, state.best_miou,
+        reported_of(evaluation), state.seconds, request.command, tuple(state.history),
         {"segdeploy": __version__, "torch": torch.__version__, "python": platform.python_version()},
         (*start.steps, training_step(evaluation, "distilled" if teacher else "fine-tuned")),
     )  # fmt: skip

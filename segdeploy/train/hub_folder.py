@@ -80,6 +80,11 @@ def preprocessor_config(checkpoint: Checkpoint, card: ModelCard) -> dict[str, An
     }
 
 
+def name_to_publish(source: str) -> str:
+    """Leave the folders of a local file out; a Hub id stays as it is."""
+    return bare_name(source) if Path(source).exists() else source
+
+
 def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
     title, reported = checkpoint.family.title, training.reported
     metrics = [
@@ -100,7 +105,7 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
         if training.licence == UNKNOWN_LICENCE
         else f"{training.licence}. What that"
     )
-    start = bare_name(training.start) if Path(training.start).exists() else training.start
+    start = name_to_publish(training.start)
     head = {
         **licence_on_the_hub(training.licence),
         "base_model": start,
@@ -108,6 +113,9 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
         "tags": ["segdeploy", "semantic-segmentation"],
         "model-index": [{"name": name, "results": [result]}],
     }
+    without = f" and {training.unlabelled_images} images without labels" if training.unlabelled_images else ""
+    taught = f", taught by {name_to_publish(training.teacher)}" if training.teacher else ""
+    verb = "distil" if training.teacher else "finetune"
     classes = "\n".join(
         f"| {one.name} | {'–' if one.iou is None else f'{100 * one.iou:.1f}'} |" for one in reported.classes
     )
@@ -116,7 +124,7 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
 
 # {name}
 
-{title[0].upper() + title[1:]}, fine-tuned from {start} on {training.dataset} with `segdeploy finetune`.
+{title[0].upper() + title[1:]}, fine-tuned from {start} on {training.dataset}{without}{taught}, with `segdeploy {verb}`.
 On {reported.split} ({reported.images} images, none of them learnt from or chosen by): {reported}.
 
 | class | IoU, % |

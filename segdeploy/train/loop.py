@@ -130,9 +130,10 @@ class Trainer:
 
     def demand_finite(self, what: str, seen: float, step: int) -> None:
         if not math.isfinite(seen):
+            wider = "" if self.recipe.precision == "fp32" else ", or --precision fp32"
             raise NotFinite(
-                f"the {what} is {seen} in step {step + 1}. A lower rate helps (--rate {self.recipe.rate / 3:.1g}), or"
-                " --precision fp32"
+                f"the {what} is {seen} in step {step + 1}. A lower rate helps (--rate {self.recipe.rate / 3:.1g})"
+                f"{wider}"
             )
 
     def loss(self, frames: Any, truths: Any) -> Tensor:

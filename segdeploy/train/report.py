@@ -46,6 +46,7 @@ class Training:
     dataset_digest: str
     images: int
     watched_images: int
+    unlabelled_images: int  # whose answers only a teacher gave
     classes_kept: tuple[str, ...]  # whose classifier weights the start had
     classes_drawn: tuple[str, ...]
     recipe: TrainingRecipe

@@ -20,12 +20,15 @@ def trainings(findings: Findings) -> Sequence[str]:
 def one_training(name: str, facts: Mapping[str, Any]) -> Sequence[str]:
     reported, history = facts["reported"], facts["history"]
     taught = f", taught by {facts['teacher']}" if facts["teacher"] else ""
+    others = facts.get("unlabelled_images")  # a record of 0.2.0 does not tell
+    beside = f" and {others} without labels" if others else ""
     watched = [(one["step"], 100 * one["miou"]) for one in history]
     losses = [(one["step"], one["loss"]) for one in history if "loss" in one]
     parts = [
         headline(name),
         paragraph(
-            f"{facts['start']}{taught}, trained on {facts['images']} images of {facts['dataset']}. The"
+            f"{facts['start']}{taught}, trained on {facts['images']} images of"
+            f" {facts['dataset']}{beside}. The"
             f" weights are those of step {facts['best_step']}, the best on {facts['watched_images']} others of the same"
             f" split; the scores are of {reported['images']} images of {reported['split']},"
             " which nothing was chosen by."
