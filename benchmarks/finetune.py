@@ -2,6 +2,9 @@
 
     python benchmarks/finetune.py --name camvid --checkpoint DIR --root CAMVID --mapping YAML --split train \
         --report val -- --crop 224x288 --batch 3 --steps 680 --rare --rate 2.5e-4
+    python benchmarks/finetune.py --name scenes --checkpoint models/demo-b0 --dataset scenes --root NEW \
+        --mapping benchmarks/twelve_classes.yaml --split train --report val -- \
+        --recipe benchmarks/twelve_recipe.yaml --watch-every 160
 
 What follows `--` goes to `segdeploy finetune` as it is. One thread computes, in a process of its own, whose processor
 time is counted whole: reading, drawing crops, watching and the last scores are in it.
@@ -27,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--name", required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--dataset", default="folder", help="folder, or scenes, which are made into --root")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--mapping", type=Path, required=True)
     parser.add_argument("--split", required=True)
@@ -36,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "trained"
         words = [
-            sys.executable, "-m", "segdeploy", "finetune", str(asked.checkpoint), "--dataset", "folder", "--root",
+            sys.executable, "-m", "segdeploy", "finetune", str(asked.checkpoint), "--dataset", asked.dataset, "--root",
             str(asked.root), "--mapping", str(asked.mapping), "--split", asked.split, "--report-split", asked.report,
             "--threads", "1", "--device", "cpu", *asked.flags, "-o", str(folder),
         ]  # fmt: skip
