@@ -24,12 +24,9 @@ from typing import Any
 import torch
 from setting import RESULTS, setting, write_results
 
-from segdeploy import networks
-from segdeploy.assess.bench.pytorch import Eager, EagerSession, Inner
+from segdeploy.assess.bench.pytorch import EagerSession, assemble
 from segdeploy.assess.evaluate.evaluate import evaluate
 from segdeploy.assess.evaluate.windows import multi_scale
-from segdeploy.networks.checkpoints import read_checkpoint
-from segdeploy.networks.interface import WithInterface, card_of, signature_for
 from segdeploy.size import Size
 from segdeploy.train.finetune import TrainingRequest, finetune
 from segdeploy.train.material import learnt_and_reported
@@ -151,12 +148,9 @@ def strangers(checkpoint: Path, folder: Path) -> Path:
 
 
 def at_the_test(folder: Path, size: Size, reported: Any) -> dict[str, Any]:
-    checkpoint = read_checkpoint(folder)
-    card, pair = card_of(checkpoint, None), networks.build(checkpoint)
-    signature = signature_for(card, "logits", size, 1, pair.deployed.output)
-    inner: Any = Inner(pair.plain.eval(), torch.tensor(card.std).reciprocal(), fp16=False)
-    session = EagerSession(Eager(card.name, WithInterface(inner, card, signature).eval(), signature, ""))
-    found = evaluate(multi_scale(session, SCALES, flip=True, frame_scale=size), reported, card.labels)
+    session = EagerSession(assemble(str(folder), "plain", "logits", size, fp16=False))
+    predict = multi_scale(session, SCALES, flip=True, frame_scale=size)
+    found = evaluate(predict, reported, session.signature.labels)
     return {"miou": found.scores.miou}
 
 

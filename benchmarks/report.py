@@ -603,18 +603,21 @@ def ladder(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     scores: dict[str, dict[int, float]] = {}
     for run in runs:
         scores.setdefault(run["rung"], {})[run["seed"]] = 100 * run["miou"]
-    seeds = sorted({run["seed"] for run in runs})
+    whole = set.intersection(*(set(own) for own in scores.values()))
+    seeds = "1 seed" if len(whole) == 1 else f"{len(whole)} seeds"
     kinds = {run["rung"]: run["kind"] for run in runs}
     climbed = [rung for rung in scores if kinds[rung] == "climbed"]
     yield (
         f"What each trick adds to {facts['checkpoint']} on {facts['data']}, at {facts['size']}: {shared['steps']} steps"
-        f" of {shared['batch']} crops of {shared['crop']}, {len(seeds)} seeds, scored on images that nothing was chosen"
+        f" of {shared['batch']} crops of {shared['crop']}, {seeds}, scored on images that nothing was chosen"
         " by."
         " So short a training of so small crops is far from what the network can reach: what counts is the difference,"
         " beside what another seed changes. Each of the first rungs stands on the one before, each of the others on"
         f" “{climbed[-1]}”. The difference is the mean over seeds, each against the same seed, with"
         " the least and the greatest."
     )
+    if "note" in facts:
+        yield facts["note"]
     rows = []
     for place, rung in enumerate([*climbed, *(rung for rung in scores if rung not in climbed)]):
         below = climbed[place - 1] if 0 < place < len(climbed) else climbed[-1] if place else None
