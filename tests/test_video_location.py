@@ -83,6 +83,16 @@ def test_what_should_have_been_an_address(given, said):
     assert as_typed(given) == said
 
 
+@pytest.mark.parametrize(
+    "address", ["rtsp://cam/x?token=abc", "http://cam/?password=a b&channel=2", "http://cam/?pin=1&key=2"]
+)
+@pytest.mark.parametrize("why", [" cannot be opened: Connection refused", ": 401", "; it was given up", ""])
+def test_the_words_behind_what_was_left_out_stay(address, why):
+    """A message names the address as it is said, and is looked at as a whole once more."""
+    said = without_credentials(address) + why
+    assert without_credentials(said) == said
+
+
 def test_names_of_secrets():
     secret = (
         "password Passwd user_password dbpassword pwd user-pw userid user_id USERNAME token access_token authToken auth"

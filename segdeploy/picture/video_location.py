@@ -29,6 +29,9 @@ _SCHEME = (
 _PARAMETER = re.compile(rf"(?:(?![\"']{_ENDS}|%(?:25)*26)[^&\s])+")
 _LAST_PARAMETER = re.compile(r"(?:(?!%(?:25)*26)[^&])+")  # of an address alone, which may hold spaces
 _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^,}\]\s]+")  # of JSON
+_SHOWN = re.compile(
+    rf"{HIDDEN}(?:(?=&)|{_ENDS})"
+)  # a value that was left out before, maybe with words behind it
 _WORD = re.compile(rf"{_SCHEME}(?:\"(?:\\.|[^\"\\])*\"|'[^']*'{_ENDS}|(?![\"']{_ENDS})\S)+")
 ALONE = {"user", "pass", "pw", "pwd", "auth", "sig", "pin", "sid", "login", "session", "jwt"}
 ANYWHERE = re.compile(
@@ -104,7 +107,8 @@ def _without_values(text: str, alone: bool) -> str:
     while found := _NAME.search(text, place):
         shown.append(text[place : found.end()])
         place = found.end()
-        if is_secret(found[1]) and (hidden := _value_at(found, alone).match(text, place)):
+        value = _SHOWN if _SHOWN.match(text, place) else _value_at(found, alone)
+        if is_secret(found[1]) and (hidden := value.match(text, place)):
             shown.append(HIDDEN)
             place = hidden.end()
     return "".join([*shown, text[place:]])
