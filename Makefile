@@ -8,8 +8,8 @@ TORCH ?= torch==2.13.0
 # `make test CONSTRAINTS=constraints.txt` installs the very versions that it names, which were tested together.
 CONSTRAINTS ?=
 
-# One process of tests per core and one more: a quarter of the time a test waits, for a network, a clip or a server.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# One process of tests per core and two more: a quarter of the time a test waits, for a network, a clip or a server.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo bench chain test test-all test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean
@@ -19,9 +19,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "segdeploy needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "the venv module is missing: apt-get install python3-venv"; exit 1; }
 
-# A stamp is newer than pyproject.toml once what it stands for is installed.
+# A stamp is newer than pyproject.toml once what it stands for is installed. Python compiles what is imported: pip would
+# compile all of PyTorch, which takes longer than the rest.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]" $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)" -e ".[dev]" $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 	@touch $@ $(VENV)/.usable
 
 $(VENV)/.usable: pyproject.toml | $(BIN)/python

@@ -279,6 +279,25 @@ def collection(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     )
 
 
+def verbs(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    yield (
+        f"The shipped B0 at {facts['size']}, each command a process of its own on one core: processor time (median of"
+        f" {facts['rounds']} rounds) and peak memory, from the start of Python on. Measured beside other work."
+    )
+    rows = [
+        [
+            row["verb"],
+            f"`segdeploy {facts['commands'][row['verb']]}`",
+            f"{row['cpu_s']:.1f} s",
+            f"{row['peak_mib']:.0f} MiB",
+        ]
+        for row in facts["rows"]
+    ]
+    yield table(("what", "command", "processor time", "peak memory"), rows)
+    more = ", ".join(f"`{verb}` {seconds:.2f} s" for verb, seconds in facts["cpu_s_per_frame"].items())
+    yield f"One more frame costs {more}."
+
+
 def corruptions(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     yield (
         f"{facts['checkpoint']}, {facts['size']}, {facts['frames']} frames: per cent of the labels kept under our"
@@ -890,6 +909,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[
     ("INT8", "int8", int8),
     ("INT8: what the judged frames can tell", "int8_choice", int8_choice),
     ("INT8 of attention's products too", "attention_int8", attention_int8),
+    ("What each verb takes", "verbs", verbs),
     ("Calibration", "collection", collection),
     ("Corruptions", "corruptions", corruptions),
     ("Floors and predictions", "cost", cost),

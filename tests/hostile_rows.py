@@ -42,6 +42,7 @@ class Row:
     words: str
     fails: str = ""  # why, today
     place: int = 0  # among the rows of its line
+    line: int = 0  # among those of its file
 
     @property
     def exit_statuses(self) -> tuple[int, ...]:
@@ -52,16 +53,16 @@ def read_rows() -> list[Row]:
     return [
         row
         for path in sorted(TABLE.glob("*.txt"))
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())
         if line and not line.startswith("#")
-        for row in rows_of(line)
+        for row in rows_of(line, number)
     ]
 
 
-def rows_of(line: str) -> Iterator[Row]:
+def rows_of(line: str, number: int) -> Iterator[Row]:
     status, command, words, *fails = (cell.strip() for cell in line.split("|"))
     for place, one in enumerate(expanded(command)):
-        yield Row(status, one, words, "".join(fails), place)
+        yield Row(status, one, words, "".join(fails), place, number)
 
 
 def expanded(command: str) -> list[str]:

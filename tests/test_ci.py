@@ -43,7 +43,7 @@ def test_what_is_missing_is_installed_and_then_all_is_tested(ci):
     chromium, streams = calls[1], calls[3]
     assert chromium == "apt-get install -y -qq --no-install-recommends chromium CI=true"
     assert "gir1.2-gst-rtsp-server-1.0" in streams and "gstreamer1.0-plugins-ugly" in streams
-    fuzz = "fuzz FUZZ=--plain -seed=1 -runs=1000 -max_total_time=5"
+    fuzz = "fuzz FUZZ=--plain -seed=1 -runs=500 -max_total_time=5"
     assert calls[4:] == [f"make --jobs 3 --output-sync lint triton {fuzz} CI=true", "make test CI=true"]
 
 

@@ -17,7 +17,7 @@ from segdeploy.run.crew_ray import RayCrew
 from segdeploy.serve.archive.archive import finished_files
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]  # `--processes` runs the same crews, without Ray
 
 ON_RAY = ("--ray", "local", "--threads", "1", "--workers", "2")
 FILES = 400
@@ -52,7 +52,6 @@ def many(tmp_path_factory):
     return folder
 
 
-@pytest.mark.thorough
 def test_killed_actors_and_drivers_lose_and_double_nothing(graphs, many, tmp_path):
     work = tmp_path / "here"
     work.mkdir()
@@ -98,7 +97,6 @@ def test_scores_are_those_of_one_process(tmp_path):
     assert json.loads(told[0])
 
 
-@pytest.mark.thorough
 def test_int8_graphs_are_those_of_one_process(graphs, tmp_path):
     scenes.write_cityscapes(tmp_path / "made", 9, seed=80, height=120, width=200)
     words = ["quantize", graphs("frames"), "--images", tmp_path / "made", "--probes", "1"]

@@ -401,6 +401,7 @@ def test_a_drop_that_cannot_be_met_leaves_no_graph(demo, images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_calibration_goes_on_where_it_was_stopped(demo, images, tmp_path, monkeypatch):
     keep, ran = collecting.keep, []
     monkeypatch.setattr(collecting, "KEPT_EVERY", 4)

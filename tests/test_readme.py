@@ -75,6 +75,7 @@ LONG = {
         "how-to/tune",
         "how-to/deepstream",
         "how-to/formats",
+        "how-to/int8",
         "tutorials/int8",
         "tutorials/own-classes",
     )

@@ -33,7 +33,7 @@ def thorough(*values):
 
 KINDS = [
     ("nvinfer", "256x512", 1),
-    ("frames", "97x131", None),
+    thorough("frames", "97x131", None),
     thorough("frames", "97x131", 1),
     thorough("logits", "97x131", 1),
     thorough("nvinfer", "97x131", 4),
@@ -131,7 +131,7 @@ def test_a_fan_builds(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [thorough("eomt"), "eomt_dinov3"])
+@pytest.mark.parametrize("kind", [thorough("eomt"), thorough("eomt_dinov3")])
 def test_eomt_builds(kind, images, tmp_path):
     folder = hub_checkpoints.write(tmp_path / kind, hub_checkpoints.eomt(kind), {"height": 64, "width": 64})
     graph = export_onnx(folder, interface="frames", output=tmp_path).path
