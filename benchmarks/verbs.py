@@ -105,7 +105,7 @@ def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     return {
         "rows": rows,
         "cpu_s_per_frame": more,
-        "commands": {row["verb"]: COMMANDS[row["verb"]] for row in rows},
+        "commands": {verb: COMMANDS[verb] for verb in rounds[0]},
     }
 
 
