@@ -21,8 +21,8 @@ from segdeploy import scenes
 
 SIZE, FEW, MANY = "512x1024", 4, 12
 COMMANDS = {
-    "export": f"export demo --size {SIZE} --interface frames -o graph.onnx",
-    "export --fp16": f"export demo --size {SIZE} --interface frames --fp16 -o half.onnx",
+    "export": f"export demo --size {SIZE} -o graph.onnx",
+    "export --fp16": f"export demo --size {SIZE} --fp16 -o half.onnx",
     "quantize": "quantize graph.onnx --images calibration --max-drop 100 -o int8",
     "quantize, with labels": "quantize graph.onnx --dataset cityscapes --root many --split val -o labelled",
     "build-engine": "build-engine graph.onnx --runtime tensorrt-rtx -o engines",

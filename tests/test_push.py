@@ -124,6 +124,23 @@ def test_models_go_with_their_records_and_pictures_stay(folder, hub, capsys):
     )
 
 
+def test_no_folder_of_this_machine_is_told(folder, hub, capsys):
+    record = record_of("x.onnx", digest_of(folder / "x.onnx"))
+    made = f"segdeploy export '{folder}/my net.pth' -o {folder}"
+    source = ArtifactSource(f"{folder}/my net.pth", "Apache-2.0")
+    replace(record, command=made, commands=(made,), source=source).write(folder)
+    assert main(["push", str(folder), "acme/streets"]) == 0
+    found = committed(hub)
+    assert str(folder.parent) not in b"".join(found.values()).decode()
+    sent = json.loads(found["x.onnx.json"])
+    assert (sent["source"]["checkpoint"], sent["command"]) == (
+        "my net.pth",
+        "segdeploy export 'my net.pth' -o out",
+    )
+    assert "segdeploy export 'my net.pth' -o out" in found["README.md"].decode()
+    assert str(folder) in (folder / "x.onnx.json").read_text()
+
+
 def test_the_card_has_the_ledger_and_what_the_hub_reads(folder):
     card = prepare(PushRequest(folder, "acme/streets")).card
     _, front, body = card.split("---\n", 2)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
-from segdeploy.model.record import ArtifactRecord, matching_record, record_path
+from segdeploy.model.record import ArtifactRecord, matching_record, record_from, record_path
+from segdeploy.serve.hub.folders import published, without_folders
 
 MODELS = (".onnx", ".engine")
 BESIDE = (".onnx.json", ".engine.json", ".safetensors", ".npz", ".calib", ".cache", ".yaml", ".yml", ".md")
@@ -17,6 +19,7 @@ NAMES = (
     "labels.txt", "LICENSE",
 )  # fmt: skip
 CARD = "README.md"
+OF_OTHERS = ("config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class Contents:
     files: tuple[Path, ...]  # relative to the folder, as are the others
     left_out: tuple[Path, ...]
     records: dict[Path, ArtifactRecord]  # of the models
+
+    def content(self, path: Path) -> str | bytes:
+        """Give what is sent of a file: its path, or a text of ours without this machine's folders."""
+        there = self.folder / path
+        if path.suffix != ".json" or path.name in OF_OTHERS:
+            return str(there)
+        return published(there.read_text(encoding="utf-8")).encode()
 
     @property
     def own_card(self) -> bool:
@@ -55,7 +65,7 @@ def contents_to_push(folder: Path) -> Contents:
                 )
             if record.why_refuted:
                 raise RequestError(f"{path} is refuted by its record: {record.why_refuted}; remove it")
-            records[path.relative_to(folder)] = record
+            records[path.relative_to(folder)] = record_from(without_folders(json.loads(record.as_text())))
     left_out = sorted(set(found) - set(files))
     contents = Contents(folder, below(folder, files), below(folder, left_out), records)
     if not records and not contents.is_checkpoint:

@@ -51,7 +51,9 @@ def push(request: PushRequest) -> Pushed:
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", "sending files to the Hub") from error
     api = HfApi(library_name="segdeploy")
-    files = [CommitOperationAdd(path.as_posix(), str(request.folder / path)) for path in ready.contents.files]
+    files = [
+        CommitOperationAdd(path.as_posix(), ready.contents.content(path)) for path in ready.contents.files
+    ]
     if ready.card is not None:
         files.append(CommitOperationAdd(CARD, ready.card.encode(errors="backslashreplace")))
     try:

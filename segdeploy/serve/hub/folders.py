@@ -1,0 +1,46 @@
+"""Cuts the sender's own folders out of what is published: of an absolute path its last name stays."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+# Not what follows a scheme or another folder: an address and a relative path stay as they are.
+ABSOLUTE = re.compile(r"(?<![\w:/.~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])*(?=[^\s/\\'\"])")
+COMMANDS = ("command", "commands")
+
+
+def without_folders(facts: Any, key: str = "") -> Any:
+    """Give JSON's values with the folders cut out of each text; a command is cut word by word."""
+    if isinstance(facts, dict):
+        return {name: without_folders(value, name) for name, value in facts.items()}
+    if isinstance(facts, list):
+        return [without_folders(value, key) for value in facts]
+    if not isinstance(facts, str):
+        return facts
+    return command_without_folders(facts) if key in COMMANDS else text_without_folders(facts)
+
+
+def command_without_folders(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote is left open
+        return text_without_folders(command)
+    short = [text_without_folders(word) for word in words]
+    return command if short == words else shlex.join(short)
+
+
+def text_without_folders(text: str) -> str:
+    """A text that begins as an absolute path is one, spaces and all; in other texts a path ends at a space."""
+    if ABSOLUTE.match(text):
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return ABSOLUTE.sub("", text)
+
+
+def published(text: str) -> str:
+    """Give a file's JSON without folders; what has none stays byte for byte."""
+    facts = json.loads(text)
+    short = without_folders(facts)
+    return text if short == facts else json.dumps(short, indent=1, ensure_ascii=False) + "\n"
