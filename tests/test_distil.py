@@ -31,7 +31,10 @@ OF_THE_DATA = ("road", "house", "green", "sky", "car")
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     wide = {**TINY, "hidden_sizes": [16, 16, 24, 48]}
-    return write_checkpoint(tmp_path_factory.mktemp("teacher") / "wide", wide, OF_THE_DATA[::-1], seed=5)
+    folder = write_checkpoint(tmp_path_factory.mktemp("teacher") / "wide", wide, OF_THE_DATA[::-1], seed=5)
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "licence": "research only"}))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,10 @@ def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):
     taught = distil(str(teacher), tiny, request, output=tmp_path / "taught")
     alone = finetune(tiny, request, output=tmp_path / "alone")
     assert (taught.training.teacher, alone.training.teacher) == (str(teacher), None)
+    licence = f"{alone.training.licence}; research only"
+    assert taught.training.licence == licence
+    assert json.loads((taught.folder / "preprocessor_config.json").read_text())["licence"] == licence
+    assert f"and of its teacher's, wide: {licence}" in (taught.folder / "README.md").read_text()
     frames = np.stack([read_frame(pair.image) for pair in request.reported.pairs])
     wanted, taught_answer, own_answer = (
         NetworkTeacher(str(folder), OF_THE_DATA, "cpu")(torch.from_numpy(frames).permute(0, 3, 1, 2).float())[

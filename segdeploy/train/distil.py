@@ -24,7 +24,8 @@ except ImportError as error:
 
 from segdeploy import networks
 from segdeploy.files import digest_of
-from segdeploy.model.card import ModelCard
+from segdeploy.model.card import UNKNOWN_LICENCE, ModelCard
+from segdeploy.model.record import matching_record
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import card_of
 from segdeploy.run.io import from_output, to_input
@@ -43,6 +44,7 @@ class Teacher(Protocol):
     """Answers pixels of 0 to 255, N×3×H×W, with logits of the wanted classes and its last map, if it shows one."""
 
     digest: str
+    licence: str
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
@@ -54,6 +56,7 @@ class NetworkTeacher:
         checkpoint = read_checkpoint(source)
         self.digest = checkpoint.digest
         card = card_of(checkpoint, None)
+        self.licence = card.licence
         self._places = places_of(names, card.labels.names, source)
         self._mean, self._std = (
             torch.tensor(one, device=device).reshape(1, 3, 1, 1) for one in (card.mean, card.std)
@@ -78,6 +81,8 @@ class SessionTeacher:
 
     def __init__(self, path: Path, names: Sequence[str], recipe: TrainingRecipe) -> None:
         self.digest = digest_of(path)
+        record = matching_record(path, self.digest)
+        self.licence = record.source.licence if record else UNKNOWN_LICENCE
         self._session = open_session(path)
         signature = self._session.signature
         if signature.interface != "logits":
@@ -172,5 +177,5 @@ def distil(
     def make(learning: Learning, card: ModelCard, recipe: TrainingRecipe, device: str) -> nn.Module:
         return Teaching(knowing, learning, card, recipe, device).to(device)
 
-    taught = Taught(teacher, knowing.digest, make)
+    taught = Taught(teacher, knowing.digest, knowing.licence, make)
     return finetune(student, request, output=output, progress=progress, tell=tell, taught=taught)

@@ -28,6 +28,7 @@ from segdeploy.assess.evaluate.evaluate import Evaluation
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.reading import read_pair
 from segdeploy.model.card import ModelCard, is_shipped
+from segdeploy.model.licence import together
 from segdeploy.model.record import LedgerStep
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -83,6 +84,7 @@ class Taught:
 
     name: str
     digest: str
+    licence: str
     make: Callable[[Learning, ModelCard, TrainingRecipe, str], nn.Module]
 
 
@@ -103,6 +105,9 @@ class TrainingStart:
     def checkpoint(self) -> Checkpoint:
         return self.transferred.checkpoint
 
+    def under(self, licence: str) -> TrainingStart:
+        return replace(self, licence=licence, card=replace(self.card, licence=licence))
+
 
 def finetune(
     source: str | Path,
@@ -117,6 +122,8 @@ def finetune(
         raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
     progress("reading the checkpoint")
     start = training_start(source, request)
+    if taught:
+        start = start.under(together(start.licence, taught.licence))
     with files.folders_made(output), joined_processes(request.device) as processes:
         return trained(start, request, processes, output, progress, tell, taught)
 

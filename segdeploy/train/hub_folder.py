@@ -115,6 +115,7 @@ def model_card(name: str, checkpoint: Checkpoint, training: Training) -> str:
     }
     without = f" and {training.unlabelled_images} images without labels" if training.unlabelled_images else ""
     taught = f", taught by {name_to_publish(training.teacher)}" if training.teacher else ""
+    and_teacher = f", and of its teacher's, {name_to_publish(training.teacher)}" if training.teacher else ""
     verb = "distil" if training.teacher else "finetune"
     classes = "\n".join(
         f"| {one.name} | {'–' if one.iou is None else f'{100 * one.iou:.1f}'} |" for one in reported.classes
@@ -131,7 +132,7 @@ On {reported.split} ({reported.images} images, none of them learnt from or chose
 |---|---|
 {classes}
 
-The licence is that of the weights it started from, {start}: {licence} forbids is forbidden here too. The data's
-own terms hold beside it.
+The licence is that of the weights it started from, {start}{and_teacher}: {licence} forbids is forbidden here too. The
+data's own terms hold beside it.
 The recipe, the data's digest and every measurement are in {RECORD_OF_TRAINING}.
 """
