@@ -452,6 +452,7 @@ def test_the_stride_of_windows_is_said_at_the_size_it_is_of(of_card, stride, tra
 @pytest.mark.slow
 def test_a_network_is_traced_once(tiny, graphs, monkeypatch, tmp_path):
     """An operator without a form of its own costs time, not the graph: PyTorch then takes it apart."""
+    nodes = Counter(node.op_type for node in onnx.load(graphs("frames")).graph.node)
     kinds, written = [], tracing.exported
 
     def watched(network, example):
@@ -460,7 +461,6 @@ def test_a_network_is_traced_once(tiny, graphs, monkeypatch, tmp_path):
 
     monkeypatch.setattr(export, "traced_by_torch", tracing.traced_by_torch)  # not what another test kept
     monkeypatch.setattr(tracing, "exported", watched)
-    nodes = Counter(node.op_type for node in onnx.load(graphs("frames")).graph.node)
     for unknown, roads in (
         (None, ["ExportedProgram"]),
         (torch.ops.aten.to.dtype, ["ExportedProgram", "WithInterface"]),

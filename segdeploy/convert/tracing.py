@@ -87,10 +87,10 @@ def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> 
 
 def written_by_torch(whole: WithInterface, example: torch.Tensor) -> torch.onnx.ONNXProgram | None:
     program = torch.export.export(whole, (example,), strict=False)
-    leave_whole(program)
     try:
+        leave_whole(program)
         return exported(program, example)
-    except torch.onnx.errors.OnnxExporterError:  # an operator without a form of its own
+    except (TypeError, torch.onnx.errors.OnnxExporterError):  # an operator or arguments without a form here
         return exported(whole, example)
 
 
