@@ -470,3 +470,16 @@ def test_a_network_is_traced_once(tiny, graphs, monkeypatch, tmp_path):
         assert Counter(node.op_type for node in onnx.load(made.path).graph.node) == nodes
         assert kinds == roads
         kinds.clear()
+
+
+class Copies(torch.nn.Module):
+    def forward(self, pixels):
+        return pixels.to(torch.float64, copy=True).to(torch.float32, memory_format=torch.channels_last)
+
+
+def test_how_a_type_is_changed_does_not_matter_to_a_graph():
+    """A copy or an order in memory is no value."""
+    program = torch.export.export(Copies(), (torch.ones(1, 3, 4, 4),), strict=False)
+    tracing.leave_whole(program)
+    kinds = [node.kwargs for node in program.graph.nodes if node.target is torch.ops.aten._to_copy.default]
+    assert kinds == [{"dtype": torch.float64}, {"dtype": torch.float32}]

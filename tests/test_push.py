@@ -141,6 +141,20 @@ def test_no_folder_of_this_machine_is_told(folder, hub, capsys):
     assert str(folder) in (folder / "x.onnx.json").read_text()
 
 
+def test_a_name_that_is_no_utf_8_goes_as_an_escape(folder, hub):
+    record = record_of("x.onnx", digest_of(folder / "x.onnx"))
+    replace(record, command=f"segdeploy export {folder}/\udcff.pth").write(folder)
+    assert main(["push", str(folder), "acme/streets"]) == 0
+    assert json.loads(committed(hub)["x.onnx.json"])["command"] == "segdeploy export '\udcff.pth'"
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[" * 100_000], ids=["cut off", "no UTF-8", "too deep"])
+def test_a_report_that_is_no_json_is_named(folder, text):
+    (folder / "evaluation.json").write_bytes(text)
+    with pytest.raises(RequestError, match=r"evaluation\.json .*; mend it or remove it"):
+        prepare(PushRequest(folder, "acme/streets"))
+
+
 def test_the_card_has_the_ledger_and_what_the_hub_reads(folder):
     card = prepare(PushRequest(folder, "acme/streets")).card
     _, front, body = card.split("---\n", 2)

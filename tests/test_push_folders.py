@@ -20,6 +20,7 @@ from segdeploy.serve.hub.folders import (
         (r"C:\Users\ann\b0.pth", "b0.pth"),
         ("nvidia/segformer-b0", "nvidia/segformer-b0"),
         ("https://host/a/b.onnx", "https://host/a/b.onnx"),
+        ("file:///home/ann/b0.pth", "file://b0.pth"),
         ("rtsp://host:8554/gate", "rtsp://host:8554/gate"),
         ("calibrated on /data/ann/city/train (24 images)", "calibrated on train (24 images)"),
         ("out/x.onnx and ./y.onnx and ../z.onnx", "out/x.onnx and ./y.onnx and ../z.onnx"),
@@ -52,3 +53,27 @@ def test_a_text_without_folders_stays_to_the_byte():
     facts = {"a": [{"commands": ["segdeploy run /x/y.onnx"]}], "mean": [0.5], "at": "/home/ann/x"}
     assert without_folders(facts) == {"a": [{"commands": ["segdeploy run y.onnx"]}], "mean": [0.5], "at": "x"}
     assert "ann" not in published(json.dumps(facts))
+
+
+def test_names_of_nodes_and_classes_and_coded_pictures_stay():
+    """A graph of PyTorch's older exporter has nodes like `/head/MatMul`; base64 has slashes."""
+    facts = {
+        "classes": ["/other", "car /van/x"],
+        "islands": ["/head/MatMul"],
+        "calibration": {
+            "keep": ["/head"],
+            "methods": {"mse": ["/head/a"]},
+            "dead": ["/head/b"],
+            "sensitivities": [{"group": "/head/c"}],
+        },
+        "ledger": [{"worst_class": {"name": "/other"}}],
+        "engine": {
+            "bindings": [{"name": "/input"}],
+            "metadata": {"segdeploy.labels": '["/other"]'},
+            "golden": {"frame": "iVBOR+/ab/c=", "labels": "iVBOR+/ab/c=", "image": "x.png"},
+        },
+        "reported": {"classes": [{"name": "/other"}]},
+        "classes_kept": ["/other"],
+        "classes_drawn": ["/rest"],
+    }
+    assert without_folders(facts) == facts

@@ -58,7 +58,7 @@ BY_ANOTHER_NAME: dict[Any, Callable[..., Call]] = {
     aten.__and__.Tensor: lambda shape, x, y: (aten.bitwise_and.Tensor, (x, y), {}),
     aten.conv_transpose2d.input: lambda shape, *given: a_transposed_convolution(*given),
     aten.flatten.using_ints: lambda shape, x, *axes: (aten.reshape.default, (x, shape), {}),
-    aten.to.dtype: lambda shape, x, kind: (aten._to_copy.default, (x,), {"dtype": kind}),
+    aten.to.dtype: lambda shape, x, kind, *how, **more: (aten._to_copy.default, (x,), {"dtype": kind}),
 }
 
 

@@ -11,6 +11,7 @@ from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
 from segdeploy.model.record import ArtifactRecord, matching_record, record_from, record_path
 from segdeploy.serve.hub.folders import published, without_folders
+from segdeploy.untrusted import Unreadable, read_json
 
 MODELS = (".onnx", ".engine")
 BESIDE = (".onnx.json", ".engine.json", ".safetensors", ".npz", ".calib", ".cache", ".yaml", ".yml", ".md")
@@ -32,7 +33,7 @@ class Contents:
     def content(self, path: Path) -> str | bytes:
         """Give what is sent of a file: its path, or a text of ours without this machine's folders."""
         there = self.folder / path
-        if path.suffix != ".json" or path.name in OF_OTHERS:
+        if not is_of_ours(path):
             return str(there)
         return published(there.read_text(encoding="utf-8")).encode()
 
@@ -66,6 +67,8 @@ def contents_to_push(folder: Path) -> Contents:
             if record.why_refuted:
                 raise RequestError(f"{path} is refuted by its record: {record.why_refuted}; remove it")
             records[path.relative_to(folder)] = record_from(without_folders(json.loads(record.as_text())))
+        elif is_of_ours(path):
+            demand_json(path)
     left_out = sorted(set(found) - set(files))
     contents = Contents(folder, below(folder, files), below(folder, left_out), records)
     if not records and not contents.is_checkpoint:
@@ -74,6 +77,18 @@ def contents_to_push(folder: Path) -> Contents:
             " has written to"
         )
     return contents
+
+
+def is_of_ours(path: Path) -> bool:
+    return path.suffix == ".json" and path.name not in OF_OTHERS
+
+
+def demand_json(path: Path) -> None:
+    """Refuse a file whose folders cannot be cut out, as it cannot be read."""
+    try:
+        read_json(path)
+    except Unreadable as error:
+        raise RequestError(f"{path} {error}; mend it or remove it") from error
 
 
 def below(folder: Path, paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -7,13 +7,22 @@ import re
 import shlex
 from typing import Any
 
-# Not what follows a scheme or another folder: an address and a relative path stay as they are.
-ABSOLUTE = re.compile(r"(?<![\w:/.~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])*(?=[^\s/\\'\"])")
+# Not what follows a scheme or another folder: an address and a relative path stay as they are, but for `file://`.
+ABSOLUTE = re.compile(
+    r"(?:(?<![\w:/.~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\]|(?<=\bfile://)/)(?:[^\s/\\'\"]+[/\\])*(?=[^\s/\\'\"])"
+)
 COMMANDS = ("command", "commands")
+# What holds no path, whatever it looks like: nodes like `/head/MatMul`, names of classes, base64 with its slashes.
+WITHOUT_PATHS = (
+    "classes", "classes_kept", "classes_drawn", "worst_class", "islands", "keep", "methods", "dead", "sensitivities",
+    "bindings", "metadata", "frame", "labels",
+)  # fmt: skip
 
 
 def without_folders(facts: Any, key: str = "") -> Any:
     """Give JSON's values with the folders cut out of each text; a command is cut word by word."""
+    if key in WITHOUT_PATHS:
+        return facts
     if isinstance(facts, dict):
         return {name: without_folders(value, name) for name, value in facts.items()}
     if isinstance(facts, list):
@@ -43,4 +52,7 @@ def published(text: str) -> str:
     """Give a file's JSON without folders; what has none stays byte for byte."""
     facts = json.loads(text)
     short = without_folders(facts)
-    return text if short == facts else json.dumps(short, indent=1, ensure_ascii=False) + "\n"
+    if short == facts:
+        return text
+    # a byte of a name that is no UTF-8 is an escape, as in a record
+    return (json.dumps(short, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace").decode()
