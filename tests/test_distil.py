@@ -23,7 +23,7 @@ from segdeploy.picture.image import read_frame
 from segdeploy.size import Size
 from segdeploy.train.crops import Crops
 from segdeploy.train.distil import NetworkTeacher, SessionTeacher, by_channel_loss, distil
-from segdeploy.train.finetune import finetune
+from segdeploy.train.finetune import finetune, split_off
 
 OF_THE_DATA = ("road", "house", "green", "sky", "car")
 
@@ -114,11 +114,15 @@ def test_every_second_crop_is_of_an_image_without_labels(request_of, city):  # n
     ] * 2
 
 
-def test_images_without_labels(tiny, teacher, city, tmp_path, refused, capsys):  # noqa: F811
+def test_images_without_labels(tiny, teacher, city, request_of, tmp_path, refused, capsys):  # noqa: F811
     """They change what is learnt, are told of, and are looked at before the first step, as those with labels are."""
     others = tmp_path / "others"
     scenes.write_cityscapes(others, 2, 77, "train", *SIZE)
     shutil.rmtree(others / "gtFine")
+    _, watched = split_off(request_of(RECIPE).dataset)
+    (others / "watched.png").symlink_to(
+        watched.pairs[0].image
+    )  # the best step is chosen by it: it is left out
     given = ["distil", str(teacher), *words(city, tiny)[1:], "--steps", "1"]
     for name, more in (("without", []), ("with", ["--unlabelled", str(others)])):
         assert main([*given, *more, "-o", str(tmp_path / name)]) == 0

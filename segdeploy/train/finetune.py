@@ -122,6 +122,7 @@ def finetune(
         raise TrainingError(f"{output} holds a training that is finished; name another folder with -o")
     progress("reading the checkpoint")
     start = training_start(source, request)
+    request = replace(request, unlabelled=unwatched(request.unlabelled, start.watched))
     if taught:
         start = start.under(together(start.licence, taught.licence))
     with files.folders_made(output), joined_processes(request.device) as processes:
@@ -159,6 +160,12 @@ def demand_apart(request: TrainingRequest) -> None:
             " not say how good the network is on others; name another split: --report-split NAME, or --folds K for a"
             " small set"
         )
+
+
+def unwatched(images: Sequence[Path], watched: Dataset) -> tuple[Path, ...]:
+    """Leave out the images that the best step is chosen by: nothing is learnt from them, not even without labels."""
+    aside = {pair.image.resolve() for pair in watched.pairs}
+    return tuple(path for path in images if path.resolve() not in aside)
 
 
 def split_off(dataset: Dataset) -> tuple[Dataset, Dataset]:
