@@ -601,6 +601,7 @@ FILES = 400
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_anywhere_it_goes_on(graphs, sources, tmp_path):
     """Kill the driver and single workers at random moments, until a run comes to its end."""
     many = tmp_path / "many"

@@ -56,6 +56,7 @@ def test_the_bundled_model_in_fp32(demo, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_bundled_model_in_fp16(demo, tmp_path, capsys):
     assert run(demo, "-o", tmp_path, "--fp16") == 0
     said = capsys.readouterr().out

@@ -306,6 +306,7 @@ def test_nvidia_s_parsers():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_app_s_muxer_scales_the_frames_first(made, clip, reference, tmp_path, capsys):
     config = made()
     straight = replay(config, clip, tmp_path / "out.mp4", reference=reference)

@@ -559,6 +559,7 @@ WITHOUT_EFFECT = (".proj.bias", "key.bias", "encoder.layer_norm.3.bias", "runnin
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_learn_as_one_does_with_twice_the_batch(tiny, city, tmp_path):
     """With statistics of batch norms over both; dropout is drawn in each process by itself, so it is left out."""
     both = [*words(city, tiny), "--steps", "10", "--dropout", "0", "--watch-every", "10", "--rate", "6e-5"]

@@ -222,6 +222,7 @@ def test_a_plugin_in_fp16_is_refused(written, exported):
 
 
 @pytest.mark.parametrize("form", ["gridsample", pytest.param("gather", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_fp16_agrees_and_nvidias_builder_takes_it(form, halved):
     made = halved(form)
     assert made.record.agreement.pixel_agreement >= 0.99
@@ -365,6 +366,7 @@ def test_sampling_as_gathers_changes_no_label(written, exported):
 
 
 @pytest.mark.parametrize("fp16", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.thorough
 def test_nvidias_builder_takes_what_is_built_as_gathers(fp16, exported, halved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
     path = (halved if fp16 else lambda form: exported("frames", form))("gridsample").path

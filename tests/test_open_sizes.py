@@ -39,6 +39,7 @@ def noise(size, batch=1):
     return np.random.default_rng(3).integers(0, 256, (batch, size.height, size.width, 3), np.uint8)
 
 
+@pytest.mark.thorough
 def test_it_answers_as_the_graph_of_each_size(several):
     path, alone = several
     whole = onnx.load(path)

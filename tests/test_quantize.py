@@ -247,6 +247,7 @@ def test_without_labels_it_is_the_labels_that_changed(demo, images, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_images_are_kept_to_judge_on_and_the_recipe_says_so(demo, images, tmp_path):
     plain = ["quantize", str(demo), "--images", str(images), "--equalise", "off", "--max-drop", "50"]
     assert main([*plain, "--probes", "2", "-o", str(tmp_path / "first")]) == 0
@@ -270,6 +271,7 @@ def test_a_card_given_for_a_foreign_graph_names_what_stays_fp32(demo, images, tm
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_fp16_where_int8_is_not(demo, city, done, tmp_path):
     mixed = quantize(demo, request(city, max_drop=2.0, fp16=True), output=tmp_path)
     model = onnx.load(mixed.path)
@@ -342,6 +344,7 @@ def test_widened_groups_have_thresholds_of_least_squared_error(demo, city, done,
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_auto_and_its_recipe_make_the_same_graph(demo, images, tmp_path):
     auto = Request(images=images, probes=3, equalise="off", max_drop=100)
     assert auto.method == "auto"
@@ -504,6 +507,7 @@ def test_batches_keep_their_batch(interface, batch, bundled, images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_cityscapes_root_gives_its_training_images(demo, city, tmp_path):
     done = quantize(demo, Request(images=city, probes=2, equalise="off", max_drop=50), output=tmp_path)
     assert done.record.calibration.images == 10  # of 12 training images, two are kept to judge on

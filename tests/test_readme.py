@@ -71,6 +71,8 @@ def desk(tmp_path_factory):
 LONG = {
     f"docs/{page}.md"
     for page in (
+        "how-to/accuracy",
+        "how-to/archives",
         "how-to/engines",
         "how-to/tune",
         "how-to/deepstream",

@@ -106,7 +106,8 @@ def test_each_head_of_mmsegmentation_builds(name, size, tmp_path):
     engine_of(half, 1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", *map(thorough, ("fp16", "int8"))])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.thorough
 def test_an_engine_of_several_sizes_builds(precision, tiny, images, tmp_path):
     sizes = ("64x96", "72x136")
     half = precision == "fp16"
@@ -120,6 +121,7 @@ def test_an_engine_of_several_sizes_builds(precision, tiny, images, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_fan_builds(tmp_path):
     graph = export_onnx(
         fan_checkpoint.write(tmp_path / "x.pth", "nvlabs"), size="97x131", output=tmp_path

@@ -86,6 +86,7 @@ def test_a_line_a_frame(model, clip, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_lines_by_the_names_that_standard_output_has(model, clip, tmp_path):
     """A tally that is printed too would stand in the middle of them."""
     shell = " ".join(command(model, clip, "--max-frames", 2, "--json"))

@@ -58,6 +58,7 @@ def test_a_clip_starts_with_the_scene_and_moves_smoothly() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_clip_goes_on_past_its_first_chunks() -> None:
     *_, late = make_clip(2, 200, 64, 128)
     assert len(np.unique(late.labels)) >= 10

@@ -292,6 +292,7 @@ def with_gpu(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_on_a_gpu_each_precision_becomes_an_engine(graph, int8, images, tmp_path, with_gpu, monkeypatch):
     pytest.importorskip("tensorrt_rtx", reason="pip install 'segdeploy[rtx]'")
     for path in (int8, int8.with_name(int8.name + ".json")):

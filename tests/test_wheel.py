@@ -72,6 +72,7 @@ def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_two_commands_segment_a_clip(wheel: Path, tmp_path: Path) -> None:
     """`pip install 'segdeploy[cpu]'` and `segdeploy run demo-b0 CLIP`: neither PyTorch nor a download."""
     venv.create(tmp_path / "venv", with_pip=True)

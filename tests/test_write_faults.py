@@ -41,6 +41,7 @@ KEPT = (".unfinished", ".calibration.npz")  # evaluate's and quantize's, to go o
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(
         not shutil.which("cc") or sys.platform != "linux", reason="no C compiler for Linux here"
     ),
@@ -57,11 +58,8 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize(
     "verbs",
     [
-        pytest.param(TOGETHER[:1], id="a graph"),
-        pytest.param(TOGETHER[1:], id="graphs", marks=pytest.mark.thorough),
-        pytest.param(
-            [verb for verb in VERBS if verb not in TOGETHER], id="others", marks=pytest.mark.thorough
-        ),
+        pytest.param(TOGETHER, id="graphs"),
+        pytest.param([verb for verb in VERBS if verb not in TOGETHER], id="others"),
     ],
 )
 def test_a_fault_is_one_message_and_costs_nothing_that_was_there(verbs, library, tmp_path):
