@@ -63,6 +63,11 @@ class Wanted:
         return f"{self.family}.{self.interface}.{self.precision}{batch}"
 
 
+FILTERS = [
+    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 1, "lp": 2, "pb": 2}
+]  # of four-byte weights
+
+
 def segformer(folder: Path) -> Path:
     return conftest.write_checkpoint(folder / "segformer", size=(SIZE.height, SIZE.width))
 
@@ -121,7 +126,7 @@ def main() -> None:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     target = Path(__file__).parent / PACK
-    target.write_bytes(lzma.compress(whole.getvalue()))
+    target.write_bytes(lzma.compress(whole.getvalue(), filters=FILTERS))
     print(f"{target}: {target.stat().st_size:,} bytes, {sum(map(len, files.values())):,} unpacked")
 
 

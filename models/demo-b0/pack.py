@@ -38,7 +38,16 @@ CARD = "segformer-b0-demo"
 SIGNIFICANT = 11  # bits of a weight, as FP16 has them
 SMALL = 1000  # weights of a tensor that is left as it is
 # Every weight is four bytes, the last of which rounding has emptied.
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 26, "lc": 0, "lp": 2, "pb": 2}]
+FILTERS = [
+    {
+        "id": lzma.FILTER_LZMA2,
+        "preset": 9 | lzma.PRESET_EXTREME,
+        "dict_size": 1 << 26,
+        "lc": 1,
+        "lp": 2,
+        "pb": 2,
+    }
+]
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 ON_THE_HUB = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0")
 
 
-def together(*licences: str) -> str:
+def licences_together(*licences: str) -> str:
     """Name what was made under several licences by all of them, each once."""
     return "; ".join(dict.fromkeys(one for licence in licences for one in licence.split("; ")))
 

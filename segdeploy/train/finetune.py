@@ -28,7 +28,7 @@ from segdeploy.assess.evaluate.evaluate import Evaluation
 from segdeploy.datasets.dataset import Dataset
 from segdeploy.datasets.reading import read_pair
 from segdeploy.model.card import ModelCard, is_shipped
-from segdeploy.model.licence import together
+from segdeploy.model.licence import licences_together
 from segdeploy.model.record import LedgerStep
 from segdeploy.model.training import RECORD_OF_TRAINING, TRAINING_SCHEMA, training_steps
 from segdeploy.networks.checkpoints import read_checkpoint
@@ -124,7 +124,7 @@ def finetune(
     start = training_start(source, request)
     request = replace(request, unlabelled=unwatched(request.unlabelled, start.watched))
     if taught:
-        start = start.under(together(start.licence, taught.licence))
+        start = start.under(licences_together(start.licence, taught.licence))
     with files.folders_made(output), joined_processes(request.device) as processes:
         return trained(start, request, processes, output, progress, tell, taught)
 

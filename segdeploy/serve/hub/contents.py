@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from segdeploy.errors import RequestError
 from segdeploy.files import digest_of
 from segdeploy.model.record import ArtifactRecord, matching_record, record_from, record_path
 from segdeploy.serve.hub.folders import published, without_folders
-from segdeploy.untrusted import Unreadable, read_json
+from segdeploy.untrusted import Unreadable, parse_json, read_json
 
 MODELS = (".onnx", ".engine")
 BESIDE = (".onnx.json", ".engine.json", ".safetensors", ".npz", ".calib", ".cache", ".yaml", ".yml", ".md")
@@ -66,7 +65,7 @@ def contents_to_push(folder: Path) -> Contents:
                 )
             if record.why_refuted:
                 raise RequestError(f"{path} is refuted by its record: {record.why_refuted}; remove it")
-            records[path.relative_to(folder)] = record_from(without_folders(json.loads(record.as_text())))
+            records[path.relative_to(folder)] = record_from(without_folders(parse_json(record.as_text())))
         elif is_of_ours(path):
             demand_json(path)
     left_out = sorted(set(found) - set(files))

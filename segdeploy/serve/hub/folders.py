@@ -7,6 +7,8 @@ import re
 import shlex
 from typing import Any
 
+from segdeploy.untrusted import parse_json
+
 # Not what follows a scheme or another folder: an address and a relative path stay as they are, but for `file://`.
 ABSOLUTE = re.compile(
     r"(?:(?<![\w:/.~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\]|(?<=\bfile://)/)(?:[^\s/\\'\"]+[/\\])*(?=[^\s/\\'\"])"
@@ -50,7 +52,7 @@ def text_without_folders(text: str) -> str:
 
 def published(text: str) -> str:
     """Give a file's JSON without folders; what has none stays byte for byte."""
-    facts = json.loads(text)
+    facts = parse_json(text)
     short = without_folders(facts)
     if short == facts:
         return text
