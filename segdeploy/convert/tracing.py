@@ -103,7 +103,7 @@ def exported(
 
 
 def leave_whole(program: torch.export.ExportedProgram) -> None:
-    """Keep PyTorch from tracing a program once more to take its operators apart, which takes a third of an export's time.
+    """Keep PyTorch from tracing a program once more to take it apart, which takes a third of an export's time.
 
     All that a network of ours is made of has a form in ONNX as it is.
     """
