@@ -10,6 +10,8 @@ CONSTRAINTS ?=
 
 # One process of tests per core and two more: a quarter of the time a test waits, for a network, a clip or a server.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+# Else each process that the tests start compiles PyTorch anew, where a container has this set.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo bench chain test test-all test-fast triton fuzz gpu-test gpu-day gpu-day-prepare gpu-day-stand-in docs lint wheel-test clean

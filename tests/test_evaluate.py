@@ -60,8 +60,8 @@ def answers(dataset):
     return lambda frame: truths[frame.tobytes()]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_equal_to_one_frame_after_the_other(workers, models, root):
+@pytest.mark.parametrize(("workers", "callers"), [(1, 1), (3, 2)])
+def test_equal_to_one_frame_after_the_other(workers, callers, models, root):
     dataset, steps = open_dataset("cityscapes", root), []
     for model in models:
         with open_session(model) as session:
@@ -70,6 +70,7 @@ def test_equal_to_one_frame_after_the_other(workers, models, root):
                 dataset,
                 session.signature.labels,
                 workers=workers,
+                callers=callers,
                 progress=lambda: steps.append(1),
             )
             confusion = Confusion(19)

@@ -719,6 +719,7 @@ def test_scenes_are_made_where_there_are_none(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_bundled_network_learns_other_classes(tmp_path, monkeypatch):
     """A minute of one processor: what 40 scenes are enough for, on scenes that it never saw."""
     monkeypatch.setattr(made_scenes, "SPLITS", {"train": (40, 0), "val": (8, 500_000)})

@@ -1,4 +1,5 @@
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_it_says_what_it_is(graphs, openvino):
 
 def test_it_computes_in_the_graphs_own_types(graphs, openvino):
     with open_session(graphs("logits"), provider="openvino") as session:
-        compiled = session._request.get_compiled_model()
+        compiled = session._idle.queue[0].get_compiled_model()
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
@@ -99,3 +100,18 @@ def test_openvino_is_not_installed(graphs, monkeypatch):
     assert str(seen.value) == (
         "the provider openvino needs openvino, which is not installed: pip install 'segdeploy[openvino]'"
     )
+
+
+def test_streams_answer_side_by_side_as_one_does(graphs, openvino):
+    path = graphs("frames")
+    with open_session(path, provider="openvino", threads=1) as one:
+        given = [images(one, 1) // (1 + turn) for turn in range(4)]
+        expected = [one.run(inputs) for inputs in given]
+    with open_session(path, provider="openvino", threads=1, streams=2) as session:
+        compiled = session._idle.queue[0].get_compiled_model()
+        assert (compiled.get_property("NUM_STREAMS"), session._idle.qsize()) == (2, 2)
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                for answer, known in zip(pool.map(session.run, given), expected, strict=True):
+                    np.testing.assert_array_equal(answer, known)
+        assert session._idle.qsize() == 2

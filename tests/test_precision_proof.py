@@ -152,7 +152,7 @@ def test_bf16_is_bf16_or_refused(graphs, openvino, monkeypatch):
     path, here = graphs("frames"), openvino.openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "BF16" in here:
         with open_session(path, precision="bf16") as session:
-            compiled = session._request.get_compiled_model()
+            compiled = session._idle.queue[0].get_compiled_model()
             assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
         assert len(kept()) == 1
     else:

@@ -79,7 +79,9 @@ LONG = {
         "how-to/formats",
         "how-to/int8",
         "tutorials/int8",
+        "how-to/watch",
         "tutorials/own-classes",
+        "tutorials/four-cameras",
     )
 }
 
@@ -117,6 +119,7 @@ def test_the_blocks_run(page, desk, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # tests/test_api.py runs its programs
 def test_the_notebook_runs(desk, monkeypatch, capsys):
     """Its cells, one after the other, as a kernel would have them; the file holds no output of somebody's machine."""
     monkeypatch.chdir(desk.folder)

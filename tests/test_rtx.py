@@ -65,7 +65,7 @@ def test_fp32_islands_build(keep, graphs, tmp_path):
     ("interface", "size", "fp16"),
     [
         thorough("nvinfer", "96x160", False),
-        ("frames", "97x131", True),
+        thorough("frames", "97x131", True),
     ],
 )
 def test_the_bundled_b0_builds_in_int8(interface, size, fp16, bundled, images, tmp_path):

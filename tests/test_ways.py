@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from segdeploy.cli import main
 from segdeploy.convert import fp16
 from segdeploy.errors import EngineError, GraphError, RequestError
 from segdeploy.machine import MachineFacts
+from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record, record_path
 from segdeploy.model.tuned import read_tuned, tuned_path
 from segdeploy.prove import opening, precision
@@ -31,7 +33,7 @@ from segdeploy.ways.request import TuneRequest
 from segdeploy.ways.speed import Speed, measure_in_turn
 from segdeploy.ways.steady import Yardstick
 from segdeploy.ways.tune import tune
-from segdeploy.ways.way import NO_GPU, Form, LeftOut, Way, threads_of, ways_here
+from segdeploy.ways.way import NO_GPU, Form, LeftOut, Way, for_many_images, for_one_image, ways_here
 
 CPU, OPENVINO, CUDA, _, ENGINE, *_ = RUNTIMES
 HERE = MachineFacts("Abacus", "kind", 2)
@@ -43,7 +45,7 @@ def this_machine_is_small(tmp_path, monkeypatch):
     monkeypatch.setitem(precision.BOUNDS, "int8", Bounds(0.8))
     for one in (module, opening):
         monkeypatch.setattr(one, "this_machine", lambda: HERE)
-    monkeypatch.setattr(module, "ways_here", lambda forms, machine: as_fast(forms))
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine, goal: as_fast(forms))
     monkeypatch.setattr(speed_module, "TURN_S", 0.001)
 
 
@@ -133,7 +135,91 @@ def test_what_this_machine_has(monkeypatch):
     left = {one.words: one.why for one in found if isinstance(one, LeftOut)}
     assert "bf16 is not computed by this CPU" in left["bf16 in OpenVINO"]
     assert left["ONNX Runtime on the GPU"] == NO_GPU
-    assert [threads_of(cores) for cores in (1, 2, 3, 64)] == [[1], [2, 1], [3, 1], [64, 32]]
+
+
+def test_what_is_worth_measuring_on_so_many_cores():
+    assert [for_one_image(cores) for cores in (1, 2, 3, 64)] == [
+        [(1, 1)], [(2, 1), (1, 1)], [(3, 1), (1, 1)], [(64, 1), (32, 1)]
+    ]  # fmt: skip
+    assert [for_many_images(cores) for cores in (1, 2, 3, 4, 64)] == [
+        [(1, 1)], [(2, 1), (1, 2)], [(3, 1), (1, 2), (1, 3)], [(4, 1), (2, 2), (1, 4)], [(64, 1), (32, 2), (1, 64)]
+    ]  # fmt: skip
+
+
+def test_for_throughput_there_are_streams(monkeypatch):
+    found = list(ways_here([Form("fp32", Path("a.onnx"))], HERE, "throughput"))
+    said = [one.words for one in found]
+    assert said[:2] == [
+        "f32 in ONNX Runtime with 2 threads",
+        "f32 in ONNX Runtime with 2 streams of 1 thread",
+    ]
+    assert found[1].opening == ChosenWay(Path("a.onnx"), 1, "cpu", "f32", tuned=True, streams=2)
+
+
+def test_for_throughput_an_engine_takes_several_images_where_its_graph_does(
+    graph, with_gpu, tmp_path, monkeypatch
+):
+    asked = []
+
+    def built(source, request, *, output):
+        asked.append(request.engine.profile)
+        return SimpleNamespace(path=output / f"{len(asked)}.engine")
+
+    monkeypatch.setattr(forms_module, "build_proven", built)
+    for goal, batch, profiles in (
+        ("throughput", None, [None, Profile(1, 8, 8)]), ("latency", None, [None]), ("throughput", 1, [None]),
+    ):  # fmt: skip
+        asked.clear()
+        of_graph = SimpleNamespace(signature=SimpleNamespace(batch=batch))
+        maker = FormMaker(of_graph, quick(graph, goal=goal), with_gpu, tmp_path)
+        engines = maker.engines_of([Form("fp32", graph)])
+        assert (asked, maker.left_out) == (profiles, [])
+        assert [form.batch for form in engines] == [1 if one is None else 8 for one in profiles]
+    many = [Form("fp32", graph), Form("fp16", tmp_path / "x.engine", 8)]
+    assert [one.words for one in ways_here(many, with_gpu) if one.words.startswith("fp16")] == [
+        "fp16 in TensorRT on the GPU, 8 at once"
+    ]
+
+
+def test_several_callers_are_measured_at_once_and_counted_in_order(graph):
+    """Each of two streams has a caller of its own, so none waits for the other."""
+    asking, most = [], []
+
+    class Counting:
+        signature = SimpleNamespace(batch=1)
+
+        def __getattr__(self, name):
+            return getattr(self.session, name)
+
+        def run(self, inputs):
+            asking.append(1)
+            most.append(len(asking))
+            try:
+                time.sleep(0.002)
+                return self.session.run(inputs)
+            finally:
+                asking.pop()
+
+    counting = Counting()
+    with open_session(graph, threads=1) as session:
+        counting.session, counting.signature = session, session.signature
+        frame = np.zeros((96, 160, 3), np.uint8)
+        way = Way(graph, CPU, "f32", 1, streams=2)
+        measure_in_turn([(way, counting)], frame, goal="throughput", seconds=0.001, yardstick=steady())
+        assert max(most) == 2
+        most.clear()
+        way = replace(way, streams=1)
+        measure_in_turn([(way, counting)], frame, goal="throughput", seconds=0.001, yardstick=steady())
+        assert max(most) == 1
+
+
+def test_a_choice_of_streams_is_for_verbs_with_several_callers(graph):
+    choice = tuned(quick(graph)).choice
+    replace(choice, way=replace(choice.way, threads=3, streams=4)).write(graph.parent)
+    many = choose_opening(graph, several_callers=True)
+    assert (many.threads, many.streams, many.words) == (3, 4, f"{graph.name} cpu f32 4 streams of 3 threads")
+    one = choose_opening(graph)
+    assert (one.threads, one.streams) == (12, 1)
 
 
 def test_a_gpu_whose_provider_is_not_installed(monkeypatch):
@@ -344,7 +430,9 @@ def test_a_chosen_engine_comes_to_lie_beside_its_graph(graph, images, with_gpu, 
 
 def only_engines(made_in):
     """Make no INT8 and no FP16, which other tests do."""
-    return lambda self, precision, make, where="": made_in(self, precision, make, where) if where else []
+    return lambda self, precision, make, where="", **more: (
+        made_in(self, precision, make, where, **more) if where else []
+    )
 
 
 def test_a_gpu_without_tensorrt_or_whose_engine_fails_is_said(graph, with_gpu, tmp_path, monkeypatch):
@@ -402,10 +490,10 @@ def test_a_stopped_tune_keeps_nothing(graph, monkeypatch, tmp_path):
 
 def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
     found = [Way(graph, CPU, "f32", 1), Way(graph.with_name("gone.onnx"), CPU, "f32", 1)]
-    monkeypatch.setattr(module, "ways_here", lambda forms, machine: found)
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine, goal: found)
     (left,) = (one for one in tuned(quick(graph)).left_out if "no file" in one.why)
     assert left.words == "f32 in ONNX Runtime with 1 thread"
-    monkeypatch.setattr(module, "ways_here", lambda forms, machine: found[1:])
+    monkeypatch.setattr(module, "ways_here", lambda forms, machine, goal: found[1:])
     with pytest.raises(RequestError, match="nothing here computes"):
         tuned(quick(graph))
 

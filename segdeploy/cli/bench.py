@@ -157,6 +157,7 @@ def demand(arguments: argparse.Namespace) -> tuple[BenchPlan, ModelOptions, list
         arguments.interface,
         arguments.size,
         arguments.fp16,
+        one_caller=bool(arguments.compare or arguments.end_to_end),
     )
     demand_used([arguments.model, *(arguments.compare or [])], opening)
     return plan, opening, batches
@@ -190,12 +191,11 @@ class Bench:
         batches = batches or usual_batches(opened.session)
         demand_batches(opened.session, batches)
         measurements: list[Measurement] = []
+        plan = self.plan.with_streams(max(self.plan.modes.streams, opened.streams))
         try:
             for batch in batches:
                 self.announce(f"{opened.name}, batch {batch}: {self.plan.duration_s:g} s")
-                measurements.append(
-                    measure(opened.session, batch, self.plan, before=before, sensors=self.sensors)
-                )
+                measurements.append(measure(opened.session, batch, plan, before=before, sensors=self.sensors))
                 if measurements[-1].stopped:
                     self.stopped = True
                     break

@@ -53,7 +53,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         dest="goal",
         choices=GOALS,
         default=GOALS[0],
-        help="latency: one frame at a time (default); throughput: two callers at once",
+        help="latency: one image at a time (default); throughput: several, as streams on a CPU and batches on a GPU",
     )
     parser.add_argument(
         "--duration",

@@ -19,7 +19,7 @@ from segdeploy.errors import CalibrationError, GraphError
 from segdeploy.graph.layers import Layer, layers_of
 from segdeploy.graph.view import View, copy_of, drop_unused, replace_nodes
 
-LEVELS = 127
+LEVELS, UNSIGNED_LEVELS = 127, 255
 
 
 def quantised(model: ModelProto, scales: Mapping[str, float], layers: Collection[str]) -> ModelProto:

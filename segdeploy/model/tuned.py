@@ -35,6 +35,7 @@ class TunedWay:
     provider: str | None = None
     precision: str | None = None  # as --precision takes it
     threads: Annotated[int, range(1, 1025)] | None = None
+    streams: Annotated[int, range(1, 1025)] = 1  # images at once, each on `threads`
 
 
 @dataclass(frozen=True)

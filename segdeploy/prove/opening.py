@@ -42,12 +42,15 @@ class ChosenWay:
     provider: str | None = None
     precision: str | None = None
     tuned: bool = False
+    streams: int = 1  # images at once, each on `threads`
 
     @property
     def words(self) -> str:
         if isinstance(self.path, ModelAddress):
             return self.path.server
         threads = f"{self.threads} threads" if self.threads else None
+        if self.streams > 1:
+            threads = f"{self.streams} streams of {threads}"
         said = (self.path.name if self.tuned else None, self.provider or "cpu", self.precision, threads)
         return " ".join(filter(None, said if self.tuned else said[:3]))
 
@@ -59,9 +62,13 @@ def choose_opening(
     provider: str | None = None,
     precision: str | None = None,
     as_exported: bool = False,
+    several_callers: bool = False,
     tell: Tell = silently,
 ) -> ChosenWay:
-    """Take the tuned choice that lies beside a graph, unless the way is asked for or another machine made it."""
+    """Take the tuned choice that lies beside a graph, unless the way is asked for or another machine made it.
+
+    One that was tuned for several images at once takes all its threads for one, unless it gets `several_callers`.
+    """
     model = as_model(path)
     asked = ChosenWay(model, threads, provider, precision)
     if isinstance(model, ModelAddress):
@@ -84,7 +91,11 @@ def choose_opening(
             f"the processor was slowed down while {name} was tuned, so another way may be faster; when the machine is"
             f" cool and quiet: {again}"
         )
-    return ChosenWay(model.with_name(way.model), way.threads, way.provider, way.precision, tuned=True)
+    threads, streams = way.threads, way.streams
+    if threads is not None and not several_callers:
+        threads, streams = threads * streams, 1
+    path = model.with_name(way.model)
+    return ChosenWay(path, threads, way.provider, way.precision, tuned=True, streams=streams)
 
 
 def why_not_taken(choice: TunedChoice, path: Path) -> str | None:
@@ -148,6 +159,7 @@ def open_chosen(
         shares_cores=shares_cores,
         precision=precision,
         size=size,
+        streams=chosen.streams,
     )
     if precision is None or isinstance(path, ModelAddress):
         return session

@@ -23,6 +23,7 @@ from segdeploy.graph.view import View, attributes_of, opset_of, replace_nodes, t
 from segdeploy.model.labels import MOST_CLASSES
 from segdeploy.model.metadata import read_signature
 from segdeploy.model.signature import TensorFacts
+from segdeploy.run.byte_copy import in_bytes_throughout
 from segdeploy.run.lazy_labels import FACTORS, LazyLabels
 from segdeploy.size import Size
 
@@ -54,8 +55,10 @@ class GraphCopy:
         return said
 
 
-def copy_for_cpu(path: Path, fuse: bool, size: Size | None = None) -> GraphCopy | None:
-    """Copy a graph of one file, at `size` if it has several.
+def copy_for_cpu(
+    path: Path, fuse: bool, size: Size | None = None, in_bytes: bool = False
+) -> GraphCopy | None:
+    """Copy a graph of one file, at `size` if it has several; `in_bytes` for a runtime that multiplies bytes.
 
     None where the file cannot be read: the runtime then says what is wrong.
     """
@@ -74,6 +77,8 @@ def copy_for_cpu(path: Path, fuse: bool, size: Size | None = None) -> GraphCopy 
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         fused = fuse_attention(view) if fuse and understood else 0
+        if in_bytes and understood:
+            in_bytes_throughout(model, path.name)
     except SegdeployError:
         raise
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything

@@ -16,12 +16,15 @@ from segdeploy.errors import SegdeployError
 from segdeploy.flavour import open_flavour
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.machine import MachineFacts
+from segdeploy.model.engine import Profile
 from segdeploy.model.record import matching_record, record_path
 from segdeploy.ways.accuracy import JudgedFrames
 from segdeploy.ways.request import TuneRequest
 from segdeploy.ways.way import NO_GPU, Form, LeftOut
 
 ENGINE = "TensorRT on the GPU"
+# Images at once that an engine is tuned for, of a graph whose batch is open.
+BATCHES = {"latency": (1,), "throughput": (1, 8)}
 
 
 @dataclass
@@ -80,21 +83,28 @@ class FormMaker:
             open_flavour()
         except SegdeployError as error:
             return self.leave_out(ENGINE, str(error))
-        return [engine for form in forms for engine in self.engine_of(form)]
+        batches = BATCHES[self.request.goal] if self.graph.signature.batch is None else (1,)
+        return [engine for form in forms for batch in batches for engine in self.engine_of(form, batch)]
 
-    def engine_of(self, form: Form) -> list[Form]:
+    def engine_of(self, form: Form, batch: int) -> list[Form]:
+        """Build an engine that takes single images too, as every verb may give it one."""
+
         def built() -> Path:
-            asked = EngineRequest(fp16="fp16" in form.precision, int8="int8" in form.precision)
+            profile = Profile(1, batch, batch) if batch > 1 else None
+            asked = EngineRequest("fp16" in form.precision, "int8" in form.precision, profile)
             graph = read_graph(form.path, self.request.card)
             return build_proven(graph, DeployRequest(asked), output=self.made).path
 
-        return self.made_in(form.precision, built, where=ENGINE)
+        return self.made_in(form.precision, built, where=ENGINE, batch=batch)
 
-    def made_in(self, precision: str, make: Callable[[], Path], where: str = "") -> list[Form]:
+    def made_in(
+        self, precision: str, make: Callable[[], Path], where: str = "", batch: int = 1
+    ) -> list[Form]:
         words = f"{precision} in {where}" if where else precision
+        words += f", {batch} at once" if batch > 1 else ""
         self.progress(f"making {words}")
         try:
-            return [Form(precision, make())]
+            return [Form(precision, make(), batch)]
         except SegdeployError as error:
             return self.leave_out(words, str(error))
 

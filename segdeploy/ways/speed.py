@@ -22,7 +22,7 @@ from segdeploy.ways.way import Way
 LEAST_ROUNDS = 5
 MOST_REPEATED = 10  # rounds in which the processor was slow
 TURN_S = 0.05  # of each way in a round, at the least one run
-CALLERS = {"latency": 1, "throughput": 2}  # that ask at once
+GPU_CALLERS = {"latency": 1, "throughput": 2}  # that ask at once; a CPU has one for each stream
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,18 @@ def measure_in_turn(
     """Measure each for `seconds`; returns its speed, and what has to be known of the machine meanwhile."""
     yardstick = yardstick or Yardstick()
     turns = [Turns() for _ in sessions]
-    callers = CALLERS[goal]
+    callers = [GPU_CALLERS[goal] if way.runtime.on_gpu else way.streams for way, _ in sessions]
     end = time.perf_counter() + seconds * len(sessions)
     rounds = repeated = 0
     slowed_by: set[str] = set()
-    with ThreadPoolExecutor(callers) as pool:
+    with ThreadPoolExecutor(max(callers)) as pool:
         while rounds < LEAST_ROUNDS or time.perf_counter() < end:
             progress(f"measuring in turn, round {rounds + 1}")
             slow = yardstick.is_slow()
-            found = [one_turn(session, frame, callers, pool, sensors) for _, session in sessions]
+            found = [
+                one_turn(session, frame, count, pool, sensors)
+                for (_, session), count in zip(sessions, callers, strict=True)
+            ]
             slow = yardstick.is_slow() or slow
             if sensors is not None and (reasons := sensors.read().slowed_by):
                 slow = True

@@ -69,6 +69,8 @@ class Tuned:
                     "provider": one.way.runtime.provider,
                     "precision": one.way.precision,
                     "threads": one.way.threads,
+                    "streams": one.way.streams,
+                    "batch": one.way.batch,
                     "speed": asdict(one.speed),
                     "cost": asdict(one.cost),
                     "on_the_line": one in self.line,
@@ -154,7 +156,7 @@ def open_ways(
     """Open a session for each way; one that cannot be opened, or disagrees with its graph, is left out and said."""
     sessions: list[tuple[Way, Session]] = []
     left_out: list[LeftOut] = []
-    for found in ways_here(forms, machine):
+    for found in ways_here(forms, machine, request.goal):
         if isinstance(found, LeftOut):
             left_out.append(found)
             continue
@@ -217,6 +219,7 @@ def choice_of(
             opening.provider,
             opening.precision,
             opening.threads,
+            opening.streams,
         ),
         goal=request.goal,
         verdict=verdict_of(measured, best, request.limit, request.unit),

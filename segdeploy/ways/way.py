@@ -23,6 +23,7 @@ class Form:
 
     precision: str  # fp32 | fp16 | int8 | int8+fp16
     path: Path
+    batch: int = 1  # images at once that it is tuned for
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,16 @@ class Way:
     runtime: Runtime
     precision: str  # f32 | bf16 | int8 | fp16 …
     threads: int | None = None  # None: on a GPU
+    streams: int = 1  # images at once, each on `threads`
+    batch: int = 1  # images in one call
 
     @property
     def words(self) -> str:
         where = f"{self.precision} in {self.runtime.title}"
         if self.runtime.on_gpu:
-            return f"{where} {self.runtime.where}"
-        return f"{where} with {self.threads} thread{'' if self.threads == 1 else 's'}"
+            return f"{where} {self.runtime.where}" + (f", {self.batch} at once" if self.batch > 1 else "")
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{where} with {f'{self.streams} streams of ' if self.streams > 1 else ''}{threads}"
 
     @property
     def answers_as(self) -> tuple[Path, str | None, str]:
@@ -47,7 +51,9 @@ class Way:
     @property
     def opening(self) -> ChosenWay:
         asked = self.precision if self.precision in self.runtime.precisions else None
-        return ChosenWay(self.model, self.threads, self.runtime.provider, asked, tuned=True)
+        return ChosenWay(
+            self.model, self.threads, self.runtime.provider, asked, tuned=True, streams=self.streams
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class LeftOut:
     why: str
 
 
-def ways_here(forms: Sequence[Form], machine: MachineFacts) -> Iterator[Way | LeftOut]:
+def ways_here(forms: Sequence[Form], machine: MachineFacts, goal: str = "latency") -> Iterator[Way | LeftOut]:
     """Yield each way to compute one network, of which these are the files; as exported comes first."""
     for runtime in RUNTIMES:
         fitting = [form for form in forms if form.path.suffix == runtime.takes]
@@ -69,7 +75,7 @@ def ways_here(forms: Sequence[Form], machine: MachineFacts) -> Iterator[Way | Le
             continue
         for form in fitting:
             if runtime.on_gpu:
-                yield Way(form.path, runtime, form.precision)
+                yield Way(form.path, runtime, form.precision, batch=form.batch)
                 continue
             for precision in OF_GRAPH.get(form.precision, ()):
                 if precision not in runtime.precisions:
@@ -77,8 +83,8 @@ def ways_here(forms: Sequence[Form], machine: MachineFacts) -> Iterator[Way | Le
                 if why := why_not_computed(runtime, precision):
                     yield LeftOut(f"{precision} in {runtime.title}", why)
                     continue
-                for threads in threads_of(machine.cores):
-                    yield Way(form.path, runtime, precision, threads)
+                for threads, streams in SHARES[goal](machine.cores):
+                    yield Way(form.path, runtime, precision, threads, streams)
 
 
 def why_absent(runtime: Runtime, machine: MachineFacts) -> str | None:
@@ -111,6 +117,14 @@ def why_not_computed(runtime: Runtime, precision: str) -> str | None:
     return None
 
 
-def threads_of(cores: int) -> list[int]:
-    """List the numbers of threads worth measuring: all cores, and half of them, which a second core pair may slow."""
-    return sorted({cores, max(cores // 2, 1)}, reverse=True)
+def for_one_image(cores: int) -> list[tuple[int, int]]:
+    """List the threads worth measuring: all cores, and half of them, as the other half may share what they have."""
+    return [(threads, 1) for threads in sorted({cores, max(cores // 2, 1)}, reverse=True)]
+
+
+def for_many_images(cores: int) -> list[tuple[int, int]]:
+    """List the threads and streams worth measuring: all cores on one image, on two, and a core on each."""
+    return list(dict.fromkeys((max(cores // streams, 1), streams) for streams in (1, min(2, cores), cores)))
+
+
+SHARES = {"latency": for_one_image, "throughput": for_many_images}

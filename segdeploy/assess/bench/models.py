@@ -40,6 +40,7 @@ class ModelOptions:
     interface: str | None = None
     size: Size | None = None  # also of a graph or an engine that has several
     fp16: bool = False
+    one_caller: bool = False  # also of a graph that was tuned for several
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Opened:
     runtime: str  # in words, with its version
     digest: str  # of the file, or of a checkpoint's weights
     record: ArtifactRecord | None = None  # from the file beside it
+    streams: int = 1  # that it was tuned for
 
     def as_json(self) -> dict[str, Any]:
         signature, record = self.session.signature, self.record
@@ -126,6 +128,7 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
             provider=opening.provider,
             precision=opening.precision,
             as_exported=opening.as_exported,
+            several_callers=not opening.one_caller,
             tell=opening.tell,
         )
         path = Path(str(way.path))
@@ -147,7 +150,7 @@ def open_file(path: Path, opening: ModelOptions) -> Opened:
     words = runtime_in_words(runtime_for(path, way.provider, way.precision), record)
     words += f", {way.precision}" if way.precision else ""
     words += f", as tuned ({way.words})" if way.tuned else ""
-    return Opened(name, session, words, digest, record)
+    return Opened(name, session, words, digest, record, way.streams)
 
 
 def runtime_of(model: str | Path, opening: ModelOptions) -> Runtime:

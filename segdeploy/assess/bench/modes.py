@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from segdeploy.errors import RequestError
@@ -57,6 +57,9 @@ class BenchPlan:
             raise RequestError(f"the warm-up is {self.warm_up_ms:g} ms; expected 0 or more")
         if not 1 <= self.modes.streams <= MOST_STREAMS:
             raise RequestError(f"{self.modes.streams} streams were asked for; expected 1 to {MOST_STREAMS}")
+
+    def with_streams(self, streams: int) -> BenchPlan:
+        return replace(self, modes=replace(self.modes, streams=streams))
 
 
 def plan_measurement(

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ Matrix = NDArray[np.int64]  # truth × predicted, the last column none of the cl
 Count = Callable[[Sequence[int]], Iterator[tuple[int, Matrix]]]  # takes images' numbers, in any order
 
 SCHEMA = 1
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,16 @@ def evaluate(
     classes: Labels,
     *,
     workers: int = 2,
+    callers: int = 1,
     progress: Callable[[], None] = lambda: None,
     unfinished: Unfinished | None = None,
     count: Count | None = None,
 ) -> Evaluation:
     """Score `predict`, whose labels are of `classes`; `progress` is called once for each image.
 
-    `count` counts the images somewhere else, in other processes: counts are sums, so the scores are the same ones. The
-    caller removes `unfinished`, once its report of the scores is written.
+    As many threads as there are `workers` decode, and as many as `callers` predict. `count` counts the images
+    somewhere else, in other processes: counts are sums, so the scores are the same ones. The caller removes
+    `unfinished`, once its report of the scores is written.
     """
     if workers < 1:
         raise RequestError(f"{workers} workers cannot decode anything; expected 1 or more")
@@ -97,7 +101,8 @@ def evaluate(
         sums.put(index, matrix)
         progress()
     todo = [index for index in range(len(dataset)) if index not in done]
-    for index, matrix in count(todo) if count else counted_here(predict, dataset, classes, todo, workers):
+    counted = count(todo) if count else counted_here(predict, dataset, classes, todo, workers, callers)
+    for index, matrix in counted:
         if unfinished:
             unfinished.append(index, matrix)
         counts += matrix
@@ -112,13 +117,22 @@ def evaluate(
 
 
 def counted_here(
-    predict: Predict, dataset: Dataset, classes: Labels, todo: Sequence[int], workers: int
+    predict: Predict,
+    dataset: Dataset,
+    classes: Labels,
+    todo: Sequence[int],
+    workers: int,
+    callers: int = 1,
 ) -> Iterator[tuple[int, Matrix]]:
     """Count images in turn, while threads decode the next ones."""
     lookup = dataset.lookup_from(classes)
+
+    def count(image: tuple[int, Frame, LabelMap]) -> tuple[int, Matrix]:
+        index, frame, truth = image
+        return index, matrix_of(predict, dataset, lookup, frame, truth)
+
     with closing(decoded(dataset, todo, workers)) as images:
-        for index, frame, truth in images:
-            yield index, matrix_of(predict, dataset, lookup, frame, truth)
+        yield from map(count, images) if callers == 1 else in_threads(count, images, callers)
 
 
 def matrix_of(
@@ -162,6 +176,22 @@ def decoded(
         finally:
             for _, pair in waiting:
                 pair.cancel()
+
+
+def in_threads(work: Callable[[A], B], given: Iterable[A], threads: int) -> Iterator[B]:
+    """Do as `map`, in several threads, of which none is more than one piece of work ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[B]] = deque()
+        try:
+            for one in given:
+                waiting.append(pool.submit(work, one))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one_more in waiting:
+                one_more.cancel()
 
 
 class Unfinished:

@@ -116,6 +116,7 @@ class Candidate:
     mode: str  # in words
     key: dict[str, str]  # identifies a stopped run's unfinished work
     way: str  # how it runs, in words
+    callers: int = 1  # that its session serves at once
 
 
 def evaluate_models(
@@ -155,6 +156,7 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAdd
         provider=request.provider,
         precision=request.precision,
         as_exported=request.as_exported or request.is_spread_out,
+        several_callers=True,
         tell=request.tell,
     )
     if request.is_spread_out:
@@ -166,7 +168,7 @@ def open_candidate(request: EvaluationRequest, name: str, model: Path | ModelAdd
             {"size": str(request.size)} if request.size else {}
         )
         predict = request.mode.predictor(session)
-        yield Candidate(name, session.signature, predict, digest, mode, key, way.words)
+        yield Candidate(name, session.signature, predict, digest, mode, key, way.words, way.streams)
 
 
 def say_tuned_is_left_out(request: EvaluationRequest, model: Path | ModelAddress) -> None:
@@ -210,6 +212,7 @@ def score_frames(
             dataset,
             labels,
             workers=request.workers,
+            callers=model.callers,
             progress=advance,
             unfinished=unfinished,
             count=counted_by(hands, dataset) if hands else None,
@@ -237,6 +240,7 @@ def score_spoilt_frames(
                     dataset,
                     model.signature.labels,
                     workers=request.workers,
+                    callers=model.callers,
                     progress=advance,
                     unfinished=unfinished,
                     count=counted_by(hands, dataset, corruption, severity) if hands else None,

@@ -135,8 +135,15 @@ class ImageCounter:
     """Runs a graph over images here, one after the other."""
 
     def __init__(
-        self, model: ModelProto, signature: Signature, tensors: Sequence[str], threads: int | None = None
+        self,
+        model: ModelProto,
+        signature: Signature,
+        tensors: Sequence[str],
+        threads: int | None = None,
+        every: int = 1,
     ) -> None:
+        """Prepare to count one of `every` so many values."""
+        self._every = every
         self._input, self._signature = model.graph.input[0].name, signature
         parts = [(part.model, part.tensors, part.passed) for part in parts_of(model, tensors)]
         self._chain = TapChain(parts, threads)
@@ -153,7 +160,12 @@ class ImageCounter:
         inputs = to_input(self._signature, np.repeat(frame[None], self._signature.batch or 1, axis=0))
         parts = self._chain.run(self._input, inputs)
         tally.add(
-            ([(name, one_of(values, len(inputs))) for name, values in part] for part in parts), path, pool
+            (
+                [(name, one_of(values, len(inputs)).reshape(-1)[:: self._every]) for name, values in part]
+                for part in parts
+            ),
+            path,
+            pool,
         )
 
 

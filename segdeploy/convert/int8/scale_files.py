@@ -24,6 +24,7 @@ from segdeploy.convert.int8.cache import (
 )
 from segdeploy.errors import CalibrationError, RequestError
 from segdeploy.files import write_text
+from segdeploy.model.typed_json import from_json
 from segdeploy.untrusted import Unreadable, read_json
 
 SCHEMA = 1
@@ -79,6 +80,14 @@ def key_in(path: Path) -> dict[str, str] | None:
         return None
     key = read_json(path).get("key")
     return {str(name): str(digest) for name, digest in key.items()} if isinstance(key, dict) else None
+
+
+def attention_in(path: Path) -> dict[str, float]:
+    """Read what a scales.json gives the operands of attention; a calibration cache has none."""
+    try:
+        return from_json(dict[str, float], read_json(path).get("attention", {})) if is_ours(path) else {}
+    except ValueError as error:
+        raise CalibrationError(f"{path}: its attention cannot be read ({error}); quantize again") from error
 
 
 def described(scales: CalibrationCache) -> str:

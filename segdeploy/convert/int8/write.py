@@ -19,10 +19,11 @@ from segdeploy.convert.int8.cache import CalibrationCache, cache_text
 from segdeploy.convert.int8.histogram import BINS
 from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.layer_choice import recipe_of, refusal
-from segdeploy.convert.int8.scales import RANGES_ON
+from segdeploy.convert.int8.scales import RANGES_ON, attention_scales
 from segdeploy.convert.int8.search import Found
 from segdeploy.convert.other_sizes import judge_elsewhere
 from segdeploy.errors import GraphError, QuantisationCosts
+from segdeploy.graph.attention import store_scales
 from segdeploy.graph.int8 import LEVELS
 from segdeploy.graph.layers import results_of_layers
 from segdeploy.graph.load import Graph, graph_in
@@ -81,6 +82,8 @@ def write_graph(
     if job.whole.signature.sizes:
         model = reopened(fixed, job.whole.model)
     write_facts(model, job.whole.signature, precision)
+    of_attention = attention_scales(job, calibrated.model)
+    store_scales(model, of_attention)
     demand_consistent(model, job.stem)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"
     beside = {"scales": target.with_suffix(".scales.json"), "record": record_path(target)}
@@ -104,7 +107,7 @@ def write_graph(
             with_ledger(facts, job, calibrated, verdict, fixed, by_size, calibration), command=job.command
         )
         parts["record"].write_text(record.as_text(), encoding="utf-8")
-        parts["scales"].write_text(scales_text(job, calibrated, even), encoding="utf-8")
+        parts["scales"].write_text(scales_text(job, calibrated, even, of_attention), encoding="utf-8")
         if "recipe" in parts:
             parts["recipe"].write_text(recipe_of(job, calibrated, even, found).as_text(), encoding="utf-8")
         if job.request.cache_for:
@@ -181,7 +184,7 @@ def with_ledger(
     return replace(facts, ledger=tuple(ledger), verdict=words, calibration=said)
 
 
-def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
+def scales_text(job: Job, calibrated: Calibrated, even: bool, of_attention: Mapping[str, float]) -> str:
     tensors: dict[str, dict[str, float]] = {}
     for name, scale in calibrated.scales.items():
         one = calibrated.histograms.get(name)
@@ -189,7 +192,14 @@ def scales_text(job: Job, calibrated: Calibrated, even: bool) -> str:
         if one is not None:
             clipped = one.share_above(LEVELS * scale) if scale else 0.0
             tensors[name] |= {"largest": one.largest, "clipped": clipped}
-    facts = {"schema": 1, "method": job.method, "equalised": even, "key": calibrated.key, "tensors": tensors}
+    facts = {
+        "schema": 1,
+        "method": job.method,
+        "equalised": even,
+        "key": calibrated.key,
+        "tensors": tensors,
+        "attention": dict(of_attention),
+    }
     return json.dumps(facts, indent=1) + "\n"
 
 
