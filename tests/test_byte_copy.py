@@ -10,11 +10,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import GraphError
-from segdeploy.graph.attention import SCALES, operands_of_attention, stored_scales, store_scales
+from segdeploy.graph.attention import (
+    SCALES,
+    operands_of_attention,
+    outputs_of_softmax,
+    store_scales,
+    stored_scales,
+)
 from segdeploy.graph.view import View, attributes_of
 from segdeploy.prove.golden import as_rounded
 from segdeploy.run.byte_copy import MOVERS, in_bytes_throughout
 from segdeploy.run.cpu_graph import copy_for_cpu
+from segdeploy.run.inner_tensors import TapSession
 from segdeploy.run.io import to_input
 from segdeploy.run.ort import OrtSession, run_exactly
 from segdeploy.run.session import open_session
@@ -45,6 +52,19 @@ def without_scales(model):
     return made
 
 
+@pytest.fixture(scope="module")
+def attending(int8, graphs, tmp_path_factory):
+    """The INT8 graph with scales for all of attention, which a network of random weights would not keep by itself."""
+    plain, model = onnx.load(graphs("frames")), onnx.load(int8)
+    operands = sorted({name for both in operands_of_attention(View(plain)).values() for name in both})
+    seen = TapSession(plain, operands).run(pixels_for(int8))
+    shares = outputs_of_softmax(View(plain))
+    store_scales(model, {name: float(np.abs(x).max()) / (255 if name in shares else 127) for name, x in seen})
+    path = tmp_path_factory.mktemp("attending") / int8.name
+    onnx.save(model, path)
+    return path
+
+
 def kinds(model):
     return [node.op_type for node in model.graph.node]
 
@@ -52,15 +72,15 @@ def kinds(model):
 # ---- a real graph ----------------------------------------------------------------------------------------------
 
 
-def test_without_scales_of_attention_it_answers_to_the_bit(int8):
-    model = without_scales(onnx.load(int8))
-    made, pixels = copied(model), pixels_for(int8)
+def test_without_scales_of_attention_it_answers_to_the_bit(attending):
+    model = without_scales(onnx.load(attending))
+    made, pixels = copied(model), pixels_for(attending)
     assert made.SerializeToString() != model.SerializeToString()
     np.testing.assert_array_equal(answer(made, pixels), answer(model, pixels))
 
 
-def test_nothing_is_turned_as_floats_before_it_is_quantised(int8):
-    view = View(copied(onnx.load(int8)))
+def test_nothing_is_turned_as_floats_before_it_is_quantised(attending):
+    view = View(copied(onnx.load(attending)))
     pairs = [node for node in view.nodes if node.op_type == "QuantizeLinear"]
     assert pairs
     assert not [node.name for node in pairs if view.only_maker(node.input[0], *MOVERS)]
@@ -68,8 +88,8 @@ def test_nothing_is_turned_as_floats_before_it_is_quantised(int8):
     assert not [node.name for node in turned if view.only_maker(node.input[0], "Reshape")]
 
 
-def test_every_product_of_attention_has_pairs(int8):
-    model = onnx.load(int8)
+def test_every_product_of_attention_has_pairs(attending):
+    model = onnx.load(attending)
     products = operands_of_attention(View(model))
     assert len(products) == 2 * kinds(model).count("Softmax") > 0
     assert stored_scales(model, "x.onnx").keys() == {name for both in products.values() for name in both}
@@ -85,23 +105,26 @@ def restored(name, view):
     return node.op_type == "DequantizeLinear"
 
 
-def test_attention_in_bytes_keeps_the_labels(int8):
-    model, pixels = onnx.load(int8), pixels_for(int8)
+def test_attention_in_bytes_keeps_the_labels(attending):
+    model, pixels = onnx.load(attending), pixels_for(attending)
     own, bytewise = answer(model, pixels), answer(copied(model), pixels)
     assert 0.9 <= np.mean(own == bytewise) < 1  # of random weights
 
 
-def test_a_session_in_bytes_is_told_so_and_agrees(int8):
+def test_a_session_in_bytes_is_told_so_and_agrees(attending):
     pytest.importorskip("openvino", reason="openvino is not installed")
-    pixels = pixels_for(int8)
-    with open_session(int8, provider="openvino", precision="int8") as session, OrtSession(int8) as itself:
+    pixels = pixels_for(attending)
+    with (
+        open_session(attending, provider="openvino", precision="int8") as session,
+        OrtSession(attending) as itself,
+    ):
         assert session.ran["precision"] == "int8"
         assert np.mean(session.run(pixels) == itself.run(pixels)) >= 0.9
 
 
-def test_only_a_runtime_that_multiplies_bytes_gets_it(int8):
+def test_only_a_runtime_that_multiplies_bytes_gets_it(attending):
     plain, bytewise = (
-        onnx.load_from_string(copy_for_cpu(int8, False, in_bytes=one).model) for one in (False, True)
+        onnx.load_from_string(copy_for_cpu(attending, False, in_bytes=one).model) for one in (False, True)
     )
     assert kinds(bytewise).count("QuantizeLinear") > kinds(plain).count("QuantizeLinear")
 
@@ -110,16 +133,16 @@ def test_only_a_runtime_that_multiplies_bytes_gets_it(int8):
 
 
 @pytest.mark.parametrize("scale", [0, -1])
-def test_an_operand_without_a_usable_scale_keeps_its_product_as_it_is(scale, int8):
-    model = onnx.load(int8)
+def test_an_operand_without_a_usable_scale_keeps_its_product_as_it_is(scale, attending):
+    model = onnx.load(attending)
     store_scales(model, dict.fromkeys(stored_scales(model, "x.onnx"), scale))
     made = copied(model)
     assert kinds(made).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"x": Infinity}', '{"x": "y"}', '{"x": null}', "1"])
-def test_scales_that_cannot_be_read(text, int8):
-    model = onnx.load(int8)
+def test_scales_that_cannot_be_read(text, attending):
+    model = onnx.load(attending)
     helper.set_model_props(model, {SCALES: text})
     with pytest.raises(
         GraphError, match=r"x\.onnx has scales of attention that cannot be read \(.*\); quantise"
@@ -127,20 +150,20 @@ def test_scales_that_cannot_be_read(text, int8):
         stored_scales(model, "x.onnx")
 
 
-def test_scales_of_tensors_that_are_not_there_are_left_alone(int8):
-    model = without_scales(onnx.load(int8))
+def test_scales_of_tensors_that_are_not_there_are_left_alone(attending):
+    model = without_scales(onnx.load(attending))
     store_scales(model, {"no.such": 0.1})
     assert kinds(copied(model)).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
 
 
-def test_nothing_is_written_without_scales(int8):
-    model = without_scales(onnx.load(int8))
+def test_nothing_is_written_without_scales(attending):
+    model = without_scales(onnx.load(attending))
     store_scales(model, {})
     assert SCALES not in {item.key for item in model.metadata_props}
 
 
-def test_they_are_beside_the_other_metadata(int8):
-    kept = {item.key: item.value for item in onnx.load(int8).metadata_props}
+def test_they_are_beside_the_other_metadata(attending):
+    kept = {item.key: item.value for item in onnx.load(attending).metadata_props}
     assert "segdeploy.interface" in kept
     assert all(scale > 0 for scale in json.loads(kept[SCALES]).values())
 

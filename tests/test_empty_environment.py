@@ -80,6 +80,7 @@ for name in {MODULES}:
         "segdeploy.convert.export",
         "segdeploy.convert.fp16",
         "segdeploy.convert.other_sizes",
+        "segdeploy.convert.int8.attention",
         "segdeploy.convert.int8.by_group",
         "segdeploy.convert.int8.collect",
         "segdeploy.convert.int8.job",

@@ -34,8 +34,9 @@ from segdeploy.untrusted import read_json
 PROVEN = ("bf16", "int8")  # f32 is what the graph itself is proven in
 FRAMES = 3
 # Of the labels on made scenes, which a network trained on streets does not know: with its tensors rounded to bfloat16
-# a SegFormer-B0 keeps 99.1 % or more of them, and 99.9 % on street images. A kernel that is wrong loses far more.
-BOUNDS = {"bf16": Bounds(0.98), "int8": Bounds(0.98)}
+# a SegFormer-B0 keeps 99.1 % or more of them, and 99.9 % on street images. In INT8 with attention in bytes too it keeps
+# 98.1 %, and 98.8 %. A kernel that is wrong loses far more: one whose sums saturated kept 88.7 %.
+BOUNDS = {"bf16": Bounds(0.98), "int8": Bounds(0.97)}
 
 
 @dataclass(frozen=True)

@@ -12,32 +12,21 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segdeploy.convert.int8.cache import demand_version
-from segdeploy.convert.int8.collect import Add, CalibrationKey, ImageCounter, Tally, collect, fitted
+from segdeploy.convert.int8.collect import Add, CalibrationKey, collect, fitted
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
 from segdeploy.convert.int8.options import AUTO
-from segdeploy.convert.int8.scale_files import NO_VERSION, attention_in, key_in, read_scale_file
+from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
 from segdeploy.convert.int8.spread import added_by_crew
-from segdeploy.convert.int8.thresholds import thresholds
 from segdeploy.errors import CalibrationError
-from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax
 from segdeploy.graph.equalise import equalised, norms_to_equalise
-from segdeploy.graph.int8 import LEVELS, UNSIGNED_LEVELS
 from segdeploy.graph.layers import Layer, layers_of, results_of_layers
-from segdeploy.graph.view import View
 from segdeploy.model.card import card_called
-from segdeploy.prove.choose import spread
 from segdeploy.prove.ranges import measure_ranges
 from segdeploy.run.inner_tensors import TapSession
 from segdeploy.run.io import to_input
 
 PEAKS_ON = 16  # images, for the largest value of a channel
-# For the operands of attention: images, and of their values one of so many, since a softmax has tens of millions.
-ATTENTION_ON, EVERY = 4, 7
-# Of the threshold with the least squared error, for a softmax: its many small shares are summed up, and what rounds
-# them to nothing costs more than what clips the few large ones. On CamVid, B0 at 512x1024 then kept 99.0 % of the INT8
-# graph's labels and lost 0.01 points of mIoU to FP32; with the whole threshold 98.3 % and 0.19.
-FINER = 0.5
 RANGES_ON = 4  # batches, for what comes near FP16's limit
 
 
@@ -153,28 +142,6 @@ def demand_same(path: Path, key: CalibrationKey) -> dict[str, str] | None:
             " that quantize wrote for it"
         )
     return theirs
-
-
-def attention_scales(job: Job, model: ModelProto) -> dict[str, float]:
-    """Find the scales that a CPU's copy of the graph gives the operands of attention; the file has no pairs there."""
-    view = View(model)
-    operands = sorted({name for both in operands_of_attention(view).values() for name in both})
-    if not operands or job.request.fp16:
-        return {}
-    if job.request.scales is not None:
-        kept = attention_in(job.request.scales)
-        return {name: kept[name] for name in operands if kept.get(name, 0) > 0}
-    images = [job.material.images[place] for place in spread(len(job.material.images), ATTENTION_ON)]
-    tally = Tally.of(operands)
-    for done, _ in enumerate(ImageCounter(model, job.signature, operands, every=EVERY).add(tally, images), 1):
-        job.progress(f"measuring attention on image {done} of {len(images)}")
-    counts = np.stack([tally.histograms[name].over_range() for name in operands])
-    largest = np.array([tally.histograms[name].largest for name in operands])
-    found = thresholds(counts, largest, "mse")
-    shares = outputs_of_softmax(view)
-    spreads = [FINER / UNSIGNED_LEVELS if name in shares else 1 / LEVELS for name in operands]
-    scales = dict(zip(operands, (found * spreads).tolist(), strict=True))
-    return {name: scale for name, scale in scales.items() if scale > 0}
 
 
 def channel_peaks(job: Job) -> dict[str, NDArray[np.float32]]:

@@ -15,11 +15,12 @@ from onnx import ModelProto
 
 from segdeploy import files
 from segdeploy.convert.fp16 import as_computed
+from segdeploy.convert.int8.attention import attention_scales
 from segdeploy.convert.int8.cache import CalibrationCache, cache_text
 from segdeploy.convert.int8.histogram import BINS
 from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.layer_choice import recipe_of, refusal
-from segdeploy.convert.int8.scales import RANGES_ON, attention_scales
+from segdeploy.convert.int8.scales import RANGES_ON
 from segdeploy.convert.int8.search import Found
 from segdeploy.convert.other_sizes import judge_elsewhere
 from segdeploy.errors import GraphError, QuantisationCosts
@@ -77,12 +78,12 @@ def write_graph(
     """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""
     precision = "int8+fp16" if job.request.fp16 else "int8"
     fixed = model = calibrated.graph(found.keep)
+    of_attention = attention_scales(job, calibrated, fixed)
     if job.signature.batch is None:
         set_batch(model, None)
     if job.whole.signature.sizes:
         model = reopened(fixed, job.whole.model)
     write_facts(model, job.whole.signature, precision)
-    of_attention = attention_scales(job, calibrated.model)
     store_scales(model, of_attention)
     demand_consistent(model, job.stem)
     target = job.output / f"{job.stem}.{precision.replace('+', '.')}.onnx"

@@ -1,0 +1,92 @@
+"""Scales for attention's products: chosen so that sums of many small shares hold, and kept only if the labels do."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from segdeploy.convert.int8 import attention as module
+from segdeploy.convert.int8.attention import attention_scales, threshold_of_shares
+from segdeploy.convert.int8.histogram import Histogram
+from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax
+from segdeploy.graph.view import View
+
+
+def rows(keys, sharpness, count=400):
+    scores = np.random.default_rng(0).normal(0, sharpness, (count, keys))
+    shares = np.exp(scores - scores.max(1, keepdims=True))
+    return (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+
+
+def error_of_rows(shares, threshold):
+    """How far a row's sum is off, as it is quantised with that threshold."""
+    scale = threshold / 255
+    stored = np.minimum(np.rint(shares / scale), 255) * scale
+    return float(np.sqrt(np.mean((stored - shares).sum(1) ** 2)))
+
+
+def counted(shares):
+    histogram = Histogram()
+    histogram.add(shares)
+    return histogram
+
+
+@pytest.mark.parametrize(("keys", "sharpness"), [(8, 3.0), (128, 1.0), (512, 0.5), (512, 2.0), (2048, 1.0)])
+def test_a_softmax_is_cut_where_its_rows_are_least_wrong(keys, sharpness):
+    shares = rows(keys, sharpness)
+    found = threshold_of_shares(counted(shares), keys)
+    best = min(error_of_rows(shares, shares.max() * part) for part in np.geomspace(1 / 64, 1, 49))
+    assert error_of_rows(shares, found) <= 1.5 * best + 1e-4
+    assert error_of_rows(shares, found) <= error_of_rows(shares, 1.0) + 1e-6
+
+
+def test_many_small_shares_ask_for_finer_steps_than_few_large_ones():
+    assert threshold_of_shares(counted(rows(512, 0.5)), 512) < 0.1
+    assert threshold_of_shares(counted(rows(8, 3.0)), 8) > 0.7
+
+
+def test_a_softmax_that_was_never_seen_has_no_threshold():
+    assert threshold_of_shares(Histogram(), 8) == 0
+
+
+@pytest.fixture
+def calibrated(graphs):
+    return SimpleNamespace(model=onnx.load(graphs("frames")))
+
+
+def job_that_sees(changes, monkeypatch, **request):
+    """A job whose judge sees so many labels changed, first without attention and then with each choice of products."""
+    seen = iter(changes)
+    asked = SimpleNamespace(**{"fp16": False, "scales": None} | request)
+    tried = []
+    monkeypatch.setattr(module, "measured_scales", lambda job, model, operands: dict.fromkeys(operands, 0.5))
+    monkeypatch.setattr(module, "quantise_attention", lambda model, scales: tried.append(set(scales)))
+    monkeypatch.setattr(module, "changed", lambda verdict: verdict)
+    few = SimpleNamespace(verdict=lambda model: next(seen))
+    return SimpleNamespace(request=asked, few=few, progress=lambda words: None), tried
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ([0.02, 0.029], "all"), ([0.02, 0.031, 0.03], "scores"), ([0.02, 0.5, 0.5, 0.021], "mixing"),
+        ([0.02, 0.5, 0.5, 0.5], "none"),
+    ],
+)  # fmt: skip
+def test_only_products_that_keep_the_labels_have_scales(changes, kept, calibrated, monkeypatch):
+    job, tried = job_that_sees(changes, monkeypatch)
+    view = View(calibrated.model)
+    every = {name for both in operands_of_attention(view).values() for name in both}
+    shares = outputs_of_softmax(view)
+    mixing = {name for both in operands_of_attention(view).values() if shares & set(both) for name in both}
+    expected = {"all": every, "scores": every - mixing, "mixing": mixing, "none": set()}[kept]
+    assert set(attention_scales(job, calibrated, calibrated.model)) == expected
+    assert tried[0] == every
+
+
+def test_fp16_has_none_and_a_cache_of_tensorrt_neither(calibrated, monkeypatch, tmp_path):
+    job, _ = job_that_sees([], monkeypatch, fp16=True)
+    assert attention_scales(job, calibrated, calibrated.model) == {}
+    job, _ = job_that_sees([0.0, 0.0, 0.0, 0.0], monkeypatch, scales=tmp_path / "x.calib")
+    assert attention_scales(job, calibrated, calibrated.model) == {}
