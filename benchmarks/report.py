@@ -112,6 +112,52 @@ def against_transformers(name: str, facts: Facts, plots: dict[str, str]) -> Iter
     )
 
 
+def precision(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
+    sides = list(dict.fromkeys(side for row in facts["rows"] for side in row["sides"]))
+
+    def said(row: Facts, side: str) -> str:
+        seen = row["sides"].get(side)
+        if seen is None:
+            return "–"
+        low, high = seen["ratio_quartiles"]
+        ratio = f", {seen['ratio']:.2f}× ({low:.2f}–{high:.2f})" if side != sides[0] else ""
+        return f"{seen['ms']:.0f} ms{ratio}"
+
+    own = [side for side in sides if any(side in row["labels_equal"] for row in facts["rows"])]
+    yield table(
+        ("row", *sides), [[row["row"], *(said(row, side) for side in sides)] for row in facts["rows"]]
+    )
+    yield (
+        f"{facts['rounds']} rounds of runs in turn on {facts['machine']['threads']} threads of a CPU with"
+        f" {', '.join(facts['cpu_has'])}; the ratio (quartiles) is to {sides[0]}, round by round."
+    )
+    plots[name] = bars(
+        "Median time of one image, in turn",
+        {
+            row["row"]: {side: row["sides"][side]["ms"] for side in sides if side in row["sides"]}
+            for row in facts["rows"]
+        },
+        "ms",
+    )
+    yield picture(name, "median times, precision by precision")
+    yield table(
+        ("labels equal to the first of ours; mIoU, pixel accuracy", *own),
+        [[row["row"], *(equal_and_scored(row, side) for side in own)] for row in facts["rows"]],
+    )
+    for row in facts["rows"]:
+        for side, why in row["left_out"].items():
+            yield f"{row['row']}, {side}: {why}"
+
+
+def equal_and_scored(row: Facts, side: str) -> str:
+    if side not in row["labels_equal"]:
+        return "–"
+    scored = row["scores"].get(side)
+    return f"{row['labels_equal'][side]:.2%}" + (
+        f"; {scored['miou']:.2f}, {scored['pixel_accuracy']:.2f}" if scored else ""
+    )
+
+
 def usual_export(name: str, facts: Facts, plots: dict[str, str]) -> Iterator[str]:
     def said(seen: Facts) -> str:
         low, high = seen["ratio_quartiles"]
@@ -904,6 +950,7 @@ def median_and_longest(row: Facts, name: str) -> str:
 SECTIONS: tuple[tuple[str, str, Callable[[str, Facts, dict[str, str]], Iterable[str]]], ...] = (
     ("Speed, against transformers", "against_transformers", against_transformers),
     ("Speed, against the usual export", "usual_export", usual_export),
+    ("Speed, precision by precision", "precision", precision),
     ("Measured by segdeploy bench", "bench", bench),
     ("Agreement, with transformers", "agreement", agreement),
     ("INT8", "int8", int8),

@@ -122,6 +122,18 @@ def test_a_session_in_bytes_is_told_so_and_agrees(attending):
         assert np.mean(session.run(pixels) == itself.run(pixels)) >= 0.9
 
 
+def test_attention_may_stay_in_floats(attending):
+    model = onnx.load(attending)
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    assert not in_bytes_throughout(made, "x.onnx", attention=False)
+    assert kinds(made).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
+    pixels = pixels_for(attending)
+    np.testing.assert_array_equal(answer(made, pixels), answer(model, pixels))
+    copy = copy_for_cpu(attending, False, in_bytes=True)
+    assert copy.ran_in("int8")["attention"] == "in bytes too"
+    assert "attention" not in copy_for_cpu(attending, False, in_bytes=True, attention=False).ran_in("int8")
+
+
 def test_only_a_runtime_that_multiplies_bytes_gets_it(attending):
     plain, bytewise = (
         onnx.load_from_string(copy_for_cpu(attending, False, in_bytes=one).model) for one in (False, True)

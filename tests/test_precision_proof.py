@@ -77,7 +77,7 @@ def test_another_cpu_or_version_needs_a_new_proof(int8, monkeypatch):
         monkeypatch.setattr(module, "kind_of_cpu", lambda kind=kind: kind)
         monkeypatch.setattr(module, "versions_of", versions)
         for _ in range(2):
-            module.demand_proven(None, int8, runtime, "int8")
+            module.Candidate(int8, runtime, "int8").demand_proven(None)
     assert len(kept()) == len(made) == 3
 
 
@@ -111,6 +111,47 @@ def test_wrong_kernels_are_refused_and_not_remembered(int8, monkeypatch):
     said = refusal(int8, ExportDisagrees, precision="int8")
     assert said.startswith(f"{int8.name} in int8 (ONNX Runtime on the CPU) disagrees with the graph itself: ")
     assert said.endswith("demanded are 90.00% of the pixels. It is not used: leave --precision out")
+    assert kept() == []
+
+
+class Answering:
+    """A session whose answers agree with the graph only if attention is in floats."""
+
+    def __init__(self, attention_in_bytes, told):
+        self.attention_in_bytes, self.told = attention_in_bytes, told
+        told.append(attention_in_bytes)
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_where_attention_in_bytes_is_too_far_off_it_is_in_floats(int8, monkeypatch):
+    runtime, told = runtime_for("x.onnx", "openvino"), []
+    monkeypatch.setattr(
+        module,
+        "compare_with_graph",
+        lambda session, graph: Agreement(3, 1000, 500 if session.attention_in_bytes else 990, None),
+    )
+    candidate = module.Candidate(int8, runtime, "int8")
+    session, proof = candidate.proven(lambda whole: Answering(whole, told))
+    assert told == [True, "closed", False]
+    assert (session.attention_in_bytes, proof.equal_pixels) == (False, 990)
+    assert proof.words(runtime) == "OpenVINO on the CPU, attention in floats"
+    assert len(kept()) == 1
+    told.clear()
+    monkeypatch.setattr(module, "compare_with_graph", None)
+    module.Candidate(int8, runtime, "int8").proven(lambda whole: Answering(whole, told))
+    assert told == [False]  # remembered
+
+
+def test_where_both_are_too_far_off_it_is_refused(int8, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "compare_with_graph", lambda *_: Agreement(3, 1000, 500, None))
+    with pytest.raises(ExportDisagrees):
+        module.Candidate(int8, runtime_for("x.onnx", "openvino"), "int8").proven(
+            lambda whole: Answering(whole, told)
+        )
+    assert told == [True, "closed", False, "closed"]
     assert kept() == []
 
 

@@ -150,31 +150,30 @@ def open_chosen(
     tell: Tell = silently,
     size: Size | None = None,
 ) -> Session:
+    def opened_with(attention_in_bytes: bool) -> Session:
+        return opened.open_session(
+            chosen.path,
+            threads=chosen.threads,
+            provider=chosen.provider,
+            card=card,
+            shares_cores=shares_cores,
+            precision=chosen.precision,
+            size=size,
+            streams=chosen.streams,
+            attention_in_bytes=attention_in_bytes,
+        )
+
     path, precision = chosen.path, chosen.precision
-    session = opened.open_session(
-        path,
-        threads=chosen.threads,
-        provider=chosen.provider,
-        card=card,
-        shares_cores=shares_cores,
-        precision=precision,
-        size=size,
-        streams=chosen.streams,
-    )
     if precision is None or isinstance(path, ModelAddress):
-        return session
-    from segdeploy.prove.precision import PROVEN, demand_proven
+        return opened_with(True)
+    from segdeploy.prove.precision import PROVEN, Candidate
 
     if precision not in PROVEN:
-        return session
-    try:
-        runtime = runtime_for(path, chosen.provider, precision)
-        proof = demand_proven(session, path, runtime, precision, card)
-    except BaseException:
-        session.close()
-        raise
+        return opened_with(True)
+    candidate = Candidate(path, runtime_for(path, chosen.provider, precision), precision, card)
+    session, proof = candidate.proven(opened_with)
     tell(
-        f"{path.name} runs in {precision} ({runtime.words}):"
+        f"{path.name} runs in {precision} ({proof.words(candidate.runtime)}):"
         f" {proof.agreement.pixel_agreement:.2%} of {proof.pixels:,} labels on made scenes equal to the graph's"
     )
     return session

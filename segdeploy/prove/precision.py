@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,38 +52,86 @@ class PrecisionProof:
     samples: int
     pixels: int
     equal_pixels: int
+    attention_in_bytes: bool = True  # where the graph has scales for it
 
     @property
     def agreement(self) -> Agreement:
         return Agreement(self.samples, self.pixels, self.equal_pixels, None)
 
+    def words(self, runtime: Runtime) -> str:
+        return runtime.words + ("" if self.attention_in_bytes else ", attention in floats")
 
-def demand_proven(
-    session: Session, path: Path, runtime: Runtime, precision: str, card: ModelCard | None = None
-) -> PrecisionProof:
-    """Give the proof of a session, out of the cache or made now; refuses a session that is beyond the bounds."""
-    graph = read_graph(path, card)
-    versions = versions_of((*runtime.packages, "onnxruntime"))
-    key = [graph.digest, runtime.provider, precision, kind_of_cpu(), versions]
-    place = (
-        files.user_cache("precisions") / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.json"
-    )
-    if (kept := kept_proof(place, graph.digest, precision)) is not None:
-        return kept
-    seen = compare_with_graph(session, graph)
-    demand_agreement(
-        seen,
-        BOUNDS[precision],
-        f"{graph.name} in {precision} ({runtime.words}) disagrees with the graph itself",
-        f"It is not used{why_wrong_here(runtime, precision)}: leave --precision out",
-        ExportDisagrees,
-    )
-    counted = seen.samples, seen.pixels, seen.equal_pixels
-    proof = PrecisionProof(graph.digest, str(runtime.provider), precision, cpu_model(), versions, *counted)
-    with suppress(OutputError):  # where it cannot be kept it is made each time
-        files.make_folder(place.parent)
-        files.write_text(place, json.dumps(asdict(proof), indent=1) + "\n")
-    return proof
+
+@dataclass(frozen=True)
+class Candidate:
+    """Is a graph that is to run in fewer bits; its session is proven, or refused."""
+
+    path: Path
+    runtime: Runtime
+    precision: str
+    card: ModelCard | None = None
+
+    @cached_property
+    def graph(self) -> Graph:
+        return read_graph(self.path, self.card)
+
+    def proven(
+        self, opened: Callable[[bool], Session], attention_in_bytes: bool | None = None
+    ) -> tuple[Session, PrecisionProof]:
+        """Open a session with attention in bytes or, where that is beyond the bounds, without."""
+        if attention_in_bytes is None:
+            attention_in_bytes = self.kept(True) is not None or self.kept(False) is None
+        session = opened(attention_in_bytes)
+        try:
+            return session, self.demand_proven(session, attention_in_bytes)
+        except BaseException as error:
+            session.close()
+            has_less = isinstance(error, ExportDisagrees) and getattr(session, "attention_in_bytes", False)
+            if not has_less:
+                raise
+        return self.proven(opened, False)
+
+    def demand_proven(self, session: Session, attention_in_bytes: bool = True) -> PrecisionProof:
+        """Give the proof of a session, out of the cache or made now; refuses a session that is beyond the bounds."""
+        kept = self.kept(attention_in_bytes)
+        if kept is not None:
+            return kept
+        seen = compare_with_graph(session, self.graph)
+        demand_agreement(
+            seen,
+            BOUNDS[self.precision],
+            f"{self.graph.name} in {self.precision} ({self.runtime.words}) disagrees with the graph itself",
+            f"It is not used{why_wrong_here(self.runtime, self.precision)}: leave --precision out",
+            ExportDisagrees,
+        )
+        proof = PrecisionProof(
+            self.graph.digest, str(self.runtime.provider), self.precision, cpu_model(), self.versions,
+            seen.samples, seen.pixels, seen.equal_pixels, attention_in_bytes,
+        )  # fmt: skip
+        place = self.place(attention_in_bytes)
+        with suppress(OutputError):  # where it cannot be kept it is made each time
+            files.make_folder(place.parent)
+            files.write_text(place, json.dumps(asdict(proof), indent=1) + "\n")
+        return proof
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return versions_of((*self.runtime.packages, "onnxruntime"))
+
+    def place(self, attention_in_bytes: bool) -> Path:
+        key = [
+            self.graph.digest,
+            self.runtime.provider,
+            self.precision,
+            kind_of_cpu(),
+            self.versions,
+            attention_in_bytes,
+        ]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+        return files.user_cache("precisions") / f"{name}.json"
+
+    def kept(self, attention_in_bytes: bool) -> PrecisionProof | None:
+        return kept_proof(self.place(attention_in_bytes), self.graph.digest, self.precision)
 
 
 def why_wrong_here(runtime: Runtime, precision: str) -> str:

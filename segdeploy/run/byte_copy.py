@@ -21,12 +21,15 @@ MOVERS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 TO_TOKENS, FROM_TOKENS = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
-def in_bytes_throughout(model: ModelProto, name: str) -> None:
-    quantise_attention(model, stored_scales(model, name))
+def in_bytes_throughout(model: ModelProto, name: str, attention: bool = True) -> bool:
+    """Rewrite the graph, of the file `name`; tells whether products of attention are in bytes now."""
+    scales = stored_scales(model, name) if attention else {}
+    quantise_attention(model, scales)
     quantise_before_turning(model)
     turn_by_channels_last(model)
     drop_unused(model.graph)
     del model.graph.value_info[:]  # of tensors that have other shapes now
+    return bool(scales)
 
 
 def quantise_attention(model: ModelProto, scales: Mapping[str, float]) -> None:

@@ -42,6 +42,7 @@ class GraphCopy:
     labels: LazyLabels | None  # the steps that were cut off; None: none were
     fused: int  # number of fused attentions
     quantised: bool = False  # it has pairs of Q and DQ
+    attention_in_bytes: bool = False
 
     def ran_in(self, precision: str | None) -> dict[str, Any]:
         """Say how the copy runs and differs from the file, for the report of a measurement."""
@@ -52,13 +53,17 @@ class GraphCopy:
             said["labels"] = "from the small logits, interpolated only where classes meet"
         if self.fused:
             said["attention"] = f"{self.fused} fused"
+        if self.attention_in_bytes:
+            said["attention"] = "in bytes too"
         return said
 
 
 def copy_for_cpu(
-    path: Path, fuse: bool, size: Size | None = None, in_bytes: bool = False
+    path: Path, fuse: bool, size: Size | None = None, in_bytes: bool = False, attention: bool = True
 ) -> GraphCopy | None:
     """Copy a graph of one file, at `size` if it has several; `in_bytes` for a runtime that multiplies bytes.
+
+    Then `attention` says whether its products are to be in bytes too, where there are scales for them.
 
     None where the file cannot be read: the runtime then says what is wrong.
     """
@@ -77,15 +82,14 @@ def copy_for_cpu(
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         fused = fuse_attention(view) if fuse and understood else 0
-        if in_bytes and understood:
-            in_bytes_throughout(model, path.name)
+        whole = in_bytes and understood and in_bytes_throughout(model, path.name, attention)
     except SegdeployError:
         raise
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
         return None
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(
-        model.SerializeToString(), metadata, inputs, outputs, labels, fused, read_precision(model).int8
+        model.SerializeToString(), metadata, inputs, outputs, labels, fused, read_precision(model).int8, whole
     )
 
 

@@ -40,7 +40,13 @@ PAIRS_AS_WRITTEN = {"LP_TRANSFORMS_MODE": "NO"}
 
 def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
     return OpenvinoSession(
-        path, options.threads, options.card, options.precision, options.size, options.streams
+        path,
+        options.threads,
+        options.card,
+        options.precision,
+        options.size,
+        options.streams,
+        options.attention_in_bytes,
     )
 
 
@@ -75,16 +81,18 @@ class OpenvinoSession(OpenModel):
         precision: str | None = None,
         size: Size | None = None,
         streams: int = 1,
+        attention_in_bytes: bool = True,
     ) -> None:
         self.name = path.name
         if precision is not None:
             demand_computed(precision)
-        copy = copy_for_cpu(path, fuse=False, size=size, in_bytes=precision == "int8")
+        copy = copy_for_cpu(path, False, size, in_bytes=precision == "int8", attention=attention_in_bytes)
         if copy is None:
             raise GraphError(
                 f"{path} cannot be loaded by OpenVINO here: it is not an ONNX graph in one file of less than 2 GB"
             )
         self.signature: Signature = read_signature(copy.metadata, copy.inputs, copy.outputs, path.name, card)
+        self.attention_in_bytes = copy.attention_in_bytes
         self.batches = (self.signature.batch or 1,) * 2
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
