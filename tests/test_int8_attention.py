@@ -52,7 +52,10 @@ def test_a_softmax_that_was_never_seen_has_no_threshold():
 
 @pytest.fixture
 def calibrated(graphs):
-    return SimpleNamespace(model=onnx.load(graphs("frames")))
+    model = onnx.load(graphs("frames"))
+    return SimpleNamespace(
+        model=model, graph=lambda keep: model, verdict=lambda judge, keep: judge.verdict(model)
+    )
 
 
 def job_that_sees(changes, monkeypatch, **request):
@@ -81,12 +84,12 @@ def test_only_products_that_keep_the_labels_have_scales(changes, kept, calibrate
     shares = outputs_of_softmax(view)
     mixing = {name for both in operands_of_attention(view).values() if shares & set(both) for name in both}
     expected = {"all": every, "scores": every - mixing, "mixing": mixing, "none": set()}[kept]
-    assert set(attention_scales(job, calibrated, calibrated.model)) == expected
+    assert set(attention_scales(job, calibrated, ())) == expected
     assert tried[0] == every
 
 
 def test_fp16_has_none_and_a_cache_of_tensorrt_neither(calibrated, monkeypatch, tmp_path):
     job, _ = job_that_sees([], monkeypatch, fp16=True)
-    assert attention_scales(job, calibrated, calibrated.model) == {}
+    assert attention_scales(job, calibrated, ()) == {}
     job, _ = job_that_sees([0.0, 0.0, 0.0, 0.0], monkeypatch, scales=tmp_path / "x.calib")
-    assert attention_scales(job, calibrated, calibrated.model) == {}
+    assert attention_scales(job, calibrated, ()) == {}

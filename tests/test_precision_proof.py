@@ -77,7 +77,7 @@ def test_another_cpu_or_version_needs_a_new_proof(int8, monkeypatch):
         monkeypatch.setattr(module, "kind_of_cpu", lambda kind=kind: kind)
         monkeypatch.setattr(module, "versions_of", versions)
         for _ in range(2):
-            module.Candidate(int8, runtime, "int8").demand_proven(None)
+            module.ToProve(int8, runtime, "int8").demand_proven(None)
     assert len(kept()) == len(made) == 3
 
 
@@ -132,15 +132,15 @@ def test_where_attention_in_bytes_is_too_far_off_it_is_in_floats(int8, monkeypat
         "compare_with_graph",
         lambda session, graph: Agreement(3, 1000, 500 if session.attention_in_bytes else 990, None),
     )
-    candidate = module.Candidate(int8, runtime, "int8")
-    session, proof = candidate.proven(lambda whole: Answering(whole, told))
+    to_prove = module.ToProve(int8, runtime, "int8")
+    session, proof = to_prove.proven(lambda whole: Answering(whole, told))
     assert told == [True, "closed", False]
     assert (session.attention_in_bytes, proof.equal_pixels) == (False, 990)
     assert proof.words(runtime) == "OpenVINO on the CPU, attention in floats"
     assert len(kept()) == 1
     told.clear()
     monkeypatch.setattr(module, "compare_with_graph", None)
-    module.Candidate(int8, runtime, "int8").proven(lambda whole: Answering(whole, told))
+    module.ToProve(int8, runtime, "int8").proven(lambda whole: Answering(whole, told))
     assert told == [False]  # remembered
 
 
@@ -148,7 +148,7 @@ def test_where_both_are_too_far_off_it_is_refused(int8, monkeypatch):
     told = []
     monkeypatch.setattr(module, "compare_with_graph", lambda *_: Agreement(3, 1000, 500, None))
     with pytest.raises(ExportDisagrees):
-        module.Candidate(int8, runtime_for("x.onnx", "openvino"), "int8").proven(
+        module.ToProve(int8, runtime_for("x.onnx", "openvino"), "int8").proven(
             lambda whole: Answering(whole, told)
         )
     assert told == [True, "closed", False, "closed"]
@@ -220,8 +220,8 @@ def test_an_evaluation_in_it_is_another_evaluation(int8, monkeypatch):
     monkeypatch.setattr(module, "compare_with_graph", lambda *_: Agreement(1, 100, 99, None))
     dataset, said = SimpleNamespace(pairs=(), digest="d"), []
     asked = EvaluationRequest((int8,), dataset, precision="int8", tell=said.append)
-    with open_candidate(asked, "x", int8) as candidate:
-        assert candidate.key["provider"] == "cpu int8"
+    with open_candidate(asked, "x", int8) as to_prove:
+        assert to_prove.key["provider"] == "cpu int8"
     assert len(said) == 1
 
 

@@ -166,14 +166,14 @@ def open_chosen(
     path, precision = chosen.path, chosen.precision
     if precision is None or isinstance(path, ModelAddress):
         return opened_with(True)
-    from segdeploy.prove.precision import PROVEN, Candidate
+    from segdeploy.prove.precision import PROVEN, ToProve
 
     if precision not in PROVEN:
         return opened_with(True)
-    candidate = Candidate(path, runtime_for(path, chosen.provider, precision), precision, card)
-    session, proof = candidate.proven(opened_with)
+    to_prove = ToProve(path, runtime_for(path, chosen.provider, precision), precision, card)
+    session, proof = to_prove.proven(opened_with)
     tell(
-        f"{path.name} runs in {precision} ({proof.words(candidate.runtime)}):"
+        f"{path.name} runs in {precision} ({proof.words(to_prove.runtime)}):"
         f" {proof.agreement.pixel_agreement:.2%} of {proof.pixels:,} labels on made scenes equal to the graph's"
     )
     return session

@@ -63,7 +63,7 @@ class PrecisionProof:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ToProve:
     """Is a graph that is to run in fewer bits; its session is proven, or refused."""
 
     path: Path

@@ -6,7 +6,7 @@ only for products that keep the labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from onnx import ModelProto
@@ -28,8 +28,8 @@ MAY_CHANGE = 0.01  # of the labels on a few probes, more than INT8 without atten
 TRIED = np.geomspace(1 / 64, 1, 49)  # thresholds of a softmax, of its largest value
 
 
-def attention_scales(job: Job, calibrated: Calibrated, written: ModelProto) -> dict[str, float]:
-    """Give the scales of the products that keep the labels of the graph that is `written`."""
+def attention_scales(job: Job, calibrated: Calibrated, keep: Collection[str]) -> dict[str, float]:
+    """Give the scales of the products that keep the labels of the INT8 graph with the groups `keep` outside."""
     view = View(calibrated.model)
     products = operands_of_attention(view)
     if not products or job.request.fp16:
@@ -43,7 +43,8 @@ def attention_scales(job: Job, calibrated: Calibrated, written: ModelProto) -> d
     shares = outputs_of_softmax(view)
     mixing = {name for both in products.values() if shares & set(both) for name in both}
     job.progress("comparing INT8 with and without attention")
-    most = changed(job.few.verdict(written)) + MAY_CHANGE
+    written = calibrated.graph(keep)
+    most = changed(calibrated.verdict(job.few, keep)) + MAY_CHANGE
     for names in (scales.keys(), scales.keys() - mixing, scales.keys() & mixing):
         kept = {name: scales[name] for name in sorted(names)}
         tried = copy_of(written)

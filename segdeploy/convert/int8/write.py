@@ -78,7 +78,7 @@ def write_graph(
     """Graph, record and what lies beside them: all of it, or nothing where the file costs more than it may."""
     precision = "int8+fp16" if job.request.fp16 else "int8"
     fixed = model = calibrated.graph(found.keep)
-    of_attention = attention_scales(job, calibrated, fixed)
+    of_attention = attention_scales(job, calibrated, found.keep)
     if job.signature.batch is None:
         set_batch(model, None)
     if job.whole.signature.sizes:
