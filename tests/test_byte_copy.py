@@ -248,3 +248,23 @@ def test_tokens_lie_by_channels_last(batch):
     assert kinds(made) == ["Transpose", "Reshape", "Relu", "Reshape", "Transpose"]
     x = np.random.default_rng(0).normal(size=(batch or 2, 3, 4, 5)).astype(np.float32)
     np.testing.assert_array_equal(answer(made, x), answer(model, x))
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_a_layer_before_a_softmax_is_no_attention(weighted):
+    """As before a softmax over classes, whose shares weigh masks."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["scores"], "classify"),
+        helper.make_node("Softmax", ["scores"], ["shares"], "softmax", axis=-1),
+        helper.make_node("MatMul", ["shares", "masks"], ["y"], "weigh"),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 4]) for name in ("x", "masks")]
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32)[None], "w")
+    if not weighted:
+        inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4, 4]))
+    graph = helper.make_graph(
+        nodes, "classes", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4])],
+        [weight] if weighted else [],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert list(operands_of_attention(View(model))) == (["weigh"] if weighted else ["classify", "weigh"])

@@ -10,6 +10,7 @@ from segdeploy.convert.int8 import attention as module
 from segdeploy.convert.int8.attention import attention_scales, threshold_of_shares
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax
+from segdeploy.graph.load import read_graph
 from segdeploy.graph.view import View
 
 
@@ -93,3 +94,23 @@ def test_fp16_has_none_and_a_cache_of_tensorrt_neither(calibrated, monkeypatch, 
     assert attention_scales(job, calibrated, ()) == {}
     job, _ = job_that_sees([0.0, 0.0, 0.0, 0.0], monkeypatch, scales=tmp_path / "x.calib")
     assert attention_scales(job, calibrated, ()) == {}
+
+
+def test_keys_that_are_not_known_leave_a_softmax_without_a_scale(graphs, images, monkeypatch):
+    model = onnx.load(graphs("frames"))
+    operands = sorted({name for both in operands_of_attention(View(model)).values() for name in both})
+    shares = outputs_of_softmax(View(model))
+    images = sorted(images.rglob("*.png"))[:2]
+    job = SimpleNamespace(
+        signature=read_graph(graphs("frames")).signature,
+        material=SimpleNamespace(images=images),
+        progress=lambda words: None,
+    )
+    assert shares <= module.measured_scales(job, model, operands).keys()
+    known = View.shapes.func
+    monkeypatch.setattr(
+        View, "shapes", property(lambda view: {n: s for n, s in known(view).items() if n not in shares})
+    )
+    found = module.measured_scales(job, model, operands)
+    assert found
+    assert not shares & found.keys()

@@ -30,7 +30,11 @@ def operands_of_attention(view: View) -> dict[str, list[str]]:
             scores = view.makers.get(scores.input[0])
         mixing = view.only_reader(node.output[0], "MatMul")
         for product in (scores, mixing):
-            if product is not None and product.op_type == "MatMul" and product.name:
+            if product is None or product.op_type != "MatMul" or not product.name:
+                continue
+            if not view.constants.keys() & set(
+                product.input
+            ):  # else a layer, as before a softmax over classes
                 products[product.name] = list(product.input)
     return products
 

@@ -60,12 +60,12 @@ def measured_scales(job: Job, model: ModelProto, operands: list[str]) -> dict[st
     for done, _ in enumerate(ImageCounter(model, job.signature, operands, every=EVERY).add(tally, images), 1):
         job.progress(f"measuring attention on image {done} of {len(images)}")
     view = View(model)
-    shares = {name: view.shapes[name][-1] for name in outputs_of_softmax(view)}
+    keys = {name: (0, *view.shapes.get(name, ()))[-1] for name in outputs_of_softmax(view)}  # 0: not known
     found = {
-        name: threshold_of_shares(tally.histograms[name], shares[name]) / UNSIGNED_LEVELS
+        name: threshold_of_shares(tally.histograms[name], keys[name]) / UNSIGNED_LEVELS
         for name in operands
-        if name in shares
-    } | signed_scales({name: tally.histograms[name] for name in operands if name not in shares})
+        if keys.get(name)
+    } | signed_scales({name: tally.histograms[name] for name in operands if name not in keys})
     return {name: scale for name, scale in found.items() if scale > 0}
 
 
