@@ -280,6 +280,7 @@ def five(folder: Path) -> Path:
     return folder / "five.txt"
 
 
+@pytest.mark.slow
 def test_what_is_assumed_is_named(tmp_path):
     path = written(logits().model(), tmp_path)
     done = adopt(path, output=tmp_path / "out")
@@ -305,6 +306,7 @@ def test_the_record_names_the_original(tmp_path):
     assert (step.name, step.compared_with, step.pixel_agreement) == ("fp32", "the original graph", 1.0)
 
 
+@pytest.mark.slow
 def test_more_classes_than_a_byte_has(tmp_path):
     done = adopt(written(logits(classes=300).model(), tmp_path), interface="frames", output=tmp_path / "out")
     assert read_graph(done.path).signature.output.dtype == "uint16"
@@ -313,6 +315,7 @@ def test_more_classes_than_a_byte_has(tmp_path):
         assert session.run(frames).max() > 255
 
 
+@pytest.mark.slow
 def test_an_open_batch_takes_any(tmp_path):
     done = adopt(
         written(logits().raised().model(), tmp_path), batch=None, interface="frames", output=tmp_path / "out"
@@ -326,6 +329,7 @@ def test_an_open_batch_takes_any(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_scores_of_one_channel_are_cut_where_asked(tmp_path):
     path = written(logits(classes=1).raised().then("Sigmoid").model(), tmp_path)
     shares = []
@@ -359,6 +363,7 @@ def test_a_class_axis_without_a_number_is_counted(tmp_path):
     assert read_graph(adopted.path).signature.output.shape == (1, 5, 16, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch would rather have its newer exporter
 def test_open_sides_and_weights_beside_it(tmp_path):
     """Shapes that are computed while the graph runs are constants at one size."""
@@ -423,6 +428,7 @@ def test_an_upsample_of_opset_9_keeps_its_places(mode, tmp_path):
     assert (said["mode"], said["coordinate_transformation_mode"]) == (mode.encode(), b"asymmetric")
 
 
+@pytest.mark.slow
 def test_an_export_of_ultralytics_says_what_it_takes(tmp_path):
     model = logits().raised().model()
     names = {index: f"class of {index}" for index in range(5)}

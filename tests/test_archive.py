@@ -145,6 +145,7 @@ ALL = [
 ]
 
 
+@pytest.mark.slow
 def test_every_file_is_done_once(asked, sources, graphs):
     done, progressed = done_once(asked())
     assert (done.files, done.frames, done.before, done.failed, progressed) == (8, 12, 0, 3, 9)
@@ -192,6 +193,7 @@ def test_a_damaged_file_that_was_mended_is_no_failure_any_more(asked, sources, t
     assert not (done.output / "failures.jsonl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaths", [(0,), (1, 0), (2, 2, 1), (0, 0, 0, 0)])
 def test_a_worker_that_dies_loses_and_doubles_nothing(asked, deaths):
     request = asked(areas="csv")
@@ -206,6 +208,7 @@ def test_a_worker_that_dies_loses_and_doubles_nothing(asked, deaths):
     }
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_whoever_works_on_it_is_given_up(asked, sources, monkeypatch):
     class Dies(InlineCrew):
         def give(self, worker, tasks):
@@ -253,6 +256,7 @@ def of_kind(kind, asked, sources, folder):
     return done.output, expected
 
 
+@pytest.mark.slow
 def test_palettes_hold_the_same_ids(asked, sources, tmp_path):
     out, expected = of_kind("palette", asked, sources, tmp_path)
     found = sorted((out / "labels").rglob("*.ids.png"))
@@ -262,6 +266,7 @@ def test_palettes_hold_the_same_ids(asked, sources, tmp_path):
         np.testing.assert_array_equal(np.array(image), ids)
 
 
+@pytest.mark.slow
 def test_cityscapes_own_tools_find_the_submission(asked, sources, tmp_path, monkeypatch):
     out, expected = of_kind("cityscapes", asked, sources, tmp_path)
     truths = [f"aachen_{number:06d}_000019_gtFine_labelIds.png" for number in range(3)]
@@ -279,6 +284,7 @@ def test_cityscapes_own_tools_find_the_submission(asked, sources, tmp_path, monk
         np.testing.assert_array_equal(found, own[ids])
 
 
+@pytest.mark.slow
 def test_panoptic_files_say_what_their_pngs_hold(asked, sources, tmp_path):
     out, expected = of_kind("panoptic", asked, sources, tmp_path)
     facts = json.loads((out / "panoptic.json").read_text())
@@ -309,6 +315,7 @@ def test_what_a_form_has_no_labels_for_fails_by_name(kind, failed, asked, tmp_pa
     assert f"has no labels in the form {kind}, which is for images" in told["clip.mp4"]
 
 
+@pytest.mark.slow
 def test_run_lengths_are_of_the_labels_in_the_png(asked, tmp_path):
     png, _ = done_once(asked())
     rle, _ = done_once(asked(labels="rle", output=tmp_path / "rle"))
@@ -326,6 +333,7 @@ def test_run_lengths_are_of_the_labels_in_the_png(asked, tmp_path):
     assert [line["image"] for line in lines] == [f"{number:08d}" for number in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_areas_of_shards_are_merged_by_the_last(asked, kind, tmp_path):
     whole, _ = done_once(asked(areas=kind, labels="none", output=tmp_path / "whole", every=2))
@@ -354,12 +362,14 @@ def table(path):
     return [tuple("" if cell is None else str(cell) for cell in row.values()) for row in found.to_pylist()]
 
 
+@pytest.mark.slow
 def test_areas_can_be_asked_for_later(asked):
     done_once(asked())
     done, _ = done_once(asked(areas="csv"))
     assert (done.files, len(table(done.areas))) == (0, 12)
 
 
+@pytest.mark.slow
 def test_batches_give_the_same_labels(asked, graphs, tmp_path):
     one, _ = done_once(asked())
     four = ArchiveRequest(graphs("frames", 4), asked().sources, tmp_path / "four", workers=1)
@@ -372,6 +382,7 @@ def test_batches_give_the_same_labels(asked, graphs, tmp_path):
 # ---- sources -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_globs_lists_and_addresses_are_sources(asked, sources, tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(
@@ -446,6 +457,7 @@ def test_digests_are_a_set():
 # ---- bad requests ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_plan_is_refused(asked, graphs, tmp_path):
     done_once(asked())
     output = tmp_path / "out"
@@ -466,6 +478,7 @@ def test_another_plan_is_refused(asked, graphs, tmp_path):
     assert sorted(output.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_two_archives_at_once_are_refused(asked):
     request = asked()
 
@@ -517,6 +530,7 @@ def test_shards_are_spelled(misused, graphs, sources):
         assert "--shard" in misused("archive", graphs("frames"), sources, "-o", "out", "--shard", text)
 
 
+@pytest.mark.slow
 def test_clocks_that_differ_change_nothing(asked, tmp_path):
     """Machines whose clocks are years apart work on one folder: no time of a file is looked at."""
     for shard, year_s in ((1, 0), (2, 2**32), (1, 2**31)):
@@ -528,6 +542,7 @@ def test_clocks_that_differ_change_nothing(asked, tmp_path):
     assert set(journaled(done.output).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(asked, monkeypatch):
     from segdeploy.serve.archive import labels
 
@@ -559,6 +574,7 @@ def test_a_folder_that_is_a_file_is_refused(asked, tmp_path):
         done_once(asked(output=tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_is_named(asked):
     done, _ = done_once(asked())
     path = next((done.output / "journal").glob("0*.jsonl"))
@@ -569,6 +585,7 @@ def test_a_damaged_journal_is_named(asked):
         done_once(asked())
 
 
+@pytest.mark.slow
 def test_a_line_that_was_cut_off_is_not_there(asked):
     done, _ = done_once(asked())
     path = next((done.output / "journal").glob("0*.jsonl"))

@@ -131,6 +131,7 @@ def test_a_recipes_number_is_refused_with_its_bounds(name):
             read_training_recipe(None, {name: kind(value)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "flag", "least", "most"), ROWS)
 def test_what_is_outside_its_bounds_is_refused_with_them(verb, flag, least, most, misused):
     words = f"outside {least:,} to {most:,}"

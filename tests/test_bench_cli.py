@@ -145,6 +145,7 @@ def test_times_as_trtexec_exports_them(graphs, tmp_path):
     assert times[0]["latencyMs"] == pytest.approx(times[0]["endComputeMs"] - times[0]["startComputeMs"])
 
 
+@pytest.mark.slow
 def test_compare(graphs, tmp_path, capsys):
     models = [str(graphs("nvinfer", None)), str(graphs("frames"))]
     written = tmp_path / "results.json"
@@ -167,12 +168,14 @@ def test_compare(graphs, tmp_path, capsys):
     assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_its_graph(tiny, graphs, capsys):
     arguments = [str(tiny), "--interface", "frames", "--network", "deployed", *HERE]
     assert main(["bench", *arguments, "--compare", str(graphs("frames"))]) == 0
     assert "eager, cpu, deployed network, FP32 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_models_that_differ(graphs, capsys):
     models = [str(graphs("frames")), "--compare", str(graphs("logits"))]
     assert main(["bench", *models, *HERE]) == 1
@@ -181,6 +184,7 @@ def test_models_that_differ(graphs, capsys):
     assert "the models differ in what they answer" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_end_to_end(graphs, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "street.png"), scenes.make_scene(1, 64, 128).image)
     written = tmp_path / "results.json"
@@ -277,6 +281,7 @@ def test_values_that_no_flag_takes(flag, value, said, misused):
     assert misused("bench", "x.onnx", flag, value) == f"segdeploy bench: error: argument {flag}: {said}"
 
 
+@pytest.mark.slow
 def test_a_gpus_sensors_are_read_only_where_something_runs_on_it(instead, monkeypatch, capsys):
     class Gpu:
         source = "a fake"

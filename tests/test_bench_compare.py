@@ -62,6 +62,7 @@ def test_models_take_turns(monkeypatch):
     assert not found.stopped
 
 
+@pytest.mark.slow
 def test_a_device_keeps_two_queries_under_way():
     session = DeviceSession()
     found = compare([opened(session, "a.engine"), opened(HostSession(), "b.onnx")], 4, QUICK)
@@ -98,6 +99,7 @@ def test_a_turn_is_as_many_queries_as_fill_a_moment(monkeypatch):
     assert lane.under_way == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("facts", "said"),
     [

@@ -161,6 +161,7 @@ def test_batches_that_a_model_does_not_take():
         demand_batches(DeviceSession(), [1, 8])
 
 
+@pytest.mark.slow
 def test_what_is_run_is_a_street_in_each_slot():
     frames = pictures(HostSession(), 3)
     assert frames.shape == (3, 64, 96, 3)

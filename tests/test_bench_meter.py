@@ -123,6 +123,7 @@ print([gpu.name(), gpu.driver(), gpu.memory_in_use(), gpu.energy_joules(), gpu.r
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 def test_nvidia_ml_py_itself(tmp_path):
     """The real package on a library with the signatures of NVIDIA's header."""

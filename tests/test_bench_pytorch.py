@@ -45,6 +45,7 @@ def test_a_checkpoint_answers_as_its_graph_does(tiny, graphs, interface, network
             assert (answers == expected).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_any_batch_and_size(tiny):
     with open_eager(str(tiny), interface="frames", size=Size(64, 128), threads=1) as eager:
         assert repr(eager) == (

@@ -44,6 +44,7 @@ def video(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_folder(graphs, folder):
     with open_session(graphs("nvinfer"), threads=1) as session:
         found = measure_end_to_end(session, folder, QUICK)
@@ -59,6 +60,7 @@ def test_every_stage_of_a_folder(graphs, folder):
     assert not found.stopped
 
 
+@pytest.mark.slow
 def test_a_video_begins_anew_where_it_ends(video):
     found = measure_end_to_end(HostSession(), video, QUICK)
     assert found.frames >= 10
@@ -79,6 +81,7 @@ class Slow(DeviceSession):
         return super().run_timed(inputs)
 
 
+@pytest.mark.slow
 def test_what_a_device_does_not_say_is_the_handover(folder):
     found = measure_end_to_end(Slow(), folder, QUICK)
     times = {stage.name: stage.median_ms for stage in found.stages}

@@ -21,6 +21,7 @@ def flops(monkeypatch):
     return flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline (basicnet)", "SegFormer B0", "Swin-T + SegFormer", "PSPNet R18"])
 def test_rows_are_those_of_the_report(name, flops):
     said, size, make = next(row[1:] for row in flops.ROWS if row[0] == name)

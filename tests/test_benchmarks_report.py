@@ -29,6 +29,7 @@ def render(results, output):
     return (output / "REPORT.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_committed_report_is_what_the_results_say(tmp_path):
     assert render(BENCHMARKS / "results", tmp_path) == (BENCHMARKS / "REPORT.md").read_text(), (
         "render it again: python benchmarks/report.py"
@@ -63,6 +64,7 @@ def bench(name, digest, fps, **more):
     } | more
 
 
+@pytest.mark.slow
 def test_measured_and_scored_models_are_laid_on_two_axes(tmp_path):
     stages = [
         {"name": "decode", "median_ms": 2.0, "p99_ms": 3.0},

@@ -220,6 +220,7 @@ def test_an_int32_bias_is_named_with_its_node(tmp_path, refused):
     assert "the node 'stem/bias' (DequantizeLinear)" in said
 
 
+@pytest.mark.slow
 def test_int8_that_no_layer_computes_is_an_error(tmp_path, refused):
     """Pairs that stand before an addition only: TensorRT multiplies nothing in INT8."""
     import numpy as np
@@ -247,6 +248,7 @@ def test_no_tensorrt_at_all(graphs, refused, monkeypatch):
     assert "needs TensorRT or TensorRT-RTX, which is not installed" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
     from segdeploy.convert.engine.progress import THREAD, Phases
 
@@ -269,6 +271,7 @@ def test_ctrl_c_ends_with_130(graphs, tmp_path, monkeypatch, capsys):
 # ---- inspect ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inspect_needs_the_record_only(engine, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     assert main(["inspect", str(engine)]) == 0

@@ -37,6 +37,7 @@ def test_fp16_is_written_into_the_graph(version, graphs, tensorrt_here, tmp_path
     assert there.arguments_of("set_flag") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0"])
 def test_a_graph_that_is_fp16_is_built_as_it_is(version, typed, tensorrt_here, tmp_path):
     tensorrt_here(version)
@@ -44,6 +45,7 @@ def test_a_graph_that_is_fp16_is_built_as_it_is(version, typed, tensorrt_here, t
     assert names(tmp_path) == ["tiny.fp16.engine"]
 
 
+@pytest.mark.slow
 def test_8_6_gets_fp16_by_a_flag(graphs, tensorrt_here, tmp_path, capsys):
     there = tensorrt_here("8.6.1")
     assert run(graphs("frames"), tmp_path, "--fp16") == 0
@@ -61,6 +63,7 @@ def test_8_6_gets_int8_by_pairs_and_the_rest_by_a_flag(graphs, images, tensorrt_
     assert read_record(tmp_path / "tiny.frames.1.int8.fp16.engine").precision == "int8+fp16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.16.1"])
 def test_tensorrts_own_calibrator(version, graphs, images, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -74,6 +77,7 @@ def test_tensorrts_own_calibrator(version, graphs, images, tensorrt_here, tmp_pa
     assert len(there.arguments_of("calibrated")) == 3
 
 
+@pytest.mark.slow
 def test_the_calibrator_with_a_cache(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     write_cache(tmp_path / "x.calib", CalibrationCache("10.3.0", "EntropyCalibration2", {"frames": 0.02}))
@@ -82,6 +86,7 @@ def test_the_calibrator_with_a_cache(graphs, tensorrt_here, tmp_path):
     assert there.arguments_of("calibrated") == []
 
 
+@pytest.mark.slow
 def test_a_dla_takes_the_calibrator(graphs, images, tensorrt_here, tmp_path, capsys):
     tensorrt_here("10.3.0", dla_cores=2)
     given = ("--int8", "--fp16", "--images", images, "--calibrator", "tensorrt", "--dla", 0)
@@ -140,6 +145,7 @@ def test_what_cannot_be_built_is_refused_before_a_graph_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_commands_from_the_checkpoint_on_each_once(graphs, tensorrt_here, tmp_path, monkeypatch):
     tensorrt_here("10.3.0")
     graph = tmp_path / "tiny.onnx"
@@ -155,6 +161,7 @@ def test_the_commands_from_the_checkpoint_on_each_once(graphs, tensorrt_here, tm
     assert "--fp16" in record.commands[1]
 
 
+@pytest.mark.slow
 def test_the_engine_is_compared_on_the_images_that_were_given(
     graphs, images, tensorrt_here, tmp_path, capsys
 ):
@@ -169,6 +176,7 @@ def test_the_engine_is_compared_on_the_images_that_were_given(
     assert set(used) <= {path.name for path in images.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_a_warning_worth_telling(graphs, tensorrt_here, tmp_path, capsys):
     tensorrt_here("10.3.0", warns=["Missing scale and zero-point for tensor x, expect fall back to non-int8"])
     assert run(graphs("frames"), tmp_path) == 0
@@ -213,6 +221,7 @@ def test_no_graph_is_read_more_than_twice(version, precision, graphs, images, te
     assert all(1 <= reads[name] <= 2 for name in made)  # INT8 is judged as it lies in the file
 
 
+@pytest.mark.slow
 def test_int8_is_not_made_of_an_fp16_graph(graphs, typed, images, tensorrt_here, tmp_path, capsys):
     tensorrt_here("11.4.0")
     assert run(typed["fp16"], tmp_path, "--int8", "--images", images) == 1

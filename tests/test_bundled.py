@@ -24,6 +24,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", bundled.INTERFACES)
 def test_a_graph_is_unpacked_with_the_record_that_was_proven(interface, cache):
     graph = bundled_graph(interface)
@@ -36,6 +37,7 @@ def test_a_graph_is_unpacked_with_the_record_that_was_proven(interface, cache):
     assert record.source.checkpoint == "models/demo-b0"
 
 
+@pytest.mark.slow
 def test_it_is_unpacked_once_and_again_where_it_was_changed(cache):
     graph = bundled_graph()
     first = graph.stat().st_ino
@@ -65,6 +67,7 @@ def test_it_answers_as_the_exported_checkpoint_does(bundled, cache):
     assert np.mean(equal) >= 0.9998
 
 
+@pytest.mark.slow
 def test_weights_are_rounded_as_the_record_says(cache):
     model = onnx.load(bundled_graph())
     weights = [onnx.numpy_helper.to_array(one) for one in model.graph.initializer]
@@ -76,6 +79,7 @@ def test_weights_are_rounded_as_the_record_says(cache):
     assert "11 bits" in read_record(bundled_graph()).verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["", "frames"])
 def test_its_name_is_a_model(interface, cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -110,6 +114,7 @@ def test_a_pack_that_is_not_there_is_said(monkeypatch, tmp_path):
         bundled_graph()
 
 
+@pytest.mark.slow
 def test_every_verb_that_takes_a_model_takes_its_name(cache, tmp_path, capsys):
     short = ["--duration", "0.05", "--warmup", "0", "--batch", "1"]
     assert main(["bench", "demo-b0", "--interface", "frames", *short, "--json", "-"]) == 0

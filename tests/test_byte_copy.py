@@ -72,6 +72,7 @@ def kinds(model):
 # ---- a real graph ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_scales_of_attention_it_answers_to_the_bit(attending):
     model = without_scales(onnx.load(attending))
     made, pixels = copied(model), pixels_for(attending)
@@ -105,12 +106,14 @@ def restored(name, view):
     return node.op_type == "DequantizeLinear"
 
 
+@pytest.mark.slow
 def test_attention_in_bytes_keeps_the_labels(attending):
     model, pixels = onnx.load(attending), pixels_for(attending)
     own, bytewise = answer(model, pixels), answer(copied(model), pixels)
     assert 0.9 <= np.mean(own == bytewise) < 1  # of random weights
 
 
+@pytest.mark.slow
 def test_a_session_in_bytes_is_told_so_and_agrees(attending):
     pytest.importorskip("openvino", reason="openvino is not installed")
     pixels = pixels_for(attending)
@@ -122,6 +125,7 @@ def test_a_session_in_bytes_is_told_so_and_agrees(attending):
         assert np.mean(session.run(pixels) == itself.run(pixels)) >= 0.9
 
 
+@pytest.mark.slow
 def test_attention_may_stay_in_floats(attending):
     model = onnx.load(attending)
     made = onnx.ModelProto.FromString(model.SerializeToString())

@@ -242,6 +242,7 @@ def test_hub_folder_keeps_every_tensor_and_reads_the_preprocessor(tmp_path):
     assert "head_activation" not in checkpoint.config
 
 
+@pytest.mark.slow
 def test_one_set_of_weights_has_one_digest_however_it_is_stored(tmp_path):
     weights = random_weights()
     folder = write_folder(tmp_path / "safetensors", weights)
@@ -361,6 +362,7 @@ def test_mmseg_attention_is_split_into_query_key_value(tmp_path):
     torch.testing.assert_close(ours, theirs(tokens, tokens, tokens)[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_transformers_writes_what_is_expected(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(**{k: v for k, v in TINY.items() if k != "architectures"})
@@ -508,6 +510,7 @@ def test_folders_that_are_not_whole(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_configs_that_do_not_fit(tmp_path):
     folder = write_folder(tmp_path / "m", random_weights())
 
@@ -580,6 +583,7 @@ def test_keys_that_differ_are_all_named(tmp_path):
         check_weights(dict.fromkeys("abcdefghijkl", (1,)), {}, "x")
 
 
+@pytest.mark.slow
 def test_an_unknown_name_in_another_layout_is_refused(tmp_path):
     for name, weights in (("nvlabs", to_nvlabs(random_weights())), ("mmseg", to_mmseg(random_weights()))):
         path = saved(tmp_path / f"{name}.pth", {**weights, "backbone.surprise.weight": torch.zeros(1)})

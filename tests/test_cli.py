@@ -76,6 +76,7 @@ def test_models(capsys):
             assert (float(cells[1]), sources[cells[2]]) == (row["published_miou"], row["miou_source"])
 
 
+@pytest.mark.slow
 def test_help_and_version(capsys):
     for arguments in (["--help"], *([verb, "--help"] for verb in VERBS)):
         with pytest.raises(SystemExit, match="0"):
@@ -349,6 +350,7 @@ def test_ctrl_c_leaves_no_half_written_file(tiny, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_inside_an_exec_has_the_same_exit_status(tmp_path):
     """Python would end by the signal: importing a library runs much of it by exec."""
     (tmp_path / "stopped.py").write_text(
@@ -362,6 +364,7 @@ def test_ctrl_c_inside_an_exec_has_the_same_exit_status(tmp_path):
     assert (done.returncode, done.stderr) == (130, "segdeploy: stopped\n")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(tmp_path):
     done = subprocess.run(
         f"{sys.executable} -m segdeploy models --json | head -1; exit ${{PIPESTATUS[0]}}",

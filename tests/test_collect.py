@@ -41,6 +41,7 @@ def same(first, second):
         assert np.array_equal(one.counts, other.counts)
 
 
+@pytest.mark.slow
 def test_each_value_of_each_image_is_counted(network, images):
     steps = []
     found = collect(*network, images, key=KEY, progress=lambda: steps.append(1))
@@ -50,6 +51,7 @@ def test_each_value_of_each_image_is_counted(network, images):
         assert one.seen % 10 == 0
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_an_image_that_could_not_be_read(network, images, tmp_path):
     state = tmp_path / "x.npz"
     whole = collect(*network, images, key=KEY)
@@ -67,6 +69,7 @@ def test_it_goes_on_after_an_image_that_could_not_be_read(network, images, tmp_p
     assert restore(state, KEY, network[2]).done == 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_image_under_way_be_counted_wholly(network, images, tmp_path, monkeypatch):
     state, count, calls = tmp_path / "x.npz", module.count, []
     whole = collect(*network, images, key=KEY)
@@ -85,6 +88,7 @@ def test_ctrl_c_lets_the_image_under_way_be_counted_wholly(network, images, tmp_
     same(collect(*network, images, key=KEY, state=state), whole)
 
 
+@pytest.mark.slow
 def test_an_image_that_was_counted_in_part_is_not_kept(network, images, tmp_path, monkeypatch):
     state, count, calls = tmp_path / "x.npz", module.count, []
     monkeypatch.setattr(module, "KEPT_EVERY", 2)
@@ -154,6 +158,7 @@ def test_a_state_with_absurd_numbers_is_refused(odd, network, images, tmp_path):
         collect(*network, images, key=KEY, state=state)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_refused(network, images, tmp_path):
     state = tmp_path / "x.npz"
     collect(*network, images, key=KEY, state=state)
@@ -172,12 +177,14 @@ def test_a_damaged_state_is_refused(network, images, tmp_path):
             assert "allow_pickle" not in str(error)
 
 
+@pytest.mark.slow
 def test_an_image_that_has_gone_is_named(graphs, network, images):
     images[2].unlink()
     with pytest.raises(ImageError, match=r"madeup_000002_\S+ cannot be read: No such file"):
         key_of(read_graph(graphs("frames")), images)
 
 
+@pytest.mark.slow
 def test_copies_are_one_image(network, images):
     for path in images[7:]:
         path.write_bytes(images[0].read_bytes())
@@ -185,11 +192,13 @@ def test_copies_are_one_image(network, images):
         collect(*network, images, key=KEY)
 
 
+@pytest.mark.slow
 def test_too_few(network, images):
     with pytest.raises(CalibrationError, match="7 images are too few to calibrate on; give 8 or more"):
         collect(*network, images[:7], key=KEY)
 
 
+@pytest.mark.slow
 def test_a_collection_that_was_finished_is_taken_as_it_is(network, images, tmp_path):
     state = tmp_path / "x.npz"
     whole = collect(*network, images, key=KEY, state=state)

@@ -45,6 +45,7 @@ def setup(network, tmp_path):
     return ImageCounterSetup(str(path), digest_of(path), tuple(tensors), KEY, 1)
 
 
+@pytest.mark.slow
 def test_a_stopped_collection_goes_on_with_processes_and_is_that_of_one(
     network, images, tmp_path, monkeypatch
 ):
@@ -78,6 +79,7 @@ class Reversed:
             yield task, next(iter(self._does([task])))
 
 
+@pytest.mark.slow
 def test_parts_that_come_early_wait_for_those_before(network, images, setup, tmp_path, monkeypatch):
     monkeypatch.setattr(spread, "PART", 4)
     tally, worker = Tally.of(network[2]), open_image_counter(asdict(setup), "a")

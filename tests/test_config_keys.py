@@ -109,6 +109,7 @@ def mask2former(backbone=None, **changes):
     return randomise(transformers.Mask2FormerForUniversalSegmentation(config))
 
 
+@pytest.mark.slow
 def test_what_is_not_read_changes_nothing_in_the_reference():
     before = answer_of(segformer())
     stated = transformers.SegformerConfig().to_dict()
@@ -117,6 +118,7 @@ def test_what_is_not_read_changes_nothing_in_the_reference():
     assert not torch.equal(answer_of(segformer(hidden_act="relu")), before)
 
 
+@pytest.mark.slow
 def test_what_is_not_read_of_a_mask2former_changes_nothing_in_the_reference():
     before = answer_of(mask2former())
     stated = transformers.Mask2FormerConfig().to_dict()
@@ -132,6 +134,7 @@ def test_what_is_not_read_of_a_mask2former_changes_nothing_in_the_reference():
 SAID_BY_WEIGHTS = {"layer_scale_init_value"}
 
 
+@pytest.mark.slow
 def test_what_is_not_read_of_a_upernet_changes_nothing_in_the_reference():
     before = hub_checkpoints.upernet("convnext")
     stated = transformers.UperNetConfig().to_dict()

@@ -255,6 +255,7 @@ def test_an_open_size_is_refused():
 # ---- the command -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inspect_shows_the_cost(graphs, capsys):
     assert main(["inspect", "--cost", "--json", str(graphs())]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -41,6 +41,7 @@ def test_a_graph_that_a_copy_would_not_fit_into_runs_as_it_is(graphs, monkeypatc
     assert copy_for_cpu(path, fuse=True) is None
 
 
+@pytest.mark.slow
 def test_logits_stay_and_only_attention_is_fused(graphs):
     path = graphs("logits")
     copy = copy_for_cpu(path, fuse=True)
@@ -208,6 +209,7 @@ def test_labels_that_are_also_read_elsewhere_stay(tmp_path):
     assert cut(tmp_path, model) is None
 
 
+@pytest.mark.slow
 def test_a_graph_whose_weights_lie_beside_it_is_run_as_it_is(graphs, tmp_path):
     path = tmp_path / "outside.onnx"
     onnx.save(onnx.load(graphs("frames")), path, save_as_external_data=True, size_threshold=256)

@@ -25,6 +25,7 @@ def answered(tasks, count=2, devices=(), **setup):
         return list(Hands(crew).work(iter(tasks)))
 
 
+@pytest.mark.slow
 def test_each_task_is_answered_once_whoever_dies():
     tasks = [[str(number), "print" if number % 3 else ""] for number in range(40)]
     tasks[7][1] = "die"
@@ -46,6 +47,7 @@ def test_workers_are_hired_as_there_is_work():
     assert answered([], count=2) == []
 
 
+@pytest.mark.slow
 def test_errors_keep_their_kind():
     with pytest.raises(ImageError, match="this ends all"):
         answered([["a", "raise"]])
@@ -57,6 +59,7 @@ def test_errors_keep_their_kind():
         answered([["a", ""]], count=1, opens="death")
 
 
+@pytest.mark.slow
 def test_each_worker_sees_one_gpu(monkeypatch):
     tasks = [[str(number), ""] for number in range(40)]
     seen = {answer["pid"]: answer["saw"] for _, answer in answered(tasks, devices=(3, 1))}

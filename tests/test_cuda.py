@@ -83,6 +83,7 @@ def device(request, driver, monkeypatch):
 FLOATS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
+@pytest.mark.slow
 def test_memory_there_and_back(device, driver):
     assert (device.name, device.compute_capability) == ("NVIDIA Fake", "8.6")
     with device.active():
@@ -297,6 +298,7 @@ def raising_image(tmp_path_factory):
     return bytes(folder / "add.so") + b"\0"
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_kernel_is_loaded_launched_and_unloaded(device, driver, raising_image):
     calls = cuda.graph_calls()
@@ -321,6 +323,7 @@ def test_a_kernel_is_loaded_launched_and_unloaded(device, driver, raising_image)
         stream.free()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_frames_are_labelled_through_the_driver(device, driver, tmp_path, monkeypatch):
     """All but NVRTC and the GPU: memory, tables, launches with their arguments' types, and what comes back."""

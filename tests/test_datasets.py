@@ -43,6 +43,7 @@ def city(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_cityscapes_label_ids_become_train_ids(city):
     dataset = open_dataset("cityscapes", city)
     assert (str(dataset), len(dataset), dataset.labels) == ("cityscapes val", 3, CITYSCAPES)
@@ -83,6 +84,7 @@ def test_every_label_id_of_cityscapes_is_known_and_nothing_else(city):
     )
 
 
+@pytest.mark.slow
 def test_another_split(city):
     scenes.write_cityscapes(city, 1, seed=9, split="train", height=64, width=128)
     assert len(open_dataset("cityscapes", city, "train")) == 1
@@ -327,6 +329,7 @@ def test_requests_that_make_no_sense(tmp_path):
         two_folders(tmp_path).limited(0)
 
 
+@pytest.mark.slow
 def test_a_limit_is_spread_evenly(tmp_path):
     scenes.write_cityscapes(tmp_path, 7, seed=0, height=64, width=128)
     dataset = open_dataset("cityscapes", tmp_path)
@@ -556,6 +559,7 @@ def test_the_classes_of_coco_stuff_have_their_ids():
     assert {name: by_name[name] for name in known} == known
 
 
+@pytest.mark.slow
 def test_calibration_takes_the_images_of_a_known_data_set_and_not_its_label_files(city, tmp_path):
     scenes.write_cityscapes(city, 2, seed=9, split="train", height=64, width=128)
     for path in city.rglob("gtFine"):

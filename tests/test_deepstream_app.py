@@ -43,6 +43,7 @@ def rendered(graphs, tmp_path_factory):
     return output, render_app(request, output)
 
 
+@pytest.mark.slow
 def test_the_folder_is_that_of_config_and_what_runs_on_it(rendered, graphs):
     output, said = rendered
     assert len(said.warnings) == 2

@@ -135,6 +135,7 @@ def place(models, tmp_path):
     return put
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", sorted(TRAPS.iterdir()), ids=lambda path: path.name)
 def test_a_trap_gets_exactly_its_finding(trap, place, tmp_path):
     found = lint(place(trap), strict=trap.stem in ADVICE)
@@ -510,6 +511,7 @@ EDGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", EDGES)
 def test_a_rule_ends_where_it_should(rule, place, models, tmp_path):
     (tmp_path / "made").mkdir()
@@ -694,6 +696,7 @@ def test_bytes_that_are_no_text(tmp_path):
     assert "not UTF-8 text (invalid start byte at byte 11)" in found.what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".txt", ".yml"])
 def test_ten_thousand_lines(suffix, place, tmp_path):
     path = place(TRAPS / f"clean{suffix}")
@@ -729,6 +732,7 @@ def test_an_empty_file(tmp_path):
 # ---- the verb ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_verb(place, capsys):
     path = place(TRAPS / "nearest-scaling.txt")
     assert main(["deepstream", "lint", str(path)]) == 1
@@ -760,6 +764,7 @@ def test_what_the_verb_refuses(tmp_path, capsys, misused):
 # ---- what is no file, and names that none can have -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pipe_is_no_configuration(images, tmp_path, capsys):
     pipe = tmp_path / "config.txt"
     os.mkfifo(pipe)
@@ -785,6 +790,7 @@ def test_a_name_that_no_file_has_is_a_finding(key, name, place, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_is_certain_is_written(place, capsys):
     path = place(TRAPS / "clean.txt")
     clean = path.read_text()

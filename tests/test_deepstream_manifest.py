@@ -154,6 +154,7 @@ def outside(graphs, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_weights_beside_the_graph_are_copied(outside, tmp_path):
     model = outside()
     rendered = render(RenderRequest(model), tmp_path / "made")

@@ -136,6 +136,7 @@ def test_labels(dtype, shape, parse):
     assert np.array_equal(parse(labels, (9, 13), 7), expected)
 
 
+@pytest.mark.slow
 def test_ids_far_outside_are_no_class(parse):
     labels = np.array([[[-1, 0, 2**40, -(2**63), 4, 5]]], np.int64)
     assert parse(labels, (1, 6), 5).tolist() == [[-1, 0, -1, -1, 4, -1]]
@@ -167,6 +168,7 @@ def test_logits_are_raised_as_pytorch_raises_them(shape, size, parse):
     assert equal.mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_threshold_is_a_probability(parse):
     logits = np.random.default_rng(2).standard_normal((6, 8, 8)).astype(np.float32) * 2
     raised = F.interpolate(torch.from_numpy(logits)[None], (32, 32), mode="bilinear", align_corners=False)[0]
@@ -227,6 +229,7 @@ def sanitized(code, sanitizer, *words, **variables):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_kernel_gives_what_the_cpu_gives(library, emulated, sanitizer):
     """Ties, NaN, infinities, odd sizes, one class and 150: pixel for pixel, without a word of a sanitizer."""
     assert sanitized(MANY, sanitizer, library, emulated) == "equal\n"
@@ -244,6 +247,7 @@ print(np.unique(answer).tolist(), bool(refused))
 """
 
 
+@pytest.mark.slow
 def test_a_gpu_without_memory_refuses_the_frame(emulated, sanitizer):
     assert sanitized(FULL, sanitizer, emulated).endswith("[0] False\n")
     said = sanitized(FULL, sanitizer, emulated, EMULATED_CUDA_IS_FULL="1")
@@ -251,6 +255,7 @@ def test_a_gpu_without_memory_refuses_the_frame(emulated, sanitizer):
     assert "cannot be raised on the GPU: it has no memory or no stream left" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_what_is_no_number_is_no_class(value, parse):
     """Also with a threshold, and not only where all classes are: what made one NaN has made the others."""
@@ -281,6 +286,7 @@ def test_what_it_refuses(output, classes, words, parse):
     assert words in said
 
 
+@pytest.mark.slow
 def test_the_sanitizer_sees_what_is_planted(library, parse, monkeypatch):
     """A class map that is a row short has to be reported, or the tests above show nothing."""
     code = CALL.replace("size = Size(int(height), int(width))", "size = Size(int(height) - 1, int(width))")
@@ -317,6 +323,7 @@ def test_our_header_is_laid_out_as_ctypes_has_it(tmp_path):
     assert (ctypes.sizeof(layer), ctypes.sizeof(library.Vector)) == (72, 24)
 
 
+@pytest.mark.slow
 def test_it_is_built_without_a_makefile_too(tmp_path):
     from segdeploy.serve.deepstream.library import ParserLibrary, build_own_parser
     from segdeploy.size import Size
@@ -329,6 +336,7 @@ def test_it_is_built_without_a_makefile_too(tmp_path):
     assert answer[1:] == (0, "")
 
 
+@pytest.mark.slow
 def test_libraries_that_are_none(tmp_path, library):
     from segdeploy.errors import DeepStreamError
     from segdeploy.serve.deepstream.library import ParserLibrary

@@ -112,6 +112,7 @@ def test_compose_starts_what_the_readme_starts(version, interface, graphs, tmp_p
     assert folder.removeprefix("PATH=$$PATH:/model/") in readme.partition("## 2. ")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", rendered_versions())
 @pytest.mark.parametrize("network_type", [None, 2, 100])
 @pytest.mark.parametrize("interface", ["nvinfer", "logits"])

@@ -112,6 +112,7 @@ def test_our_configuration_gives_pytorch_s_labels(interface, asked, made, clip, 
     assert frames_of(tmp_path / "out.mp4")[0].shape == (180, 320, 3)
 
 
+@pytest.mark.slow
 def test_every_slot_of_a_batch_is_used(made, images, reference, tmp_path):
     config = made(batch=None, streams=3)
     seen = replay(config, images, tmp_path / "out.mp4", reference=reference)
@@ -136,6 +137,7 @@ def test_the_bundled_checkpoint(tmp_path, images, bundled):
 # ---- what a wrong configuration costs --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_scale_on_a_graph_without_the_stds_folded_in_costs_pixels(
     graphs, made, images, tiny, reference, tmp_path
 ):
@@ -166,6 +168,7 @@ def test_wrong_values_are_shown_and_not_corrected(changes, made, clip, reference
     assert agreement(made(changes=changes), clip, reference, tmp_path) < 0.99
 
 
+@pytest.mark.slow
 def test_nvinfer_s_own_parser_on_quarter_resolution(made, clip, reference, tmp_path):
     config = made("logits", changes={"parse-segmentation-func-name": "", "segmentation-output-order": "0"})
     seen = replay(config, clip, tmp_path / "out.mp4", reference=reference)
@@ -430,6 +433,7 @@ def test_inputs_that_nvinfer_would_not_start_with(text):
         make_feed(config_of(text), signature_of("float32", (1, 3, 4, 6)))
 
 
+@pytest.mark.slow
 def test_interval_leaves_frames_without_a_mask(made, clip, tmp_path):
     seen = replay(made(changes={"interval": "2"}), clip, tmp_path / "out.mp4")
     assert (seen.frames, seen.inferred) == (6, 2)
@@ -476,6 +480,7 @@ def test_the_verb(made, clip, tiny, tmp_path, capsys):
     assert (facts["frames"], facts["agreement"]) == (6, None)
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_cut_short_is_told(made, clip, tmp_path):
     whole = frames_of(clip)
     cut = tmp_path / "cut.avi"
@@ -514,6 +519,7 @@ def test_what_is_refused(made, clip, graphs, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.slow
 def test_another_checkpoint_is_no_reference(graphs, tmp_path):
     for names in (["a", "b"], ["road", "kerb", "sky", "car", "tram"]):
         other = write_checkpoint(tmp_path / f"{len(names)} classes", TINY, names)

@@ -201,6 +201,7 @@ def test_the_watchdog_ends_what_stands_still(box):
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_control_c_ends_it(box):
     running = box(sources=sources("rtsp://standin/red"))
     running.wait_for("cam0: frames come")
@@ -221,6 +222,7 @@ def test_while_the_engine_is_built_it_can_be_ended(box):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_cannot_start_says_why(box, tmp_path):
     cases = (
         ({"sink": {"kind": "tape"}}, 2, "sink.kind is 'tape'"),

@@ -47,6 +47,7 @@ def fields(text):
     return message()
 
 
+@pytest.mark.slow
 def test_a_server_is_sent_frames_as_they_are_and_gives_the_repository_s_model(graphs, tmp_path, capsys):
     model = graphs("frames", None)
     words = ["--deepstream", "9.0", "--streams", "12", "--triton", str(SERVER), "-o", str(tmp_path / "box")]

@@ -87,6 +87,7 @@ def test_an_array_is_given_to_pytorch():
     assert tensor.tolist() == array.tolist()
 
 
+@pytest.mark.slow
 def test_the_memory_is_freed_with_the_last_tensor_made_of_it():
     array, owner = array_of("uint8"), Owner()
     alive = weakref.ref(owner)

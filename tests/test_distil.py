@@ -54,6 +54,7 @@ def test_the_divergence_by_hand():
     assert float(by_channel_loss(both, both, 4.0)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_teacher_answers_for_the_wanted_classes(teacher, graph):
     pixels = torch.randint(0, 256, (2, 3, *SIZE), generator=torch.Generator().manual_seed(1)).float()
     answer, shown = NetworkTeacher(str(teacher), OF_THE_DATA, "cpu")(pixels)
@@ -65,6 +66,7 @@ def test_a_teacher_answers_for_the_wanted_classes(teacher, graph):
     assert torch.allclose(third[0], answer[0, OF_THE_DATA.index("sky")], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):  # noqa: F811
     """On images that it did not learn from, its answer is nearer to the teacher's than without."""
     request = request_of(replace(RECIPE, answer_weight=30.0))
@@ -85,6 +87,7 @@ def test_a_student_is_drawn_to_its_teacher(tiny, teacher, request_of, tmp_path):
     assert by_channel_loss(taught_answer, wanted, 4.0) < 0.9 * by_channel_loss(own_answer, wanted, 4.0)
 
 
+@pytest.mark.slow
 def test_a_student_of_another_family_learns_in_bf16(teacher, request_of, tmp_path):  # noqa: F811
     """A PSPNet, whose last map has another size and type than the teacher's."""
     student = mmseg_checkpoint.write(tmp_path / "psp.pth", "pspnet_r18-d8")
@@ -94,6 +97,7 @@ def test_a_student_of_another_family_learns_in_bf16(teacher, request_of, tmp_pat
     assert [step.name for step in done.training.ledger] == ["distilled"]
 
 
+@pytest.mark.slow
 def test_the_command(tiny, graph, city, tmp_path, capsys):  # noqa: F811
     given = ["distil", str(graph), *words(city, tiny)[1:], "--answer-weight", "2", "--temperature", "2"]
     assert main([*given, "-o", str(tmp_path / "out")]) == 0
@@ -114,6 +118,7 @@ def test_every_second_crop_is_of_an_image_without_labels(request_of, city):  # n
     ] * 2
 
 
+@pytest.mark.slow
 def test_images_without_labels(tiny, teacher, city, request_of, tmp_path, refused, capsys):  # noqa: F811
     """They change what is learnt, are told of, and are looked at before the first step, as those with labels are."""
     others = tmp_path / "others"
@@ -141,6 +146,7 @@ def test_images_without_labels(tiny, teacher, city, request_of, tmp_path, refuse
     )
 
 
+@pytest.mark.slow
 def test_teachers_that_cannot_teach(tiny, graphs, graph, teacher, request_of, tmp_path):  # noqa: F811
     for other, error, said in (
         (str(tiny), TrainingError, "knows no house, green; a teacher has every class that is learnt"),

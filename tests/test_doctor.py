@@ -710,6 +710,7 @@ def test_an_sdk_that_is_not_known_has_none():
 # ---- this machine ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line(capsys):
     started = time.monotonic()
     assert main(["doctor"]) == 0
@@ -734,6 +735,7 @@ def test_what_is_required_decides_the_exit_status(monkeypatch, capsys, misused):
     )
 
 
+@pytest.mark.slow
 def test_probes_answer_whatever_happens(tmp_path, monkeypatch):
     machine = ThisMachine()
     (tmp_path / "crash.py").write_text("import os\nos.abort()\n")
@@ -770,6 +772,7 @@ def test_tensorrts_ways_to_write_a_version(number, version, monkeypatch):
     assert library_version("libnvinfer.so") == version
 
 
+@pytest.mark.slow
 def test_the_driver_is_asked_in_a_process_of_its_own(tmp_path, monkeypatch):
     if COMPILER is None:
         pytest.skip("no C compiler")

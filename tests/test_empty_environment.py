@@ -57,6 +57,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_module_imports_or_names_its_extra() -> None:
     code = f"""
 import importlib

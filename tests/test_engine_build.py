@@ -77,6 +77,7 @@ def refused(kind, match, graph, output, request=EngineRequest()):  # noqa: B008
     return str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", TYPED)
 def test_a_strongly_typed_engine_and_its_record(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -110,6 +111,7 @@ def test_a_strongly_typed_engine_and_its_record(version, graphs, tensorrt_here, 
     assert len(engine.golden) == 3
 
 
+@pytest.mark.slow
 def test_8_6_has_flags_instead_of_types(graphs, int8_graph, tensorrt_here, tmp_path):
     there = tensorrt_here("8.6.1")
     built = made(graphs("nvinfer"), tmp_path, EngineRequest(fp16=True))
@@ -125,6 +127,7 @@ def test_8_6_has_flags_instead_of_types(graphs, int8_graph, tensorrt_here, tmp_p
     assert there.arguments_of("set_flag") == [("INT8",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", TYPED)
 def test_int8_in_the_graph_is_int8_in_the_engine(version, graphs, int8_graph, tensorrt_here, tmp_path):
     there = tensorrt_here(version, fused_attention=4)
@@ -165,6 +168,7 @@ def test_a_dynamic_batch(version, graphs, tensorrt_here, tmp_path):
     assert single.record.batch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
 def test_types_of_open_sizes_are_asked_with_the_best_shape(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -174,6 +178,7 @@ def test_types_of_open_sizes_are_asked_with_the_best_shape(version, graphs, tens
     assert built.record.engine.layers.by_precision["FP32"] > 50
 
 
+@pytest.mark.slow
 def test_types_that_the_inspector_never_tells(graphs, fp16_graph, tensorrt_here, tmp_path):
     """A typed network computes in its own types; of another one nobody knows, and it is not refused for that."""
     tensorrt_here("10.3.0", never_tells_types=True)
@@ -185,6 +190,7 @@ def test_types_that_the_inspector_never_tells(graphs, fp16_graph, tensorrt_here,
     assert "precision not known" in layers_in_words(layers)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_takes_its_own_only(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     graph = graphs("frames", 4)
@@ -201,6 +207,7 @@ def test_a_fixed_batch_takes_its_own_only(graphs, tensorrt_here, tmp_path):
     assert there.arguments_of("set_shape") == []
 
 
+@pytest.mark.slow
 def test_settings_reach_the_builder(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.16.1")
     request = EngineRequest(
@@ -218,6 +225,7 @@ def test_settings_reach_the_builder(graphs, tensorrt_here, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", *TYPED])
 def test_the_timing_cache_is_read_and_written_back(version, graphs, tensorrt_here, tmp_path):
     there, cache = tensorrt_here(version), tmp_path / "timing.cache"
@@ -228,6 +236,7 @@ def test_the_timing_cache_is_read_and_written_back(version, graphs, tensorrt_her
     assert cache.read_bytes() == b"+timed+timed"
 
 
+@pytest.mark.slow
 def test_a_timing_cache_that_cannot_be_written_costs_no_engine(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
     (tmp_path / "file").write_bytes(b"")
@@ -236,6 +245,7 @@ def test_a_timing_cache_that_cannot_be_written_costs_no_engine(graphs, tensorrt_
     assert built.advice[-1].startswith("the timing cache was not kept: ")
 
 
+@pytest.mark.slow
 def test_kernels_compiled_for_the_old_engine_go_with_it(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
     compiled = tmp_path / "tiny.frames.1.engine.compiled"
@@ -259,6 +269,7 @@ def test_weights_beside_the_graph_are_in_its_digest(graphs, tensorrt_here, tmp_p
     assert read_graph(graphs("frames")).digest == digest_of(graphs("frames"))
 
 
+@pytest.mark.slow
 def test_a_timing_cache_of_another_gpu(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0", takes_timing_cache=False)
     cache = tmp_path / "timing.cache"
@@ -275,6 +286,7 @@ def test_a_timing_cache_of_another_gpu(graphs, tensorrt_here, tmp_path):
     assert cache.read_bytes() == b"other"
 
 
+@pytest.mark.slow
 def test_a_dla(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0", dla_cores=2)
     built = made(graphs("frames"), tmp_path, EngineRequest(fp16=True, dla=1))
@@ -307,6 +319,7 @@ def test_no_dla_here(graphs, tensorrt_here, tmp_path):
 # ---- TensorRT's own calibrator ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "10.16.1"])
 def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp_path):
     there = tensorrt_here(version)
@@ -328,6 +341,7 @@ def test_the_calibrator_is_fed_by_our_images(version, graphs, tensorrt_here, tmp
     assert len(built.record.engine.calibration_digest) == 64
 
 
+@pytest.mark.slow
 def test_a_build_is_stopped_where_an_image_cannot_be_read(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     steps = []
@@ -349,6 +363,7 @@ def cache_of(version, path, algorithm="EntropyCalibration2"):
     return path
 
 
+@pytest.mark.slow
 def test_the_calibrator_takes_a_cache(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     calibration = CalibratorSource(cache=cache_of("10.3.0", tmp_path / "x.calib"))
@@ -384,6 +399,7 @@ def test_11_has_no_calibrator(graphs, tensorrt_here, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_a_calibrator_does_not_take(graphs, int8_graph, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
     calibration = CalibratorSource(
@@ -396,6 +412,7 @@ def test_what_a_calibrator_does_not_take(graphs, int8_graph, tensorrt_here, tmp_
     refused(RequestError, "1 images are fewer than one batch of 4", graphs("frames", None), out, larger)
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_ends_the_calibration(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -411,6 +428,7 @@ def test_an_image_that_cannot_be_read_ends_the_calibration(graphs, tensorrt_here
 # ---- what goes wrong -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_error_of_the_parser_with_its_node(graphs, tensorrt_here, tmp_path):
     says = [
         (
@@ -431,6 +449,7 @@ def test_every_error_of_the_parser_with_its_node(graphs, tensorrt_here, tmp_path
     assert "two types of numbers meet in one node" in words
 
 
+@pytest.mark.slow
 def test_8_6_counts_nodes_and_we_name_them(graphs, tensorrt_here, tmp_path):
     node = onnx.load(graphs("frames")).graph.node[7]
     tensorrt_here("8.6.1", parser_says=[("UNSUPPORTED_NODE", 7, "", "", "No importer registered for op")])
@@ -438,6 +457,7 @@ def test_8_6_counts_nodes_and_we_name_them(graphs, tensorrt_here, tmp_path):
     assert f"the node {node.name!r} ({node.op_type}) is an UNSUPPORTED_NODE" in words
 
 
+@pytest.mark.slow
 def test_out_of_memory_says_what_to_try(graphs, tensorrt_here, tmp_path):
     tensorrt_here(
         "10.3.0",
@@ -452,6 +472,7 @@ def test_out_of_memory_says_what_to_try(graphs, tensorrt_here, tmp_path):
     assert "Error Code 2: OutOfMemory" in words
 
 
+@pytest.mark.slow
 def test_a_failed_build_keeps_the_old_engine(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     built = made(graphs("frames"), tmp_path)
@@ -463,6 +484,7 @@ def test_a_failed_build_keeps_the_old_engine(graphs, tensorrt_here, tmp_path):
     assert built.path in before
 
 
+@pytest.mark.slow
 def test_an_engine_that_disagrees_is_not_handed_over(graphs, tensorrt_here, tmp_path, monkeypatch):
     tensorrt_here("10.3.0")
 
@@ -475,6 +497,7 @@ def test_an_engine_that_disagrees_is_not_handed_over(graphs, tensorrt_here, tmp_
     refused(EngineDisagrees, "slot 1 of batch 4", graphs("frames"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_the_last_step_keeps_the_old_engine(graphs, tensorrt_here, tmp_path, monkeypatch):
     tensorrt_here("10.3.0")
     made(graphs("frames"), tmp_path)
@@ -492,12 +515,14 @@ def test_a_full_disk_in_the_last_step_keeps_the_old_engine(graphs, tensorrt_here
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_too_little_room_is_said_before_writing(graphs, tensorrt_here, tmp_path, monkeypatch):
     tensorrt_here("10.3.0")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     refused(OutputError, r"has 0\.0 MB free and the engine needs", graphs("frames"), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_engine_at_once(graphs, tensorrt_here, tmp_path):
     there = tensorrt_here("10.3.0")
     second = []
@@ -536,6 +561,7 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(version, graphs, tensorrt_her
     assert len(steps) == (5 if version == "8.6.1" else 1)  # 8.6 cannot be told; it was waited for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", TYPED)
 def test_progress_is_told_phase_by_phase(version, graphs, tensorrt_here, tmp_path):
     tensorrt_here(version)
@@ -556,6 +582,7 @@ def test_progress_is_told_phase_by_phase(version, graphs, tensorrt_here, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_a_progress_that_fails_ends_the_build_with_its_own_error(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
 
@@ -580,6 +607,7 @@ def test_tensorrt_without_a_gpu(graphs, tensorrt_here, tmp_path, monkeypatch):
     assert "--runtime tensorrt-rtx" in words
 
 
+@pytest.mark.slow
 def test_tensorrt_without_a_driver(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0", has_driver=False)
     words = refused(
@@ -588,6 +616,7 @@ def test_tensorrt_without_a_driver(graphs, tensorrt_here, tmp_path):
     assert "CUDA initialization failure with error: 35" in words
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_not_the_one_of_its_record(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
     graph = tmp_path / "x.onnx"
@@ -597,6 +626,7 @@ def test_a_graph_that_is_not_the_one_of_its_record(graphs, tensorrt_here, tmp_pa
     refused(GraphError, r"is not the file that x\.onnx\.json describes", graph, tmp_path / "o")
 
 
+@pytest.mark.slow
 def test_a_graph_without_a_record(graphs, tensorrt_here, tmp_path):
     tensorrt_here("10.3.0")
     graph = tmp_path / "x.onnx"

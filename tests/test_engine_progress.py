@@ -113,6 +113,7 @@ sys.exit(cli.main(["doctor"]))
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_a_build_that_does_not_stop():
     done = subprocess.run(
         [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False

@@ -106,6 +106,7 @@ def as_its_processor(outputs, size):
     return torch.einsum("bqc, bqhw -> bchw", shares, masks.sigmoid())
 
 
+@pytest.mark.slow
 def test_factors_of_the_input_are_folded(written):
     for folder in written.values():
         checkpoint = read_checkpoint(folder)

@@ -60,6 +60,7 @@ def answers(dataset):
     return lambda frame: truths[frame.tobytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "callers"), [(1, 1), (3, 2)])
 def test_equal_to_one_frame_after_the_other(workers, callers, models, root):
     dataset, steps = open_dataset("cityscapes", root), []
@@ -207,6 +208,7 @@ def run(*arguments):
     return main(["evaluate", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_verb_writes_tables_json_and_pictures(models, root, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(*models, "--dataset", "cityscapes", "--root", root, "-o", out, "--worst", "2") == 0
@@ -231,6 +233,7 @@ def test_the_verb_writes_tables_json_and_pictures(models, root, tmp_path, capsys
     }
 
 
+@pytest.mark.slow
 def test_the_verb_prints_json(models, root, tmp_path, capsys):
     where = ("--dataset", "cityscapes", "--root", root, "--limit", "2")
     assert run(models[0], *where, "--json", "-") == 0
@@ -245,6 +248,7 @@ def test_the_verb_prints_json(models, root, tmp_path, capsys):
     assert written["models"][0]["scores"] != printed["models"][0]["scores"]
 
 
+@pytest.mark.slow
 def test_the_verb_goes_on_after_a_stop(models, root, tmp_path, capsys, monkeypatch):
     from segdeploy.assess.evaluate import modes as module
 
@@ -268,6 +272,7 @@ def test_the_verb_goes_on_after_a_stop(models, root, tmp_path, capsys, monkeypat
     assert not list(out.glob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_windows_scales_and_flips(models, root, capsys):
     """models[1] is a `logits` graph of 96x160; the frames are larger or smaller as --frame says."""
     where = (models[1], "--dataset", "cityscapes", "--root", root, "--limit", "2", "--json", "-")
@@ -288,6 +293,7 @@ def test_windows_scales_and_flips(models, root, capsys):
     assert len(set(modes.values())) == 3
 
 
+@pytest.mark.slow
 def test_windows_need_logits(models, root, refused):
     where = ("--dataset", "cityscapes", "--root", root)
     assert "--interface logits" in refused(models[0], *where, "--windows")
@@ -309,6 +315,7 @@ def test_corruptions_are_looked_at_before_the_scoring(flags, words, models, root
     assert words in refused(models[0], "--dataset", "cityscapes", "--root", root, *flags)
 
 
+@pytest.mark.slow
 def test_spoilt_frames_are_scored_in_a_table(models, root, capsys):
     where = (models[0], "--dataset", "cityscapes", "--root", root, "--limit", "2")
     flags = ("--corruptions", "fog,shot_noise", "--severities", "1,5")
@@ -323,6 +330,7 @@ def test_spoilt_frames_are_scored_in_a_table(models, root, capsys):
     assert "shot_noise" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_spoilt_frames_go_on_after_a_stop(models, root, tmp_path, capsys, monkeypatch):
     from segdeploy.assess.evaluate import modes as module
 
@@ -363,6 +371,7 @@ def test_spoilt_scores_of_another_evaluation_are_refused(tmp_path):
             Spoilt(path, KEY)
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_second_model_keeps_the_first(models, root, tmp_path, capsys, monkeypatch):
     from segdeploy.assess.evaluate import modes as module
 
@@ -376,6 +385,7 @@ def test_a_stop_at_the_second_model_keeps_the_first(models, root, tmp_path, caps
     assert not list((tmp_path / "out").glob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_cityscapes_classes_on_camvid(models, tmp_path, capsys):
     for index in range(2):
         scene = scenes.make_scene(index, 64, 128)
@@ -409,6 +419,7 @@ def refused(refused):
     return lambda *arguments: refused("evaluate", *arguments)
 
 
+@pytest.mark.slow
 def test_labels_of_another_size_than_their_image(models, city, refused):
     path = next(city.rglob("madeup_000000*_labelIds.png"))
     cv2.imwrite(str(path), np.zeros((32, 64), np.uint8))
@@ -416,6 +427,7 @@ def test_labels_of_another_size_than_their_image(models, city, refused):
     assert f"{path} is 32x64 (height x width), its image is 64x128: labels are never resized" in said
 
 
+@pytest.mark.slow
 def test_spoilt_data_sets(models, city, refused):
     where = (models[0], "--dataset", "cityscapes", "--root", city)
     path = next(city.rglob("madeup_000000*_labelIds.png"))

@@ -112,6 +112,7 @@ def test_a_card_of_ade20k_is_scored_from_checkpoint_to_miou(tmp_path, capsys):
     assert said["dataset"]["classes"] == [name.replace("_", " ") for name in SCENE_PARSING.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", KNOWN, ids=[row[0] for row in KNOWN])
 def test_a_graph_with_a_card_is_scored_on_each_data_set(row, tmp_path, capsys):
     graph = write_graph(tmp_path / "own.onnx", len(row[3]), "logits")

@@ -115,6 +115,7 @@ def test_a_bar_is_as_long_as_its_iou():
     assert lengths[2] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cityscapes", "ade20k"])
 def test_any_number_of_classes_is_drawn(name):
     labels = read_labels(name)

@@ -95,6 +95,7 @@ def test_inspect_says_what_the_record_of_the_file_claims(copied, said):
     assert claims_in(printed) == ["100.0000%", "equal to PyTorch", "WORTH SAYING"]
 
 
+@pytest.mark.slow
 def test_weights_beside_a_graph_are_a_part_of_the_file(copied, said):
     path = copied()
     model = onnx.load(path)
@@ -125,6 +126,7 @@ def test_a_graph_gives_its_own_record_only(copied):
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_report_leaves_a_foreign_record_out_and_says_so_first(copied, said, tmp_path):
     path, page = copied(), tmp_path / "r.html"
     assert said("report", tmp_path, "-o", page)[0] == 0

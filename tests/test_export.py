@@ -182,6 +182,7 @@ def test_a_block_has_as_many_nodes_as_the_page_says(graphs):
     assert len(names) - blocks.total() == 42
 
 
+@pytest.mark.slow
 def test_the_name_of_the_file(traced, tiny, tmp_path):
     assert export_onnx(tiny, output=tmp_path / "new").path == tmp_path / "new" / "tiny.96x160.nvinfer.onnx"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
@@ -326,6 +327,7 @@ def spoil_one_slot(answers):
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["logits", "frames"])
 @pytest.mark.parametrize(("spoil", "seen"), [(spoil_head, r"46\.\d+%"), (enlarge_logits, r"100\.0000%")])
 def test_a_graph_that_disagrees_is_not_left_behind(
@@ -351,6 +353,7 @@ def test_a_graph_that_disagrees_is_not_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [3, None])
 def test_a_wrong_last_slot_is_seen(batch, traced, tiny, tmp_path, monkeypatch):
     run = against_pytorch.OrtSession.run
@@ -362,6 +365,7 @@ def test_a_wrong_last_slot_is_seen(batch, traced, tiny, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_older_file_survives_a_failed_export(traced, tiny, tmp_path, monkeypatch):
     path = export_onnx(tiny, output=tmp_path).path
     before = digest_of(path), (tmp_path / f"{path.name}.json").read_text()

@@ -67,6 +67,7 @@ def raised(logits, size, align_corners=True):
 # ---- the next family, through everything that is there ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_its_facts_come_out_of_its_own_file(strided, made):
     checkpoint = read_checkpoint(strided)
     assert (checkpoint.family.name, checkpoint.layout) == ("strided", "mmseg")

@@ -59,6 +59,7 @@ def test_networks_answer_as_nvidias_classes_do(name, family, layout, prefix, tmp
     demand_recorded(checkpoint, name)
 
 
+@pytest.mark.slow
 def test_the_third_map_of_the_largest_is_taken_earlier(tmp_path, monkeypatch):
     name = "nvlabs, third map earlier"
     path = write(tmp_path / "x.pth", name)
@@ -133,6 +134,7 @@ def test_the_form_of_the_positions_is_chosen_by_source_and_said(name, text, opti
     assert (checkpoint.assumed.get("positions") == SPREAD) is said
 
 
+@pytest.mark.slow
 def test_both_forms_are_other_networks(tmp_path):
     path = write(tmp_path / "x.pth", "nvlabs")
     pixels = checkpoints.pixels_of((97, 131))
@@ -214,6 +216,7 @@ def test_a_configuration_of_another_network_is_refused(text, says, tmp_path, mon
     assert str(caught.value) == says.format(path)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_the_networks_are_refused(tmp_path):
     path = tmp_path / "x.pth"
 

@@ -98,6 +98,7 @@ def trained(tiny, city, tmp_path_factory):
 # ---- what comes out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_hubs_layout(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "segdeploy.training.json",
@@ -105,6 +106,7 @@ def test_a_folder_in_the_hubs_layout(trained):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_transformers_loads(trained):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.SegformerForSemanticSegmentation.from_pretrained(trained).eval()
@@ -224,6 +226,7 @@ def every_family(folder):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mask2former", "eomt", "eomt_dinov3", "upernet", "fan", "unet", "segformer_swin"]
 )
@@ -255,6 +258,7 @@ def test_no_object_stays_behind_the_classes(tmp_path):
         assert torch.equal(after[[0, 2]], before[[2, 5]])
 
 
+@pytest.mark.slow
 def test_an_auxiliary_head_needs_maps(request_of, tmp_path):
     start, crop = every_family(tmp_path)["eomt"]()
     recipe = replace(RECIPE, steps=1, crop=crop, auxiliary=0.4)
@@ -280,6 +284,7 @@ def test_rows_of_the_same_name_are_kept(tiny):
     assert all(made.checkpoint.weights[name] is checkpoint.weights[name] for name in rest)
 
 
+@pytest.mark.slow
 def test_every_axis_of_classes_is_found(tmp_path):
     """CV-3315's decoder goes from classes to classes."""
     checkpoint = read_checkpoint(mmseg_checkpoint.write(tmp_path / "x.pth", "basicnet"))
@@ -316,6 +321,7 @@ def test_every_image_once_before_one_comes_again(request_of):
         assert sorted(chosen) == list(range(6))
 
 
+@pytest.mark.slow
 def test_rare_classes_are_drawn_more_often(request_of):
     crops = crops_of(request_of(), rare=True)
     rarest = int(np.argmin(crops.shares))
@@ -402,6 +408,7 @@ def test_the_rate_rises_falls_and_starts_again():
     assert again[54] < 0.05 < 0.9 < again[55]
 
 
+@pytest.mark.slow
 def test_an_average_follows_the_weights(tiny, request_of, tmp_path):
     """After one step it is a quarter of what the network began with, and three of what it has become."""
     one = replace(RECIPE, steps=1)
@@ -413,6 +420,7 @@ def test_an_average_follows_the_weights(tiny, request_of, tmp_path):
     assert torch.allclose(seen[name], before[name].lerp(after[name], 0.75), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing(tiny, request_of, tmp_path, monkeypatch):
     """The average is scored in the network's place, which then goes on with its own weights."""
     kept, write = [], finetuning.write_state
@@ -528,6 +536,7 @@ def test_kill_9_changes_nothing(tiny, city, tmp_path):
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_another_training_does_not_go_on_with_it(tiny, request_of, tmp_path):
     def killed(event):
         raise Killed
@@ -606,6 +615,7 @@ def test_a_shared_norm_alone_is_pytorchs(monkeypatch):
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_leaves_the_last_good_weights(tiny, request_of, tmp_path):
     def poisoned(event):
         with torch.no_grad():
@@ -634,6 +644,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_weights(tiny, request_of,
     assert json.loads((tmp_path / "last-good/segdeploy.training.json").read_text())["best_step"] == 2
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_changes_no_weight(tiny, request_of, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *given: torch.tensor(float("nan")))
     with pytest.raises(
@@ -643,6 +654,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tiny, request_of, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_kept(tiny, request_of, tmp_path, monkeypatch):
     real, calls = Path.write_bytes, []
 
@@ -665,6 +677,7 @@ def test_what_is_reported_on_is_not_learnt_from(tiny, city, refused):
     assert "--report-split NAME, or --folds K" in said
 
 
+@pytest.mark.slow
 def test_a_class_that_no_image_shows(tiny, city, refused, tmp_path):
     mapping = tmp_path / "six.yaml"
     mapping.write_text(MAPPING.replace("255: ignore", "30: caravan, 255: ignore"))
@@ -675,6 +688,7 @@ def test_a_class_that_no_image_shows(tiny, city, refused, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["train", "val"])
 def test_a_cut_image_is_named_before_the_first_step(tiny, city, tmp_path, refused, place):
     """Those that are reported on are read after the last step, which may be hours later."""
@@ -685,6 +699,7 @@ def test_a_cut_image_is_named_before_the_first_step(tiny, city, tmp_path, refuse
     assert cut.name in refused(*words(copy, tiny))
 
 
+@pytest.mark.slow
 def test_blank_labels_to_report_on_are_named_before_the_first_step(tiny, city, tmp_path, refused):
     copy = tmp_path / "city"
     shutil.copytree(city, copy)
@@ -693,12 +708,14 @@ def test_blank_labels_to_report_on_are_named_before_the_first_step(tiny, city, t
     assert "no pixel of the 3 label files of five val is of a class" in refused(*words(copy, tiny))
 
 
+@pytest.mark.slow
 def test_fp16_on_a_processor_scales_its_loss(tiny, request_of, tmp_path):
     """It warns of nothing (a warning fails a test), and small gradients are not lost."""
     done = finetune(tiny, request_of(replace(RECIPE, steps=1, precision="fp16")), output=tmp_path / "out")
     assert done.training.recipe.precision == "fp16"
 
 
+@pytest.mark.slow
 def test_scenes_are_made_where_there_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(made_scenes, "SPLITS", {"train": (2, 0), "val": (1, 9)})
     root = tmp_path / "new" / "scenes"
@@ -737,6 +754,7 @@ def test_the_bundled_network_learns_other_classes(tmp_path, monkeypatch):
     assert ious["own car"] > 0.8  # the new one
 
 
+@pytest.mark.slow
 def test_a_training_is_shown_to_tensorboard_where_it_is_installed(tiny, request_of, tmp_path, monkeypatch):
     seen = []
 
@@ -823,6 +841,7 @@ def test_scales_the_wrong_way_round():
         TrainingRecipe(least_scale=2, most_scale=1)
 
 
+@pytest.mark.slow
 def test_a_crop_that_the_network_cannot_take(city, tmp_path, request_of):
     start = mmseg_checkpoint.write(tmp_path / "unet.pth", "unet")
     with pytest.raises(RequestError, match="multiples of 16"):
@@ -838,6 +857,7 @@ def test_two_folders_need_images_to_report_on(city, tiny, refused):
 # ---- folds -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_image_is_reported_on_once(tiny, city, tmp_path, capsys):
     given = [word for word in words(city, tiny) if word not in ("--report-split", "val")]
     assert main([*given, "--steps", "1", "--folds", "2", "-o", str(tmp_path / "out")]) == 0
@@ -894,6 +914,7 @@ def test_a_recipes_parts_are_arguments():
     assert set(WORDS) <= set(TrainingWords.__annotations__)
 
 
+@pytest.mark.slow
 def test_a_notebooks_training(tiny, city, tmp_path):
     told = {"dataset": "folder", "root": str(city), "mapping": city / "five.yaml", "split": "train"}
     told |= {"report_split": "val", "crop": "64x96", "steps": 1, "batch": 2, "device": "cpu", "size": "64x96"}

@@ -229,6 +229,7 @@ def test_it_is_scored_as_ours(kind, theirs, ours, card, tmp_path, capsys):
     assert confusion.trace() >= kind[3] * confusion.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Optimum", "logits N×h×w×C", "float16 logits"])
 def test_windows_see_the_same(name, graphs, card, tmp_path):
     interface, batch, change, equal = KINDS[name]
@@ -240,6 +241,7 @@ def test_windows_see_the_same(name, graphs, card, tmp_path):
             assert (answer == expected).mean() >= equal
 
 
+@pytest.mark.slow
 def test_it_is_run_and_inspected_on_the_command_line(graphs, card, tmp_path, capsys):
     theirs = optimum(Foreign(graphs("logits"))).written(tmp_path / "theirs.onnx")
     cv2.imwrite(str(tmp_path / "a.png"), FRAMES[0][..., ::-1])

@@ -16,6 +16,7 @@ from segdeploy.run.session import open_session
 from segdeploy.scenes import write_cityscapes
 
 
+@pytest.mark.slow
 def test_a_graph_in_fp16_and_how_well_it_agrees(graphs, tmp_path):
     half = write_fp16(graphs("nvinfer"), output=tmp_path, command="segdeploy build-engine x.onnx --fp16")
     assert half.path == tmp_path / "tiny.nvinfer.1.fp16.onnx"
@@ -46,12 +47,14 @@ def test_the_batch_stays_open(graphs, tmp_path):
     assert half.record.batch is None
 
 
+@pytest.mark.slow
 def test_on_images_of_ones_own(graphs, tmp_path):
     write_cityscapes(tmp_path / "city", 3, seed=4, height=96, width=160)
     half = write_fp16(graphs("frames"), images=tmp_path / "city" / "leftImg8bit", output=tmp_path / "out")
     assert half.record.agreement.pixels == 3 * 96 * 160
 
 
+@pytest.mark.slow
 def test_a_quantised_graph_becomes_int8_and_fp16(graphs, tmp_path):
     model = onnx.load(graphs("frames"))
     layers = layers_of(model)
@@ -64,6 +67,7 @@ def test_a_quantised_graph_becomes_int8_and_fp16(graphs, tmp_path):
     assert digest_of_scales(made) != digest_of_scales(model)
 
 
+@pytest.mark.slow
 def test_fp16_once_is_enough(graphs, tmp_path):
     half = write_fp16(graphs("frames"), output=tmp_path)
     with pytest.raises(GraphError, match="is FP16 already"):
@@ -118,6 +122,7 @@ def with_larger_logits(times):
     return write
 
 
+@pytest.mark.slow
 def test_numbers_that_fp16_cannot_hold_are_named(graphs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fp16, "first_not_finite", lambda model, inputs: "network.head/Mul")

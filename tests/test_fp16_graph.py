@@ -97,6 +97,7 @@ def test_a_segformer_is_fp16_throughout(interface, islands, casts, graphs):
     assert readers == {"Resize", *(["Sub"] if islands else [])}  # Resize's scales are FP32 by definition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, None])
 def test_an_fp16_graph_answers_as_the_fp32_one(batch, graphs):
     model = onnx.load(graphs("logits", batch))
@@ -199,6 +200,7 @@ def test_the_largest_of_every_tensor():
     )
 
 
+@pytest.mark.slow
 def test_looking_at_tensors_does_not_hold_them():
     """Thirty tensors of 16 MB each; in a process of its own, because a peak is never forgotten."""
     program = """

@@ -44,6 +44,7 @@ def test_the_labels_are_onnx_runtimes_own(interface, batch, graphs):
             assert np.mean(segment(session, frame).labels == known) >= 0.9999
 
 
+@pytest.mark.slow
 def test_fp16_is_rounded_as_the_graph_says(graphs, tmp_path):
     path = tmp_path / "half.onnx"
     onnx.save(to_fp16(onnx.load(graphs("frames"))), path)
@@ -85,6 +86,7 @@ def test_logits_become_labels_after_upsampling(graphs):
     assert np.array_equal(labels[0], image.unfit_logits(answer[0], Size(96, 160), geometry, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"frame": "AAAA"}, {"labels": ""}, {"enlarged": 0}, {"enlarged": 1 << 40}, {"frame": "not base64!"}],
@@ -100,6 +102,7 @@ def test_a_record_whose_frames_are_spoilt(change, graphs):
         golden.read_golden([], signature.size)
 
 
+@pytest.mark.slow
 def test_frames_of_the_users_own_and_made_ones_for_the_rest(graphs, tmp_path):
     images = write_cityscapes(tmp_path, 2, seed=5, height=200, width=300)
     signature = signature_of(graphs("frames"))

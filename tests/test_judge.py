@@ -34,6 +34,7 @@ def with_factors(model, factors):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["logits", "nvinfer", "frames"])
 def test_it_sees_what_the_session_answers(interface, graphs):
     path = graphs(interface)
@@ -80,6 +81,7 @@ def test_a_batch_is_judged_as_single_frames_are(graphs):
     assert one.agreement.pixel_agreement == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_miou_is_over_the_classes_that_the_truth_shows(graphs):
     model, signature = opened(graphs("logits"))
     truth = np.zeros((120, 200), np.uint8)
@@ -88,6 +90,7 @@ def test_miou_is_over_the_classes_that_the_truth_shows(graphs):
     assert judge.own.miou == judge.own.confusion.iou[0]
 
 
+@pytest.mark.slow
 def test_a_model_s_classes_are_translated_into_the_truth_s(graphs):
     model, signature = opened(graphs("logits"))
     with open_session(graphs("logits")) as session:
@@ -110,6 +113,7 @@ def moved(model, tensor):
     return made
 
 
+@pytest.mark.slow
 def test_logits_with_their_classes_last(graphs):
     model, signature = opened(graphs("logits"))
     last = moved(model, "logits")
@@ -126,6 +130,7 @@ def test_logits_with_their_classes_last(graphs):
     np.testing.assert_allclose(first.reference, second.reference, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_divergence_is_a_mean_over_the_frames(graphs):
     model, signature = opened(graphs("logits"))
     other = with_factors(model, [0.5])
@@ -145,6 +150,7 @@ def test_the_divergence_is_kullback_and_leiblers():
     )
 
 
+@pytest.mark.slow
 def test_the_divergence_is_of_the_other_graph_from_the_reference(graphs):
     model, signature = opened(graphs("logits"))
     judge = Judge(model, signature, [Probe(FRAMES[0])])
@@ -154,6 +160,7 @@ def test_the_divergence_is_of_the_other_graph_from_the_reference(graphs):
     assert mean_kl(judge.reference[0], logits) != pytest.approx(mean_kl(logits, judge.reference[0]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_changed_is_counted_for_each_frame(graphs):
     model, signature = opened(graphs("frames"))
     judge = Judge(model, signature, [Probe(frame) for frame in FRAMES])
@@ -168,6 +175,7 @@ def test_what_changed_is_counted_for_each_frame(graphs):
     assert sum(part.pixels for part in verdict.each) - sum(found) == verdict.agreement.equal_pixels
 
 
+@pytest.mark.slow
 def test_labels_of_classes_that_lie_last(graphs):
     model, signature = opened(graphs("frames"))
     last = onnx.ModelProto()

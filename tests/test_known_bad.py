@@ -138,6 +138,7 @@ def test_sampling_has_the_report_of_its_version():
     assert bug_of_sampling(Version(10, 13, 3), 0, 20) is None
 
 
+@pytest.mark.slow
 def test_a_segformer_is_of_the_kinds_that_it_is(tmp_path):
     segformer = Subject(View(onnx.load(bundled_graph(into=tmp_path))), FP32, None)
     assert {pattern for pattern, matches in MATCHERS.items() if matches(segformer)} == {
@@ -145,6 +146,7 @@ def test_a_segformer_is_of_the_kinds_that_it_is(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_build_engine_says_what_is_reported(graphs, tensorrt_here, tmp_path, capsys):
     tensorrt_here("10.16.1")
     dynamic = graphs("nvinfer", None)

@@ -96,6 +96,7 @@ def circles(arrows: dict[str, frozenset[str]]) -> list[str]:
     return sorted(name for name, others in reached.items() if name in others)
 
 
+@pytest.mark.slow
 def test_imports_point_down() -> None:
     assert upward(arrows_of(PACKAGE)) == []
 
@@ -155,6 +156,7 @@ def test_importing_segdeploy_costs_numpy_only() -> None:
     assert loaded_by("import segdeploy") == set()
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_heavy() -> None:
     statement = "import segdeploy.cli; segdeploy.cli.parser().format_help()"
     assert loaded_by(statement) == set()

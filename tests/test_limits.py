@@ -24,6 +24,7 @@ sys.exit(cli.main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the bound is Linux's")
 def test_a_command_that_wants_more_memory_than_is_free_ends_in_words():
     done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=False)
@@ -48,6 +49,7 @@ def with_files(most, *words):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "verb"),
     [
@@ -80,6 +82,7 @@ def test_files_that_are_held_already_are_counted():
     limits.demand_files()
 
 
+@pytest.mark.slow
 def test_help_needs_no_files():
     assert with_files(4, "--version")[0] == 0
 

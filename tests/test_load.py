@@ -16,6 +16,7 @@ from segdeploy.run.session import open_session
 MADE_BY = "; a graph is an .onnx made by: segdeploy export CHECKPOINT"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
 @pytest.mark.parametrize("batch", [1, None])
 def test_the_signature_is_the_sessions(interface, batch, graphs):
@@ -121,6 +122,7 @@ def test_a_graph_that_is_too_old(graphs, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_graph_is_inspected_without_a_runtime(graphs):
     """Nor with what reads pictures: ONNX alone, as the base install has it."""
     heavy = "('onnxruntime', 'openvino', 'torch', 'tensorrt', 'cv2', 'av')"

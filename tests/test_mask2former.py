@@ -144,6 +144,7 @@ def test_a_place_outside_the_mask_counts_nothing_however_well_it_fits():
     )
 
 
+@pytest.mark.slow
 def test_the_mask_features_convolution_is_in_the_mask_vectors(written):
     plain = networks.build(read_checkpoint(written)).plain
     decoder, projection = (
@@ -164,6 +165,7 @@ def test_an_unknown_form_is_refused(written):
 # ---- checkpoints -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hub_folder_is_read_strictly(written, copied):
     checkpoint = read_checkpoint(written)
     assert (checkpoint.family.name, checkpoint.layout) == ("mask2former", "hub")
@@ -185,6 +187,7 @@ def refusal(source, **more):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_names_that_transformers_5_has_in_memory(written, tmp_path):
     network = type(checkpoints.oracle()).from_pretrained(written)
     torch.save(network.state_dict(), tmp_path / "memory.pth")
@@ -248,6 +251,7 @@ def test_a_pkl_with_code_is_refused_and_does_not_run(tmp_path, capsys):
     assert "cannot be read as a pickle of arrays" in refusal(path)
 
 
+@pytest.mark.slow
 def test_other_tasks_only_on_request(written, copied):
     panoptic = copied(_name_or_path="facebook/mask2former-swin-tiny-cityscapes-panoptic")
     assert "was trained for panoptic segmentation; as a semantic model it is worse than" in refusal(panoptic)

@@ -43,6 +43,7 @@ def silent(step):
     pass
 
 
+@pytest.mark.slow
 def test_classes_are_counted_in_every_label_file(dataset, tmp_path):
     steps = []
     pixels = seen_in(source_of(dataset), tmp_path / "x.npz", steps.append)
@@ -51,6 +52,7 @@ def test_classes_are_counted_in_every_label_file(dataset, tmp_path):
     assert steps == [f"counting classes in label file {place} of 9" for place in range(1, 10)]
 
 
+@pytest.mark.slow
 def test_a_second_run_counts_nothing(dataset, city, tmp_path):
     path = tmp_path / "x.npz"
     first = seen_in(source_of(dataset), path, silent)
@@ -80,6 +82,7 @@ def test_a_label_file_written_again_with_as_many_bytes_is_counted_again(tmp_path
     assert seen_in(source_of(after), path, silent).tolist() == [[4096, 0], [0, 4096]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PK nonsense", b"text"])
 def test_a_damaged_file_is_counted_again(content, dataset, tmp_path):
     path = tmp_path / "x.npz"
@@ -88,6 +91,7 @@ def test_a_damaged_file_is_counted_again(content, dataset, tmp_path):
     assert np.array_equal(seen_in(source_of(dataset), path, silent), whole)
 
 
+@pytest.mark.slow
 def test_images_with_labels(dataset, tmp_path):
     given = labelled(source_of(dataset), Wanted(6, 3), counts=tmp_path / "x.npz")
     assert len(given.images) == 6
@@ -100,6 +104,7 @@ def test_images_with_labels(dataset, tmp_path):
         assert np.array_equal(probe.truth, dataset.read_truth(pair))
 
 
+@pytest.mark.slow
 def test_a_label_of_another_size_than_its_image_is_found_though_it_is_not_drawn(dataset, tmp_path):
     cv2.imwrite(str(dataset.pairs[0].truth), np.zeros((32, 64), np.uint8))
     with pytest.raises(
@@ -109,6 +114,7 @@ def test_a_label_of_another_size_than_its_image_is_found_though_it_is_not_drawn(
     assert not (tmp_path / "x.npz").exists()
 
 
+@pytest.mark.slow
 def test_more_than_there_are(dataset, city, tmp_path):
     with pytest.raises(
         RequestError, match="10 images were asked for, cityscapes train has 9; give --count 9"
@@ -149,6 +155,7 @@ def test_what_is_judged_on_was_not_calibrated_on_if_there_is_enough():
     assert judged_on(20, [0, 1], [4, 9, 14, 19], 2) == ([4, 14], True)
 
 
+@pytest.mark.slow
 def test_by_default_no_image_is_both_calibrated_and_judged_on(tmp_path):
     scenes.write_cityscapes(tmp_path / "city", 16, seed=40, split="train", height=64, width=128)
     dataset = open_dataset("cityscapes", tmp_path / "city", "train")
@@ -161,6 +168,7 @@ def test_by_default_no_image_is_both_calibrated_and_judged_on(tmp_path):
         assert not any(np.array_equal(probe.frame, frame) for probe in given.probes for frame in frames)
 
 
+@pytest.mark.slow
 def test_labels_that_are_blank_where_it_is_judged(dataset, tmp_path):
     for pair in dataset.pairs:
         cv2.imwrite(str(pair.truth), np.zeros((64, 128), np.uint8))

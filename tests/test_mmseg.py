@@ -136,6 +136,7 @@ def test_what_the_configuration_says_of_images_is_taken(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_eps_of_batch_norms_is_read(tmp_path):
     text = text_of("fcn_r18-d8", ("norm_cfg=dict(type='BN', ", "norm_cfg=dict(type='SyncBN', eps=0.1, "))
     pair = networks.build(read_checkpoint(checkpoints.write(tmp_path / "x.pth", "fcn_r18-d8", text=text)))
@@ -356,6 +357,7 @@ def test_deployed_networks_have_no_batch_norm(tmp_path):
 # ---- refusals --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_size_that_a_unet_cannot_take_is_refused(tmp_path):
     pair = networks.build(read_checkpoint(checkpoints.write(tmp_path / "x.pth", "unet")))
     pair.deployed.output.demand(Size(64, 176))

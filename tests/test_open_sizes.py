@@ -57,6 +57,7 @@ def test_it_answers_as_the_graph_of_each_size(several):
         assert np.array_equal(run_model(reopened(fixed, whole), frames), expected)
 
 
+@pytest.mark.slow
 def test_few_nodes_compute_shapes(several):
     path, alone = several
     extra = len(onnx.load(path).graph.node) - len(onnx.load(alone[SIZES[0]]).graph.node)
@@ -71,6 +72,7 @@ def test_the_record_has_each_sizes_agreement(several):
     assert f"({SIZES[0]}: " in record.agreement_in_words
 
 
+@pytest.mark.slow
 def test_a_frame_is_taken_at_the_size_that_fits_it(several):
     path, alone = several
     with open_session(path) as session:
@@ -81,6 +83,7 @@ def test_a_frame_is_taken_at_the_size_that_fits_it(several):
                 assert np.array_equal(segment(session, frame).labels, segment(single, frame).labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_chosen_size_is_the_only_one(several, provider):
     path, alone = several
@@ -94,6 +97,7 @@ def test_a_chosen_size_is_the_only_one(several, provider):
         assert np.array_equal(segment(session, frame).labels, segment(single, frame).labels)
 
 
+@pytest.mark.slow
 def test_a_size_that_it_does_not_have(several):
     path, alone = several
     with (
@@ -107,6 +111,7 @@ def test_a_size_that_it_does_not_have(several):
         open_session(alone["64x96"], size=Size(72, 136))
 
 
+@pytest.mark.slow
 def test_quantised_and_in_fp16(several, images, tmp_path):
     path, _ = several
     half = write_fp16(path, output=tmp_path)
@@ -132,12 +137,14 @@ def test_quantised_and_in_fp16(several, images, tmp_path):
         assert session.run(noise(Size(64, 96))).shape == (1, 64, 96)
 
 
+@pytest.mark.slow
 def test_fp16_from_the_checkpoint(tiny, tmp_path):
     made = export_onnx(tiny, size=BOTH, fp16=True, output=tmp_path)
     assert [set(step.by_size) for step in made.record.ledger] == [set(SIZES)] * 2
     assert read_graph(made.path).precision.fp16
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of the exporter whose graphs have open sides as others' do
@@ -232,6 +239,7 @@ def test_sides_that_no_tensor_has():
         opened_sides([model(32), model(16)], parse_sizes(BOTH))
 
 
+@pytest.mark.slow
 def test_inspect_and_evaluate_and_bench(several, images, capsys):
     path, _ = several
     assert main(["inspect", str(path), "--json"]) == 0
@@ -248,6 +256,7 @@ def test_inspect_and_evaluate_and_bench(several, images, capsys):
     assert '"size": "72x136"' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_chooses_by_the_flag(several, tmp_path, capsys):
     path, _ = several
     cv2.imwrite(str(tmp_path / "x.png"), make_scene(1, 128, 192).image)

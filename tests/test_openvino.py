@@ -43,6 +43,7 @@ def test_it_answers_as_onnx_runtime_does(interface, batch, graphs, openvino):
     assert again is not answer
 
 
+@pytest.mark.slow
 def test_it_says_what_it_is(graphs, openvino):
     path = graphs("frames")
     with open_session(path, provider="openvino") as session:
@@ -51,6 +52,7 @@ def test_it_says_what_it_is(graphs, openvino):
         )
 
 
+@pytest.mark.slow
 def test_it_computes_in_the_graphs_own_types(graphs, openvino):
     with open_session(graphs("logits"), provider="openvino") as session:
         compiled = session._idle.queue[0].get_compiled_model()
@@ -66,6 +68,7 @@ def test_a_quantised_graph_is_computed_as_written(openvino, tmp_path):
         assert session.ran["precision"] == AS_WRITTEN
 
 
+@pytest.mark.slow
 def test_its_own_products_of_bytes_are_used_only_where_they_are_right(openvino, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = write_saturating_graph(tmp_path / "x.onnx")
@@ -79,6 +82,7 @@ def test_its_own_products_of_bytes_are_used_only_where_they_are_right(openvino, 
     )
 
 
+@pytest.mark.slow
 def test_bad_input(graphs, openvino, tmp_path):
     session = open_session(graphs("frames"), provider="openvino")
     with pytest.raises(RequestError, match="this graph takes 'frames' uint8 1×96×160×3, got"):
@@ -102,6 +106,7 @@ def test_openvino_is_not_installed(graphs, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_streams_answer_side_by_side_as_one_does(graphs, openvino):
     path = graphs("frames")
     with open_session(path, provider="openvino", threads=1) as one:

@@ -30,6 +30,7 @@ def packages(monkeypatch, **versions):
     monkeypatch.setattr(ort.metadata, "version", version)
 
 
+@pytest.mark.slow
 def test_the_cpu_is_the_default(graphs):
     for options in ({}, {"provider": "cpu"}, {"provider": None}):
         with open_session(graphs("frames"), **options) as session:

@@ -111,6 +111,7 @@ def test_both_exporters_are_tried(code, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interface", ["nvinfer", "frames", "logits"])
 def test_it_answers_as_the_module(interface, code, tmp_path):
     made = described(code, interface=interface, batch=None)
@@ -127,6 +128,7 @@ def test_it_answers_as_the_module(interface, code, tmp_path):
     assert record.ledger[0].compared_with == "the module in PyTorch FP32"
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_assumed(code, tmp_path, capsys):
     assert main(["export", "net.py:named", "--size", "64x96", "-o", "out"]) == 0
     printed = capsys.readouterr()
@@ -142,6 +144,7 @@ def test_the_command_says_what_was_assumed(code, tmp_path, capsys):
     assert graph.get_outputs()[0].shape == [1, 1, 64, 96]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "classes"), [("one", 2), ("chosen", 4)])
 def test_other_ends(function, classes, code, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(map(str, range(classes))))
@@ -172,6 +175,7 @@ def test_weights_are_loaded_strictly(code, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_trace_that_computes_something_else_leaves_nothing(code, tmp_path, monkeypatch):
     rightly = own_module.traced
 
@@ -251,6 +255,7 @@ def test_flags_are_not_for_both_kinds(words, said, code, capsys):
     assert capsys.readouterr().err == f"segdeploy: {said}\n"
 
 
+@pytest.mark.slow
 def test_a_module_itself_is_taken(code, tmp_path):
     made = export_module(
         network(code), size="64x96", output=tmp_path / "own.onnx", mean=(1, 2, 3), std=(4, 4, 4)
@@ -260,6 +265,7 @@ def test_a_module_itself_is_taken(code, tmp_path):
         export_module(network(code), size="64x96", card="segformer-b0-cityscapes", mean=(1, 2, 3))
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_stronger_than_the_card(code, tmp_path):
     card = tmp_path / "mine.yaml"
     card.write_text(
@@ -273,6 +279,7 @@ def test_what_is_asked_for_is_stronger_than_the_card(code, tmp_path):
         assert done.record.size == made
 
 
+@pytest.mark.slow
 def test_the_file_s_folder_is_searched_only_while_it_runs(code, tmp_path):
     before = list(sys.path)
     export_module(f"{code}:make", size="64x96", output=tmp_path)

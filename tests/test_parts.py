@@ -19,6 +19,7 @@ def chain_of(parts):
     return TapChain([(part.model, part.tensors, part.passed) for part in parts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, None])
 def test_a_chain_gives_what_the_whole_graph_gives(batch, graphs):
     model = onnx.load(graphs("nvinfer", batch))
@@ -39,6 +40,7 @@ def test_a_chain_gives_what_the_whole_graph_gives(batch, graphs):
             np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_one_part_is_held(graphs):
     model = onnx.load(graphs("logits"))
     parts = parts_of(model, looked_at(model), 100_000)

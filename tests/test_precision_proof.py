@@ -186,6 +186,7 @@ def test_a_precision_that_the_cpu_has_not(graphs, openvino, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_bf16_is_bf16_or_refused(graphs, openvino, monkeypatch):
     """OpenVINO computes in FP32 without a word where a CPU has no bfloat16."""
     monkeypatch.setattr(openvino, "precisions_here", lambda: ["f32", "bf16"])

@@ -16,6 +16,7 @@ from segdeploy.scenes import make_scene, write_cityscapes
 from segdeploy.size import Size
 
 
+@pytest.mark.slow
 def test_made_frames_are_the_same_everywhere_and_end_in_noise():
     frames = probe_frames(3, Size(64, 96))
     assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3
@@ -25,6 +26,7 @@ def test_made_frames_are_the_same_everywhere_and_end_in_noise():
     assert all(np.array_equal(*pair) for pair in zip(frames, probe_frames(3, Size(64, 96)), strict=True))
 
 
+@pytest.mark.slow
 def test_frames_of_the_users_own_are_spread_over_all_of_them(tmp_path):
     images = write_cityscapes(tmp_path, 6, seed=5, height=64, width=96)
     for count, places in ((3, (0, 2, 4)), (9, range(6))):

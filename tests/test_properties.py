@@ -69,11 +69,13 @@ def only_ours(read, *arguments):
 # ---- sizes, addresses ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @always(height=some.integers(SMALLEST, LARGEST), width=some.integers(SMALLEST, LARGEST))
 def test_a_size_is_read_as_it_is_written(height, width):
     assert Size.parse(str(Size(height, width))) == Size(height, width)
 
 
+@pytest.mark.slow
 @always(text=TEXT | some.from_regex(r"\A-?[0-9]{0,12}[xX×]-?[0-9.]{0,12}\Z"))
 def test_what_is_no_size_is_refused(text):
     size = only_ours(Size.parse, text)
@@ -86,6 +88,7 @@ SCHEMES = some.sampled_from(["rtsp", "rtsps", "http", "https", "rtmp", "srt", "t
 AROUND = some.text(some.characters(min_codepoint=33, max_codepoint=126, exclude_characters="@"), max_size=8)
 
 
+@pytest.mark.slow
 @always(
     scheme=SCHEMES,
     host=HOSTS,
@@ -100,6 +103,7 @@ def test_a_password_is_not_told_whatever_stands_around_it(scheme, host, before, 
     assert without_credentials(told) == told
 
 
+@pytest.mark.slow
 @always(
     scheme=SCHEMES,
     host=HOSTS,
@@ -112,6 +116,7 @@ def test_a_parameter_that_opens_doors_is_not_told(scheme, host, name, more):
     assert told == f"{scheme}://{host}/1?a={more}&{name}=…&z={more}"
 
 
+@pytest.mark.slow
 @always(
     scheme=SCHEMES, host=HOSTS, path=some.from_regex(r"\A(/[a-z0-9_.-]{0,9}){0,3}(\?[b-o]=[0-9a-z]{0,5})?\Z")
 )
@@ -124,6 +129,7 @@ def test_an_address_without_secrets_is_told_as_it_is(scheme, host, path):
 TRIPLES = some.tuples(*[some.floats(0, 255)] * 3)
 
 
+@pytest.mark.slow
 @always(
     interface=some.sampled_from(INTERFACES),
     names=some.lists(WORD, min_size=2, max_size=9, unique=True),
@@ -144,6 +150,7 @@ def test_a_signature_is_read_as_it_is_written(interface, names, mean):
     assert read_signature(made.metadata(), [made.input], [made.output], "x.onnx") == made
 
 
+@pytest.mark.slow
 @always(
     key=some.sampled_from(
         ["interface", "mean", "scale", "classes", "colours", "labels", "resize", "card", "size", "tensors"]
@@ -178,6 +185,7 @@ def places_in(value, path=()):
         yield from places_in(inner, (*path, key))
 
 
+@pytest.mark.slow
 @always(name=some.sampled_from(["fp32", "int8", "engine"]), place=some.integers(0, 10_000), value=VALUES)
 def test_a_record_with_one_value_changed_is_read_or_the_field_is_named(records, name, place, value):
     """And what is read is written as what is read again."""
@@ -220,6 +228,7 @@ KEYS_OF_CARD = (
 )
 
 
+@pytest.mark.slow
 @always(key=some.sampled_from(KEYS_OF_CARD), value=VALUES)
 def test_a_card_with_one_value_changed(tmp_path, key, value):
     path = tmp_path / "card.yaml"
@@ -228,6 +237,7 @@ def test_a_card_with_one_value_changed(tmp_path, key, value):
     assert card is None or (SMALLEST <= card.size.height <= LARGEST and all(one > 0 for one in card.std))
 
 
+@pytest.mark.slow
 @always(
     names=some.lists(WORD, min_size=1, max_size=9),
     colours=some.lists(some.lists(some.integers(-1, 256), min_size=3, max_size=3), min_size=9, max_size=9),
@@ -248,6 +258,7 @@ def test_labels_are_read_or_refused(tmp_path, names, colours, ids):
         assert [list(colour) for colour in labels.colours] == colours[: len(names)]
 
 
+@pytest.mark.slow
 @always(
     ids=some.dictionaries(
         some.integers(-5, 70_000) | TEXT, WORD | some.just("ignore") | some.integers(), max_size=6
@@ -265,6 +276,7 @@ def test_a_mapping_is_read_or_refused(tmp_path, ids, more):
     assert mapping is None or set(mapping.ids) == set(ids)
 
 
+@pytest.mark.slow
 @always(
     method=some.sampled_from(METHODS),
     keep=some.none() | some.lists(WORD, max_size=4),
@@ -281,6 +293,7 @@ def test_a_recipe_is_read_as_it_is_written(tmp_path, method, keep, count, seed, 
     assert read_recipe(str(path)) == recipe
 
 
+@pytest.mark.slow
 @always(facts=some.dictionaries(some.sampled_from([*asdict(Recipe()), "evil"]), VALUES, max_size=4))
 def test_a_recipe_with_any_value_is_read_or_refused(tmp_path, facts):
     path = tmp_path / "recipe.yaml"
@@ -298,6 +311,7 @@ SCALES = some.just(0.0) | some.floats(2.0**-100, 2.0**120, width=32)
 VERSIONS = some.sampled_from(["8.5.1", "8.6.1", "10.0.1", "10.9.0", "10.13.3"])
 
 
+@pytest.mark.slow
 @always(
     version=VERSIONS,
     algorithm=some.sampled_from(ALGORITHMS),
@@ -327,6 +341,7 @@ def test_a_version_is_one_number(version):
     assert version_text(str(version_number(version))) == version
 
 
+@pytest.mark.slow
 @always(
     tensors=some.dictionaries(TEXT, VALUES | some.fixed_dictionaries({"scale": VALUES}), max_size=4),
     schema=some.just(1) | VALUES,
@@ -338,6 +353,7 @@ def test_scales_are_read_or_refused(tmp_path, tensors, schema):
     assert found is None or all(0 <= scale < float("inf") for scale in found.scales.values())
 
 
+@pytest.mark.slow
 @always(data=some.binary(max_size=200))
 def test_bytes_that_are_no_cache_are_refused(tmp_path, data):
     for name in ("x.calib", "x.scales.json"):
@@ -353,6 +369,7 @@ KEYS = some.sampled_from(
 LINES = some.lists(some.tuples(KEYS | WORD, TEXT | some.integers().map(str)), max_size=5)
 
 
+@pytest.mark.slow
 @always(lines=LINES, form=some.sampled_from(FORMS), text=some.none() | TEXT)
 def test_a_configuration_is_linted_whatever_it_says(tmp_path, lines, form, text):
     path = tmp_path / f"config.{form}"
@@ -364,6 +381,7 @@ def test_a_configuration_is_linted_whatever_it_says(tmp_path, lines, form, text)
     assert all(one.line >= 1 and one.what and one.remedy for one in found)
 
 
+@pytest.mark.slow
 @always(
     key=some.sampled_from(["a", "b-c", "new"]),
     value=some.text(string.ascii_letters + string.digits + "./-", min_size=1, max_size=9),
@@ -404,6 +422,7 @@ def test_a_header_says_sides_or_nothing(data, start):
     assert sides is None or all(side >= 0 for side in sides)
 
 
+@pytest.mark.slow
 @always(
     height=some.integers(1, 300),
     width=some.integers(1, 300),
@@ -419,6 +438,7 @@ def test_a_header_says_what_was_written(height, width, suffix):
     )
 
 
+@pytest.mark.slow
 @always(
     names=some.lists(
         some.from_regex(r"\A(block[0-9]{1,3}\.[0-9]{1,3}\.(kv|q|x)|head|[a-z.]{1,9})\.(weight|bias)\Z"),

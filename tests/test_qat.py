@@ -65,6 +65,7 @@ def card(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_it_is_seen_and_run_as_it_is(trained, card, tmp_path, capsys):
     assert main(["inspect", str(trained), "--card", str(card)]) == 0
     said = capsys.readouterr().out
@@ -79,6 +80,7 @@ def test_it_is_seen_and_run_as_it_is(trained, card, tmp_path, capsys):
         assert ids.max() < session.signature.classes
 
 
+@pytest.mark.slow
 def test_it_is_not_quantised_again(trained, card, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for seed in range(8):

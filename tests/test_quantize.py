@@ -64,6 +64,7 @@ def done(demo, city, tmp_path_factory):
     return quantize(demo, request(city, max_drop=2.0, cache_for="10.9.0"), output=out)
 
 
+@pytest.mark.slow
 def test_the_graph_is_int8_and_answers_as_the_other_one(demo, done):
     model = onnx.load(done.path)
     onnx.checker.check_model(model, full_check=True)
@@ -142,6 +143,7 @@ def test_a_constant_has_the_scale_that_tensorrt_gives_it():
         assert hex_of(constant_scale(np.array([value / 2, -value], np.float32))) == digits
 
 
+@pytest.mark.slow
 def test_scales_of_another_graph_or_preprocessing_are_refused_with_both_keys(demo, images, done, tmp_path):
     given = done.path.with_suffix(".scales.json")
     for name in ("graph", "preprocessing"):
@@ -445,6 +447,7 @@ def test_a_calibration_of_something_else_is_refused_with_both_keys(demo, images,
         quantize(demo, fewer, output=tmp_path)
 
 
+@pytest.mark.slow
 def test_too_few_images(demo, images, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
@@ -461,6 +464,7 @@ def test_an_int8_graph_is_not_quantised_again(done, images, tmp_path):
         quantize(done.path, Request(images=images), output=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_nan_is_named(demo, images, tmp_path):
     model = onnx.load(demo)
     (weight,) = [item for item in model.graph.initializer if item.name == "network.stages.0.embed.weight"]
@@ -557,6 +561,7 @@ def unsqueezed(make):
     yield make("Unsqueeze", ["i", "one"], ["y"])
 
 
+@pytest.mark.slow
 def test_a_foreign_graph_is_judged_by_its_scores(images, tmp_path):
     path = foreign(tmp_path / "theirs.onnx", unsqueezed, kind=onnx.TensorProto.INT32)
     assert logits_of(onnx.load(path)) == "scores"
@@ -568,6 +573,7 @@ def test_a_foreign_graph_is_judged_by_its_scores(images, tmp_path):
     assert done.record.source.checkpoint == "unknown"
 
 
+@pytest.mark.slow
 def test_foreign_graphs_that_cannot_be_judged_or_written(images, tmp_path):
     sigmoid = foreign(tmp_path / "mask.onnx", lambda make: [make("ReduceMax", ["raised"], ["m1"], axes=[1]),
                                                             make("Cast", ["m1"], ["y"], to=7)])  # fmt: skip
@@ -578,6 +584,7 @@ def test_foreign_graphs_that_cannot_be_judged_or_written(images, tmp_path):
         quantize(old, Request(images=images, probes=1), output=tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -604,6 +611,7 @@ def test_choices_that_do_not_exist(flag, value, demo, images, misused):
     assert f"argument {flag}: invalid choice: '{value}' (choose from" in said
 
 
+@pytest.mark.slow
 def test_scales_of_attention_are_kept_for_a_cpu_that_multiplies_bytes(done):
     model = onnx.load(done.path)
     scales = stored_scales(model, done.path.name)

@@ -55,6 +55,7 @@ def test_a_flag_against_the_recipe(flags, words, graphs, city, recipe, refused):
     assert words.format(path) in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -69,6 +70,7 @@ def test_a_flag_against_the_data_set_of_the_recipe(flags, words, demo, city, rec
     assert words.format(path) in said
 
 
+@pytest.mark.slow
 def test_flags_that_agree_or_of_which_the_recipe_says_nothing(graphs, city, recipe, tmp_path, capsys):
     path = recipe(method="mse", keep=[], dataset="cityscapes", split="train", count=400, made_for="another")
     out = tmp_path / "out"

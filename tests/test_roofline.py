@@ -133,6 +133,7 @@ def test_the_gpu_of_a_board_by_its_name(board, capability):
     assert capability_of_board(board) == capability
 
 
+@pytest.mark.slow
 def test_a_jetson_has_the_gpu_of_its_board():
     for device in read_devices().values():
         if device.name.startswith("Jetson"):

@@ -45,6 +45,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_clip_comes_out_whole(model, clip, tmp_path, capsys):
     assert run(model, clip, "-o", tmp_path / "out", "--quiet") == 0
     out = tmp_path / "out" / "street.overlay.mp4"
@@ -59,6 +60,7 @@ def test_a_clip_comes_out_whole(model, clip, tmp_path, capsys):
     assert clips.times_of(out) == clips.times_of(clip)
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_of_each_frame(model, clip, tmp_path):
     assert run(model, clip, "-o", tmp_path / "out.mp4", "--no-legend") == 0
     with open_session(model) as session, Video(clip) as given, Video(tmp_path / "out.mp4") as written:
@@ -67,6 +69,7 @@ def test_the_pictures_are_those_of_each_frame(model, clip, tmp_path):
             assert np.abs(expected.astype(int) - after.frame).mean() < 6
 
 
+@pytest.mark.slow
 def test_a_line_a_frame(model, clip, tmp_path, capsys):
     assert run(model, clip, "--json", tmp_path / "a.jsonl", "--every", 4) == 0
     lines = lines_of(tmp_path / "a.jsonl")
@@ -139,6 +142,7 @@ def test_several_sources_each_with_its_own_clip(graphs, clip, tmp_path, capsys):
     assert [": 20 frames, " in said[0], ": 7 frames, " in said[1], " flickers: " in said[2]] == [True] * 3
 
 
+@pytest.mark.slow
 def test_images_become_a_clip(model, tmp_path, capsys):
     for index in range(5):
         cv2.imwrite(str(tmp_path / f"{index}.png"), clips.frame(index))
@@ -153,6 +157,7 @@ def test_images_become_a_clip(model, tmp_path, capsys):
     assert len(clips.times_of(tmp_path / "folder.mp4")) == 4
 
 
+@pytest.mark.slow
 def test_an_absurd_image_among_good_ones(model, tmp_path, capsys):
     """Fifty bytes that say 40000x40000: as single images, and in a clip of them."""
     for name in ("a.png", "c.png"):
@@ -176,6 +181,7 @@ def test_an_absurd_image_among_good_ones(model, tmp_path, capsys):
     assert len(clips.times_of(tmp_path / "a.mp4")) == 2
 
 
+@pytest.mark.slow
 def test_the_largest_image_that_is_read(model, clip, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), clips.frame(3))
     for source in (tmp_path / "a.png", clip):
@@ -269,6 +275,7 @@ def test_a_reader_that_leaves_is_no_error(model):
     assert json.loads(done.stdout)["index"] == 0
 
 
+@pytest.mark.slow
 def test_a_clip_that_grows(model, tmp_path, capsys):
     path = clips.write_growing(tmp_path / "grows.h264")
     assert run(model, path, "-o", tmp_path / "out.mp4") == 0
@@ -284,6 +291,7 @@ def test_one_bad_source_is_told_before_anything_is_written(model, clip, tmp_path
     assert "has no video track" in refused("run", model, clip, sound)
 
 
+@pytest.mark.slow
 def test_what_is_refused(model, clip, tmp_path, refused):
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), clips.frame(0))
@@ -304,6 +312,7 @@ def test_what_is_refused(model, clip, tmp_path, refused):
         assert words in refused("run", model, *sources)
 
 
+@pytest.mark.slow
 def test_no_password_is_printed(model, clip, tmp_path, capsys):
     two = tmp_path / "two.mp4"
     two.write_bytes(clip.read_bytes())
@@ -322,6 +331,7 @@ def test_no_password_is_printed(model, clip, tmp_path, capsys):
         assert said.err.startswith("segdeploy: ")
 
 
+@pytest.mark.slow
 def test_no_password_stands_in_the_traceback_of_a_fault(tmp_path):
     script = (
         "import av, sys\nfrom segdeploy import cli\n"
@@ -339,6 +349,7 @@ def test_no_password_stands_in_the_traceback_of_a_fault(tmp_path):
         assert "s3cret" not in text.replace("av.open('rtsp://joe:s3cret@127.0.0.1:9/x')", "")
 
 
+@pytest.mark.slow
 def test_an_output_that_is_an_input(model, clip, tmp_path, capsys):
     link = tmp_path / "link.mp4"
     link.symlink_to(clip)
@@ -374,6 +385,7 @@ def test_an_output_that_can_be_no_clip_is_refused_before_the_work(model, clip, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mp4", "pipe.mp4", "street.mp4"]
 
 
+@pytest.mark.slow
 def test_a_gstreamer_pipeline(model, tmp_path, capsys):
     import shutil
 

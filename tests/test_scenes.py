@@ -31,6 +31,7 @@ def test_the_layout_does_not_depend_on_the_size() -> None:
     assert np.mean(shrunk == small.labels) > 0.97
 
 
+@pytest.mark.slow
 def test_every_class_is_in_most_scenes_with_enough_pixels() -> None:
     counts = np.stack([np.bincount(make_scene(seed).labels.ravel(), minlength=256) for seed in range(20)])
     assert set(np.flatnonzero(counts.sum(0))) == {*range(19), scenes.VOID}
@@ -38,6 +39,7 @@ def test_every_class_is_in_most_scenes_with_enough_pixels() -> None:
     assert seen.min() >= 0.5, f"class {seen.argmin()} is in {seen.min():.0%} of the scenes"
 
 
+@pytest.mark.slow
 def test_classes_stand_where_they_belong() -> None:
     rows = np.arange(256)[:, None].repeat(512, 1)
     labels = np.stack([make_scene(seed).labels for seed in range(20)])
@@ -45,6 +47,7 @@ def test_classes_stand_where_they_belong() -> None:
     assert heights == sorted(heights)
 
 
+@pytest.mark.slow
 def test_a_clip_starts_with_the_scene_and_moves_smoothly() -> None:
     frames = list(make_clip(4, 12, 128, 256))
     still = make_scene(4, 128, 256)

@@ -44,6 +44,7 @@ def holds(kind, facts):
     return VALIDATORS[kind].is_valid(json.loads(json.dumps(facts)))
 
 
+@pytest.mark.slow
 def test_they_are_what_the_script_writes():
     written = runpy.run_path(str(SCHEMAS / "write_schemas.py"))
     assert [one.__name__ for one in written["SCHEMAS"]] == list(KINDS)
@@ -201,6 +202,7 @@ def values_at(facts, way):
     return [facts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_schema_and_its_reader_refuse_the_same(kind, tmp_path):
     assert holds(kind, GOOD[kind]) and reads(kind, GOOD[kind], tmp_path)
@@ -209,6 +211,7 @@ def test_a_schema_and_its_reader_refuse_the_same(kind, tmp_path):
     assert disagreements(kind, cases, tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sample", sorted((Path(__file__).parent / "data/records").glob("*.json")), ids=lambda path: path.name
 )

@@ -34,6 +34,7 @@ def guesses(truth_ids, seed):
     return np.where(np.repeat(np.repeat(rng.random(coarse.shape) < 0.6, 8, 0), 8, 1), truth_ids, noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", [(), (31,), (24, 25), (7, 31, 33)])
 def test_equal_to_cityscapes_own_evaluation(oracle, without, tmp_path):
     """`without` takes ids out of the truth, and 31 out of the predictions too: there, predicted only, or neither."""

@@ -95,6 +95,7 @@ def stages(count):
     return {"num_encoder_blocks": count} | {key: values[:count] for key, values in per_stage.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -52,6 +52,7 @@ def result():
     return run_selftest(600)
 
 
+@pytest.mark.slow
 def test_all_agrees_where_nothing_is_wrong(result, pack):
     on_cpu = [one for one in result.outcomes if one.runtime == "cpu"]
     assert [one.graph for one in on_cpu] == [trial.name for trial in pack.trials]
@@ -107,6 +108,7 @@ def test_engines_are_built_where_there_is_a_gpu(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_verb_writes_what_can_be_sent(tmp_path, monkeypatch, capsys, result):
     monkeypatch.setattr(selftest, "run_selftest", lambda seconds, progress: result)
     file = tmp_path / "result.json"
@@ -120,6 +122,7 @@ def test_the_verb_writes_what_can_be_sent(tmp_path, monkeypatch, capsys, result)
         assert not secret or len(secret) < 3 or secret not in file.read_text()
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_ends_the_verb_with_1(monkeypatch, capsys, result):
     first = replace(result.outcomes[0], result="differs", agreement=0.5)
     wrong = replace(result, outcomes=(first, *result.outcomes[1:]))

@@ -12,6 +12,7 @@ def frames_of(count, height=120, width=200):
     return [np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_all_interfaces_give_the_same_labels_at_the_input_size(graphs):
     (frame,) = frames_of(1, 96, 160)
     answers = []
@@ -111,6 +112,7 @@ def test_closed_once_or_twice(graphs):
         session.run(np.zeros((1, 96, 160, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_how_many_images_at_once(graphs):
     for batch, expected in ((1, (1, 1)), (4, (4, 4)), (None, (1, 1))):
         with open_session(graphs("frames", batch)) as session:

@@ -49,6 +49,7 @@ def test_nothing_to_segment(folder, tmp_path):
         find_images(tmp_path / "gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_each_image_gets_three_files_in_its_own_folder(batch, folder, graphs, tmp_path):
     with open_session(graphs("frames", batch)) as session:

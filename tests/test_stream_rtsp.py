@@ -151,6 +151,7 @@ def test_a_wrong_address_is_refused_at_once(port):
         Video(f"rtsp://127.0.0.1:{port}/other", timeout_s=5)
 
 
+@pytest.mark.slow
 def test_pictures_are_published(port):
     with serving(port, "record") as server:
         publisher = Publisher(f"rtsp://127.0.0.1:{port}/live", 25, 5)

@@ -67,6 +67,7 @@ def test_an_address_that_exists_is_a_file(inside):
     assert greys(stream) == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_name_runs_no_pipeline(inside, graphs, capsys):
     """With GStreamer, where a pipeline would have written PWNED."""
     clips.write_clip(inside / "good.mp4", clips.every_40_ms(3))

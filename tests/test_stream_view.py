@@ -168,6 +168,7 @@ def test_an_address_that_is_none_is_refused_in_silence(page, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_request_leaves_no_memory_behind(page):
     """A thread that called OpenCV keeps 880 bytes of it for ever, and each request has a thread."""
     page.take(shown())
@@ -199,6 +200,7 @@ def test_impossible_places():
         Page(0, "192.0.2.1")
 
 
+@pytest.mark.slow
 def test_closing_ends_every_thread_whoever_hangs_on():
     before = set(threading.enumerate())
     page = Page(0)
@@ -454,6 +456,7 @@ def test_hostile_class_names_are_words(chromium, page):
     assert chromium.ask(text("areas")).startswith("<img src=x onerror=alert(0)>")
 
 
+@pytest.mark.slow
 def test_the_end_is_told(chromium):
     page = Page(0)
     page.take(shown(5))

@@ -42,6 +42,7 @@ def frames_of(path):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "width"), [("side", 2 * WIDTH), ("wipe", WIDTH)])
 def test_two_models_in_one_clip(graphs, clip, tmp_path, capsys, layout, width):
     one, other = graphs("frames"), graphs("nvinfer")

@@ -181,6 +181,7 @@ def rounding_error(values, found):
     return np.mean((values - step * np.clip(np.rint(values / step), -127, 127)) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", ["normal", "laplace", "exponential"])
 def test_mse_is_the_best_on_the_values_themselves(draw):
     values = getattr(np.random.default_rng(5), draw)(size=N)

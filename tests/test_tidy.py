@@ -135,6 +135,7 @@ def test_a_reshape_across_the_batch_is_refused():
         tidy(model, "input", "output", 1)
 
 
+@pytest.mark.slow
 def test_scales_reach_every_size():
     for source in range(1, 130):
         for target in range(source, 1100):

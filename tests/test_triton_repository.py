@@ -66,6 +66,7 @@ def engine(graph, tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_graph_for_onnxruntime(graph, tmp_path):
     folder, done = made(tmp_path, graph, batch=6, delay_ms=3.5, queue=9, instances=2, gpus=(0, 3))
     assert done.models == ["tiny"]
@@ -96,6 +97,7 @@ def test_a_graph_for_onnxruntime(graph, tmp_path):
         assert session.signature == read_graph(graph).signature
 
 
+@pytest.mark.slow
 def test_what_travels_in_the_parameters(graph, tmp_path):
     folder, _ = made(tmp_path, graph)
     facts, known = parameters(read(folder / "tiny")), read_graph(graph)
@@ -113,6 +115,7 @@ def test_what_travels_in_the_parameters(graph, tmp_path):
         read_served({"segdeploy.version.1": '{"artifact": 1}'}, "1", "it")
 
 
+@pytest.mark.slow
 def test_a_graph_of_one_batch(graphs, tmp_path):
     folder, done = made(tmp_path, graphs("frames", batch=1), jpeg=True)
     (name, *_) = done.models
@@ -128,6 +131,7 @@ def test_a_graph_of_one_batch(graphs, tmp_path):
     assert list(read(folder / f"{name}_jpeg").input[0].dims) == [1, 1]
 
 
+@pytest.mark.slow
 def test_an_engine(engine, tmp_path):
     folder, done = made(tmp_path, engine((1, 2, 8)))
     config = read(folder / "tiny")
@@ -142,6 +146,7 @@ def test_an_engine(engine, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profile", "changes", "said"),
     [
@@ -163,6 +168,7 @@ def test_engines_that_triton_cannot_serve(profile, changes, said, engine, tmp_pa
     assert not (tmp_path / "repository").exists()
 
 
+@pytest.mark.slow
 def test_the_python_backend_takes_them_all_the_same(engine, tmp_path):
     folder, _ = made(tmp_path, engine((2, 4, 8), flavour="tensorrt-rtx"), backend="python", cpu=True)
     config = read(folder / "tiny")
@@ -171,6 +177,7 @@ def test_the_python_backend_takes_them_all_the_same(engine, tmp_path):
     assert (folder / "tiny/1/__pycache__").is_file()  # so that no bytecode is written beside a model
 
 
+@pytest.mark.slow
 def test_models_for_image_files(graph, tmp_path):
     folder, done = made(tmp_path, graph, jpeg=True, areas=True, fit="letterbox")
     assert done.models == ["tiny", "tiny_jpeg", "tiny_decode", "tiny_back", "tiny_areas"]
@@ -193,6 +200,7 @@ def test_models_for_image_files(graph, tmp_path):
     assert {parameters(read(folder / name))["segdeploy.belongs_to"] for name in done.models[1:]} == {"tiny"}
 
 
+@pytest.mark.slow
 def test_versions(graph, tmp_path):
     folder, _ = made(tmp_path, graph, graph, versions_of="roads", policy="latest:1")
     config = read(folder / "roads")
@@ -234,6 +242,7 @@ def test_other_interfaces_name_the_remedy(interface, graphs, refused):
     assert "segdeploy export CHECKPOINT --interface frames --batch dynamic" in said
 
 
+@pytest.mark.slow
 def test_two_models_of_one_name(graph, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -245,6 +254,7 @@ def test_two_models_of_one_name(graph, tmp_path):
         made(tmp_path, graph, third, jpeg=True)
 
 
+@pytest.mark.slow
 def test_versions_of_different_labels(graph, graphs, tmp_path):
     model = onnx.load(graph)
     for item in model.metadata_props:
@@ -256,6 +266,7 @@ def test_versions_of_different_labels(graph, graphs, tmp_path):
         made(tmp_path, graph, other, versions_of="roads")
 
 
+@pytest.mark.slow
 def test_what_it_did_not_make_stays(graph, tmp_path):
     folder, _ = made(tmp_path, graph)
     made(tmp_path, graph, batch=2)  # its own files are replaced
@@ -266,6 +277,7 @@ def test_what_it_did_not_make_stays(graph, tmp_path):
     assert (folder / "tiny/config.pbtxt").read_text() == "name: 'mine'"
 
 
+@pytest.mark.slow
 def test_names_are_data(graph, tmp_path):
     hostile = 'a"]} parameters { key: "x" \\ \n $(touch x) ä.onnx'
     path = Path(shutil.copy(graph, tmp_path / hostile))
@@ -298,6 +310,7 @@ def test_the_text_format():
     )
 
 
+@pytest.mark.slow
 def test_what_starts_the_server(graph, tmp_path):
     folder, _ = made(tmp_path, graph, jpeg=True)
     compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["triton"]
@@ -313,6 +326,7 @@ def test_what_starts_the_server(graph, tmp_path):
     assert "FROM nvcr.io/nvidia/tritonserver:" in (folder / "Dockerfile").read_text()
 
 
+@pytest.mark.slow
 def test_the_verb(graph, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["triton", "tiny.onnx", "-o", "out", "--batch", "2", "--policy", "latest:2"]) == 0

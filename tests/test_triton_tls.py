@@ -154,6 +154,7 @@ class TestOnTriton:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "why"), [(None, "No such file or directory"), ("no PEM", "no certificate")]
 )

@@ -215,6 +215,7 @@ def test_what_is_no_npz(content, path):
     assert refusal(read_arrays, path, KINDS) == "is no .npz with name and counts, or is damaged"
 
 
+@pytest.mark.slow
 def test_nothing_else_comes_out_of_damaged_arrays(path):
     whole = written(path, name="x", counts=np.arange(300)).read_bytes()
     chance, refused = random.Random(3), 0

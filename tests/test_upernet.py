@@ -24,6 +24,7 @@ def _inference():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "backbone", "changes"),
     [
@@ -53,6 +54,7 @@ def test_networks_answer_as_transformers_does(kind, backbone, changes, tmp_path)
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", checkpoints.BACKBONES)
 def test_the_names_that_transformers_has_in_memory_are_read_too(kind, tmp_path):
     oracle = checkpoints.upernet(kind)

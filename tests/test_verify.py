@@ -60,11 +60,13 @@ def engine(graphs, tmp_path, monkeypatch):
     assert device.live == set()
 
 
+@pytest.mark.slow
 def test_an_engine_that_answers_right(engine):
     path, record = engine()
     assert verify.prove(path, record) == EngineProof("ONNX Runtime", 1.0, 1.0, (1, 2, 4), 3, "Test GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "batches"), [((1, 1, 1), (1,)), ((4, 4, 4), (4,)), ((2, 2, 4), (2, 4))])
 def test_every_profile_point_and_no_other(profile, batches, engine):
     path, record = engine(profile=profile)
@@ -80,6 +82,7 @@ def flip_slot(slot, batch, share=1.0):
     return spoil
 
 
+@pytest.mark.slow
 def test_one_wrong_slot_is_named_with_the_bug_that_fits(engine):
     path, record = engine(flip_slot(2, 4))
     with pytest.raises(EngineDisagrees) as refusal:
@@ -91,6 +94,7 @@ def test_one_wrong_slot_is_named_with_the_bug_that_fits(engine):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (0, 3), (1, 2), (2, 3)])
 def test_slots_that_are_exchanged(first, second, engine):
     def exchange(answers):
@@ -104,6 +108,7 @@ def test_slots_that_are_exchanged(first, second, engine):
         verify.prove(path, record)
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_wrong_alone_too_is_no_batch_bug(engine):
     path, record = engine(flip_slot(0, 1))
     with pytest.raises(
@@ -112,6 +117,7 @@ def test_an_engine_that_is_wrong_alone_too_is_no_batch_bug(engine):
         verify.prove(path, record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "opset", "said"),
     [
@@ -128,6 +134,7 @@ def test_the_bugs_of_grid_sample(version, opset, said, engine):
     assert verify.remedy_for(wrong, wrong, record).startswith(said)
 
 
+@pytest.mark.slow
 def test_an_engine_of_gathers_has_no_bug_of_grid_sample(engine):
     _, record = engine(engine={"sampling": Sampling(2, "gather", "…")}, cost={"nodes": 9, "GridSample": 2})
     wrong = [verify.Seen(1, 0, Agreement(1, 100, 10, None))]
@@ -139,6 +146,7 @@ def test_an_engine_of_gathers_has_no_bug_of_grid_sample(engine):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "share", "passes"),
     [
@@ -158,6 +166,7 @@ def test_bounds(precision, share, passes, engine):
         assert verify.prove(path, record).worst_slot < 1
 
 
+@pytest.mark.slow
 def test_a_cards_own_bound(engine, monkeypatch):
     path, record = engine(flip_slot(1, 2, 0.02), precision="fp16", card="segformer-b0-demo")
     with pytest.raises(EngineDisagrees, match=r"99\.00%"):
@@ -167,6 +176,7 @@ def test_a_cards_own_bound(engine, monkeypatch):
     assert verify.prove(path, record).worst_slot < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "fits"), [("10.10.0", False), ("10.11.0", True), ("11.1.0", True), ("11.2.0", False)]
 )
@@ -181,6 +191,7 @@ def test_a_bug_is_named_only_where_it_was_seen(version, fits, engine):
     assert verify.remedy_for(below, seen, rtx) == "It is right at batch 1: build it with --batch 1"
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_that_was_not_seen(engine):
     _, record = engine()
     below = [verify.Seen(4, 2, Agreement(1, 100, 10, None))]
@@ -192,6 +203,7 @@ def test_a_batch_of_one_that_was_not_seen(engine):
     assert "#" not in said
 
 
+@pytest.mark.slow
 def test_the_command(engine, capsys):
     path, _ = engine()
     assert main(["verify", str(path)]) == 0
@@ -208,6 +220,7 @@ def test_the_command(engine, capsys):
     assert read_record(path).ledger == (step,)  # it was proven twice, and is said once
 
 
+@pytest.mark.slow
 def test_the_command_on_drift(engine, capsys):
     path, _ = engine(flip_slot(2, 4))
     assert main(["verify", str(path)]) == 1
@@ -226,6 +239,7 @@ def test_the_command_on_drift(engine, capsys):
     assert "verified  the engine is wrong and is not run: tiny.engine disagrees" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_does_not_lose_the_result(engine, capsys, monkeypatch):
     def refuse(self, folder):
         raise OutputError("the folder is not writable")
@@ -239,6 +253,7 @@ def test_a_folder_that_cannot_be_written_does_not_lose_the_result(engine, capsys
     assert said.err == "segdeploy: the folder is not writable\n"
 
 
+@pytest.mark.slow
 def test_a_wrong_engine_in_a_folder_that_cannot_be_written(engine, capsys, monkeypatch):
     def refuse(self, folder):
         raise OutputError("the folder is not writable")
@@ -251,6 +266,7 @@ def test_a_wrong_engine_in_a_folder_that_cannot_be_written(engine, capsys, monke
     assert "its record could not be marked (the folder is not writable)" in said
 
 
+@pytest.mark.slow
 def test_verify_waits_for_no_build_and_disturbs_none(engine, capsys):
     path, _ = engine()
     with files.locked(path):
@@ -258,6 +274,7 @@ def test_verify_waits_for_no_build_and_disturbs_none(engine, capsys):
     assert "is being written by another segdeploy" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_where_it_cannot_run(engine, capsys, monkeypatch):
     path, record = engine()
 
@@ -272,6 +289,7 @@ def test_the_command_where_it_cannot_run(engine, capsys, monkeypatch):
     assert "there is no file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_why_not(engine, monkeypatch):
     engine()
     here = open_flavour("tensorrt")

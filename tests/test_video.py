@@ -55,6 +55,7 @@ def test_a_turned_video_is_upright(tmp_path):
     np.testing.assert_allclose(first.mean((0, 1)), shown[..., ::-1].mean((0, 1)), atol=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_sound_is_copied_unchanged(tmp_path, ending):
     path = clips.write_clip(tmp_path / "a.mp4", clips.every_40_ms(50), sound=True)
@@ -204,6 +205,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [3, 60])
 def test_a_full_disk_is_one_message_and_no_file(tmp_path, frames):
     """A limit on a file's size is what a full disk is to whoever writes."""

@@ -125,6 +125,7 @@ def leaked(said, secret):
     return [piece for piece in pieces if piece in said]
 
 
+@pytest.mark.slow
 def test_no_password_of_ten_thousand_is_said():
     dice = random.Random(5)
     for _ in range(5000):
@@ -143,6 +144,7 @@ def test_no_password_of_ten_thousand_is_said():
         assert said.endswith("…&mode=live"), uri
 
 
+@pytest.mark.slow
 def test_no_password_is_said_of_words():
     dice = random.Random(6)
     for _ in range(5000):
@@ -159,6 +161,7 @@ def test_no_password_is_said_of_words():
             assert without_credentials(words) == said, words
 
 
+@pytest.mark.slow
 def test_nothing_else_of_ten_thousand_is_left_out():
     dice = random.Random(7)
     for _ in range(10_000):

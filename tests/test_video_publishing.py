@@ -85,6 +85,7 @@ def no_process_of(parent):
     return not [pid for pid in children if "video_publishing" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "why"),
     [("rtsp://joe:s3cret@127.0.0.1:9/x", "Connection refused"), ("rtsp://joe:s3cret@127.0.0.1:99999/x", "")],
@@ -96,6 +97,7 @@ def test_an_address_where_there_is_no_server(uri, why):
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_ended_from_outside_is_told():
     with server(silent) as uri:
         publisher = Publisher(uri, 25, 30)
@@ -108,6 +110,7 @@ def test_a_process_that_is_ended_from_outside_is_told():
         publisher.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [None, "", ":/nowhere"], ids=["unset", "empty", "an empty place"])
 def test_the_working_folder_is_not_searched_for_modules(places, tmp_path, monkeypatch):
     """What lies beside somebody's clips is not run."""
@@ -123,6 +126,7 @@ def test_the_working_folder_is_not_searched_for_modules(places, tmp_path, monkey
     assert not (tmp_path / "RAN").exists()
 
 
+@pytest.mark.slow
 def test_no_password_stands_in_a_command_line():
     with server(silent) as uri:
         publisher = Publisher(uri, 25, 5)

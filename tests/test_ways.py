@@ -181,6 +181,7 @@ def test_for_throughput_an_engine_takes_several_images_where_its_graph_does(
     ]
 
 
+@pytest.mark.slow
 def test_several_callers_are_measured_at_once_and_counted_in_order(graph):
     """Each of two streams has a caller of its own, so none waits for the other."""
     asking, most = [], []
@@ -213,6 +214,7 @@ def test_several_callers_are_measured_at_once_and_counted_in_order(graph):
         assert max(most) == 1
 
 
+@pytest.mark.slow
 def test_a_choice_of_streams_is_for_verbs_with_several_callers(graph):
     choice = tuned(quick(graph)).choice
     replace(choice, way=replace(choice.way, threads=3, streams=4)).write(graph.parent)
@@ -246,6 +248,7 @@ def test_a_runtime_that_is_not_installed(monkeypatch):
 # ---- measuring -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_slow_round_is_repeated_and_said(graph):
     way = Way(graph, CPU, "f32", 1)
     frame = np.zeros((96, 160, 3), np.uint8)
@@ -273,6 +276,7 @@ def hot():
     return Yardstick(iter([1.0, *[2.0] * 99]).__next__)
 
 
+@pytest.mark.slow
 def test_a_choice_that_was_measured_on_a_slowed_processor_says_so_whenever_it_is_taken(graph):
     done = tune(TuneRequest(graph, seconds=0.001), yardstick=hot())
     assert done.choice.unsteady
@@ -289,6 +293,7 @@ def test_a_choice_that_was_measured_on_a_slowed_processor_says_so_whenever_it_is
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_count_say_that_they_leave_the_tuned_way_out(graph):
     tuned(quick(graph))
     said, dataset = [], SimpleNamespace(pairs=(), digest="d")
@@ -309,6 +314,7 @@ def test_the_arithmetic_takes_processor_time():
 # ---- the whole -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_frames_only_the_graphs_own_precision_is_measured(graph, capsys):
     assert main(["tune", str(graph), "--duration", "0.001"]) == 0
     said = capsys.readouterr().out
@@ -402,6 +408,7 @@ def test_on_a_gpu_each_precision_becomes_an_engine(graph, int8, images, tmp_path
     assert engines[0].opening == ChosenWay(made[4].path, tuned=True)
 
 
+@pytest.mark.slow
 def test_a_chosen_engine_comes_to_lie_beside_its_graph(graph, images, with_gpu, monkeypatch):
     def built(source, request, *, output):
         path = output / f"{source.path.stem}.engine"
@@ -452,6 +459,7 @@ def replace_path(path):
     return type("Made", (), {"path": path})()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -488,6 +496,7 @@ def test_a_stopped_tune_keeps_nothing(graph, monkeypatch, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_way_that_does_not_open_is_left_out(graph, monkeypatch):
     found = [Way(graph, CPU, "f32", 1), Way(graph.with_name("gone.onnx"), CPU, "f32", 1)]
     monkeypatch.setattr(module, "ways_here", lambda forms, machine, goal: found)
@@ -513,6 +522,7 @@ def test_loss_is_in_miou_where_there_is_truth(bundled, tmp_path):
     assert 0.2 < cost.miou < 1
 
 
+@pytest.mark.slow
 def test_bad_requests(graph, int8, refused, misused, tmp_path, images):
     empty = tmp_path / "empty"
     empty.mkdir()

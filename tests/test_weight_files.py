@@ -77,6 +77,7 @@ def test_a_dictionary_that_holds_itself(name, tmp_path):
     assert "holds entries that are not weights: model; expected a state_dict" in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

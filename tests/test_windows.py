@@ -111,6 +111,7 @@ def agreement(mine, theirs) -> float:
     return float((mine == theirs).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", FRAMES, ids=str)
 def test_window_logits_equal_plain_torch(session, network, size) -> None:
     frame = photo(*size)
@@ -163,6 +164,7 @@ def test_one_scale_without_flip_is_the_sliding_window(session) -> None:
     )
 
 
+@pytest.mark.slow
 def test_with_flip_a_mirrored_frame_has_the_mirrored_labels(session) -> None:
     frame = photo(141, 233, seed=4)
     predict = multi_scale(session, (1.0, 1.5), flip=True, stride=Size(*STRIDE))
