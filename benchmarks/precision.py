@@ -39,6 +39,7 @@ from against_transformers import (
     usual_pixels,
     usual_run,
 )
+from against_transformers import ROWS as SEGFORMERS
 from against_transformers import Logits as OneAnswer
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from setting import RESULTS, setting, write_results
@@ -72,12 +73,7 @@ OURS: dict[str, tuple[str, str, str | None]] = {
 CALIBRATED_ON = 16  # made scenes, where there are no frames
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 
-ROWS = {
-    "b0-512x1024": Row("b0", Size(512, 1024), "logits"),
-    "b0-1024x1024": Row("b0", Size(1024, 1024), "logits"),
-    "b2-512x1024": Row("b2", Size(512, 1024), "logits"),
-    "b0-512x1024-frame": Row("b0", Size(512, 1024), "frame"),
-    "b0-256x512-frame": Row("b0", Size(256, 512), "frame"),
+ROWS = SEGFORMERS | {
     "mask2former-swin-t-256x512": Row("mask2former", mask2former.SPEED, "logits"),
 }
 
@@ -164,8 +160,6 @@ class Measured:
 
     def real_usual(self) -> Path:
         path = self.folder / f"usual.real.{self.row.size}.onnx"
-        if path.exists():
-            return path
         model = AutoModelForSemanticSegmentation.from_pretrained(self.asked.checkpoint).eval()
         example = torch.zeros(1, 3, self.row.size.height, self.row.size.width)
         with torch.no_grad():
@@ -197,9 +191,8 @@ class Measured:
 
     def made_images(self) -> Path:
         folder = self.folder / f"images.{self.row.size}"
-        if not folder.exists():
-            height, width = self.row.size.height, self.row.size.width
-            scenes.write_cityscapes(folder, CALIBRATED_ON, seed=1_400_000, height=height, width=width)
+        height, width = self.row.size.height, self.row.size.width
+        scenes.write_cityscapes(folder, CALIBRATED_ON, seed=1_400_000, height=height, width=width)
         return folder / "leftImg8bit"
 
     def dataset(self, split: str) -> Dataset:
@@ -294,8 +287,7 @@ class MadeScenes(CalibrationDataReader):  # type: ignore[misc] # its package has
 
 def usually_quantised(path: Path, size: Size, folder: Path) -> Path:
     written = folder / f"{path.stem}.int8.onnx"
-    if not written.exists():
-        quantize_static(path, written, MadeScenes(size), quant_format=QuantFormat.QDQ, per_channel=True)
+    quantize_static(path, written, MadeScenes(size), quant_format=QuantFormat.QDQ, per_channel=True)
     return written
 
 

@@ -220,8 +220,10 @@ def test_a_choice_of_streams_is_for_verbs_with_several_callers(graph):
     replace(choice, way=replace(choice.way, threads=3, streams=4)).write(graph.parent)
     many = choose_opening(graph, several_callers=True)
     assert (many.threads, many.streams, many.words) == (3, 4, f"{graph.name} cpu f32 4 streams of 3 threads")
-    one = choose_opening(graph)
+    told = []
+    one = choose_opening(graph, tell=told.append)
     assert (one.threads, one.streams) == (12, 1)
+    assert told[0].endswith(", all of them on one image here; --as-exported runs the graph itself")
 
 
 def test_a_gpu_whose_provider_is_not_installed(monkeypatch):

@@ -84,16 +84,16 @@ def choose_opening(
         tell(f"{name} was tuned {why}, so it runs as exported; tune it for what is here: {again}")
         return asked
     way = choice.way
-    tell(f"{name} runs as it was tuned: {way.words}; --as-exported runs the graph itself")
+    threads, streams, here = way.threads, way.streams, ""
+    if threads is not None and streams > 1 and not several_callers:
+        threads, streams, here = threads * streams, 1, ", all of them on one image here"
+    tell(f"{name} runs as it was tuned: {way.words}{here}; --as-exported runs the graph itself")
     if choice.unsteady:
         again = command_line("segdeploy", "tune", model)
         tell(
             f"the processor was slowed down while {name} was tuned, so another way may be faster; when the machine is"
             f" cool and quiet: {again}"
         )
-    threads, streams = way.threads, way.streams
-    if threads is not None and not several_callers:
-        threads, streams = threads * streams, 1
     path = model.with_name(way.model)
     return ChosenWay(path, threads, way.provider, way.precision, tuned=True, streams=streams)
 

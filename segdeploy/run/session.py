@@ -98,8 +98,9 @@ def open_session(
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
     the graph runs, which gives the same answers. `shares_cores` is for streams, whose decoder and encoder need the
     processor too. A graph of several sizes takes each frame at the size that fits it, unless `size` is one of them.
-    `attention_in_bytes` is for int8, of graphs that have scales for it. With `streams` a CPU computes as many images at
-    once, each on `threads`, for callers in as many threads. Options that a runtime does not use are refused.
+    A provider, threads or a precision that a runtime does not use are refused. `attention_in_bytes` is for int8, of
+    graphs that have scales for it. With `streams` a CPU computes as many images at once, each on `threads`, for callers
+    in as many threads.
     """
     runtime = runtime_for(path, provider, precision)
     path = as_model(path)
