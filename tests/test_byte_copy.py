@@ -133,14 +133,17 @@ def test_attention_may_stay_in_floats(attending):
     assert kinds(made).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
     pixels = pixels_for(attending)
     np.testing.assert_array_equal(answer(made, pixels), answer(model, pixels))
-    copy = copy_for_cpu(attending, False, in_bytes=True)
+    copy = copy_for_cpu(attending, "openvino", in_bytes=True)
     assert copy.ran_in("int8")["attention"] == "in bytes too"
-    assert "attention" not in copy_for_cpu(attending, False, in_bytes=True, attention=False).ran_in("int8")
+    assert "attention" not in copy_for_cpu(attending, "openvino", in_bytes=True, attention=False).ran_in(
+        "int8"
+    )
 
 
 def test_only_a_runtime_that_multiplies_bytes_gets_it(attending):
     plain, bytewise = (
-        onnx.load_from_string(copy_for_cpu(attending, False, in_bytes=one).model) for one in (False, True)
+        onnx.load_from_string(copy_for_cpu(attending, "openvino", in_bytes=one).model)
+        for one in (False, True)
     )
     assert kinds(bytewise).count("QuantizeLinear") > kinds(plain).count("QuantizeLinear")
 

@@ -29,6 +29,7 @@ from segdeploy.model.engine import Profile
 from segdeploy.model.record import read_record
 from segdeploy.networks.checkpoints import read_checkpoint
 from segdeploy.networks.interface import card_of
+from segdeploy.prove.opening import open_session
 from segdeploy.run.tensorrt.compatibility import rebuild
 from segdeploy.scenes import write_cityscapes
 from segdeploy.size import Size
@@ -112,6 +113,17 @@ def run(model, inputs):
     content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+def test_in_openvino_sampled_points_are_added_one_by_one(exported):
+    path = exported("logits", "gridsample").path
+    sums = 3 * 2  # levels of layers
+    frames = np.random.default_rng(3).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    pixels = np.ascontiguousarray((ONE_SCALE * (frames - MEAN)).transpose(0, 3, 1, 2))
+    expected = run(path, pixels)
+    with open_session(path, provider="openvino") as session:
+        assert session.ran["sampled points"] == f"{sums} sums in one pass each"
+        np.testing.assert_allclose(session.run(pixels), expected, atol=1e-4 * np.ptp(expected))
 
 
 @pytest.mark.parametrize(

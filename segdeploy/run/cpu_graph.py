@@ -1,4 +1,4 @@
-"""Makes a CPU session's own copy of a graph: attention as one node, and cut before the logits are resized.
+"""Makes a CPU session's own copy of a graph: cut before the logits are resized, and as its runtime is fastest.
 
 The file is not touched, and a proof runs the file itself. Parts that are not recognised node by node stay as they are:
 quantised attention, FP16 logits, labels made in another way.
@@ -6,6 +6,7 @@ quantised attention, FP16 logits, labels made in another way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from segdeploy.model.metadata import read_signature
 from segdeploy.model.signature import TensorFacts
 from segdeploy.run.byte_copy import in_bytes_throughout
 from segdeploy.run.lazy_labels import FACTORS, LazyLabels
+from segdeploy.run.point_sums import add_point_by_point
 from segdeploy.size import Size
 
 CENTRED = (b"half_pixel", b"pytorch_half_pixel")  # they differ only for a side of one pixel: never here
@@ -40,7 +42,7 @@ class GraphCopy:
     inputs: list[TensorFacts]  # the file's, like all facts here
     outputs: list[TensorFacts]
     labels: LazyLabels | None  # the steps that were cut off; None: none were
-    fused: int  # number of fused attentions
+    rewritten: dict[str, str]  # what for this runtime is written otherwise
     quantised: bool = False  # it has pairs of Q and DQ
     attention_in_bytes: bool = False
 
@@ -51,17 +53,16 @@ class GraphCopy:
             said["precision"] = AS_WRITTEN
         if self.labels:
             said["labels"] = "from the small logits, interpolated only where classes meet"
-        if self.fused:
-            said["attention"] = f"{self.fused} fused"
+        said |= self.rewritten
         if self.attention_in_bytes:
             said["attention"] = "in bytes too"
         return said
 
 
 def copy_for_cpu(
-    path: Path, fuse: bool, size: Size | None = None, in_bytes: bool = False, attention: bool = True
+    path: Path, provider: str, size: Size | None = None, in_bytes: bool = False, attention: bool = True
 ) -> GraphCopy | None:
-    """Copy a graph of one file, at `size` if it has several; `in_bytes` for a runtime that multiplies bytes.
+    """Copy a graph of one file, at `size` if it has several; `in_bytes` for a provider that multiplies bytes.
 
     Then `attention` says whether its products are to be in bytes too, where there are scales for them.
 
@@ -81,7 +82,7 @@ def copy_for_cpu(
         demand_inference(view, path.name)
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
-        fused = fuse_attention(view) if fuse and understood else 0
+        rewritten = rewritten_for(provider, view) if understood else {}
         whole = in_bytes and understood and in_bytes_throughout(model, path.name, attention)
     except SegdeployError:
         raise
@@ -89,8 +90,21 @@ def copy_for_cpu(
         return None
     metadata = {item.key: item.value for item in model.metadata_props}
     return GraphCopy(
-        model.SerializeToString(), metadata, inputs, outputs, labels, fused, read_precision(model).int8, whole
+        model.SerializeToString(),
+        metadata,
+        inputs,
+        outputs,
+        labels,
+        rewritten,
+        read_precision(model).int8,
+        whole,
     )
+
+
+def rewritten_for(provider: str, view: View) -> dict[str, str]:
+    part, rewrite, words = REWRITES[provider]
+    count = rewrite(view)
+    return {part: words.format(count)} if count else {}
 
 
 def at_size(model: ModelProto, size: Size | None, name: str) -> ModelProto:
@@ -269,3 +283,10 @@ def of_heads(inner: list[NodeProto], view: View) -> Around | None:
 
 def turn_of(node: NodeProto) -> list[int]:
     return list(attributes_of(node).get("perm", ()))
+
+
+# Provider to the part of a graph that it is given otherwise, how, and the words for that.
+REWRITES: dict[str, tuple[str, Callable[[View], int], str]] = {
+    "cpu": ("attention", fuse_attention, "{} fused"),
+    "openvino": ("sampled points", add_point_by_point, "{} sums in one pass each"),
+}

@@ -86,7 +86,9 @@ class OpenvinoSession(OpenModel):
         self.name = path.name
         if precision is not None:
             demand_computed(precision)
-        copy = copy_for_cpu(path, False, size, in_bytes=precision == "int8", attention=attention_in_bytes)
+        copy = copy_for_cpu(
+            path, "openvino", size, in_bytes=precision == "int8", attention=attention_in_bytes
+        )
         if copy is None:
             raise GraphError(
                 f"{path} cannot be loaded by OpenVINO here: it is not an ONNX graph in one file of less than 2 GB"

@@ -41,7 +41,7 @@ PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtE
 
 
 def open_on_cpu(path: Path, options: SessionOptions) -> OrtSession:
-    copy = copy_for_cpu(path, fuse=True, size=options.size)
+    copy = copy_for_cpu(path, "cpu", size=options.size)
     # Each caller works itself, beside the threads of the session that all of them share.
     threads = options.threads and options.streams * (options.threads - 1) + 1
     return OrtSession(
