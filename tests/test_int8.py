@@ -8,7 +8,7 @@ from conftest import run_model
 from onnx import TensorProto, helper, numpy_helper
 
 from segdeploy.errors import CalibrationError, GraphError
-from segdeploy.graph.equalise import equalised, norms_to_equalise
+from segdeploy.graph.equalise import equalised, factors_for, norms_to_equalise, with_equalised
 from segdeploy.graph.fp16 import rest_in_fp16
 from segdeploy.graph.int8 import quantise_weight, quantised
 from segdeploy.graph.layers import (  # fmt: skip
@@ -20,6 +20,7 @@ from segdeploy.graph.layers import (  # fmt: skip
 )
 from segdeploy.graph.precision import shares_of
 from segdeploy.graph.view import View
+from segdeploy.run.inner_tensors import TapSession
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +150,34 @@ def test_equalising_is_exact(model):
     rng = np.random.default_rng(2)
     shapes = View(model).shapes
     peaks = {name: np.exp(2 * rng.standard_normal(shapes[name][-1])).astype(np.float32) for name in norms}
-    even = equalised(model, peaks)
+    even = equalised(model, factors_for(model, peaks))
     onnx.checker.check_model(even, full_check=True)
     pixels = rng.standard_normal((1, 3, 96, 160)).astype(np.float32)
     expected, answer = (run_model(one, pixels) for one in (model, even))
     assert np.abs(expected - answer).max() <= 1e-5 * np.ptp(expected)
     assert even != model
+
+
+def test_what_equalising_would_make_is_seen_beside_what_is_there(model):
+    """One run counts both, since nothing else of the two graphs differs."""
+    rng = np.random.default_rng(5)
+    shapes = View(model).shapes
+    peaks = {
+        name: np.exp(rng.standard_normal(shapes[name][-1])).astype(np.float32)
+        for name in norms_to_equalise(model)
+    }
+    factors = factors_for(model, peaks)
+    both, beside = with_equalised(model, factors)
+    assert beside.keys() == factors.keys() == peaks.keys()
+    pixels = rng.standard_normal((1, 3, 96, 160)).astype(np.float32)
+    even = dict(TapSession(equalised(model, factors), list(factors)).run(pixels))
+    for name, values in TapSession(both, list(beside.values())).run(pixels):
+        expected = even[next(tensor for tensor, other in beside.items() if other == name)]
+        np.testing.assert_allclose(values, expected, atol=1e-4 * np.abs(expected).max())
+    other = {name: 2 * by for name, by in factors.items()}
+    assert not set(with_equalised(model, other)[1].values()) & set(
+        beside.values()
+    )  # counts of one are not the other's
 
 
 def test_a_norm_that_something_else_reads_is_left_alone():
@@ -199,7 +222,9 @@ def test_a_weight_that_something_else_reads_too_is_not_changed(other):
     assert norms_to_equalise(model) == {}
     peaks = {name: np.array([1, 40, 1, 9], np.float32) for name in "no"}
     x = rng.standard_normal((1, 4, 4)).astype(np.float32)
-    np.testing.assert_array_equal(run_model(equalised(model, peaks), x), run_model(model, x))
+    np.testing.assert_array_equal(
+        run_model(equalised(model, factors_for(model, peaks)), x), run_model(model, x)
+    )
 
 
 def test_a_weight_that_is_read_along_two_axes_is_stored_for_both():

@@ -12,6 +12,8 @@ from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax
 from segdeploy.graph.load import read_graph
 from segdeploy.graph.view import View
+from segdeploy.prove.agreement import Agreement
+from segdeploy.prove.judge import Verdict
 
 
 def rows(keys, sharpness, count=400):
@@ -60,22 +62,26 @@ def calibrated(graphs):
 
 
 def job_that_sees(changes, monkeypatch, **request):
-    """A job whose judge sees so many labels changed, first without attention and then with each choice of products."""
+    """A job whose judge sees so many labels of 1000 changed, without attention and with each choice of products."""
     seen = iter(changes)
     asked = SimpleNamespace(**{"fp16": False, "scales": None} | request)
     tried = []
     monkeypatch.setattr(module, "measured_scales", lambda job, model, operands: dict.fromkeys(operands, 0.5))
     monkeypatch.setattr(module, "quantise_attention", lambda model, scales: tried.append(set(scales)))
-    monkeypatch.setattr(module, "changed", lambda verdict: verdict)
-    few = SimpleNamespace(verdict=lambda model: next(seen))
-    return SimpleNamespace(request=asked, few=few, progress=lambda words: None), tried
+    job = SimpleNamespace(
+        request=asked,
+        judge=SimpleNamespace(verdict=lambda model: next(seen)),
+        few=SimpleNamespace(changes=lambda model: [next(seen)], own=Verdict(Agreement(1, 1000, 1000, 0.0))),
+        on_few=lambda verdict: [verdict],
+        progress=lambda words: None,
+    )
+    return job, tried
 
 
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        ([0.02, 0.029], "all"), ([0.02, 0.031, 0.03], "scores"), ([0.02, 0.5, 0.5, 0.021], "mixing"),
-        ([0.02, 0.5, 0.5, 0.5], "none"),
+        ([20, 29], "all"), ([20, 31, 30], "scores"), ([20, 500, 500, 21], "mixing"), ([20, 500, 500, 500], "none"),
     ],
 )  # fmt: skip
 def test_only_products_that_keep_the_labels_have_scales(changes, kept, calibrated, monkeypatch):
@@ -92,7 +98,7 @@ def test_only_products_that_keep_the_labels_have_scales(changes, kept, calibrate
 def test_fp16_has_none_and_a_cache_of_tensorrt_neither(calibrated, monkeypatch, tmp_path):
     job, _ = job_that_sees([], monkeypatch, fp16=True)
     assert attention_scales(job, calibrated, ()) == {}
-    job, _ = job_that_sees([0.0, 0.0, 0.0, 0.0], monkeypatch, scales=tmp_path / "x.calib")
+    job, _ = job_that_sees([0, 0, 0, 0], monkeypatch, scales=tmp_path / "x.calib")
     assert attention_scales(job, calibrated, ()) == {}
 
 

@@ -114,18 +114,22 @@ def test_equalising_has_to_be_worth_it(left, taken, monkeypatch):
     """It is taken where it leaves less than 0.8 of the labels that change without it."""
     plain, even = calibrated(method="plain"), calibrated(method="even")
     monkeypatch.setattr(scales_module, "norms_to_equalise", lambda model: {"norm": []})
-    monkeypatch.setattr(scales_module, "equalised", lambda model, peaks: "balanced")
+    monkeypatch.setattr(scales_module, "factors_for", lambda model, peaks: {})
+    monkeypatch.setattr(scales_module, "equalised", lambda model, factors: "balanced")
     monkeypatch.setattr(scales_module, "channel_peaks", lambda job: {})
+    monkeypatch.setattr(scales_module, "with_equalised", lambda model, factors: ("both", {}))
+    monkeypatch.setattr(scales_module, "roots_of", lambda model: set())
+    monkeypatch.setattr(scales_module, "counted_values", lambda job, model, tensors: {})
     monkeypatch.setattr(
-        scales_module, "scaled", lambda job, model, called: even if model == "balanced" else plain
+        scales_module, "scaled", lambda job, model, histograms: even if model == "balanced" else plain
     )
+    monkeypatch.setattr(Calibrated, "as_computed", lambda self, keep: self)
     changes = {"plain": 1000, "even": round(1000 * left)}
     monkeypatch.setattr(
-        Calibrated,
-        "verdict",
-        lambda self, judge, keep: Verdict(Agreement(1, 10_000, 10_000 - changes[self.method], 0.0)),
+        Calibrated, "verdict", lambda self, judge, keep: SimpleNamespace(changes=[changes[self.method]] * 5)
     )
-    job = Job(None, None, "as it is", Request(), None, None, None, None, "", lambda step: None)
+    judge = SimpleNamespace(changes=lambda one: iter([changes[one.method]] * 5))
+    job = Job(None, None, "as it is", Request(), None, judge, None, None, "", lambda step: None)
     assert calibrate(job) == ((even, True) if taken else (plain, False))
 
 

@@ -176,6 +176,23 @@ def test_what_changed_is_counted_for_each_frame(graphs):
 
 
 @pytest.mark.slow
+def test_a_judge_on_some_of_the_probes_says_what_one_of_its_own_would(graphs):
+    model, signature = opened(graphs("frames"))
+    answers = [Judge(model, signature, [Probe(frame)]).labels[0] for frame in FRAMES]
+    probes = [Probe(frame, labels) for frame, labels in zip(FRAMES, answers, strict=True)]
+    other = with_factors(model, [-1])
+    places = range(len(probes))[::2]
+    some = Judge(model, signature, probes).on(places)
+    alone = Judge(model, signature, [probes[place] for place in places])
+    found, expected = some.verdict(other), alone.verdict(other)
+    assert (found.changes, found.agreement, found.kl) == (expected.changes, expected.agreement, expected.kl)
+    assert np.array_equal(found.confusion.counts, expected.confusion.counts)
+    assert (some.own.agreement, some.own.miou) == (alone.own.agreement, alone.own.miou)
+    assert list(some.changes(other)) == found.changes
+    assert sum(found.changes) > 0
+
+
+@pytest.mark.slow
 def test_labels_of_classes_that_lie_last(graphs):
     model, signature = opened(graphs("frames"))
     last = onnx.ModelProto()
@@ -187,5 +204,5 @@ def test_labels_of_classes_that_lie_last(graphs):
     next(attribute for attribute in node.attribute if attribute.name == "axis").i = 3
     judge = Judge(last, signature, [Probe(FRAMES[0])])
     size = signature.size
-    assert judge.reference.shape == (1, signature.classes, size.height, size.width)
+    assert np.shape(judge.reference) == (1, signature.classes, size.height, size.width)
     assert np.array_equal(judge.labels[0], Judge(model, signature, [Probe(FRAMES[0])]).labels[0])

@@ -6,11 +6,12 @@ reads it. s balances both sides: the square root of the channel's largest activa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from segdeploy.graph.layers import VIEWS, attribute
 from segdeploy.graph.view import View, copy_of, drop_unused
@@ -74,33 +75,55 @@ def axis_behind(node: NodeProto, axis: int, shapes: Mapping[str, tuple[int, ...]
     return 0
 
 
-def equalised(model: ModelProto, largest: Mapping[str, NDArray[np.float32]]) -> ModelProto:
-    """Copy the graph; balance the LayerNorms in `largest` (output → largest |x| per channel) with their readers."""
+def factors_for(
+    model: ModelProto, largest: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Give what divides each channel of the LayerNorms in `largest` (output → largest |x| per channel)."""
+    view = View(model)
+    found = {}
+    for tensor, reading in norms_to_equalise(model).items():
+        if tensor not in largest:
+            continue
+        rows = [
+            np.abs(array).max(axis=tuple(side for side in range(array.ndim) if side != axis))
+            for array, axis in ((view.array(name), axis) for name, axis in reading)
+        ]
+        found[tensor] = balance(largest[tensor], np.max(rows, axis=0))
+    return found
+
+
+def equalised(model: ModelProto, factors: Mapping[str, NDArray[np.float32]]) -> ModelProto:
+    """Copy the graph; balance the LayerNorms in `factors` with their readers."""
     copied = copy_of(model)
     graph, view = copied.graph, View(copied)
     norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
     for tensor, reading in norms_to_equalise(model).items():
-        if tensor not in largest:
+        if tensor not in factors:
             continue
-        arrays = {name: view.array(name) for name, _ in reading}
-        rows = [
-            np.abs(arrays[name]).max(axis=tuple(side for side in range(arrays[name].ndim) if side != axis))
-            for name, axis in reading
-        ]
-        factors = balance(largest[tensor], np.max(rows, axis=0))
-        node = norms[tensor]
+        node, by = norms[tensor], factors[tensor]
         for place in range(1, len(node.input)):
-            values = view.array(node.input[place]) / factors
+            values = view.array(node.input[place]) / by
             name = f"{tensor}.{'scale' if place == 1 else 'bias'}.equalised"
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
             node.input[place] = name
         for name, axis in reading:
-            spread = factors.reshape([-1 if side == axis else 1 for side in range(arrays[name].ndim)])
-            view.weights[name].CopyFrom(
-                numpy_helper.from_array((arrays[name] * spread).astype(np.float32), name)
-            )
+            array = view.array(name)
+            spread = by.reshape([-1 if side == axis else 1 for side in range(array.ndim)])
+            view.weights[name].CopyFrom(numpy_helper.from_array((array * spread).astype(np.float32), name))
     drop_unused(graph)
     return copied
+
+
+def with_equalised(
+    model: ModelProto, factors: Mapping[str, NDArray[np.float32]]
+) -> tuple[ModelProto, dict[str, str]]:
+    """Copy the graph, with what `equalised` would make of each of these tensors beside it; gives their names."""
+    copied, beside = copy_of(model), {}
+    for tensor, by in factors.items():
+        beside[tensor] = name = f"{tensor}.by.{hashlib.sha256(by.tobytes()).hexdigest()[:12]}"
+        copied.graph.initializer.append(numpy_helper.from_array(by, f"{name}.factors"))
+        copied.graph.node.append(helper.make_node("Div", [tensor, f"{name}.factors"], [name], name))
+    return copied, beside
 
 
 def balance(activations: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,11 @@ class Verdict:
     each: tuple[ProbeCounts, ...] = ()  # of the probes
 
     @property
+    def changes(self) -> list[int]:
+        """List the labels that changed on each probe."""
+        return [one.changed for one in self.each]
+
+    @property
     def miou(self) -> float | None:
         """Average the IoU over the classes in the truth: elsewhere one wrong pixel would count as a lost class."""
         if self.confusion is None:
@@ -88,7 +94,19 @@ class Judge:
         labels = signature.interface != "logits"
         self.classes_last = argmax_is_over_last(model) if labels else signature.logits_last
         self.labels: list[LabelMap] = []
-        self.own = self.look_at(model)
+        self.reference: list[NDArray[np.float32]] = []
+        self.look_at(model)
+        self.own = self.score_own()
+
+    def on(self, places: Sequence[int]) -> Judge:
+        """Give a judge on some of the probes, with the reference's answers that are there."""
+        some = copy(self)
+        some.probes = [self.probes[place] for place in places]
+        some.fitted = [self.fitted[place] for place in places]
+        some.reference = [self.reference[place] for place in places]
+        some.labels = [self.labels[place] for place in places]
+        some.own = some.score_own()
+        return some
 
     def batches(self) -> Iterator[tuple[list[int], NDArray[Any]]]:
         """Yield each batch's places of probes and the graph's input; the last batch is filled by repeating frames."""
@@ -116,21 +134,31 @@ class Judge:
         labels = as_labels(self.signature, answer)[0]
         return image.unfit(labels, geometry).copy()  # the next run overwrites the array
 
-    def look_at(self, model: ModelProto) -> Verdict:
-        """Run the reference, keep its answers, and score them."""
-        confusion = self.empty_confusion()
-        parts: list[ProbeCounts] = []
+    def look_at(self, model: ModelProto) -> None:
+        """Run the reference, and keep its answers."""
         for place, (logits, labels) in enumerate(self.answers(model)):
             if not place:
                 with TemporaryFile() as file:
                     shape = (len(self.probes), *logits.shape)
-                    self.reference = np.memmap(file, np.float32, "w+", shape=shape)
-            self.reference[place] = logits
+                    self.reference = list(np.memmap(file, np.float32, "w+", shape=shape))
+            self.reference[place][:] = logits
             self.labels.append(labels)
-            parts.append(ProbeCounts(0, labels.size, self.score(confusion, place, labels)))
+
+    def score_own(self) -> Verdict:
+        """Score the reference itself."""
+        confusion = self.empty_confusion()
+        parts = tuple(
+            ProbeCounts(0, labels.size, self.score(confusion, place, labels))
+            for place, labels in enumerate(self.labels)
+        )
         pixels = sum(labels.size for labels in self.labels)
         agreement = Agreement(len(self.probes), pixels, pixels, 0.0, 0.0)
-        return Verdict(agreement, confusion=confusion, each=tuple(parts))
+        return Verdict(agreement, confusion=confusion, each=parts)
+
+    def changes(self, model: ModelProto) -> Iterator[int]:
+        """Yield how many labels change on each probe, run when it is asked for."""
+        for place, (_, labels) in enumerate(self.answers(model)):
+            yield labels.size - int(np.count_nonzero(labels == self.labels[place]))
 
     def verdict(self, model: ModelProto) -> Verdict:
         confusion, divergence = self.empty_confusion(), 0.0

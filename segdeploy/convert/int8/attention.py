@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from segdeploy.convert.int8.collect import ImageCounter, Tally
 from segdeploy.convert.int8.histogram import Histogram
-from segdeploy.convert.int8.job import Calibrated, Job, changed
+from segdeploy.convert.int8.job import Calibrated, Job
 from segdeploy.convert.int8.scale_files import attention_in
 from segdeploy.convert.int8.thresholds import thresholds
 from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax
@@ -44,12 +44,12 @@ def attention_scales(job: Job, calibrated: Calibrated, keep: Collection[str]) ->
     mixing = {name for both in products.values() if shares & set(both) for name in both}
     job.progress("comparing INT8 with and without attention")
     written = calibrated.graph(keep)
-    most = changed(calibrated.verdict(job.few, keep)) + MAY_CHANGE
+    most = sum(job.on_few(calibrated.verdict(job.judge, keep))) + MAY_CHANGE * job.few.own.agreement.pixels
     for names in (scales.keys(), scales.keys() - mixing, scales.keys() & mixing):
         kept = {name: scales[name] for name in sorted(names)}
         tried = copy_of(written)
         quantise_attention(tried, kept)
-        if kept and changed(job.few.verdict(tried)) <= most:
+        if kept and sum(job.few.changes(tried)) <= most:
             return kept
     return {}
 

@@ -8,12 +8,13 @@ to be the worse one by more than chance before a group is left to entropy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
+from segdeploy.convert.int8.job import Calibrated, Job, scales_of
+from segdeploy.convert.int8.rivals import better
 from segdeploy.graph.layers import Layer
 
 TRIED_AT_MOST = 8  # sets of groups, those whose two thresholds lie furthest apart
@@ -21,27 +22,24 @@ ALIKE = 0.05  # thresholds that differ by less do the same
 
 
 def by_group(job: Job, calibrated: Calibrated) -> Calibrated:
-    scales = {
-        method: scales_of(calibrated.model, calibrated.histograms, method) for method in ("entropy", "mse")
-    }
-    entropy = replace(calibrated, method="entropy", scales=scales["entropy"])
+    """Choose for each group, of a calibration whose thresholds are those of least squared error."""
+    squared = calibrated.scales
+    entropy = replace(
+        calibrated, method="entropy", scales=scales_of(calibrated.model, calibrated.histograms, "entropy")
+    )
 
-    def damage(widened: Collection[str]) -> float:
+    def changes(widened: Collection[str]) -> Iterator[int]:
         job.progress(f"judging {len(widened)} of {len(entropy.macs)} groups by least squared error")
-        return changed(widened_by(entropy, widened, scales["mse"]).verdict(job.few, ()))
+        yield from job.few.changes(widened_by(entropy, widened, squared).as_computed(()))
 
-    best = frozenset(entropy.macs)
-    least = damage(best)
-    if (of_entropy := damage(())) < WORTH * least:
-        best, least = frozenset(), of_entropy
-    for groups in furthest_apart(entropy, scales["mse"]):
+    every = frozenset(entropy.macs)
+    best, fewest = every, job.on_few(calibrated.verdict(job.judge, ()))  # which is asked for later, too
+    for groups in (every, *furthest_apart(entropy, squared)):
         other = best.symmetric_difference(groups)
-        found = damage(other)
-        if found < WORTH * least:
-            best, least = other, found
-    if len(best) == len(entropy.macs):
-        return replace(calibrated, method="mse", scales=scales["mse"])
-    return widened_by(entropy, best, scales["mse"])
+        found = better(fewest, changes(other))
+        if found is not None:
+            best, fewest = other, found
+    return calibrated if best == every else widened_by(entropy, best, squared)
 
 
 def widened_by(calibrated: Calibrated, groups: Collection[str], squared: Mapping[str, float]) -> Calibrated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
@@ -14,12 +15,13 @@ from onnx import ModelProto
 from segdeploy.convert.int8.cache import demand_version
 from segdeploy.convert.int8.collect import Add, CalibrationKey, collect, fitted
 from segdeploy.convert.int8.histogram import Histogram
-from segdeploy.convert.int8.job import WORTH, Calibrated, Job, changed, scales_of
+from segdeploy.convert.int8.job import Calibrated, Job, scales_of
 from segdeploy.convert.int8.options import AUTO
+from segdeploy.convert.int8.rivals import better
 from segdeploy.convert.int8.scale_files import NO_VERSION, key_in, read_scale_file
 from segdeploy.convert.int8.spread import added_by_crew
 from segdeploy.errors import CalibrationError
-from segdeploy.graph.equalise import equalised, norms_to_equalise
+from segdeploy.graph.equalise import equalised, factors_for, norms_to_equalise, with_equalised
 from segdeploy.graph.layers import Layer, layers_of, results_of_layers
 from segdeploy.model.card import card_called
 from segdeploy.prove.ranges import measure_ranges
@@ -40,24 +42,34 @@ def calibrate(job: Job) -> tuple[Calibrated, bool]:
         wanted = "on" if recipe.equalise else "off"
     if job.request.cache_for is not None or not norms_to_equalise(job.model):
         wanted = "off"
-    if wanted != "on":
-        as_it_is = scaled(job, job.model, "calibration")
-        if wanted == "off":
-            return as_it_is, False
+    if wanted == "off":
+        return scaled(job, job.model, counted_values(job, job.model, roots_of(job.model))), False
     job.progress("equalising the channels behind LayerNorms")
-    balanced = scaled(job, equalised(job.model, channel_peaks(job)), "equalised")
+    factors = factors_for(job.model, channel_peaks(job))
+    balanced = equalised(job.model, factors)
+    # Only what LayerNorms make differs, so both are counted in one run.
+    both, beside = with_equalised(job.model, factors)
+    of_balanced = {root: beside.get(root, root) for root in roots_of(job.model)}
+    plain: set[str] = set() if wanted == "on" else set(of_balanced)
+    histograms = counted_values(job, both, {*of_balanced.values(), *plain})
+    even = scaled(job, balanced, {root: histograms[name] for root, name in of_balanced.items()})
     if wanted == "on":
-        return balanced, True
+        return even, True
+    as_it_is = scaled(job, job.model, {root: histograms[root] for root in plain})
     job.progress("comparing INT8 with and without equalisation")
-    plain, even = (changed(one.verdict(job.judge, ())) for one in (as_it_is, balanced))
-    return (balanced, True) if even < WORTH * plain else (as_it_is, False)
+    changes = as_it_is.verdict(job.judge, ()).changes
+    if better(changes, job.judge.changes(even.as_computed(()))) is None:
+        return as_it_is, False
+    return even, True
 
 
-def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
-    layers = layers_of(model)
-    tensors = {layer.root for layer in layers}
+def roots_of(model: ModelProto) -> set[str]:
+    return {layer.root for layer in layers_of(model)}
+
+
+def counted_values(job: Job, model: ModelProto, tensors: Collection[str]) -> dict[str, Histogram]:
     if job.request.cache_for:
-        tensors |= {names[-1] for names in results_of_layers(model).values()}
+        tensors = {*tensors, *(names[-1] for names in results_of_layers(model).values())}
     done = 0
 
     def one_more() -> None:
@@ -65,17 +77,20 @@ def scaled(job: Job, model: ModelProto, called: str) -> Calibrated:
         done += 1
         job.progress(f"calibrating on image {done} of {len(job.material.images)}")
 
-    state, names = job.output / f"{job.stem}.{called}.npz", sorted(tensors)
+    state, names = job.output / f"{job.stem}.calibration.npz", sorted(tensors)
     add: Add | None = None
     if (request := job.request).is_spread_out:
         parts = state.with_suffix(".parts")
         add = added_by_crew(model, job.signature, names, job.key, parts, request.processes, request.ray)
-    histograms = collect(
+    return collect(
         model, job.signature, names, job.material.images, key=job.key, state=state, progress=one_more, add=add
     )
+
+
+def scaled(job: Job, model: ModelProto, histograms: dict[str, Histogram]) -> Calibrated:
     method = "mse" if job.request.method == AUTO else job.request.method  # until groups choose
     scales = scales_of(model, histograms, method, job.request.percentile)
-    return replace(with_scales(job, model, layers, histograms, scales), method=method)
+    return replace(with_scales(job, model, layers_of(model), histograms, scales), method=method)
 
 
 def with_scales(
