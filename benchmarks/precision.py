@@ -164,7 +164,7 @@ class Measured:
         example = torch.zeros(1, 3, self.row.size.height, self.row.size.width)
         with torch.no_grad():
             torch.onnx.export(
-                OneAnswer(model), (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
+                OneAnswer(model).eval(), (example,), path, dynamo=True, opset_version=OPSET, external_data=False,
                 input_names=["pixel_values"], output_names=["logits"], verbose=False,
             )  # fmt: skip
         return path

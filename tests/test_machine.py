@@ -1,5 +1,7 @@
 """The machine is named by what its speed and its rounding depend on."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from segdeploy import machine
@@ -61,3 +63,21 @@ def test_it_is_put_into_words():
 def test_versions():
     assert version_of("numpy")
     assert version_of("no-such-package") == ""
+
+
+@pytest.mark.parametrize("library", [SimpleNamespace(), None])
+def test_another_c_library_keeps_what_was_freed(library, monkeypatch):
+    def loaded(name):
+        if library is None:
+            raise OSError("no such library")
+        return library
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", loaded)
+    machine.give_free_memory_back()
+
+
+def test_glibc_is_asked_to_give_memory_back(monkeypatch):
+    asked = []
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=asked.append))
+    machine.give_free_memory_back()
+    assert asked == [0]

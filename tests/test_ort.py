@@ -1,10 +1,13 @@
 """Where ONNX Runtime computes: what was asked for, or an error. Stand-ins for its CUDA build, which needs a GPU."""
 
 import ctypes
+import subprocess
+import sys
 from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from plain_graph import SIZE, saturating_answer, write_graph, write_saturating_graph
@@ -264,3 +267,44 @@ def test_logits_that_are_no_numbers_get_the_labels_of_the_file(provider, wrong, 
         assert (found.dtype, found.shape) == (np.dtype(np.int64), (1, 1, 64, 96))
         sound = np.zeros_like(inputs)
         assert np.array_equal(session.run(sound), file.run(sound))
+
+
+RESIDENT = """
+import sys
+import numpy as np
+from segdeploy.run.ort import open_graph, quiet_options
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) // 1024
+
+session, pixels = open_graph(sys.argv[1], quiet_options()), np.ones((1, 8, 1024, 1024), np.float32)
+session.run(None, {"x": pixels})
+first = resident()
+for _ in range(3):
+    session.run(None, {"x": pixels})
+print(resident() - first)
+"""
+
+
+@pytest.mark.slow
+def test_later_runs_take_no_more_memory_than_the_first(tmp_path):
+    """By default ONNX Runtime plans a block for all tensors then, beside what the first run took."""
+    kinds = [
+        ("Sigmoid", ["x"], "a"),
+        ("Tanh", ["a"], "b"),
+        ("Mul", ["a", "b"], "c"),
+        ("ReduceMean", ["c"], "y"),
+    ]
+    nodes = [helper.make_node(kind, given, [made], made) for kind, given, made in kinds]
+    sides = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 1024, 1024]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(nodes, "large", sides[:1], sides[1:])
+    path = tmp_path / "large.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    ran = subprocess.run(
+        [sys.executable, "-c", RESIDENT, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) <= 16  # MiB; a tensor has 32

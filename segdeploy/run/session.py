@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import RequestError
+from segdeploy.machine import give_free_memory_back
 from segdeploy.model.card import ModelCard, as_card
 from segdeploy.model.signature import Signature
 from segdeploy.picture import image
@@ -122,6 +123,7 @@ def open_session(
         threads, runtime.provider, described, shares_cores, precision, size, attention_in_bytes, streams
     )
     opened = runtime.load()(path, options)
+    give_free_memory_back()
     if size is not None:
         opened.signature = opened.signature.at(size)
     session: Session = opened
