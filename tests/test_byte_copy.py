@@ -129,15 +129,28 @@ def test_a_session_in_bytes_is_told_so_and_agrees(attending):
 def test_attention_may_stay_in_floats(attending):
     model = onnx.load(attending)
     made = onnx.ModelProto.FromString(model.SerializeToString())
-    assert not in_bytes_throughout(made, "x.onnx", attention=False)
+    assert not in_bytes_throughout(made, "x.onnx", attention="none")
     assert kinds(made).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
     pixels = pixels_for(attending)
     np.testing.assert_array_equal(answer(made, pixels), answer(model, pixels))
     copy = copy_for_cpu(attending, "openvino", in_bytes=True)
     assert copy.ran_in("int8")["attention"] == "in bytes too"
-    assert "attention" not in copy_for_cpu(attending, "openvino", in_bytes=True, attention=False).ran_in(
-        "int8"
-    )
+    copy = copy_for_cpu(attending, "openvino", in_bytes=True, attention="none")
+    assert "attention" not in copy.ran_in("int8")
+
+
+@pytest.mark.slow
+def test_or_only_the_scores_are_in_bytes(attending):
+    model = onnx.load(attending)
+    shares = outputs_of_softmax(View(model))
+    products = operands_of_attention(View(model))
+    scores = {name for both in products.values() if not shares & set(both) for name in both}
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    assert in_bytes_throughout(made, "x.onnx", attention="scores")
+    added = kinds(made).count("QuantizeLinear") - kinds(model).count("QuantizeLinear")
+    assert (added, len(scores)) == (len(scores), len(products))
+    copy = copy_for_cpu(attending, "openvino", in_bytes=True, attention="scores")
+    assert copy.ran_in("int8")["attention"] == "its scores in bytes"
 
 
 def test_only_a_runtime_that_multiplies_bytes_gets_it(attending):

@@ -92,6 +92,7 @@ def test_a_proof_that_does_not_hold_is_none(tmp_path):
         {"equal_pixels": 899},
         {"equal_pixels": 1001},
         {"graph": "x"},
+        {"attention": "some"},
         {"pixels": "all"},
         {"more": 1},
     ):
@@ -115,43 +116,59 @@ def test_wrong_kernels_are_refused_and_not_remembered(int8, monkeypatch):
 
 
 class Answering:
-    """A session whose answers agree with the graph only if attention is in floats."""
+    """A session that notes with which products of attention in bytes it was opened, and that it was closed."""
 
-    def __init__(self, attention_in_bytes, told):
-        self.attention_in_bytes, self.told = attention_in_bytes, told
-        told.append(attention_in_bytes)
+    def __init__(self, attention, told):
+        self.attention, self.told = attention, told
+        self.has_attention_in_bytes = attention != "none"
+        told.append(attention)
 
     def close(self):
         self.told.append("closed")
 
 
-def test_where_attention_in_bytes_is_too_far_off_it_is_in_floats(int8, monkeypatch):
-    runtime, told = runtime_for("x.onnx", "openvino"), []
+@pytest.mark.parametrize(
+    ("equal", "told", "words"),
+    [
+        ({"all": 980, "scores": 985, "none": 990}, ["all"], ""),
+        (
+            {"all": 500, "scores": 985, "none": 990},
+            ["all", "closed", "scores"],
+            ", of attention only the scores",
+        ),
+        (
+            {"all": 500, "scores": 500, "none": 990},
+            ["all", "closed", "scores", "closed", "none"],
+            ", attention in floats",
+        ),
+    ],
+)
+def test_as_much_of_attention_is_in_bytes_as_keeps_the_labels(equal, told, words, int8, monkeypatch):
+    runtime, seen = runtime_for("x.onnx", "openvino"), []
     monkeypatch.setattr(
         module,
         "compare_with_graph",
-        lambda session, graph: Agreement(3, 1000, 500 if session.attention_in_bytes else 990, None),
+        lambda session, graph: Agreement(3, 1000, equal[session.attention], None),
     )
-    to_prove = module.ToProve(int8, runtime, "int8")
-    session, proof = to_prove.proven(lambda whole: Answering(whole, told))
-    assert told == [True, "closed", False]
-    assert (session.attention_in_bytes, proof.equal_pixels) == (False, 990)
-    assert proof.words(runtime) == "OpenVINO on the CPU, attention in floats"
+    _, proof = module.ToProve(int8, runtime, "int8").proven(lambda which: Answering(which, seen))
+    assert seen == told
+    assert (proof.attention, proof.equal_pixels) == (told[-1], equal[told[-1]])
+    assert proof.words(runtime) == f"OpenVINO on the CPU{words}"
     assert len(kept()) == 1
-    told.clear()
+    seen.clear()
     monkeypatch.setattr(module, "compare_with_graph", None)
-    module.ToProve(int8, runtime, "int8").proven(lambda whole: Answering(whole, told))
-    assert told == [False]  # remembered
+    module.ToProve(int8, runtime, "int8").proven(lambda which: Answering(which, seen))
+    assert seen == told[-1:]  # remembered
 
 
-def test_where_both_are_too_far_off_it_is_refused(int8, monkeypatch):
+def test_where_all_are_too_far_off_it_is_refused(int8, monkeypatch):
     told = []
     monkeypatch.setattr(module, "compare_with_graph", lambda *_: Agreement(3, 1000, 500, None))
     with pytest.raises(ExportDisagrees):
         module.ToProve(int8, runtime_for("x.onnx", "openvino"), "int8").proven(
-            lambda whole: Answering(whole, told)
+            lambda which: Answering(which, told)
         )
-    assert told == [True, "closed", False, "closed"]
+    assert told == ["all", "closed", "scores", "closed", "none", "closed"]
     assert kept() == []
 
 

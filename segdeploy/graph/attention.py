@@ -17,6 +17,10 @@ from segdeploy.model.typed_json import from_json
 from segdeploy.untrusted import parse_json
 
 SCALES = f"{PREFIX}attention_scales"  # in the metadata
+# The products of attention that a session multiplies in bytes, where a graph has scales for them. The scores are those
+# of queries and keys; the others weigh the values by 8 bits of each share, which is coarse where there are many keys.
+ALL, SCORES, NONE = "all", "scores", "none"
+LESS_AND_LESS = (ALL, SCORES, NONE)
 
 
 def operands_of_attention(view: View) -> dict[str, list[str]]:
@@ -42,6 +46,15 @@ def operands_of_attention(view: View) -> dict[str, list[str]]:
 def outputs_of_softmax(view: View) -> set[str]:
     """Name the shares that attention gives, which are 0 or more."""
     return {name for node in view.nodes if node.op_type == "Softmax" for name in node.output}
+
+
+def scales_of_products(scales: Mapping[str, float], products: str, view: View) -> dict[str, float]:
+    """Leave the scales of the operands of these products."""
+    if products != SCORES:
+        return dict(scales) if products == ALL else {}
+    shares = outputs_of_softmax(view)
+    scored = [both for both in operands_of_attention(view).values() if not shares.intersection(both)]
+    return {name: scales[name] for both in scored for name in both if name in scales}
 
 
 def store_scales(model: ModelProto, scales: Mapping[str, float]) -> None:

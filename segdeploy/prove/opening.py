@@ -150,7 +150,7 @@ def open_chosen(
     tell: Tell = silently,
     size: Size | None = None,
 ) -> Session:
-    def opened_with(attention_in_bytes: bool) -> Session:
+    def opened_with(attention: str) -> Session:
         return opened.open_session(
             chosen.path,
             threads=chosen.threads,
@@ -160,16 +160,16 @@ def open_chosen(
             precision=chosen.precision,
             size=size,
             streams=chosen.streams,
-            attention_in_bytes=attention_in_bytes,
+            attention=attention,
         )
 
     path, precision = chosen.path, chosen.precision
     if precision is None or isinstance(path, ModelAddress):
-        return opened_with(True)
+        return opened_with("all")
     from segdeploy.prove.precision import PROVEN, ToProve
 
     if precision not in PROVEN:
-        return opened_with(True)
+        return opened_with("all")
     to_prove = ToProve(path, runtime_for(path, chosen.provider, precision), precision, card)
     session, proof = to_prove.proven(opened_with)
     tell(

@@ -19,6 +19,7 @@ import numpy as np
 
 from segdeploy import files
 from segdeploy.errors import ExportDisagrees, OutputError
+from segdeploy.graph.attention import ALL, LESS_AND_LESS, NONE, SCORES
 from segdeploy.graph.load import Graph, read_graph
 from segdeploy.machine import adds_bytes_in_16_bits, cpu_model, kind_of_cpu, versions_of
 from segdeploy.model.card import ModelCard
@@ -37,6 +38,7 @@ FRAMES = 3
 # Of the labels on made scenes, which a network trained on streets does not know: with its tensors rounded to bfloat16
 # a SegFormer-B0 keeps 99.1 % or more of them, and 99.9 % on street images. In INT8 with attention in bytes too it keeps
 # 98.1 %, and 98.8 %. A kernel that is wrong loses far more: one whose sums saturated kept 88.7 %.
+OF_ATTENTION = {ALL: "", SCORES: ", of attention only the scores", NONE: ", attention in floats"}
 BOUNDS = {"bf16": Bounds(0.98), "int8": Bounds(0.97)}
 
 
@@ -52,14 +54,14 @@ class PrecisionProof:
     samples: int
     pixels: int
     equal_pixels: int
-    attention_in_bytes: bool = True  # where the graph has scales for it
+    attention: str = ALL  # its products in bytes, where the graph has scales for them
 
     @property
     def agreement(self) -> Agreement:
         return Agreement(self.samples, self.pixels, self.equal_pixels, None)
 
     def words(self, runtime: Runtime) -> str:
-        return runtime.words + ("" if self.attention_in_bytes else ", attention in floats")
+        return runtime.words + OF_ATTENTION[self.attention]
 
 
 @dataclass(frozen=True)
@@ -75,25 +77,26 @@ class ToProve:
     def graph(self) -> Graph:
         return read_graph(self.path, self.card)
 
-    def proven(
-        self, opened: Callable[[bool], Session], attention_in_bytes: bool | None = None
-    ) -> tuple[Session, PrecisionProof]:
-        """Open a session with attention in bytes or, where that is beyond the bounds, without."""
-        if attention_in_bytes is None:
-            attention_in_bytes = self.kept(True) is not None or self.kept(False) is None
-        session = opened(attention_in_bytes)
-        try:
-            return session, self.demand_proven(session, attention_in_bytes)
-        except BaseException as error:
-            session.close()
-            has_less = isinstance(error, ExportDisagrees) and getattr(session, "attention_in_bytes", False)
-            if not has_less:
-                raise
-        return self.proven(opened, False)
+    def proven(self, opened: Callable[[str], Session]) -> tuple[Session, PrecisionProof]:
+        """Open a session with as many products of attention in bytes as are within the bounds."""
+        known = [products for products in LESS_AND_LESS if self.kept(products) is not None]
+        products = known[0] if known else ALL
+        while True:
+            session = opened(products)
+            try:
+                return session, self.demand_proven(session, products)
+            except BaseException as error:
+                session.close()
+                has_less = isinstance(error, ExportDisagrees) and getattr(
+                    session, "has_attention_in_bytes", False
+                )
+                if not has_less:
+                    raise
+            products = LESS_AND_LESS[LESS_AND_LESS.index(products) + 1]
 
-    def demand_proven(self, session: Session, attention_in_bytes: bool = True) -> PrecisionProof:
+    def demand_proven(self, session: Session, attention: str = ALL) -> PrecisionProof:
         """Give the proof of a session, out of the cache or made now; refuses a session that is beyond the bounds."""
-        kept = self.kept(attention_in_bytes)
+        kept = self.kept(attention)
         if kept is not None:
             return kept
         seen = compare_with_graph(session, self.graph)
@@ -106,9 +109,9 @@ class ToProve:
         )
         proof = PrecisionProof(
             self.graph.digest, str(self.runtime.provider), self.precision, cpu_model(), self.versions,
-            seen.samples, seen.pixels, seen.equal_pixels, attention_in_bytes,
+            seen.samples, seen.pixels, seen.equal_pixels, attention,
         )  # fmt: skip
-        place = self.place(attention_in_bytes)
+        place = self.place(attention)
         with suppress(OutputError):  # where it cannot be kept it is made each time
             files.make_folder(place.parent)
             files.write_text(place, json.dumps(asdict(proof), indent=1) + "\n")
@@ -118,20 +121,20 @@ class ToProve:
     def versions(self) -> dict[str, str]:
         return versions_of((*self.runtime.packages, "onnxruntime"))
 
-    def place(self, attention_in_bytes: bool) -> Path:
+    def place(self, attention: str) -> Path:
         key = [
             self.graph.digest,
             self.runtime.provider,
             self.precision,
             kind_of_cpu(),
             self.versions,
-            attention_in_bytes,
+            attention,
         ]
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         return files.user_cache("precisions") / f"{name}.json"
 
-    def kept(self, attention_in_bytes: bool) -> PrecisionProof | None:
-        return kept_proof(self.place(attention_in_bytes), self.graph.digest, self.precision)
+    def kept(self, attention: str) -> PrecisionProof | None:
+        return kept_proof(self.place(attention), self.graph.digest, self.precision)
 
 
 def why_wrong_here(runtime: Runtime, precision: str) -> str:
@@ -148,6 +151,7 @@ def kept_proof(place: Path, digest: str, precision: str) -> PrecisionProof | Non
     except ValueError:  # also where there is none
         return None
     holds = (kept.graph, kept.precision) == (digest, precision) and 0 < kept.equal_pixels <= kept.pixels
+    holds = holds and kept.attention in LESS_AND_LESS
     return kept if holds and BOUNDS[precision].allow(kept.agreement) else None
 
 

@@ -14,16 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from segdeploy.graph.attention import operands_of_attention, outputs_of_softmax, stored_scales
+from segdeploy.graph.attention import (
+    ALL,
+    operands_of_attention,
+    outputs_of_softmax,
+    scales_of_products,
+    stored_scales,
+)
 from segdeploy.graph.view import View, attributes_of, drop_unused, replace_nodes
 
 MOVERS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 TO_TOKENS, FROM_TOKENS = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
-def in_bytes_throughout(model: ModelProto, name: str, attention: bool = True) -> bool:
-    """Rewrite the graph, of the file `name`; tells whether products of attention are in bytes now."""
-    scales = stored_scales(model, name) if attention else {}
+def in_bytes_throughout(model: ModelProto, name: str, attention: str = ALL) -> bool:
+    """Rewrite the graph, of the file `name`, with these products of attention; tells whether any are in bytes now."""
+    scales = scales_of_products(stored_scales(model, name), attention, View(model))
     quantise_attention(model, scales)
     quantise_before_turning(model)
     turn_by_channels_last(model)

@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from segdeploy.errors import SegdeployError
+from segdeploy.graph.attention import ALL, NONE
 from segdeploy.graph.load import demand_inference
 from segdeploy.graph.modest import demand_few_nodes, demand_modest
 from segdeploy.graph.open_sizes import fixed_at, has_several
@@ -44,7 +45,7 @@ class GraphCopy:
     labels: LazyLabels | None  # the steps that were cut off; None: none were
     rewritten: dict[str, str]  # what for this runtime is written otherwise
     quantised: bool = False  # it has pairs of Q and DQ
-    attention_in_bytes: bool = False
+    attention_in_bytes: str = NONE  # which of its products
 
     def ran_in(self, precision: str | None) -> dict[str, Any]:
         """Say how the copy runs and differs from the file, for the report of a measurement."""
@@ -54,17 +55,17 @@ class GraphCopy:
         if self.labels:
             said["labels"] = "from the small logits, interpolated only where classes meet"
         said |= self.rewritten
-        if self.attention_in_bytes:
-            said["attention"] = "in bytes too"
+        if self.attention_in_bytes != NONE:
+            said["attention"] = "in bytes too" if self.attention_in_bytes == ALL else "its scores in bytes"
         return said
 
 
 def copy_for_cpu(
-    path: Path, provider: str, size: Size | None = None, in_bytes: bool = False, attention: bool = True
+    path: Path, provider: str, size: Size | None = None, in_bytes: bool = False, attention: str = ALL
 ) -> GraphCopy | None:
     """Copy a graph of one file, at `size` if it has several; `in_bytes` for a provider that multiplies bytes.
 
-    Then `attention` says whether its products are to be in bytes too, where there are scales for them.
+    Then `attention` says which of its products are to be in bytes too, where there are scales for them.
 
     None where the file cannot be read: the runtime then says what is wrong.
     """
@@ -83,7 +84,7 @@ def copy_for_cpu(
         understood = view.opset >= OLDEST_OPSET
         labels = cut_labels(view) if understood else None
         rewritten = rewritten_for(provider, view) if understood else {}
-        whole = in_bytes and understood and in_bytes_throughout(model, path.name, attention)
+        multiplied = in_bytes and understood and in_bytes_throughout(model, path.name, attention)
     except SegdeployError:
         raise
     except Exception:  # noqa: BLE001 # protobuf's own, and a damaged graph may raise anything
@@ -97,7 +98,7 @@ def copy_for_cpu(
         labels,
         rewritten,
         read_precision(model).int8,
-        whole,
+        attention if multiplied else NONE,
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segdeploy.errors import GraphError, MissingExtra, RequestError
+from segdeploy.graph.attention import ALL, NONE
 from segdeploy.machine import cpu_model
 from segdeploy.model.card import ModelCard
 from segdeploy.model.metadata import read_signature
@@ -46,7 +47,7 @@ def open_in_openvino(path: Path, options: SessionOptions) -> OpenvinoSession:
         options.precision,
         options.size,
         options.streams,
-        options.attention_in_bytes,
+        options.attention,
     )
 
 
@@ -81,20 +82,18 @@ class OpenvinoSession(OpenModel):
         precision: str | None = None,
         size: Size | None = None,
         streams: int = 1,
-        attention_in_bytes: bool = True,
+        attention: str = ALL,
     ) -> None:
         self.name = path.name
         if precision is not None:
             demand_computed(precision)
-        copy = copy_for_cpu(
-            path, "openvino", size, in_bytes=precision == "int8", attention=attention_in_bytes
-        )
+        copy = copy_for_cpu(path, "openvino", size, in_bytes=precision == "int8", attention=attention)
         if copy is None:
             raise GraphError(
                 f"{path} cannot be loaded by OpenVINO here: it is not an ONNX graph in one file of less than 2 GB"
             )
         self.signature: Signature = read_signature(copy.metadata, copy.inputs, copy.outputs, path.name, card)
-        self.attention_in_bytes = copy.attention_in_bytes
+        self.has_attention_in_bytes = copy.attention_in_bytes != NONE
         self.batches = (self.signature.batch or 1,) * 2
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -38,7 +38,7 @@ class SessionOptions:
     shares_cores: bool = False  # with a decoder and an encoder, as a stream does
     precision: str | None = None  # of `PRECISIONS`; None: the graph's own types
     size: Size | None = None  # that a graph of several sizes is run at; None: at each
-    attention_in_bytes: bool = True  # with the precision int8, where a graph has scales for it
+    attention: str = "all"  # its products that int8 multiplies in bytes, where a graph has scales
     streams: int = 1  # images that the CPU computes at once for as many callers, `threads` on each
 
 

@@ -91,7 +91,7 @@ def open_session(
     precision: str | None = None,
     size: Size | None = None,
     streams: int = 1,
-    attention_in_bytes: bool = True,
+    attention: str = "all",
 ) -> Session:
     """Open an .onnx in ONNX Runtime or OpenVINO, an .engine in TensorRT, or a triton:// address on its server.
 
@@ -99,9 +99,9 @@ def open_session(
     Runtime's cuda or tensorrt; `card` describes a graph that was not exported by segdeploy. On the CPU a faster copy of
     the graph runs, which gives the same answers. `shares_cores` is for streams, whose decoder and encoder need the
     processor too. A graph of several sizes takes each frame at the size that fits it, unless `size` is one of them.
-    A provider, threads or a precision that a runtime does not use are refused. `attention_in_bytes` is for int8, of
-    graphs that have scales for it. With `streams` a CPU computes as many images at once, each on `threads`, for callers
-    in as many threads.
+    A provider, threads or a precision that a runtime does not use are refused. `attention` says which of its products
+    are in bytes for int8, of graphs that have scales for them. With `streams` a CPU computes as many images at once,
+    each on `threads`, for callers in as many threads.
     """
     runtime = runtime_for(path, provider, precision)
     path = as_model(path)
@@ -120,7 +120,7 @@ def open_session(
     if precision is not None and isinstance(path, Path):
         demand_graph_has(precision, path, described)
     options = SessionOptions(
-        threads, runtime.provider, described, shares_cores, precision, size, attention_in_bytes, streams
+        threads, runtime.provider, described, shares_cores, precision, size, attention, streams
     )
     opened = runtime.load()(path, options)
     give_free_memory_back()
