@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -183,12 +181,8 @@ def traced_once(shared: Shared) -> Iterator[None]:
         path = shared(name, lambda path: onnx.save(trace(whole, example, size), path))
         return onnx.load(path)
 
-    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "traced_by_torch", kept)
-        patch.setattr(
-            registry, "from_torchlib", staticmethod(cache(registry.from_torchlib))
-        )  # a second of each export
         yield
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CLASSES, TINY, write_checkpoint
+from onnxscript.function_libs.torch_lib import registration
 
 from segdeploy import networks
 from segdeploy.cli import main
@@ -477,6 +478,19 @@ def test_a_network_is_traced_once(tiny, graphs, monkeypatch, tmp_path):
 class Copies(torch.nn.Module):
     def forward(self, pixels):
         return pixels.to(torch.float64, copy=True).to(torch.float32, memory_format=torch.channels_last)
+
+
+def test_pytorch_looks_at_translations_of_what_is_called_alone():
+    program = torch.export.export(Copies(), (torch.ones(1, 3, 4, 4),), strict=False)
+    tracing.leave_whole(program)
+    whole = registration.default_registry
+    with pytest.raises(KeyboardInterrupt), tracing.translations_of(program):
+        names = {name for name, _ in registration.default_registry.items()}
+        assert "aten::_to_copy" in names
+        assert len(names) < len(dict(whole.items())) / 5
+        assert "aten::convolution" not in names
+        raise KeyboardInterrupt
+    assert registration.default_registry is whole
 
 
 def test_how_a_type_is_changed_does_not_matter_to_a_graph():

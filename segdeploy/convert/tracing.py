@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from segdeploy.errors import MissingExtra
@@ -17,9 +18,14 @@ try:
     import onnx_ir
     import torch
     from onnx_ir.passes import common as passes
+    from onnxscript.function_libs.torch_lib import (  # ops registers all of them
+        ops,  # noqa: F401
+        registration,
+    )
     from onnxscript.optimizer import fold_constants
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules import common as rules
+    from torch._ops import OpOverload
 except ImportError as error:
     raise MissingExtra(error.name or "torch", "export", "exporting") from error
 
@@ -61,6 +67,8 @@ BY_ANOTHER_NAME: dict[Any, Callable[..., Call]] = {
     aten.to.dtype: lambda shape, x, kind, *how, **more: (aten._to_copy.default, (x,), {"dtype": kind}),
 }
 
+ADDED = ("aten::scalar_tensor", "aten::_to_copy", "prims::convert_element_type")  # by the exporter itself
+
 
 def traced_by_torch(whole: WithInterface, example: torch.Tensor, size: Size) -> ModelProto:
     """Let PyTorch write a network as ONNX, without its warnings."""
@@ -89,7 +97,8 @@ def written_by_torch(whole: WithInterface, example: torch.Tensor) -> torch.onnx.
     program = torch.export.export(whole, (example,), strict=False)
     try:
         leave_whole(program)
-        return exported(program, example)
+        with translations_of(program):
+            return exported(program, example)
     except (TypeError, torch.onnx.errors.OnnxExporterError):  # an operator or arguments without a form here
         return exported(whole, example)
 
@@ -100,6 +109,27 @@ def exported(
     return torch.onnx.export(
         network, (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=False
     )
+
+
+@contextmanager
+def translations_of(program: torch.export.ExportedProgram) -> Iterator[None]:
+    """Show PyTorch's exporter the translations of a program's operators alone: it reads the source of each one it sees.
+
+    An operator that is not found so is found on the long road, which shows all.
+    """
+    whole = registration.default_registry
+    called = {node.target.name() for node in program.graph.nodes if isinstance(node.target, OpOverload)}
+    used = {name.partition(".")[0] for name in (*called, *ADDED)}
+    few = {
+        name: forms
+        for name, forms in whole.items()
+        if name.partition(".")[0] in used or name.startswith("_operator::")
+    }
+    vars(registration)["default_registry"] = few
+    try:
+        yield
+    finally:
+        vars(registration)["default_registry"] = whole
 
 
 def leave_whole(program: torch.export.ExportedProgram) -> None:

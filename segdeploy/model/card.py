@@ -209,7 +209,7 @@ def card_for_checkpoint(
     what was fine-tuned from a public checkpoint config.json notes that id too, so the input size has to agree then.
     """
     made = card_from_config(source, family, config, preprocessor)
-    for name in known_cards():
+    for name in cards_that_say(bare_name(source), config.get("_name_or_path")):
         card = read_card(name)
         same = facts_of_files(card) == facts_of_files(made)
         called = source == card.checkpoint or bare_name(source) == bare_name(card.checkpoint)
@@ -217,6 +217,13 @@ def card_for_checkpoint(
         if same and (called or noted):
             return card
     return made
+
+
+def cards_that_say(*words: object) -> list[str]:
+    """Name the shipped cards whose files have one of the words: to read all as YAML takes a third of a second."""
+    asked = [word for word in words if isinstance(word, str) and word]
+    texts = {name: (folder("models") / f"{name}.yaml").read_text(encoding="utf-8") for name in known_cards()}
+    return [name for name, text in texts.items() if any(word in text for word in asked)]
 
 
 def is_shipped(card: ModelCard) -> bool:
