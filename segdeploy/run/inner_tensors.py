@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segdeploy.errors import GraphError, MissingExtra
 from segdeploy.graph.view import View, copy_of
-from segdeploy.run.ort import quiet_options
+from segdeploy.run.ort import quiet_options, said_by_ort
 
 try:
     import onnx
@@ -42,7 +42,7 @@ class TapSession:
                 opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise GraphError(f"ONNX Runtime cannot open the graph: {str(error).splitlines()[0]}") from error
+            raise GraphError(f"ONNX Runtime cannot open the graph: {said_by_ort(error)}") from error
         self._binding = self._session.io_binding()
         self._arrays: dict[str, NDArray[Any]] = {}
         self._unknown: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 CPU = "CPUExecutionProvider"
+# An error's number and name, the file, and the line and the function of ONNX Runtime's own source.
+BEFORE_THE_REASON = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : ?(?:Load model from .*? failed:)?(?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?"
+)
 PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
@@ -109,8 +114,9 @@ class OrtSession(OpenModel):
         try:
             return session.run([self._answer], inputs)[0]
         except Exception as error:  # its errors have no common class
-            first_line = str(error).strip().splitlines()[0]
-            raise GraphError(f"{self.name} cannot be computed by ONNX Runtime: {first_line}") from error
+            raise GraphError(
+                f"{self.name} cannot be computed by ONNX Runtime: {said_by_ort(error)}"
+            ) from error
 
     def _labels_of_file(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Run the file's own last nodes, for logits that are not all finite."""
@@ -140,8 +146,12 @@ def open_graph(
         left_out = {"disabled_optimizers": list(disabled)} if disabled else {}
         return ort.InferenceSession(model, options, providers=list(providers), **left_out)
     except Exception as error:  # its errors have no common class
-        first_line = str(error).strip().splitlines()[0]
-        raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {first_line}") from error
+        raise GraphError(f"{name} cannot be loaded by ONNX Runtime: {said_by_ort(error)}") from error
+
+
+def said_by_ort(error: Exception) -> str:
+    """Give the first line of its message, without its number and where in its own source it stands."""
+    return BEFORE_THE_REASON.sub("", str(error).strip().splitlines()[0]).strip()
 
 
 def why_ort_refuses(model: ModelProto) -> str | None:
@@ -154,7 +164,7 @@ def why_ort_refuses(model: ModelProto) -> str | None:
     try:
         ort.InferenceSession(light.SerializeToString(), options, providers=[CPU])
     except Exception as error:  # noqa: BLE001 # its errors have no common class
-        return str(error).strip().splitlines()[0]
+        return said_by_ort(error)
     return None
 
 
