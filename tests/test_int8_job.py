@@ -8,11 +8,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from segdeploy.convert.int8 import job as job_module
+from segdeploy.convert.int8 import layer_choice
 from segdeploy.convert.int8 import scales as scales_module
 from segdeploy.convert.int8.collect import CalibrationKey
 from segdeploy.convert.int8.histogram import Histogram
 from segdeploy.convert.int8.job import (
     ACCURACY_SHARE,
+    FEW,
     MAX_DISAGREEMENT,
     MAX_DROP,
     Calibrated,
@@ -20,11 +22,12 @@ from segdeploy.convert.int8.job import (
     Request,
     scales_of,
 )
+from segdeploy.convert.int8.layer_choice import RANKED_ON
 from segdeploy.convert.int8.scales import calibrate
 from segdeploy.graph.layers import Layer
 from segdeploy.prove.agreement import Agreement
 from segdeploy.prove.confusion import Confusion
-from segdeploy.prove.judge import Verdict
+from segdeploy.prove.judge import ProbeCounts, Verdict
 
 
 def verdict(*rows, equal=1.0):
@@ -66,6 +69,45 @@ def test_pixel_accuracy_where_that_is_nearer():
 def test_labels_where_there_is_no_truth():
     assert spent(verdict(), verdict(equal=0.98)) == pytest.approx(2.0 / 3.0)
     assert spent(verdict(), verdict(equal=0.98), 1.0) == pytest.approx(2.0)
+
+
+# ---- on some of the probes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [(3, [0, 1, 2]), (10, [*range(8)]), (20, [*range(0, 16, 2)]), (48, [*range(0, 48, 6)])],
+)
+def test_the_few_are_spread_over_all(count, places):
+    judge, material = SimpleNamespace(on=list), SimpleNamespace(probes=[None] * count)
+    job = Job(None, None, None, Request(), material, judge, None, None, "", print)
+    assert job.few == places
+    each = tuple(ProbeCounts(100 + place, 1000) for place in range(count))
+    assert job.on_few(replace(verdict(), each=each)) == [100 + place for place in places]
+
+
+@pytest.mark.parametrize(("asked", "probes"), [(True, FEW), (False, RANKED_ON)])
+def test_groups_are_ranked_on_fewer_probes_than_a_sensitivity_that_is_asked_for(asked, probes, monkeypatch):
+    class Few(list):
+        probes = property(list)
+
+        def on(self, places):
+            return Few(self[place] for place in places)
+
+    seen = []
+    monkeypatch.setattr(layer_choice, "sensitivity", lambda job, one, group, judge: seen.append([*judge]))
+    monkeypatch.setattr(layer_choice, "search", lambda sensitivities, judged, spent: "found")
+    monkeypatch.setattr(Calibrated, "verdict", lambda self, judge, keep: None)
+    job = SimpleNamespace(
+        request=Request(sensitivity=asked),
+        judge=None,
+        few=Few(range(FEW)),
+        spent=lambda verdict: 2,
+        progress=lambda step: None,
+    )
+    found, sensitivities = layer_choice.searched(job, calibrated())
+    assert (found, len(sensitivities)) == ("found", 3)
+    assert seen == [[*range(probes)]] * 3
 
 
 # ---- which thresholds are whose --------------------------------------------------------------------------------
