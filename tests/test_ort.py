@@ -333,6 +333,7 @@ SOURCE = (
             "Got invalid dimensions",
         ),
         ("something else", "something else"),
+        ("", "RuntimeError"),
     ],
 )
 def test_of_its_errors_the_reason_is_said(said, reason):

@@ -161,6 +161,23 @@ def test_as_much_of_attention_is_in_bytes_as_keeps_the_labels(equal, told, words
     assert seen == told[-1:]  # remembered
 
 
+def test_a_graph_without_scales_for_the_scores_has_attention_in_floats_then(int8, monkeypatch):
+    runtime, told = runtime_for("x.onnx", "openvino"), []
+
+    def opened(attention):
+        session = Answering(attention, told)
+        session.has_attention_in_bytes = attention == "all"
+        return session
+
+    equal = {"all": 500, "scores": 990}
+    monkeypatch.setattr(
+        module, "compare_with_graph", lambda one, graph: Agreement(3, 1000, equal[one.attention], None)
+    )
+    _, proof = module.ToProve(int8, runtime, "int8").proven(opened)
+    assert told == ["all", "closed", "scores"]
+    assert proof.words(runtime) == "OpenVINO on the CPU, attention in floats"
+
+
 def test_where_all_are_too_far_off_it_is_refused(int8, monkeypatch):
     told = []
     monkeypatch.setattr(module, "compare_with_graph", lambda *_: Agreement(3, 1000, 500, None))

@@ -83,14 +83,14 @@ class ToProve:
         products = known[0] if known else ALL
         while True:
             session = opened(products)
+            has_any = getattr(session, "has_attention_in_bytes", False)
+            if products == SCORES and not has_any:
+                products = NONE
             try:
                 return session, self.demand_proven(session, products)
             except BaseException as error:
                 session.close()
-                has_less = isinstance(error, ExportDisagrees) and getattr(
-                    session, "has_attention_in_bytes", False
-                )
-                if not has_less:
+                if not (has_any and isinstance(error, ExportDisagrees)):
                     raise
             products = LESS_AND_LESS[LESS_AND_LESS.index(products) + 1]
 

@@ -40,7 +40,7 @@ _DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 CPU = "CPUExecutionProvider"
 # An error's number and name, the file, and the line and the function of ONNX Runtime's own source.
 BEFORE_THE_REASON = re.compile(
-    r"\[ONNXRuntimeError\] : \d+ : \w+ : ?(?:Load model from .*? failed:)?(?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?"
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : ?(?:Load model from .*? failed:)?(?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?"
 )
 PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -151,7 +151,8 @@ def open_graph(
 
 def said_by_ort(error: Exception) -> str:
     """Give the first line of its message, without its number and where in its own source it stands."""
-    return BEFORE_THE_REASON.sub("", str(error).strip().splitlines()[0]).strip()
+    said = str(error).strip() or type(error).__name__
+    return BEFORE_THE_REASON.sub("", said.splitlines()[0]).strip()
 
 
 def why_ort_refuses(model: ModelProto) -> str | None:
